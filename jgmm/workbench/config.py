@@ -100,7 +100,7 @@ class Fit(Strict):
         from jgmm import covariance
 
         if names == ["all"]:
-            return list(covariance.MODELS)
+            return [entry.name for entry in covariance.MODELS.values()]
         for name in names:
             if name == "all":
                 raise ValueError('"all" stands alone: leave the other names out')

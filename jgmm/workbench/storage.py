@@ -1,7 +1,33 @@
-"""What a run leaves on disk: its record, its folder, and the files in it."""
+"""What a run leaves on disk: its record, its folder, and the files in it.
 
+Every file is written under a temporary name, flushed to the disk and only then given its
+name; a run's folder likewise. So whatever carries its final name is whole.
+"""
+
+import contextlib
+import csv
+import datetime
+import errno
+import io
+import json
+import math
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jgmm.workbench.config import UserError
+
+if TYPE_CHECKING:
+    from jgmm.mixture import Mixture
+
+FORMAT = "jgmm.mixture"
+FORMAT_VERSION = "1"
 
 
 @dataclass(frozen=True)
@@ -56,3 +82,301 @@ class RunRecord:
     tables: list[Table] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     mixtures: list[MixtureTable] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def run_folder(output: str | pathlib.Path, name: str) -> Iterator["RunFolder"]:
+    """Make the folder of one run, visible under its name only when it is complete.
+
+    Inside the `with` block the folder is a hidden sibling; at its end it becomes
+    `OUTPUT/NAME-YYYYmmdd-HHMMSS`, with a counter added where that exists, and
+    `RunFolder.final` says which. Whatever ends the block early, Ctrl-C included, removes it.
+
+    Raises:
+      UserError: the folder cannot be made or written, found before the block starts; or the
+        disk fills up.
+    """
+    output = pathlib.Path(output)
+    started = datetime.datetime.now().astimezone()
+    stem = f"{name}-{started:%Y%m%d-%H%M%S}"
+    with explained(output):
+        output.mkdir(parents=True, exist_ok=True)
+        partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{stem}-", suffix=".partial", dir=output))
+    try:
+        folder = RunFolder(partial, started)
+        yield folder
+        with explained(output):
+            partial.chmod(0o777 & ~_umask())  # mkdtemp's is private
+            folder.final = _publish(partial, output / stem)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # gone already when all went well
+
+
+@dataclass
+class RunFolder:
+    """A run's folder while it is written: `path` now, `final` once it is complete."""
+
+    path: pathlib.Path
+    started: datetime.datetime
+    final: pathlib.Path | None = None
+
+
+def _umask() -> int:
+    mask = os.umask(0)  # reading it means setting it
+    os.umask(mask)
+    return mask
+
+
+def _publish(partial: pathlib.Path, wanted: pathlib.Path) -> pathlib.Path:
+    target, counter = wanted, 1
+    while True:
+        try:
+            if target.exists():  # a rename would replace an empty folder
+                raise FileExistsError(errno.EEXIST, "exists", str(target))
+            partial.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+            counter += 1
+            target = wanted.with_name(f"{wanted.name}-{counter}")
+        else:
+            _sync_folder(target.parent)
+            return target
+
+
+@contextlib.contextmanager
+def explained(path: str | pathlib.Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write into a `UserError` that names the place."""
+    try:
+        yield
+    except OSError as error:
+        place = path
+        advice = {
+            errno.ENOSPC: "free some space, or choose another place with --output",
+            errno.EDQUOT: "free some space, or choose another place with --output",
+            errno.EACCES: "choose a folder you may write to with --output",
+            errno.EPERM: "choose a folder you may write to with --output",
+            errno.EROFS: "choose a folder you may write to with --output",
+            errno.ENOENT: "the folder was removed while in use",
+            errno.EEXIST: "a file of that name is in the way; choose another with --output",
+            errno.ENOTDIR: "part of the path is a file; choose another with --output",
+        }.get(error.errno or 0)
+        if advice is None:
+            raise
+        raise UserError(f"{place}: {error.strerror}; {advice}") from error
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Write a file so that it is either whole or absent, whatever happens on the way.
+
+    The content goes to a temporary file beside it, is flushed to the disk, and takes the
+    file's name in one step.
+
+    Raises:
+      UserError: the place cannot be written, or is full.
+    """
+    with explained(path):
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's is private
+            os.replace(temporary, path)
+        except BaseException:
+            pathlib.Path(temporary).unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def _sync_folder(path: pathlib.Path) -> None:
+    if not hasattr(os, "O_DIRECTORY"):  # elsewhere a folder cannot be opened to be flushed
+        return
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def plain(value: Any) -> Any:
+    """Turn arrays, NumPy scalars and containers of them into plain Python values.
+
+    >>> plain({"a": np.float32(0.5), "b": (np.arange(2), None)})
+    {'a': 0.5, 'b': [[0, 1], None]}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, bool | int | float | str) or value is None:
+        return value
+    if hasattr(value, "tolist"):  # NumPy and JAX, scalars and arrays
+        return value.tolist()
+    return str(value)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write JSON; NaN and infinities, for which it has no number, become "nan", "inf", "-inf"."""
+    text = json.dumps(_finite(plain(value)), indent=2, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode("utf-8"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_finite(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, numbers in full precision, a missing or None value as an empty cell.
+
+    The columns are those of all rows, in the order in which they first appear.
+    """
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: plain(value) for key, value in row.items()} for row in rows)
+    write_bytes(path, text.getvalue().encode("utf-8"))
+
+
+def save_mixture(
+    path: str | pathlib.Path, mixture: "Mixture", columns: Iterable[str] | None = None
+) -> None:
+    """Save a mixture's parameters as a safetensors file, exactly and in its own storage.
+
+    Args:
+      path: file to write, replaced in one step if it exists.
+      mixture: any `Mixture` without a leading restart axis.
+      columns: names of the D features, kept beside the numbers.
+
+    Raises:
+      UserError: the place cannot be written.
+      ValueError: the number of column names is not D.
+    """
+    import safetensors.numpy
+
+    path = pathlib.Path(path)
+    arrays = {name: np.asarray(getattr(mixture, name)) for name in _ARRAYS}
+    names = list(columns) if columns is not None else None
+    if names is not None and len(names) != arrays["means"].shape[-1]:
+        raise ValueError(f"{len(names)} column names for {arrays['means'].shape[-1]} features")
+    metadata = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "covariance": mixture.covariance,
+        "columns": json.dumps(names),
+    }
+    content = safetensors.numpy.save(
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata
+    )
+    write_bytes(path, content)
+
+
+_ARRAYS = ("log_weights", "means", "scale")
+
+
+def load_mixture(path: str | pathlib.Path, dtype: str | None = None) -> "Mixture":
+    """Load a mixture saved by `save_mixture`.
+
+    Args:
+      path: the file.
+      dtype: "float32" or "float64" to convert; default: as stored.
+
+    Returns:
+      The mixture, bit for bit as it was saved where no conversion is asked for.
+
+    Raises:
+      UserError: the file is missing, cut short, not a mixture, or inconsistent; or it holds
+        float64 while JAX works in float32, and no conversion was asked for.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from jgmm.mixture import Mixture
+
+    path = pathlib.Path(path)
+    arrays, metadata = _read(path)
+    _check(path, arrays, metadata["covariance"])
+    wanted = np.dtype(dtype or arrays["means"].dtype)
+    if wanted == np.float64 and not jax.config.read("jax_enable_x64"):
+        raise UserError(
+            f'{path}: holds float64, and JAX is set to float32; call jax.config.update("jax_'
+            f'enable_x64", True) before using JAX, or convert: load_mixture(path, "float32")'
+        )
+    leaves = {name: jnp.asarray(array.astype(wanted)) for name, array in arrays.items()}
+    return Mixture(**leaves, covariance=metadata["covariance"])
+
+
+def _check(path: pathlib.Path, arrays: Mapping[str, np.ndarray], covariance: str) -> None:
+    """Refuse parameters that are not a mixture; a whole file may still hold wrong numbers."""
+    from jgmm.covariance import model
+
+    try:
+        entry = model(covariance)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    means = arrays["means"]
+    if means.ndim != 2 or 0 in means.shape:
+        raise UserError(f"{path}: damaged: the means have shape {means.shape}, not (K, D)")
+    k, d = means.shape
+    own = entry.storage.identity(d, np.float32).shape[1:]
+    expected = {"log_weights": (k,), "scale": (1 if entry.shared else k, *own)}
+    for name, shape in expected.items():
+        if arrays[name].shape != shape:
+            raise UserError(
+                f"{path}: damaged: {name} has shape {arrays[name].shape}; {entry.name} with "
+                f"K={k}, D={d} needs {shape}"
+            )
+    dtypes = {array.dtype for array in arrays.values()}
+    if len(dtypes) > 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
+        raise UserError(f"{path}: damaged: the arrays have types {sorted(map(str, dtypes))}")
+    total = np.exp(arrays["log_weights"]).sum()
+    finite = all(np.isfinite(arrays[name]).all() for name in ("means", "scale"))
+    if not finite or not abs(total - 1) < 1e-4:  # float32 weights add up to one within 1e-6 K
+        raise UserError(f"{path}: damaged: not finite, or weights that do not sum to one")
+
+
+def mixture_columns(path: str | pathlib.Path) -> list[str] | None:
+    """Return the feature names saved with a mixture, or None if it was saved without."""
+    path = pathlib.Path(path)
+    _, metadata = _read(path)
+    names: list[str] | None = json.loads(metadata.get("columns", "null"))
+    return names
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read arrays and metadata, refusing what `save_mixture` did not write."""
+    import safetensors
+    import safetensors.numpy
+
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        arrays = safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a whole safetensors file ({error}); it was cut short, or is something "
+            f"else ({len(content)} bytes)"
+        ) from error
+    # The header has been checked by now: 8 bytes of length, then that much JSON.
+    size = int.from_bytes(content[:8], "little")
+    metadata: dict[str, str] = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+    if metadata.get("format") != FORMAT:
+        found = metadata.get("format", "no format name")
+        raise UserError(f"{path}: not a mixture saved by jgmm (found {found})")
+    if metadata.get("version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path}: mixture format {metadata.get('version')}, this jgmm reads {FORMAT_VERSION}; "
+            "use the jgmm that wrote it"
+        )
+    missing = [name for name in (*_ARRAYS, "covariance") if name not in {*arrays, *metadata}]
+    if missing:
+        raise UserError(f"{path}: damaged: {', '.join(missing)} missing")
+    return {name: arrays[name] for name in _ARRAYS}, metadata
