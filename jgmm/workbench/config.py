@@ -86,7 +86,7 @@ class Fit(Strict):
     tol: Amount | None = None
     """Stop when the mean log-likelihood per sample gains less than this; default by precision."""
     rtol: Amount | None = None
-    """The same, relative to the mean log-likelihood's size; default: not used."""
+    """The same, relative to the mean log-likelihood's size; default: a few roundings."""
     max_steps: Count = 1000
     """EM steps after which a restart stops, converged or not."""
     ridge: Amount = 0.0
@@ -156,9 +156,17 @@ def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = pathlib.Path(path)
     table = read_toml(path)
-    stem = re.sub(r"[^\w.-]", "-", path.stem).lstrip(".-") or "run"
-    table.setdefault("name", stem)
+    table.setdefault("name", name_from(path))
     return from_table(table, overrides, source=str(path))
+
+
+def name_from(path: pathlib.Path) -> str:
+    """Make a run's name of a file's.
+
+    >>> name_from(pathlib.Path("data/old faithful.csv"))
+    'old-faithful'
+    """
+    return re.sub(r"[^\w.-]", "-", path.stem).lstrip(".-")[:100] or "run"
 
 
 def from_table(
@@ -310,7 +318,7 @@ def _locate(table: Any, location: tuple[str | int, ...]) -> tuple[str, Any]:
 def _show(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a table"
-    text = _value(value)
+    text = value_to_toml(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -388,16 +396,21 @@ def _table_lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[st
     if path and (scalars or not tables):
         yield f"\n[{'.'.join(map(_key, path))}]"
     for key, value in scalars.items():
-        yield f"{_key(key)} = {_value(value)}"
+        yield f"{_key(key)} = {value_to_toml(value)}"
     for key, inner in tables.items():
         yield from _table_lines(inner, (*path, key))
 
 
 def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else value_to_toml(key)
 
 
-def _value(value: Any) -> str:
+def value_to_toml(value: Any) -> str:
+    """Write one value as TOML, on one line.
+
+    >>> value_to_toml(["a", 1.0, True])
+    '["a", 1.0, true]'
+    """
     if isinstance(value, str):
         # JSON's escapes are TOML's, save that TOML wants DEL escaped as well.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -406,8 +419,10 @@ def _value(value: Any) -> str:
     if isinstance(value, int | float):
         return repr(value)
     if isinstance(value, Mapping):
-        inner = ", ".join(f"{_key(k)} = {_value(v)}" for k, v in value.items() if v is not None)
+        inner = ", ".join(
+            f"{_key(k)} = {value_to_toml(v)}" for k, v in value.items() if v is not None
+        )
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_value, value))}]"
-    return _value(str(value))
+    return value_to_toml(str(value))

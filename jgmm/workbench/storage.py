@@ -100,16 +100,20 @@ def run_folder(output: str | pathlib.Path, name: str) -> Iterator["RunFolder"]:
     started = datetime.datetime.now().astimezone()
     stem = f"{name}-{started:%Y%m%d-%H%M%S}"
     with explained(output):
+        is_new = not output.exists()
         output.mkdir(parents=True, exist_ok=True)
         partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{stem}-", suffix=".partial", dir=output))
+    folder = RunFolder(partial, started)
     try:
-        folder = RunFolder(partial, started)
         yield folder
         with explained(output):
             partial.chmod(0o777 & ~_umask())  # mkdtemp's is private
             folder.final = _publish(partial, output / stem)
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # gone already when all went well
+        if is_new and folder.final is None:
+            with contextlib.suppress(OSError):  # another run may be using it by now
+                output.rmdir()
 
 
 @dataclass
@@ -303,7 +307,7 @@ def load_mixture(path: str | pathlib.Path, dtype: str | None = None) -> "Mixture
     arrays, metadata = _read(path)
     _check(path, arrays, metadata["covariance"])
     wanted = np.dtype(dtype or arrays["means"].dtype)
-    if wanted == np.float64 and not jax.config.read("jax_enable_x64"):
+    if wanted == np.float64 and jax.dtypes.canonicalize_dtype(wanted) != wanted:
         raise UserError(
             f'{path}: holds float64, and JAX is set to float32; call jax.config.update("jax_'
             f'enable_x64", True) before using JAX, or convert: load_mixture(path, "float32")'

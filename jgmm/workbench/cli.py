@@ -1,0 +1,340 @@
+"""The `jgmm` command: a thin layer over the runner.
+
+JAX is imported inside the sub-commands that need it, so that `jgmm --help` is instant.
+"""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any
+
+from jgmm.workbench import config as configs
+from jgmm.workbench.config import UserError
+
+try:
+    import rich.console
+    import rich.markup
+    import rich.table
+    import typer
+except ImportError as error:  # pragma: no cover - the test environment has every extra
+    raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"') from error
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells expect
+
+app = typer.Typer(
+    name="jgmm",
+    help="Gaussian mixtures in JAX: run studies, fit files, look at what came out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no summary.")]
+Output = Annotated[pathlib.Path | None, typer.Option(help="Folder in which the run folder is put.")]
+
+
+def main() -> None:
+    """Run the command line, with problems a person can solve shown as one line."""
+    sys.exit(guarded(app))
+
+
+def guarded(command: Callable[..., Any]) -> int:
+    """Run a command and return its exit status: 0, 2 for a person's problem, 130 for Ctrl-C."""
+    try:
+        command(standalone_mode=False)
+    except KeyboardInterrupt:
+        return _complain("interrupted; nothing was left behind", INTERRUPTED)
+    except typer.Abort:  # what typer makes of Ctrl-C
+        return _complain("interrupted; nothing was left behind", INTERRUPTED)
+    except Exception as error:
+        import click
+
+        if isinstance(error, click.exceptions.Exit):
+            return error.exit_code
+        if isinstance(error, click.ClickException):
+            error.show()
+            return error.exit_code
+        if not isinstance(error, _shown()):
+            raise
+        return _complain(str(error), 2)
+    return 0
+
+
+def _complain(text: str, status: int) -> int:
+    for line in text.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return status
+
+
+def _shown() -> tuple[type[Exception], ...]:
+    """The exceptions whose text is written for people."""
+    from jgmm.status import DataError, FitError
+
+    return UserError, DataError, FitError
+
+
+@app.command()
+def run(
+    config: Annotated[pathlib.Path, typer.Argument(help="A TOML file, for instance in configs/.")],
+    overrides: Overrides = None,
+    output: Output = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run the study that a config file describes."""
+    changes = [*(overrides or []), *_output(output)]
+    _run(configs.load(config, changes), config, changes, quiet)
+
+
+@app.command()
+def fit(
+    file: Annotated[str, typer.Argument(help="A .csv, .parquet or .npy file, or a built-in name.")],
+    components: Annotated[str, typer.Option(help="K: 3, or 1:9, or 2,3,5.")] = "1:9",
+    covariance: Annotated[str, typer.Option(help='Models, by comma: full,tied; or "all".')] = "all",
+    columns: Annotated[str | None, typer.Option(help="Columns to model, by comma.")] = None,
+    label: Annotated[str | None, typer.Option(help="Column of known classes.")] = None,
+    weight: Annotated[str | None, typer.Option(help="Column of sample weights.")] = None,
+    restarts: Annotated[int | None, typer.Option(help="Starts per model.")] = None,
+    criterion: Annotated[str | None, typer.Option(help="bic, aic or icl.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The source of all randomness.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float64 or float32.")] = None,
+    overrides: Overrides = None,
+    output: Output = None,
+    quiet: Quiet = False,
+) -> None:
+    """Fit mixtures to a file and choose among them: the study "mixture" without a config file."""
+    data = {
+        "source": file,
+        "columns": columns.split(",") if columns else None,
+        "label": label,
+        "weight": weight,
+    }
+    fitting = {
+        "n_components": parse_components(components),
+        "covariance": covariance.split(","),
+        "n_restarts": restarts,
+        "criterion": criterion,
+    }
+    table = {
+        "study": "mixture",
+        "name": configs.name_from(pathlib.Path(file)),
+        "seed": seed,
+        "precision": precision,
+        "data": _given(data),
+        "fit": _given(fitting),
+    }
+    changes = [*(overrides or []), *_output(output)]
+    _run(configs.from_table(_given(table), changes, source="jgmm fit"), None, changes, quiet)
+
+
+def _given(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if value is not None}
+
+
+def _output(output: pathlib.Path | None) -> list[str]:
+    return [] if output is None else [f"output={configs.value_to_toml(str(output))}"]
+
+
+def parse_components(text: str) -> list[int]:
+    """Read numbers of components: one, several by comma, or a range with both ends.
+
+    >>> parse_components("1:4"), parse_components("2,5")
+    ([1, 2, 3, 4], [2, 5])
+    """
+    counts: list[int] = []
+    for part in text.split(","):
+        first, colon, last = part.partition(":")
+        try:
+            low, high = int(first), int(last if colon else first)
+        except ValueError:
+            raise UserError(f"--components {text}: write 3, or 1:9, or 2,3,5") from None
+        if not 1 <= low <= high:
+            raise UserError(f"--components {text}: needs 1 <= first <= last, found {part}")
+        counts += range(low, high + 1)
+    return counts
+
+
+def _run(
+    config: configs.Config, path: pathlib.Path | None, changes: list[str], quiet: bool
+) -> None:
+    """Run a config that has been checked, and say what came out and where it is."""
+    os.environ.setdefault("MPLBACKEND", "Agg")  # a run needs no window
+    _use_compilation_cache()
+    from jgmm.workbench import runner
+
+    progress = False if quiet else None
+    if path is None:
+        folder = runner.run_config(config, progress=progress)
+    else:  # by path, so that studies beside the config are found
+        folder = runner.run_config(path, changes, progress=progress)
+    if quiet:
+        print(folder)
+    else:
+        _print_metrics(folder)
+        _console().print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
+
+
+def _use_compilation_cache() -> None:
+    """Keep compiled programs between runs, in a folder only this user can write to.
+
+    Compiled code is loaded without further checks, hence the private folder; without one every
+    run compiles anew, which is slower and nothing else.
+    """
+    import jax
+
+    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    folder = pathlib.Path(base) / "jgmm" / "xla"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = folder.stat()
+        if hasattr(os, "getuid") and status.st_uid != os.getuid():
+            raise PermissionError(None, "it belongs to another user")
+        folder.chmod(0o700)
+    except OSError as error:
+        print(f"jgmm: no compilation cache in {folder}: {error.strerror}", file=sys.stderr)
+        return
+    update: Any = jax.config.update
+    update("jax_compilation_cache_dir", str(folder))
+    update("jax_persistent_cache_min_compile_time_secs", 0)
+    update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@app.command()
+def datasets() -> None:
+    """List the built-in data sets."""
+    from jgmm.workbench import datasets as library
+
+    table = rich.table.Table("name", "rows", "columns", "labels", "what it is")
+    for entry in library.describe():
+        shown = ", ".join(entry.columns[:8]) + (", …" if len(entry.columns) > 8 else "")
+        cells = (entry.name, str(entry.rows), shown, ", ".join(entry.labels), entry.summary)
+        table.add_row(*map(rich.markup.escape, cells))
+    _console().print(table)
+
+
+@app.command()
+def show(
+    path: Annotated[pathlib.Path, typer.Argument(help="A run folder or a .safetensors file.")],
+) -> None:
+    """Show the headline numbers of a run, or the parameters of a saved mixture."""
+    if path.is_dir():
+        _print_metrics(path)
+        for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
+            _console().print(f"  {file}", soft_wrap=True, markup=False, highlight=False)
+    else:
+        _print_mixture(path)
+
+
+def _print_metrics(folder: pathlib.Path) -> None:
+    metrics, environment = _read(folder, "metrics.json"), _read(folder, "environment.json")
+    title = f"{folder.name}, {environment.get('seconds', '?')} s"
+    table = rich.table.Table("metric", "value", title=rich.markup.escape(title))
+    for name, value in metrics.items():
+        table.add_row(rich.markup.escape(name), rich.markup.escape(_number(value)))
+    _console().print(table)
+
+
+def _print_mixture(path: pathlib.Path) -> None:
+    import jax
+
+    from jgmm.workbench import storage
+
+    update: Any = jax.config.update
+    update("jax_enable_x64", True)  # to show what is stored, whatever its precision
+    mixture = storage.load_mixture(path)
+    names = storage.mixture_columns(path) or [f"x{i}" for i in range(mixture.n_features)]
+    weights, means, variances = map(
+        storage.plain, (mixture.weights, mixture.means, mixture.variances)
+    )
+    title = f"{path.name}: {mixture.covariance}, K={mixture.n_components}, D={mixture.n_features}"
+    table = rich.table.Table("component", "weight", "column", "mean", "standard deviation")
+    table.title = rich.markup.escape(title)
+    for k, weight in enumerate(weights):
+        for d, name in enumerate(names):
+            first = (str(k), _number(weight)) if d == 0 else ("", "")
+            spread = _number(variances[k][d] ** 0.5)
+            table.add_row(*first, rich.markup.escape(name), _number(means[k][d]), spread)
+    _console().print(table)
+
+
+@app.command()
+def compare(
+    first: Annotated[pathlib.Path, typer.Argument(help="A run folder.")],
+    second: Annotated[pathlib.Path, typer.Argument(help="Another run folder.")],
+) -> None:
+    """Show two runs side by side: what differs between their configs, and every metric."""
+    settings = [dict(_flat(configs.read_toml(run / "config.toml"))) for run in (first, second)]
+    surroundings = [_read(run, "environment.json") for run in (first, second)]
+    metrics = [_read(run, "metrics.json") for run in (first, second)]
+    sections = (
+        ("config", settings, False),
+        ("environment", surroundings, False),
+        ("metrics", metrics, True),
+    )
+    for title, (left, right), everything in sections:
+        table = rich.table.Table("", first.name, second.name, title=title, title_justify="left")
+        for key in dict.fromkeys([*left, *right]):
+            a, b = left.get(key, "–"), right.get(key, "–")
+            if everything or a != b:
+                style = "bold" if everything and a != b else None
+                cells = (key, _number(a), _number(b))
+                table.add_row(*map(rich.markup.escape, cells), style=style)
+        if table.row_count:
+            _console().print(table)
+        else:
+            _console().print(f"{title}: the same")
+
+
+def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _read(folder: pathlib.Path, name: str) -> dict[str, Any]:
+    import json
+
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{folder}: not the folder of a run: {name}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{folder / name}: damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{folder / name}: damaged: not a table")
+    return content
+
+
+def _number(value: object) -> str:
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
+
+
+def _console() -> rich.console.Console:
+    return rich.console.Console(highlight=False)
+
+
+@app.command()
+def schema(
+    study: Annotated[
+        str | None, typer.Option(help="Of this study's [settings] instead of the whole file.")
+    ] = None,
+) -> None:
+    """Print the JSON Schema of a config file, for editors that check while one types."""
+    import json
+
+    found = configs.schema()
+    if study is not None:
+        from jgmm.workbench import runner
+
+        found = runner.find_study(study, [pathlib.Path.cwd()]).Settings.model_json_schema()
+    print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
