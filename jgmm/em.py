@@ -1,0 +1,374 @@
+"""Expectation–maximisation: the closed-form M-step, one EM step, and the loop.
+
+Each step takes parameters to parameters whose log-likelihood is no lower (Dempster, Laird & Rubin
+1977), provided the ridge is zero. The log-likelihood reported always belongs to the parameters
+reported with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jgmm.covariance import model
+from jgmm.mixture import Mixture, reframe
+from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples
+from jgmm.statistics import Statistics, accumulate, accumulate_with
+from jgmm.status import DataError, Status, is_traced
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Control:
+    """When to stop, and how much to regularise; leaves, so that changing them compiles nothing.
+
+    A fit has converged when the mean log-likelihood per sample changes by at most
+    ``tol + rtol * |mean log-likelihood|`` in a step. ``ridge`` is added to every variance, as a
+    fraction of the data's.
+    """
+
+    tol: Leaf
+    rtol: Leaf
+    ridge: Leaf
+
+
+def make_control(dtype: Any, tol: Any, rtol: Any, ridge: Any) -> Control:
+    """Fill in defaults by dtype: tol 1e-8 in float64 and 1e-6 in float32, rtol 4 roundings.
+
+    Raises:
+      DataError: a tolerance or a ridge below zero.
+    """
+    eps = float(jnp.finfo(dtype).eps)
+    default = 1e-8 if eps < 1e-10 else 1e-6
+    values = {
+        "tol": default if tol is None else tol,
+        "rtol": 4 * eps if rtol is None else rtol,
+        "ridge": ridge,
+    }
+    for name, value in values.items():
+        if not is_traced(value) and not value >= 0:
+            raise DataError(f"{name} must be at least zero; it is {value}.")
+    return Control(**{name: jnp.asarray(value, dtype) for name, value in values.items()})
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Restarts:
+    """What became of each of R restarts; leaves (R,), and the index of the one chosen."""
+
+    log_likelihood: Leaf
+    status: Leaf
+    n_steps: Leaf
+    collapsed: Leaf
+    best: Leaf
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FitResult:
+    """A fitted mixture and how the fit ended.
+
+    Attributes:
+      mixture: the parameters.
+      log_likelihood: Σₙ wₙ log p(xₙ) of exactly these parameters, in nats.
+      status: code of a ``Status``, computed from what happened.
+      n_steps: parameter updates made.
+      history: log-likelihood before each step, (max_steps + 1,), NaN beyond the last.
+      collapsed: the component that collapsed, or -1.
+      restarts: the outcome of every restart, or None where there was one start only.
+    """
+
+    mixture: Mixture
+    log_likelihood: Leaf
+    status: Leaf
+    n_steps: Leaf
+    history: Leaf
+    collapsed: Leaf
+    restarts: Restarts | None = None
+
+    def __repr__(self) -> str:
+        """One line with what matters, or the shapes inside a transformation."""
+        name = f"K={self.mixture.n_components}, covariance={self.mixture.covariance!r}"
+        if is_traced(self) or jnp.ndim(self.status):
+            return f"FitResult({name}, shape={jnp.shape(self.status)})"
+        return (
+            f"FitResult({name}, log_likelihood={float(self.log_likelihood):.6g}, "
+            f"status={Status(int(self.status)).name}, n_steps={int(self.n_steps)})"
+        )
+
+
+def maximize(statistics: Statistics, covariance: str, ridge: Any = 0.0) -> Mixture:
+    """The M-step: the parameters that maximise the expected complete-data log-likelihood.
+
+        πₖ = Nₖ / N,   μₖ = Σₙ γₙₖ xₙ / Nₖ,   Σₖ by the covariance model from
+        Sₖ = Σₙ γₙₖ (xₙ − μₖ)(xₙ − μₖ)ᵀ
+
+    Args:
+      statistics: from any number of samples.
+      covariance: name of the covariance model.
+      ridge: added to every variance, in the units of the statistics.
+
+    A component without samples keeps its center and gets weight zero and the unit covariance.
+    Reference: Bishop (2006), equations 9.24 to 9.26; Celeux & Govaert (1995).
+    """
+    entry = model(covariance)
+    counts = statistics.counts
+    shift = statistics.first / jnp.where(counts > 0, counts, 1)[:, None]
+    weighted = jnp.sqrt(counts)[:, None] * shift
+    scatter = statistics.second - entry.storage.outer(weighted)
+    sigma = entry.estimate(counts, scatter)
+    unit = entry.storage.identity(shift.shape[1], sigma.dtype)
+    return Mixture(
+        jnp.log(counts / counts.sum()),
+        statistics.center + shift,
+        entry.storage.factor(sigma + ridge * unit),
+        entry.name,
+    )
+
+
+def m_step(
+    x: Any,
+    responsibilities: Any,
+    covariance: str = "full",
+    sample_weight: Any = None,
+    ridge: float = 0.0,
+) -> Mixture:
+    """Parameters from responsibilities: the closed-form M-step.
+
+    Args:
+      x: samples in rows, (N, D).
+      responsibilities: γₙₖ ≥ 0, (N, K); rows sum to one.
+      covariance: name of the covariance model.
+      sample_weight: how many times each sample counts, (N,).
+      ridge: added to every variance, as a fraction of the data's; zero is allowed.
+
+    Returns:
+      The mixture. A component whose covariance is singular has NaN in its scale.
+
+    Raises:
+      DataError: see ``as_samples``; or responsibilities of another shape.
+
+    >>> import jgmm
+    >>> jgmm.m_step([[0.0], [2.0], [9.0]], [[1, 0], [1, 0], [0, 1]], "tied").means
+    Array([[1.],
+           [9.]], dtype=float32)
+    """
+    samples = make_samples(x, sample_weight)
+    resp = as_samples(responsibilities, "responsibilities").astype(samples.x.dtype)
+    if len(resp) != samples.n_samples:
+        raise DataError(f"responsibilities have {len(resp)} rows; x has {samples.n_samples}.")
+    return _m_step(samples, resp, model(covariance).name, jnp.asarray(ridge, resp.dtype))
+
+
+@jax.jit(static_argnums=2)
+def _m_step(samples: Samples, resp: Array, covariance: str, ridge: Array) -> Mixture:
+    inside = framed(samples, model(covariance).per_column)
+    statistics = from_responsibilities(inside, lambda rows: resp[rows], resp.shape[1], covariance)
+    return to_user(maximize(statistics, covariance, ridge), inside.frame)
+
+
+def from_responsibilities(
+    samples: Samples, resp: Any, n_components: int, covariance: str
+) -> Statistics:
+    """Statistics of given responsibilities, about their own means.
+
+    Args:
+      samples: N samples in their frame.
+      resp: ``rows (B,) -> responsibilities (B, K)``; called block by block, twice.
+      n_components: K.
+      covariance: name of the covariance model.
+
+    The first pass finds the means, the second takes moments about them.
+    """
+    entry = model(covariance)
+
+    def infer(difference: Array, rows: Array) -> tuple[Array, Array]:
+        return jnp.zeros(difference.shape[0], difference.dtype), resp(rows)
+
+    origin = jnp.zeros((n_components, samples.n_features), samples.x.dtype)
+    rough = accumulate_with(infer, samples, origin, entry.storage)
+    center = rough.first / jnp.where(rough.counts > 0, rough.counts, 1)[:, None]
+    return accumulate_with(infer, samples, center, entry.storage)
+
+
+def em_step(
+    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: float = 0.0
+) -> tuple[Mixture, Float[Array, ""]]:
+    """One E-step and one M-step.
+
+    Returns:
+      The updated mixture, and the log-likelihood of the mixture passed in, in nats.
+    """
+    samples = make_samples(x, sample_weight)
+    return _em_step(mixture, samples, jnp.asarray(ridge, samples.x.dtype))
+
+
+@jax.jit
+def _em_step(mixture: Mixture, samples: Samples, ridge: Array) -> tuple[Mixture, Array]:
+    inside = framed(samples, mixture.model.per_column)
+    statistics = accumulate(to_frame(mixture, inside.frame), inside)
+    updated = maximize(statistics, mixture.covariance, ridge)
+    shift = samples.total_weight() * inside.frame.log_volume()
+    return to_user(updated, inside.frame), statistics.log_likelihood - shift
+
+
+def to_frame(mixture: Mixture, frame: Frame) -> Mixture:
+    """The mixture as seen in the frame."""
+    # Subtract before dividing: the difference of two large numbers is exact, their quotients not.
+    centred = replace(mixture, means=mixture.means - frame.shift[None, :])
+    return reframe(centred, jnp.zeros_like(frame.shift), 1 / frame.scale)
+
+
+def to_user(mixture: Mixture, frame: Frame) -> Mixture:
+    """The mixture in the user's units."""
+    return reframe(mixture, frame.shift, frame.scale)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class State:
+    """What the next step needs, and what has been recorded on the way; one lane of a batch."""
+
+    mixture: Mixture
+    log_likelihood: Leaf
+    n_steps: Leaf
+    status: Leaf
+    collapsed: Leaf
+    history: Leaf
+
+
+def begin(mixture: Mixture, max_steps: int) -> State:
+    """The state before the first step. The length of the history bounds the number of steps."""
+    dtype = mixture.means.dtype
+    return State(
+        mixture,
+        jnp.asarray(-jnp.inf, dtype),
+        jnp.asarray(0),
+        jnp.asarray(int(Status.RUNNING)),
+        jnp.asarray(-1),
+        jnp.full(max_steps + 1, jnp.nan, dtype),
+    )
+
+
+def step(state: State, samples: Samples, control: Control) -> State:
+    """One E-step of the current parameters; then either stop with them, or take the M-step."""
+    statistics = accumulate(state.mixture, samples)
+    log_likelihood = statistics.log_likelihood
+    updated = maximize(statistics, state.mixture.covariance, control.ridge)
+    broken = collapsed_components(updated, state.mixture)
+    status = _judge(state, log_likelihood, broken, updated, samples.total_weight(), control)
+    going_on = status == Status.RUNNING
+    return State(
+        mixture=jax.tree.map(lambda new, old: jnp.where(going_on, new, old), updated, state.mixture),
+        log_likelihood=log_likelihood,
+        n_steps=jnp.where(going_on, state.n_steps + 1, state.n_steps),
+        status=status,
+        collapsed=jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1),
+        history=state.history.at[state.n_steps].set(log_likelihood),
+    )
+
+
+def _judge(
+    state: State,
+    log_likelihood: Array,
+    broken: Array,
+    updated: Mixture,
+    total: Array,
+    control: Control,
+) -> Array:
+    """The status after an E-step, the first that applies."""
+    change = jnp.abs(log_likelihood - state.log_likelihood) / total
+    close = change <= control.tol + control.rtol * jnp.abs(log_likelihood) / total
+    finite = jnp.isfinite(updated.means).all()
+    rules = (
+        (~jnp.isfinite(log_likelihood), Status.NON_FINITE_PARAMETERS),
+        (close, Status.CONVERGED),
+        (state.n_steps >= state.history.shape[0] - 1, Status.STEPS_RAN_OUT),
+        (broken.any(), Status.COLLAPSED),
+        (~finite, Status.NON_FINITE_PARAMETERS),
+    )
+    return jnp.select(
+        [rule for rule, _ in rules], [jnp.asarray(int(s)) for _, s in rules], int(Status.RUNNING)
+    )
+
+
+def collapsed_components(updated: Mixture, before: Mixture) -> Array:
+    """Which components an M-step has broken, (K,), in the frame where the data's variance is one.
+
+    A component is broken when it has lost its samples, or when a variance, or the variance of a
+    column given the others, has sunk into the rounding error of the data.
+    """
+    entry = updated.model
+    eps = jnp.finfo(updated.means.dtype).eps
+    variances = entry.storage.variances(updated.scale, updated.n_features)
+    conditional = entry.storage.conditional_variances(updated.scale)
+    spike = ~(variances > (8 * eps) ** 2).all(axis=1)  # negated, so that NaN counts as broken
+    flat = ~(conditional > 8 * eps * variances).all(axis=1) if entry.storage.ndim == 3 else spike
+    lost = updated.log_weights < jnp.log(eps) - jnp.log(updated.n_components)
+    was_used = before.log_weights > -jnp.inf
+    return (jnp.broadcast_to(spike | flat, lost.shape) | lost) & was_used
+
+
+def advance(state: State, samples: Samples, control: Control, limit: Array) -> State:
+    """Take steps until the fit ends or ``limit`` updates have been made."""
+
+    def running(state: State) -> Array:
+        return (state.status == Status.RUNNING) & (state.n_steps < limit)
+
+    return lax.while_loop(running, lambda state: step(state, samples, control), state)
+
+
+def finish(state: State, samples: Samples) -> FitResult:
+    """Carry the outcome from the frame to the user's units."""
+    shift = samples.total_weight() * samples.frame.log_volume()
+    return FitResult(
+        mixture=to_user(state.mixture, samples.frame),
+        log_likelihood=state.log_likelihood - shift,
+        status=state.status,
+        n_steps=state.n_steps,
+        history=state.history - shift,
+        collapsed=state.collapsed,
+    )
+
+
+def run(
+    mixture: Mixture,
+    x: Any,
+    sample_weight: Any = None,
+    *,
+    tol: float | None = None,
+    rtol: float | None = None,
+    max_steps: int = 1000,
+    ridge: float = 0.0,
+) -> FitResult:
+    """Run EM from a given mixture until it converges.
+
+    Args:
+      mixture: where to start, in the units of x; its covariance model is kept.
+      x: samples in rows, (N, D).
+      sample_weight: how many times each sample counts, (N,).
+      tol: stop when the mean log-likelihood per sample changes by less, in nats.
+      rtol: the same relative to the mean log-likelihood; see ``Control``.
+      max_steps: M-steps at most; zero evaluates the mixture.
+      ridge: added to every variance, as a fraction of the data's.
+
+    Returns:
+      A ``FitResult``; read its status. Works inside ``jit`` and under ``vmap``.
+    """
+    samples = make_samples(x, sample_weight)
+    mixture = jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture)
+    control = make_control(samples.x.dtype, tol, rtol, ridge)
+    return _run(mixture, samples, control, max_steps)
+
+
+@jax.jit(static_argnums=3)
+def _run(mixture: Mixture, samples: Samples, control: Control, max_steps: int) -> FitResult:
+    inside = framed(samples, mixture.model.per_column)
+    state = begin(to_frame(mixture, inside.frame), max_steps)
+    return finish(advance(state, inside, control, jnp.asarray(max_steps + 1)), inside)
+

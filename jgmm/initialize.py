@@ -1,0 +1,166 @@
+"""Every way to start: ``(key, samples, n_components, covariance) -> Mixture``, in the frame.
+
+All pass through the M-step that EM itself uses. To add one, write the function and list it in
+``STARTS``; every restart, study and config can then name it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from jgmm import kmeans
+from jgmm.covariance import model
+from jgmm.em import (
+    advance,
+    begin,
+    from_responsibilities,
+    make_control,
+    maximize,
+)
+from jgmm.mixture import Mixture
+from jgmm.samples import Samples
+from jgmm.statistics import accumulate_with
+from jgmm.status import VALID, DataError
+
+Start = Callable[[Array, Samples, int, str], Mixture]
+
+# In the frame the data's variance is one. A start from hard assignments may hold clusters of one
+# sample; this much variance keeps them alive and is forgotten after a few steps.
+START_RIDGE = 1e-2
+RANDOM_TEMPERATURE = 0.1
+KMEANS_STEPS = 100
+SHORT_EM_TRIES = 5
+SHORT_EM_STEPS = 10
+
+
+def random(key: Key[Array, ""], samples: Samples, n_components: int, covariance: str) -> Mixture:
+    """Random responsibilities, nearly all on one random component for every sample.
+
+    The means differ by about √(K/N) standard deviations, so EM takes many steps to leave the
+    neighbourhood of a single Gaussian, and with many samples in float32 may not leave it at all:
+    the log-likelihood is flat there. Given for comparison; the other starts are better.
+    """
+
+    def resp(rows: Array) -> Array:
+        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+        draw = jax.vmap(lambda k: jax.random.gumbel(k, (n_components,), samples.x.dtype))(keys)
+        return jax.nn.softmax(draw / RANDOM_TEMPERATURE, axis=1)
+
+    return maximize(from_responsibilities(samples, resp, n_components, covariance), covariance)
+
+
+def points(key: Key[Array, ""], samples: Samples, n_components: int, covariance: str) -> Mixture:
+    """Means at distinct random samples, equal weights, and the data's covariance for all."""
+    whole = from_responsibilities(
+        samples, lambda rows: jnp.ones((rows.shape[0], 1), samples.x.dtype), 1, covariance
+    )
+    one = maximize(whole, covariance)
+    mass = None if samples.weights is None else samples.weights / samples.weights.sum()
+    rows = jax.random.choice(key, samples.n_samples, (n_components,), replace=False, p=mass)
+    copies = 1 if one.model.shared else n_components
+    return Mixture(
+        jnp.full(n_components, -jnp.log(n_components), samples.x.dtype),
+        samples.take(rows),
+        jnp.broadcast_to(one.scale, (copies, *one.scale.shape[1:])),
+        one.covariance,
+    )
+
+
+def kmeans_plus_plus(
+    key: Key[Array, ""], samples: Samples, n_components: int, covariance: str
+) -> Mixture:
+    """The M-step of the nearest k-means++ seed."""
+    return from_centers(kmeans.seed(key, samples, n_components), samples, covariance)
+
+
+def from_kmeans(
+    key: Key[Array, ""], samples: Samples, n_components: int, covariance: str
+) -> Mixture:
+    """The M-step of the clusters that k-means finds from k-means++ seeds."""
+    seeds = kmeans.seed(key, samples, n_components)
+    found = kmeans.lloyd(seeds, samples, jnp.asarray(KMEANS_STEPS))
+    return from_centers(found.centers, samples, covariance)
+
+
+def short_em(key: Key[Array, ""], samples: Samples, n_components: int, covariance: str) -> Mixture:
+    """The best of a few short runs of EM, each from k-means++ seeds.
+
+    Reference: Biernacki, Celeux & Govaert (2003), "small EM".
+    """
+    control = make_control(samples.x.dtype, 0.0, 0.0, 0.0)
+
+    def attempt(k: Array) -> tuple[Mixture, Array]:
+        start = kmeans_plus_plus(k, samples, n_components, covariance)
+        state = begin(start, SHORT_EM_STEPS)
+        ended = advance(state, samples, control, jnp.asarray(SHORT_EM_STEPS + 1))
+        valid = jnp.isin(ended.status, jnp.asarray([int(s) for s in VALID]))
+        return ended.mixture, jnp.where(valid, ended.log_likelihood, -jnp.inf)
+
+    mixtures, scores = jax.vmap(attempt)(jax.random.split(key, SHORT_EM_TRIES))
+    return jax.tree.map(lambda leaf: leaf[jnp.argmax(scores)], mixtures)
+
+
+STARTS: dict[str, Start] = {
+    "random": random,
+    "points": points,
+    "kmeans++": kmeans_plus_plus,
+    "kmeans": from_kmeans,
+    "short_em": short_em,
+}
+
+
+def from_centers(centers: Float[Array, "K D"], samples: Samples, covariance: str) -> Mixture:
+    """The M-step of the assignment of every sample to its nearest center."""
+    storage = model(covariance).storage
+    found = accumulate_with(kmeans.hard, samples, centers, storage)
+    return maximize(found, covariance, START_RIDGE)
+
+
+def from_labels(labels: Any, samples: Samples, n_components: int, covariance: str) -> Mixture:
+    """The M-step of given labels, (N,), whole numbers from 0 to K - 1.
+
+    Raises:
+      DataError: another shape, a label out of range, or one of the K that never occurs.
+    """
+    host = np.asarray(labels)
+    if host.shape != (samples.n_samples,) or host.dtype.kind not in "iu":
+        raise DataError(
+            f"labels must be {samples.n_samples} whole numbers, one a sample; they have shape "
+            f"{host.shape} and dtype {host.dtype}."
+        )
+    seen = set(np.unique(host).tolist())
+    if seen != set(range(n_components)):
+        raise DataError(
+            f"labels must take every value from 0 to {n_components - 1}; they take {sorted(seen)}."
+        )
+    z = jnp.asarray(host)
+
+    def resp(rows: Array) -> Array:
+        return jax.nn.one_hot(z[rows], n_components, dtype=samples.x.dtype)
+
+    return maximize(from_responsibilities(samples, resp, n_components, covariance), covariance)
+
+
+def from_mixture(mixture: Mixture, samples: Samples, n_components: int, covariance: str) -> Mixture:
+    """A given mixture, checked to fit the problem, in the samples' dtype.
+
+    Raises:
+      DataError: another number of components or columns, or another covariance model.
+    """
+    asked = (n_components, samples.n_features, model(covariance).name)
+    given = (mixture.n_components, mixture.n_features, mixture.covariance)
+    if asked != given:
+        raise DataError(
+            f"the mixture to start from has (K, D, covariance) = {given}; asked for is {asked}."
+        )
+    cast = jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture)
+    return replace(cast, covariance=asked[2])
+
+

@@ -1,0 +1,320 @@
+"""Samples, their weights, and the frame a fit sees them in.
+
+Public functions take lists, NumPy arrays, data frames or JAX arrays; ``as_samples`` and
+``as_weights`` turn them into checked JAX arrays, once. ``Samples`` hands them to the engine block
+by block, shifted and scaled into a ``Frame`` in which the numbers are of order one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from jgmm.status import DataError, is_traced
+
+# Fields of pytrees. To a type checker they are arrays; at run time they may be anything, because
+# transformations rebuild a pytree with placeholders and with leading batch axes.
+if TYPE_CHECKING:
+    Leaf = Array
+else:
+    Leaf = Any
+
+Sums = TypeVar("Sums")
+
+
+def column_names(x: Any) -> list[str]:
+    """Names of the columns of a data frame, or ``x0``, ``x1``, … for an array.
+
+    >>> column_names([[1.0, 2.0]])
+    ['x0', 'x1']
+    """
+    columns = getattr(x, "columns", None)
+    if columns is not None:
+        return [str(name) for name in columns]
+    shape = np.shape(x)
+    return [f"x{i}" for i in range(shape[1] if len(shape) > 1 else 1)]
+
+
+def as_samples(x: Any, name: str = "x", weights: Array | None = None) -> Float[Array, "N D"]:
+    """Turn samples into a checked two-dimensional floating-point array.
+
+    Args:
+      x: samples in rows: a list, NumPy or JAX array, or a data frame of numbers. float32 and
+        float64 are kept where JAX allows; integers and booleans become JAX's default float.
+      name: what error messages call it.
+      weights: rows of weight zero count as missing and may hold anything.
+
+    Returns:
+      The samples, (N, D). Inside a transformation values are not inspected.
+
+    Raises:
+      DataError: wrong rank, no rows or columns, text, NaN, infinite values, or values so large
+        that their squares overflow; the text names row and column.
+    """
+    if is_traced(x):
+        array = jnp.asarray(x)
+        _check_shape(array.shape, name)
+        return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
+    names = column_names(x)
+    host = x if isinstance(x, jax.Array) else _numbers(x, name, names)
+    _check_shape(host.shape, name)
+    array = jnp.asarray(host, dtype=_float_dtype(host.dtype))
+    usable = _usable(array, None if is_traced(weights) else weights)
+    if not bool(usable.all()):
+        row, column = (int(i) for i in np.argwhere(~np.asarray(usable))[0])
+        n_bad = int((~usable).any(axis=1).sum())
+        raise DataError(
+            f"{name} holds {array[row, column]} in row {row}, column {names[column]!r}; "
+            f"{n_bad} row(s) have NaN, infinite or overflowing values. Drop those rows (a sample "
+            "weight of zero drops a row), repair them, or rescale the column."
+        )
+    return array
+
+
+@jax.jit
+def _usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
+    limit = jnp.sqrt(jnp.finfo(x.dtype).max) / x.shape[1]  # the sum of squares must not overflow
+    usable = jnp.abs(x) < limit  # false for NaN
+    return usable if weights is None else usable | (weights == 0)[:, None]
+
+
+def _check_shape(shape: tuple[int, ...], name: str) -> None:
+    if len(shape) != 2:
+        raise DataError(
+            f"{name} must be two-dimensional, samples in rows; it has shape {shape}. "
+            "One feature: x[:, None]; one sample: x[None, :]."
+        )
+    if 0 in shape:
+        raise DataError(f"{name} is empty: its shape is {shape}.")
+
+
+def _numbers(x: Any, name: str, names: list[str]) -> np.ndarray:
+    """A NumPy array of numbers, or an error naming the first value that is not one."""
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise DataError(f"{name} is not rectangular: {error}") from error
+    if array.dtype.kind in "biuf":
+        return array
+    if array.dtype.kind in "OUS":
+        try:
+            return array.astype(np.float64)
+        except (TypeError, ValueError):
+            pass_over = np.ndenumerate(array)
+    else:
+        raise DataError(f"{name} holds {array.dtype} values; samples must be real numbers.")
+    for index, value in pass_over:
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            column = names[index[1]] if len(index) == 2 else names[0]
+            raise DataError(
+                f"{name} holds {value!r} in row {index[0]}, column {column!r}, which is not a "
+                "number. Choose numeric columns, or encode this one."
+            ) from None
+    raise DataError(f"{name} cannot be read as numbers (dtype {array.dtype}).")
+
+
+def _float_dtype(dtype: Any) -> Any:
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32:
+        return jax.dtypes.canonicalize_dtype(dtype)
+    return jnp.float32 if dtype == np.float16 else jax.dtypes.canonicalize_dtype(float)
+
+
+def as_weights(sample_weight: Any, n_samples: int, dtype: Any) -> Float[Array, "N"] | None:
+    """Turn sample weights into a checked array, or leave None.
+
+    Args:
+      sample_weight: how many times each sample counts, (N,), nonnegative, not all zero.
+      n_samples: N.
+      dtype: the samples' dtype.
+
+    Raises:
+      DataError: wrong length, negative, not finite, or all zero; the text names the row.
+    """
+    if sample_weight is None:
+        return None
+    weights = jnp.asarray(sample_weight).astype(dtype)
+    if weights.shape != (n_samples,):
+        raise DataError(
+            f"sample_weight must have one entry a sample, shape ({n_samples},); it has shape "
+            f"{weights.shape}."
+        )
+    if is_traced(weights):
+        return weights
+    bad = np.flatnonzero(~(np.isfinite(weights) & (np.asarray(weights) >= 0)))
+    if bad.size:
+        raise DataError(
+            f"sample_weight holds {weights[bad[0]]} in row {bad[0]}; weights must be finite and "
+            "at least zero."
+        )
+    if not bool((weights > 0).any()):
+        raise DataError("sample_weight is zero for every sample; at least one must count.")
+    return weights
+
+
+def check_key(key: Any) -> Array:
+    """Return a typed random key, or say how to make one.
+
+    Raises:
+      TypeError: not made by ``jax.random.key``.
+    """
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"key must be a typed key such as jax.random.key(0), not {type(key)}.")
+    return key
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Frame:
+    """The affine view a fit has of its data: ``(x - shift) / scale``, column by column.
+
+    With it float32 does not notice the user's units or offset, and tolerances mean the same for
+    all data. Both leaves are (D,).
+    """
+
+    shift: Leaf
+    scale: Leaf
+
+    def log_volume(self) -> Array:
+        """Σ_d log scale_d: what a log density in the frame exceeds the user's by, in nats."""
+        return jnp.log(self.scale).sum()
+
+
+def identity_frame(n_features: int, dtype: Any) -> Frame:
+    """The frame in which samples are seen as they are."""
+    return Frame(jnp.zeros(n_features, dtype), jnp.ones(n_features, dtype))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Samples:
+    """Checked samples, their weights, and the frame the engine sees them in.
+
+    Leaves: ``x`` (N, D) in the user's units, ``weights`` (N,) or None (all one), ``frame``.
+    The framed samples are never stored: each block is shifted and scaled as it is read.
+    """
+
+    x: Leaf
+    weights: Leaf | None
+    frame: Frame
+
+    @property
+    def n_samples(self) -> int:
+        """N, the number of rows, whatever their weights."""
+        return int(self.x.shape[0])
+
+    @property
+    def n_features(self) -> int:
+        """D, the number of columns."""
+        return int(self.x.shape[1])
+
+    def total_weight(self) -> Array:
+        """Σ_n w_n, the number of samples there are in effect."""
+        if self.weights is None:
+            return jnp.asarray(self.n_samples, self.x.dtype)
+        return self.weights.sum()
+
+    def rows(self, start: Any, size: int) -> tuple[Array, Array]:
+        """Samples ``start … start + size`` in the frame, and their weights, (size, D), (size,).
+
+        A row of weight zero comes back as zeros, whatever it held: it is missing.
+        """
+        x = lax.dynamic_slice_in_dim(self.x, start, size)
+        x = (x - self.frame.shift[None, :]) / self.frame.scale[None, :]
+        if self.weights is None:
+            return x, jnp.ones(size, x.dtype)
+        weights = lax.dynamic_slice_in_dim(self.weights, start, size)
+        return jnp.where((weights > 0)[:, None], x, jnp.zeros_like(x)), weights
+
+    def take(self, index: Array) -> Array:
+        """The samples at the given rows, in the frame, (len(index), D)."""
+        return (self.x[index] - self.frame.shift[None, :]) / self.frame.scale[None, :]
+
+
+def make_samples(x: Any, sample_weight: Any = None) -> Samples:
+    """Check samples and weights and see them as they are, in the identity frame.
+
+    Raises:
+      DataError: see ``as_samples`` and ``as_weights``.
+    """
+    weights = None
+    if sample_weight is not None and hasattr(x, "__len__"):
+        weights = as_weights(sample_weight, len(x), float)
+    array = as_samples(x, weights=weights)
+    if weights is not None:
+        weights = weights.astype(array.dtype)
+    return Samples(array, weights, identity_frame(array.shape[1], array.dtype))
+
+
+def framed(samples: Samples, per_column: bool) -> Samples:
+    """See samples in their own frame: mean zero and variance one.
+
+    Args:
+      samples: in the identity frame.
+      per_column: scale each column by its own standard deviation, which suits covariance models
+        that keep their form when columns change their units; otherwise all columns by one number,
+        the root mean square of those deviations.
+
+    A column of zero variance is scaled by one.
+    """
+    x, weights = samples.x, samples.weights
+    # Sums are taken relative to one sample that counts, so that an offset costs no digits.
+    first = x[0] if weights is None else x[jnp.argmax(weights > 0)]
+    total = samples.total_weight()
+    block = min(samples.n_samples, 8192)
+
+    def centred(shift: Array) -> Samples:
+        return Samples(x, weights, Frame(shift, jnp.ones_like(shift)))
+
+    mean = first + fold(centred(first), block, lambda x, w, _: w @ x) / total
+    variance = fold(centred(mean), block, lambda x, w, _: w @ x**2) / total
+    if not per_column:
+        variance = jnp.full_like(variance, variance.mean())
+    return Samples(x, weights, Frame(mean, jnp.where(variance > 0, jnp.sqrt(variance), 1)))
+
+
+def fold(
+    samples: Samples, block_size: int, body: Callable[[Array, Array, Array], Sums]
+) -> Sums:
+    """Add up a function over blocks of samples, in one pass, holding one block at a time.
+
+    Args:
+      samples: N samples; each row enters exactly one block with its weight.
+      block_size: B ≤ N, rows a block. When B does not divide N the last block starts early and
+        the rows seen before enter it with weight zero.
+      body: ``(x (B, D), weights (B,), rows (B,)) -> sums``, any pytree of arrays.
+
+    Returns:
+      The sum over blocks, compensated (Kahan 1965): with B rows a block its rounding error does
+      not grow with the number of blocks.
+    """
+    n_samples = samples.n_samples
+    n_blocks = -(-n_samples // block_size)
+
+    def block(i: Any) -> Sums:
+        start = jnp.minimum(i * block_size, n_samples - block_size)
+        rows = start + jnp.arange(block_size)
+        x, weights = samples.rows(start, block_size)
+        return body(x, jnp.where(rows >= i * block_size, weights, 0), rows)
+
+    if n_blocks == 1:
+        return block(0)
+
+    def add(carry: tuple[Sums, Sums], i: Array) -> tuple[tuple[Sums, Sums], None]:
+        total, lost = carry
+        term = jax.tree.map(jnp.subtract, block(i), lost)
+        new = jax.tree.map(jnp.add, total, term)
+        lost = jax.tree.map(lambda n, t, a: (n - t) - a, new, total, term)
+        return (new, lost), None
+
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(block, 0))
+    (total, _), _ = lax.scan(add, (zeros, zeros), jnp.arange(n_blocks))
+    return total

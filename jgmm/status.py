@@ -1,0 +1,126 @@
+"""How a fit ended, said in numbers inside compiled code and in sentences outside it.
+
+Inside ``jit`` a fit carries a code, so that under ``vmap`` one restart fails alone. This module is
+also the one place that turns a code into an exception, once, on the host.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+import jax
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from jgmm.em import FitResult
+
+
+class DataError(ValueError):
+    """The samples, weights or arguments cannot be used; the text says what, where and what to do."""
+
+
+class FitError(RuntimeError):
+    """No start of a fit ended in usable parameters; the text says why and what to try."""
+
+
+class Status(IntEnum):
+    """How one fit ended."""
+
+    RUNNING = 0
+    CONVERGED = 1
+    STEPS_RAN_OUT = 2
+    COLLAPSED = 3
+    NON_FINITE_DATA = 4
+    NON_FINITE_PARAMETERS = 5
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the parameters can be used: converged, or stopped early on the way."""
+        return self in VALID
+
+
+VALID = (Status.CONVERGED, Status.STEPS_RAN_OUT)
+
+SENTENCES: dict[Status, str] = {
+    Status.RUNNING: "The fit is still running.",
+    Status.CONVERGED: "Converged: the log-likelihood changed by no more than the tolerance.",
+    Status.STEPS_RAN_OUT: (
+        "The steps ran out before the tolerance was met; the parameters are usable. "
+        "Raise max_steps or tol."
+    ),
+    Status.COLLAPSED: (
+        "A component collapsed: its covariance became singular or it lost all its samples. Likely "
+        "causes, in order: more components than the data supports, repeated rows or columns that "
+        "determine each other, an unlucky start. Try more restarts (n_restarts), fewer "
+        "components, a simpler covariance model, or a ridge such as ridge=1e-6."
+    ),
+    Status.NON_FINITE_DATA: (
+        "The data hold NaN or infinite values, or values whose squares overflow. Drop or repair "
+        "those rows (a sample weight of zero drops a row), or rescale the columns."
+    ),
+    Status.NON_FINITE_PARAMETERS: (
+        "The parameters became NaN or infinite although the data are finite. Likely causes, in "
+        "order: a step size that is too large (gradient fits), a start that is not finite, columns "
+        "whose scales differ by more than the precision holds. Try a smaller step, float64, or "
+        "rescaled columns."
+    ),
+}
+
+
+def describe(status: Any) -> str:
+    """Say in one or two sentences what a status means and what to try.
+
+    Args:
+      status: a ``Status``, or the integer (array) a ``FitResult`` carries.
+
+    >>> describe(1)
+    'Converged: the log-likelihood changed by no more than the tolerance.'
+    """
+    return SENTENCES[Status(int(status))]
+
+
+def is_traced(*values: Any) -> bool:
+    """Whether any leaf is an abstract value inside ``jit``, ``vmap`` or ``grad``."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def check(result: FitResult) -> FitResult:
+    """Return a result whose status is valid, and raise for any other.
+
+    Inside a transformation nothing is raised: the caller reads ``result.status``.
+
+    Args:
+      result: what a fit returned, for one data set.
+
+    Raises:
+      FitError: no restart ended valid. The text counts the outcomes and names the component.
+    """
+    if is_traced(result) or result.status.ndim:
+        return result
+    status = Status(int(result.status))
+    if status.is_valid:
+        return result
+    parts = [SENTENCES[status]]
+    if status is Status.COLLAPSED:
+        parts.insert(
+            0, f"Component {int(result.collapsed)} collapsed after {int(result.n_steps)} steps."
+        )
+    if result.restarts is not None:
+        parts.append(f"Outcomes of the restarts: {tally(result.restarts.status)}.")
+    raise FitError(" ".join(parts))
+
+
+def tally(statuses: Iterable[Any]) -> str:
+    """Count statuses in words.
+
+    >>> tally([1, 1, 3])
+    '2 converged, 1 collapsed'
+    """
+    codes = [int(code) for code in statuses]
+    return ", ".join(
+        f"{codes.count(status)} {status.name.lower().replace('_', ' ')}"
+        for status in Status
+        if status in codes
+    )
