@@ -1,0 +1,46 @@
+"""What every test runs under: strict JAX, both precisions, the same examples every time."""
+
+import os
+
+os.environ["MPLBACKEND"] = "Agg"
+
+import hypothesis
+import jax
+import numpy as np
+import pytest
+
+# Without x64 a float64 test would silently be a float32 test; implied promotions, of types or of
+# ranks, hide the same kind of mistake in the library.
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Compilation makes the first example slow, so no deadline; a failure must come back on every run.
+hypothesis.settings.register_profile("jgmm", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("jgmm")
+
+# 500 rounding errors, relative and, for results of order one, absolute: sums in the tests have
+# tens to hundreds of terms and pass through matrices with condition numbers up to about ten.
+TOLERANCE = {
+    np.dtype(t): {"rtol": 500 * float(np.finfo(t).eps), "atol": 500 * float(np.finfo(t).eps)}
+    for t in (np.float32, np.float64)
+}
+
+
+# Module scope: hypothesis refuses function-scoped fixtures under @given.
+@pytest.fixture(scope="module", params=["float32", "float64"])
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@pytest.fixture(scope="module")
+def tolerance(dtype):
+    """Arguments for `numpy.testing.assert_allclose` in a test that takes `dtype`."""
+    return TOLERANCE[dtype]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _bounded_memory():
+    """Compiled programs are kept for one test module, not for the whole run."""
+    yield
+    jax.clear_caches()
