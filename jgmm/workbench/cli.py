@@ -3,11 +3,12 @@
 JAX is imported inside the sub-commands that need it, so that `jgmm --help` is instant.
 """
 
+import functools
 import os
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec
 
 from jgmm.workbench import config as configs
 from jgmm.workbench.config import UserError
@@ -19,6 +20,8 @@ try:
     import typer
 except ImportError as error:  # pragma: no cover - the test environment has every extra
     raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"') from error
+
+P = ParamSpec("P")
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells expect
 
@@ -39,30 +42,32 @@ Output = Annotated[pathlib.Path | None, typer.Option(help="Folder in which the r
 
 
 def main() -> None:
-    """Run the command line, with problems a person can solve shown as one line."""
-    sys.exit(guarded(app))
+    """Run the command line."""
+    app()
 
 
-def guarded(command: Callable[..., Any]) -> int:
-    """Run a command and return its exit status: 0, 2 for a person's problem, 130 for Ctrl-C."""
-    try:
-        command(standalone_mode=False)
-    except KeyboardInterrupt:
-        return _complain("interrupted; nothing was left behind", INTERRUPTED)
-    except typer.Abort:  # what typer makes of Ctrl-C
-        return _complain("interrupted; nothing was left behind", INTERRUPTED)
-    except Exception as error:
-        import click
+def command(function: Callable[P, None]) -> Callable[P, None]:
+    """Add a sub-command that shows what a person can put right without a traceback.
 
-        if isinstance(error, click.exceptions.Exit):
-            return error.exit_code
-        if isinstance(error, click.ClickException):
-            error.show()
-            return error.exit_code
-        if not isinstance(error, _shown()):
-            raise
-        return _complain(str(error), 2)
-    return 0
+    Exit status 2 stands for such a problem, 130 for Ctrl-C; any other exception is a defect of
+    ours, and keeps its traceback.
+    """
+
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            function(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise typer.Exit(
+                _complain("interrupted; nothing was left behind", INTERRUPTED)
+            ) from None
+        except Exception as error:
+            if not isinstance(error, _shown()):
+                raise
+            raise typer.Exit(_complain(str(error), 2)) from None
+
+    app.command()(guarded)
+    return guarded
 
 
 def _complain(text: str, status: int) -> int:
@@ -78,7 +83,7 @@ def _shown() -> tuple[type[Exception], ...]:
     return UserError, DataError, FitError
 
 
-@app.command()
+@command
 def run(
     config: Annotated[pathlib.Path, typer.Argument(help="A TOML file, for instance in configs/.")],
     overrides: Overrides = None,
@@ -90,7 +95,7 @@ def run(
     _run(configs.load(config, changes), config, changes, quiet)
 
 
-@app.command()
+@command
 def fit(
     file: Annotated[str, typer.Argument(help="A .csv, .parquet or .npy file, or a built-in name.")],
     components: Annotated[str, typer.Option(help="K: 3, or 1:9, or 2,3,5.")] = "1:9",
@@ -203,7 +208,7 @@ def _use_compilation_cache() -> None:
     update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-@app.command()
+@command
 def datasets() -> None:
     """List the built-in data sets."""
     from jgmm.workbench import datasets as library
@@ -216,7 +221,7 @@ def datasets() -> None:
     _console().print(table)
 
 
-@app.command()
+@command
 def show(
     path: Annotated[pathlib.Path, typer.Argument(help="A run folder or a .safetensors file.")],
 ) -> None:
@@ -261,7 +266,7 @@ def _print_mixture(path: pathlib.Path) -> None:
     _console().print(table)
 
 
-@app.command()
+@command
 def compare(
     first: Annotated[pathlib.Path, typer.Argument(help="A run folder.")],
     second: Annotated[pathlib.Path, typer.Argument(help="Another run folder.")],
@@ -319,7 +324,7 @@ def _console() -> rich.console.Console:
     return rich.console.Console(highlight=False)
 
 
-@app.command()
+@command
 def schema(
     study: Annotated[
         str | None, typer.Option(help="Of this study's [settings] instead of the whole file.")

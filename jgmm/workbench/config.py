@@ -25,7 +25,7 @@ class UserError(Exception):
 
 try:
     import pydantic
-    from pydantic import BeforeValidator, ConfigDict, Field
+    from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 except ImportError as error:  # pragma: no cover - the test environment has every extra
     raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"') from error
 
@@ -38,12 +38,24 @@ class Strict(pydantic.BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+        ser_json_inf_nan="constants",  # TOML has both, and a record must not lose them
     )
 
 
 def _as_list(value: object) -> object:
     return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise ValueError(
+            "must start with a letter or digit and hold at most 100 letters, digits, _, - and ."
+        )
+    return name
 
 
 Count = Annotated[int, Field(ge=1)]
@@ -122,7 +134,7 @@ class Config(Strict):
 
     study: Name = "mixture"
     """A built-in study ("mixture", "classify"), or a module that defines one."""
-    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$", max_length=100)] = "run"
+    name: Annotated[str, AfterValidator(_file_name)] = "run"
     """Names the run folder; default: the file's name without its suffix."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """The source of all randomness."""
@@ -296,8 +308,8 @@ def _sentence(model: type[Any], table: Mapping[str, Any], error: Any, prefix: st
     if error["type"] == "missing":
         missing = ".".join(str(part) for part in (prefix, *error["loc"]) if part != "")
         return f'"{missing}" is missing'
-    message = error["msg"].removeprefix("Value error, ").replace("Input should", "must")
-    message = message.replace("must have at least 1 character", "must not be empty")
+    message = re.sub(r"^(Input|\w+) should ", "must ", error["msg"].removeprefix("Value error, "))
+    message = message.partition(" after validation")[0]
     return f'"{path}": {_KINDS.get(error["type"], message)}; found {_show(value)}'
 
 
@@ -386,8 +398,7 @@ def to_toml(config: pydantic.BaseModel | Mapping[str, Any]) -> str:
     """
     if isinstance(config, pydantic.BaseModel):
         config = config.model_dump(mode="json")
-    lines = [line for line in _table_lines(config, ()) if line is not None]
-    return "\n".join(lines).lstrip("\n") + "\n"
+    return "\n".join(_table_lines(config, ())).lstrip("\n") + "\n"
 
 
 def _table_lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
@@ -424,5 +435,5 @@ def value_to_toml(value: Any) -> str:
         )
         return f"{{ {inner} }}" if inner else "{}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
+        return f"[{', '.join(map(value_to_toml, value))}]"
     return value_to_toml(str(value))

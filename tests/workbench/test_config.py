@@ -1,0 +1,217 @@
+import json
+import math
+import pathlib
+import tomllib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jgmm.workbench import config
+from jgmm.workbench.config import Strict, UserError
+
+
+def problem(table: dict, overrides: list[str] | None = None) -> str:
+    with pytest.raises(UserError) as caught:
+        config.from_table(table, overrides or [], source="a.toml")
+    return str(caught.value)
+
+
+def test_defaults_fill_an_empty_config():
+    found = config.from_table({})
+    assert found.study == "mixture"
+    assert found.fit.n_components == list(range(1, 10))
+    assert found.data is None
+
+
+def test_single_values_are_lists_of_one():
+    found = config.from_table({"fit": {"n_components": 3, "covariance": "tied"}})
+    assert found.fit.n_components == [3]
+    assert found.fit.covariance == ["tied"]
+
+
+def test_all_stands_for_every_covariance_model():
+    from jgmm.covariance import MODELS
+
+    found = config.from_table({"fit": {"covariance": "all"}})
+    assert len(found.fit.covariance) == len(set(found.fit.covariance)) == len(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"sed": 1}, 'a.toml: unknown key "sed"; did you mean "seed"?'),
+        (
+            {"fit": {"n_component": 3}},
+            'a.toml: unknown key "fit.n_component"; did you mean "fit.n_components"?',
+        ),
+        (
+            {"n_components": 3},
+            'a.toml: unknown key "n_components"; did you mean "fit.n_components"?',
+        ),
+        ({"data": {"sourc": "x"}}, 'unknown key "data.sourc"; did you mean "data.source"?'),
+        ({"data": {"source": "a", "zzz": 1}}, "valid here: source, columns, label, weight"),
+        ({"data": {}}, '"data.source" is missing'),
+        ({"seed": "one"}, 'a.toml: "seed": must be a whole number; found "one"'),
+        ({"seed": 1.5}, '"seed": must be a whole number; found 1.5'),
+        ({"seed": True}, '"seed": must be a whole number; found true'),
+        ({"seed": -1}, '"seed": must be greater than or equal to 0; found -1'),
+        ({"fit": 3}, '"fit": must be a table; found 3'),
+        ({"fit": {"n_components": 0}}, '"fit.n_components": must be greater than or equal to 1'),
+        ({"fit": {"n_components": [2, 0]}}, '"fit.n_components[1]": must be greater'),
+        ({"fit": {"n_components": []}}, '"fit.n_components": must have at least 1 item'),
+        ({"fit": {"n_components": "3"}}, '"fit.n_components": must be a whole number; found "3"'),
+        ({"fit": {"n_restarts": -2}}, '"fit.n_restarts": must be greater than or equal to 1'),
+        ({"fit": {"ridge": -0.1}}, '"fit.ridge": must be greater than or equal to 0; found -0.1'),
+        ({"fit": {"tol": math.nan}}, '"fit.tol": must be a finite number; found nan'),
+        ({"fit": {"tol": "small"}}, '"fit.tol": must be a number; found "small"'),
+        ({"fit": {"covariance": "ful"}}, "Did you mean 'full'?"),
+        ({"fit": {"covariance": ["full", "all"]}}, '"all" stands alone'),
+        ({"fit": {"init": "kmean"}}, "did you mean 'kmeans'?"),
+        ({"fit": {"criterion": "bick"}}, "must be 'bic', 'aic' or 'icl'; found \"bick\""),
+        ({"precision": "float16"}, "must be 'float64' or 'float32'"),
+        ({"name": "../up"}, '"name": must start with a letter or digit'),
+        ({"name": ""}, '"name": '),
+    ],
+)
+def test_a_problem_is_said_with_its_place_and_its_value(table, expected):
+    assert expected in problem(table)
+
+
+def test_every_problem_is_said_once():
+    lines = problem({"sed": 1, "fit": {"max_step": 2, "n_restarts": 0}}).splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("a.toml: ") for line in lines)
+
+
+def test_overrides_are_read_as_toml_or_as_text():
+    changes = ["fit.n_components=[2, 3]", "data.source=faithful", 'name="b"', "fit.tol=1e-3"]
+    found = config.from_table({"name": "a"}, changes)
+    assert found.fit.n_components == [2, 3]
+    assert found.data is not None
+    assert found.data.source == "faithful"
+    assert found.name == "b"
+    assert found.fit.tol == 1e-3
+
+
+def test_an_override_leaves_its_neighbours_and_the_callers_table_alone():
+    table = {"fit": {"n_components": 2, "n_restarts": 5}}
+    found = config.from_table(table, ["fit.n_components=4"])
+    assert (found.fit.n_components, found.fit.n_restarts) == ([4], 5)
+    assert table == {"fit": {"n_components": 2, "n_restarts": 5}}
+
+
+@pytest.mark.parametrize("text", ["seed", "=3", "fit.=3", "", "a..b=1"])
+def test_an_override_that_is_no_assignment_is_refused(text):
+    assert "expected KEY=VALUE" in problem({}, [text])
+
+
+def test_an_override_of_an_unknown_key_is_refused_like_one_in_the_file():
+    assert 'unknown key "fit.n_restart"; did you mean "fit.n_restarts"?' in problem(
+        {}, ["fit.n_restart=3"]
+    )
+    assert '"seed": must be a whole number; found a table' in problem({}, ["seed.x=3"])
+
+
+def test_an_override_cannot_smuggle_in_a_second_key():
+    assert config.override({}, ["name=1\nseed=2"]) == {"name": "1\nseed=2"}
+
+
+def test_a_file_gives_the_run_its_name(tmp_path):
+    path = tmp_path / "old faithful.toml"
+    path.write_text("seed = 3\n")
+    assert config.load(path).name == "old-faithful"
+    path.write_text('name = "x"\n')
+    assert config.load(path).name == "x"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"seed = \n", "not valid TOML"),
+        (b"seed = 1\nseed = 2\n", "not valid TOML"),
+        (b"\xff\xfe", "UTF-8"),
+    ],
+)
+def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path, content, expected):
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=expected) as caught:
+        config.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_brings_the_nearest_name(tmp_path):
+    (tmp_path / "faithful.toml").touch()
+    with pytest.raises(UserError, match=r'did you mean ".*faithful\.toml"'):
+        config.load(tmp_path / "faithfull.toml")
+    with pytest.raises(UserError, match="is a folder"):
+        config.load(tmp_path)
+    with pytest.raises(UserError, match=r"no such config file$"):
+        config.load(tmp_path / "absent" / "a.toml")
+
+
+class Inner(Strict):
+    scale: float = 1.0
+
+
+class Settings(Strict):
+    sizes: tuple[int, ...] = (1, 2)
+    place: pathlib.Path = pathlib.Path("here")
+    inner: Inner = Inner()
+
+
+def test_a_study_s_settings_are_checked_under_their_own_path():
+    found = config.validate(Settings, {"sizes": [3], "place": "there"}, prefix="settings")
+    assert found.sizes == (3,)
+    assert found.place == pathlib.Path("there")
+    with pytest.raises(UserError, match=r'"settings.sizes\[0\]": must be a whole number'):
+        config.validate(Settings, {"sizes": ["3"]}, prefix="settings")
+    expected = 'unknown key "settings.inner.scal"; did you mean "settings.inner.scale"?'
+    with pytest.raises(UserError) as caught:
+        config.validate(Settings, {"inner": {"scal": 3.0}}, prefix="settings")
+    assert expected in str(caught.value)
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        config.from_table({}).seed = 3  # type: ignore[misc]
+
+
+def test_the_schema_is_json_and_forbids_unknown_keys():
+    schema = json.loads(json.dumps(config.schema()))
+    assert schema["additionalProperties"] is False
+    components = schema["$defs"]["Fit"]["properties"]["n_components"]
+    assert {"integer", "array"} == {option["type"] for option in components["anyOf"]}
+    assert components["description"] == "Numbers of components K to try."
+
+
+def test_a_config_reads_back_as_it_was_written():
+    table = {
+        "seed": 7,
+        "data": {"source": "a.csv", "columns": ["x", 'q"uote']},
+        "fit": {"tol": 1e-9},
+        "settings": {"deep": {"er": [1, 2.5, {"k": True}]}, "limit": math.inf, "many": 10**20},
+    }
+    first = config.from_table(table)
+    assert config.from_table(tomllib.loads(config.to_toml(first))) == first
+
+
+# Everything a TOML file of ours may hold. Surrogates are no characters, hence no text.
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+scalars = st.one_of(texts, st.booleans(), st.integers(), st.floats(allow_nan=False))
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner) | st.dictionaries(texts, inner), max_leaves=6
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(texts, values))
+def test_any_table_reads_back_as_it_was_written(table):
+    assert tomllib.loads(config.to_toml(table)) == table
+
+
+def test_nan_and_minus_zero_survive_writing():
+    back = tomllib.loads(config.to_toml({"a": math.nan, "b": -0.0}))
+    assert math.isnan(back["a"])
+    assert math.copysign(1, back["b"]) == -1

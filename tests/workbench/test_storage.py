@@ -1,0 +1,233 @@
+import csv
+import errno
+import io
+import json
+import math
+import os
+import re
+import stat
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jgmm.mixture import make_mixture
+from jgmm.workbench import storage
+from jgmm.workbench.config import UserError
+
+SHAPES = {
+    "full": [[[2.0, 0.5], [0.5, 1.0]], [[1.0, 0.0], [0.0, 3.0]]],
+    "tied": [[2.0, 0.5], [0.5, 1.0]],
+    "diag": [[2.0, 0.5], [1.0, 3.0]],
+    "spherical": [2.0, 0.5],
+}
+
+
+def a_mixture(covariance="full"):
+    return make_mixture([0.25, 0.75], [[0.0, 1.0], [2.0, 3.0]], SHAPES[covariance], covariance)
+
+
+@pytest.mark.parametrize("covariance", SHAPES)
+def test_a_mixture_comes_back_bit_for_bit(tmp_path, covariance):
+    saved = a_mixture(covariance)
+    path = tmp_path / "m.safetensors"
+    storage.save_mixture(path, saved, ["a", "b"])
+    loaded = storage.load_mixture(path)
+    assert loaded.covariance == saved.covariance
+    for name in ("log_weights", "means", "scale"):
+        left, right = getattr(saved, name), getattr(loaded, name)
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(left, right)
+    assert storage.mixture_columns(path) == ["a", "b"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_a_component_of_weight_zero_is_saved(tmp_path):
+    path = tmp_path / "m.safetensors"
+    storage.save_mixture(path, make_mixture([0.0, 1.0], [[0.0], [1.0]], [1.0, 1.0], "spherical"))
+    assert storage.load_mixture(path).weights.tolist() == [0.0, 1.0]
+    assert storage.mixture_columns(path) is None
+
+
+def test_precision_is_never_lost_silently(tmp_path):
+    path = tmp_path / "m.safetensors"
+    mixture = a_mixture()
+    arrays = {
+        name: np.asarray(getattr(mixture, name), np.float64)
+        for name in ("log_weights", "means", "scale")
+    }
+    metadata = {"format": "jgmm.mixture", "version": "1", "covariance": "full", "columns": "null"}
+    path.write_bytes(safetensors.numpy.save(arrays, metadata))
+    if jnp.zeros(()).dtype == jnp.float32:
+        with pytest.raises(UserError, match="holds float64, and JAX is set to float32"):
+            storage.load_mixture(path)
+    else:
+        assert storage.load_mixture(path).means.dtype == jnp.float64
+    assert storage.load_mixture(path, "float32").means.dtype == jnp.float32
+
+
+def test_a_file_cut_short_anywhere_is_refused(tmp_path):
+    path = tmp_path / "m.safetensors"
+    storage.save_mixture(path, a_mixture())
+    content = path.read_bytes()
+    for size in (0, 1, 7, 8, 40, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:size])
+        with pytest.raises(UserError, match=r"m\.safetensors: not a whole safetensors file"):
+            storage.load_mixture(path)
+
+
+def foreign(tmp_path, *, drop=(), metadata=None, **arrays):
+    mixture = a_mixture()
+    kept = {n: np.asarray(getattr(mixture, n)) for n in ("log_weights", "means", "scale")}
+    kept = {n: a for n, a in (kept | arrays).items() if n not in drop}
+    given = {"format": "jgmm.mixture", "version": "1", "covariance": "full", "columns": "null"}
+    given = {n: t for n, t in (given | (metadata or {})).items() if n not in drop}
+    path = tmp_path / "foreign.safetensors"
+    path.write_bytes(safetensors.numpy.save(kept, given))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"drop": ("format",)}, "not a mixture saved by jgmm"),
+        ({"metadata": {"version": "99"}}, "mixture format 99, this jgmm reads 1"),
+        ({"drop": ("scale",)}, "scale missing"),
+        ({"drop": ("covariance",)}, "covariance missing"),
+        ({"metadata": {"covariance": "fulll"}}, "Did you mean 'full'"),
+        ({"metadata": {"covariance": "diag"}}, "scale has shape"),
+        ({"means": np.zeros((2, 3), np.float32)}, "scale has shape"),
+        ({"means": np.zeros(2, np.float32)}, r"not \(K, D\)"),
+        ({"means": np.full((2, 2), np.nan)}, "damaged"),
+        ({"means": np.zeros((2, 2), np.float16)}, "types"),
+        ({"log_weights": np.zeros(2)}, "damaged"),
+    ],
+)
+def test_a_file_that_is_no_mixture_of_ours_is_refused_with_the_reason(tmp_path, change, expected):
+    with pytest.raises(UserError, match=expected):
+        storage.load_mixture(foreign(tmp_path, **change))
+
+
+def test_a_missing_file_is_said_to_be_missing(tmp_path):
+    with pytest.raises(UserError, match="No such file"):
+        storage.load_mixture(tmp_path / "none.safetensors")
+
+
+def test_the_wrong_number_of_column_names_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="1 column names for 2 features"):
+        storage.save_mixture(tmp_path / "m.safetensors", a_mixture(), ["a"])
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "m.safetensors"
+    storage.save_mixture(path, a_mixture())
+    before = path.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match=r"m\.safetensors: No space left on device; free some"):
+        storage.save_mixture(path, a_mixture("diag"))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# Run folders
+
+
+def test_a_run_folder_appears_only_when_it_is_complete(tmp_path):
+    with storage.run_folder(tmp_path / "new" / "runs", "a") as folder:
+        (folder.path / "file").write_text("x")
+        assert folder.path.name.startswith(".")
+    assert folder.final is not None
+    assert re.fullmatch(r"a-\d{8}-\d{6}", folder.final.name)
+    assert (folder.final / "file").read_text() == "x"
+    assert list(folder.final.parent.iterdir()) == [folder.final]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(folder.final.stat().st_mode) == 0o777 & ~mask
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, MemoryError])
+def test_a_failure_leaves_nothing_behind(tmp_path, error):
+    def fail():
+        with storage.run_folder(tmp_path / "runs", "a") as folder:
+            (folder.path / "file").write_text("x")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_in_the_same_second_get_two_folders(tmp_path, monkeypatch):
+    class Stopped(storage.datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2020, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(storage.datetime, "datetime", Stopped)
+    (tmp_path / "a-20200102-030405-3").write_text("a file in the way")
+    names = []
+    for _ in range(3):
+        with storage.run_folder(tmp_path, "a") as folder:
+            pass
+        names.append(folder.final.name)
+    assert names == ["a-20200102-030405", "a-20200102-030405-2", "a-20200102-030405-4"]
+
+
+def test_a_place_that_cannot_hold_runs_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+
+    def start(output):
+        with storage.run_folder(output, "a"):
+            pytest.fail("the work began")
+
+    with pytest.raises(UserError, match="File exists; a file of that name is in the way"):
+        start(tmp_path / "file")
+    with pytest.raises(UserError, match="Not a directory"):
+        start(tmp_path / "file" / "runs")
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root writes anywhere")
+def test_a_folder_without_write_permission_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UserError, match="Permission denied"), storage.run_folder(tmp_path, "a"):
+        pytest.fail("the work began")
+
+
+def test_an_error_of_the_study_keeps_its_type(tmp_path):
+    with pytest.raises(PermissionError), storage.run_folder(tmp_path, "a"):
+        raise PermissionError(errno.EACCES, "the study's own")
+
+
+# JSON and CSV
+
+
+def test_json_is_valid_whatever_the_numbers(tmp_path):
+    path = tmp_path / "a.json"
+    value = {"a": np.float32(0.5), "b": [math.nan, math.inf, -math.inf], "c": jnp.arange(2)}
+    storage.write_json(path, value)
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is not JSON")
+
+    back = json.loads(path.read_text(), parse_constant=refuse)
+    assert back == {"a": 0.5, "b": ["nan", "inf", "-inf"], "c": [0, 1]}
+
+
+def test_csv_keeps_every_digit_and_every_column(tmp_path):
+    path = tmp_path / "a.csv"
+    rows = [{"k": 1, "value": 0.1 + 0.2}, {"k": np.int64(2), "text": 'a, "b"\nc', "none": None}]
+    storage.write_csv(path, rows)
+    back = list(csv.DictReader(io.StringIO(path.read_text())))
+    assert list(back[0]) == ["k", "value", "text", "none"]
+    assert float(back[0]["value"]) == 0.1 + 0.2
+    assert back[1] == {"k": "2", "value": "", "text": 'a, "b"\nc', "none": ""}
+
+
+def test_csv_without_rows_is_an_empty_file(tmp_path):
+    storage.write_csv(tmp_path / "a.csv", [])
+    assert (tmp_path / "a.csv").read_text().strip() == ""
