@@ -2,37 +2,76 @@
 
 Pure functions for the density, the E-step and the M-step; thousands of restarts as one program;
 results that say how they came about. Start with ``jgmm.fit``.
+
+Modules are imported when first used, so that a command line that only prints help stays instant.
 """
 
-from jgmm import (
-    covariance,
-    em,
-    gaussian,
-    initialize,
-    kmeans,
-    mixture,
-    restarts,
-    samples,
-    statistics,
-    status,
-)
-from jgmm.em import FitResult, em_step, m_step
-from jgmm.mixture import (
-    Mixture,
-    condition,
-    e_step,
-    log_prob,
-    make_mixture,
-    marginal,
-    predict,
-    responsibilities,
-    sample,
-)
-from jgmm.restarts import fit
-from jgmm.statistics import Statistics, accumulate
-from jgmm.status import DataError, FitError, Status
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jgmm import (
+        classifier,
+        covariance,
+        em,
+        gaussian,
+        gradient,
+        initialize,
+        kmeans,
+        mixture,
+        restarts,
+        samples,
+        selection,
+        statistics,
+        status,
+        unconstrained,
+    )
+    from jgmm.em import FitResult, em_step, m_step
+    from jgmm.mixture import (
+        Mixture,
+        condition,
+        e_step,
+        log_prob,
+        make_mixture,
+        marginal,
+        predict,
+        responsibilities,
+        sample,
+    )
+    from jgmm.restarts import fit
+    from jgmm.selection import select
+    from jgmm.statistics import Statistics, accumulate
+    from jgmm.status import DataError, FitError, Status
 
 __version__ = "0.1.0"
+
+_MODULES = {
+    "classifier": (),
+    "covariance": (),
+    "em": ("FitResult", "em_step", "m_step"),
+    "gaussian": (),
+    "gradient": (),
+    "initialize": (),
+    "kmeans": (),
+    "mixture": (
+        "Mixture",
+        "condition",
+        "e_step",
+        "log_prob",
+        "make_mixture",
+        "marginal",
+        "predict",
+        "responsibilities",
+        "sample",
+    ),
+    "restarts": ("fit",),
+    "samples": (),
+    "selection": ("select",),
+    "statistics": ("Statistics", "accumulate"),
+    "status": ("DataError", "FitError", "Status"),
+    "unconstrained": (),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "DataError",
@@ -42,6 +81,7 @@ __all__ = [
     "Statistics",
     "Status",
     "accumulate",
+    "classifier",
     "condition",
     "covariance",
     "e_step",
@@ -49,6 +89,7 @@ __all__ = [
     "em_step",
     "fit",
     "gaussian",
+    "gradient",
     "initialize",
     "kmeans",
     "log_prob",
@@ -61,6 +102,23 @@ __all__ = [
     "restarts",
     "sample",
     "samples",
+    "select",
+    "selection",
     "statistics",
     "status",
+    "unconstrained",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a module of the package, or the module a name lives in, on first use."""
+    if name in _MODULES:
+        return importlib.import_module(f"jgmm.{name}")
+    if name in _HOME:
+        return getattr(importlib.import_module(f"jgmm.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'jgmm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)

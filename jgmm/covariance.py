@@ -94,6 +94,15 @@ class Full:
         return jnp.diagonal(scale, axis1=1, axis2=2) ** 2
 
     @staticmethod
+    def trace_ratio(
+        scale: Float[Array, "J D D"], scatter: Float[Array, "K D D"], n_features: int
+    ) -> Float[Array, "K"]:
+        """tr(Σₖ⁻¹ Sₖ) of a scatter in this form; J is K, or 1 where shared."""
+        del n_features
+        inverse = jnp.broadcast_to(Full.invert(scale), scatter.shape)
+        return (jnp.einsum("kde,kef->kdf", inverse, scatter) * inverse).sum(axis=(1, 2))
+
+    @staticmethod
     def apply(scale: Float[Array, "N D D"], noise: Float[Array, "N D"]) -> Float[Array, "N D"]:
         """Lₙ εₙ."""
         return jnp.einsum("nde,ne->nd", scale, noise)
@@ -127,7 +136,9 @@ class Diagonal:
         return ((inverse * x) ** 2).sum(axis=1)
 
     @staticmethod
-    def scatter(resp: Float[Array, "B K"], difference: Float[Array, "B K D"]) -> Float[Array, "K D"]:
+    def scatter(
+        resp: Float[Array, "B K"], difference: Float[Array, "B K D"]
+    ) -> Float[Array, "K D"]:
         """Σ_b γ_bk d_bk²."""
         return (resp[:, :, None] * difference**2).sum(axis=0)
 
@@ -166,6 +177,14 @@ class Diagonal:
     def conditional_variances(scale: Float[Array, "K D"]) -> Float[Array, "K D"]:
         """Variance of each coordinate given the others."""
         return scale**2
+
+    @staticmethod
+    def trace_ratio(
+        scale: Float[Array, "J D"], scatter: Float[Array, "K D"], n_features: int
+    ) -> Float[Array, "K"]:
+        """tr(Σₖ⁻¹ Sₖ) of a scatter in this form; J is K, or 1 where shared."""
+        del n_features
+        return (scatter / scale**2).sum(axis=1)
 
     @staticmethod
     def apply(scale: Float[Array, "N D"], noise: Float[Array, "N D"]) -> Float[Array, "N D"]:
@@ -239,6 +258,13 @@ class Spherical:
     def conditional_variances(scale: Float[Array, "K"]) -> Float[Array, "K 1"]:
         """Variance of each coordinate given the others."""
         return scale[:, None] ** 2
+
+    @staticmethod
+    def trace_ratio(
+        scale: Float[Array, "J"], scatter: Float[Array, "K"], n_features: int
+    ) -> Float[Array, "K"]:
+        """tr(Σₖ⁻¹ Sₖ) of a scatter in this form; J is K, or 1 where shared."""
+        return n_features * scatter / scale**2
 
     @staticmethod
     def apply(scale: Float[Array, "N"], noise: Float[Array, "N D"]) -> Float[Array, "N D"]:

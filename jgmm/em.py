@@ -264,7 +264,9 @@ def step(state: State, samples: Samples, control: Control) -> State:
     status = _judge(state, log_likelihood, broken, updated, samples.total_weight(), control)
     going_on = status == Status.RUNNING
     return State(
-        mixture=jax.tree.map(lambda new, old: jnp.where(going_on, new, old), updated, state.mixture),
+        mixture=jax.tree.map(
+            lambda new, old: jnp.where(going_on, new, old), updated, state.mixture
+        ),
         log_likelihood=log_likelihood,
         n_steps=jnp.where(going_on, state.n_steps + 1, state.n_steps),
         status=status,
@@ -371,4 +373,3 @@ def _run(mixture: Mixture, samples: Samples, control: Control, max_steps: int) -
     inside = framed(samples, mixture.model.per_column)
     state = begin(to_frame(mixture, inside.frame), max_steps)
     return finish(advance(state, inside, control, jnp.asarray(max_steps + 1)), inside)
-

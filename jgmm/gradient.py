@@ -19,7 +19,8 @@ import optax
 from jax import lax
 from jaxtyping import Array, Key
 
-from jgmm.em import FitResult, collapsed_components, finish_fit, make_control
+from jgmm import em
+from jgmm.em import FitResult, collapsed_components
 from jgmm.mixture import Mixture
 from jgmm.restarts import ProgressCallback, check_problem, choose, drive, prepare
 from jgmm.samples import Leaf, Samples, check_key, make_samples
@@ -82,7 +83,8 @@ def fit(
     if batch_size is not None and batch_size < 1:
         raise DataError(f"batch_size must be at least 1; it is {batch_size}.")
     eps = float(jnp.finfo(samples.x.dtype).eps)
-    control = make_control(samples.x.dtype, (1e-6 if eps < 1e-10 else 1e-4) if tol is None else tol)
+    default = 1e-6 if eps < 1e-10 else 1e-4
+    threshold = jnp.asarray(default if tol is None else tol, samples.x.dtype)
     inside, mixtures = prepare(
         check_key(key), samples, n_components, covariance, n_restarts, init, 0.0
     )
@@ -90,11 +92,10 @@ def fit(
         jnp.arange(n_restarts)
     )
     state = _begin(mixtures, draws, optimizer, max_steps)
-    advance_all = partial(
-        _advance, optimizer=optimizer, covariance=mixtures.covariance, batch_size=batch_size
-    )
-    state = drive(advance_all, state, inside, control, max_steps, progress)
-    return check(_finish(state, inside, mixtures.covariance))
+    name = mixtures.covariance
+    advance_all = partial(_advance, optimizer=optimizer, covariance=name, batch_size=batch_size)
+    state = drive(advance_all, state, inside, threshold, max_steps, progress)
+    return check(_finish(state, inside, name, batch_size is not None))
 
 
 def objective(samples: Samples, covariance: str) -> Callable[[Free], Array]:
@@ -179,3 +180,78 @@ def _advance(
         return _step(lane, samples, tol, optimizer, covariance, batch_size)
 
     return jax.vmap(lambda lane: lax.while_loop(running, step, lane))(state)
+
+
+def _step(
+    lane: State,
+    samples: Samples,
+    tol: Array,
+    optimizer: optax.GradientTransformation,
+    covariance: str,
+    batch_size: int | None,
+) -> State:
+    """One gradient; then either stop where it was taken, or move."""
+    batch = _draw(lane, samples, batch_size)
+    loss = objective(batch, covariance)
+    value, gradient = jax.value_and_grad(loss)(lane.free)
+    # A plain transformation ignores the extra arguments; a line search needs them all. optax
+    # mixes dtypes inside, which strict users of JAX would otherwise see as an error of ours.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        updates, memory = optax.with_extra_args_support(optimizer).update(
+            gradient, lane.memory, lane.free, value=value, grad=gradient, value_fn=loss
+        )
+        memory = jax.tree.map(lambda new, old: new.astype(old.dtype), memory, lane.memory)
+        moved = optax.apply_updates(lane.free, updates)
+    steepest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(gradient)]).max()
+    here = from_free(lane.free, covariance)
+    broken = collapsed_components(here, here)
+    log_likelihood = -value * samples.total_weight()
+    rules = (
+        (~(jnp.isfinite(value) & jnp.isfinite(steepest)), Status.NON_FINITE_PARAMETERS),
+        (broken.any(), Status.COLLAPSED),
+        ((steepest <= tol) & (batch_size is None), Status.CONVERGED),
+        (lane.n_steps >= lane.history.shape[0] - 1, Status.STEPS_RAN_OUT),
+    )
+    status = jnp.select(
+        [rule for rule, _ in rules], [jnp.asarray(int(s)) for _, s in rules], int(Status.RUNNING)
+    )
+    going_on = status == Status.RUNNING
+
+    def keep(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda n, o: jnp.where(going_on, n, o), new, old)
+
+    return State(
+        keep(moved, lane.free),
+        keep(memory, lane.memory),
+        lane.key,
+        log_likelihood,
+        jnp.where(going_on, lane.n_steps + 1, lane.n_steps),
+        status,
+        jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1),
+        lane.history.at[lane.n_steps].set(log_likelihood),
+    )
+
+
+def _draw(lane: State, samples: Samples, batch_size: int | None) -> Samples:
+    """All samples, or a batch drawn with replacement for this step."""
+    if batch_size is None:
+        return samples
+    key = jax.random.fold_in(lane.key, lane.n_steps)
+    rows = jax.random.randint(key, (batch_size,), 0, samples.n_samples)
+    weights = None if samples.weights is None else samples.weights[rows]
+    return Samples(samples.x[rows], weights, samples.frame)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _finish(state: State, samples: Samples, covariance: str, in_batches: bool) -> FitResult:
+    def one(lane: State) -> FitResult:
+        mixture = from_free(lane.free, covariance)
+        log_likelihood = lane.log_likelihood
+        if in_batches:  # until here only estimated
+            log_likelihood = accumulate(mixture, samples).log_likelihood
+        ended = em.State(
+            mixture, log_likelihood, lane.n_steps, lane.status, lane.collapsed, lane.history
+        )
+        return em.finish(ended, samples)
+
+    return choose(jax.vmap(one)(state))

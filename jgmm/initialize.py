@@ -162,5 +162,3 @@ def from_mixture(mixture: Mixture, samples: Samples, n_components: int, covarian
         )
     cast = jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture)
     return replace(cast, covariance=asked[2])
-
-

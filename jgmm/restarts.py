@@ -103,9 +103,7 @@ def fit(
     return check(_finish(state, inside))
 
 
-def check_problem(
-    samples: Samples, n_components: int, n_restarts: int, max_steps: int
-) -> None:
+def check_problem(samples: Samples, n_components: int, n_restarts: int, max_steps: int) -> None:
     """Refuse a problem that cannot be fitted, before any work starts.
 
     Raises:
@@ -132,7 +130,9 @@ def prepare(
     """
     entry = model(covariance)
     inside = _framed(samples, entry.per_column)
-    _check_constant_columns(samples, inside, entry.per_column and not is_traced(ridge) and not ridge)
+    _check_constant_columns(
+        samples, inside, entry.per_column and not is_traced(ridge) and not ridge
+    )
     if isinstance(init, str):
         if init not in initialize.STARTS:
             known = ", ".join(initialize.STARTS)

@@ -281,9 +281,7 @@ def framed(samples: Samples, per_column: bool) -> Samples:
     return Samples(x, weights, Frame(mean, jnp.where(variance > 0, jnp.sqrt(variance), 1)))
 
 
-def fold(
-    samples: Samples, block_size: int, body: Callable[[Array, Array, Array], Sums]
-) -> Sums:
+def fold(samples: Samples, block_size: int, body: Callable[[Array, Array, Array], Sums]) -> Sums:
     """Add up a function over blocks of samples, in one pass, holding one block at a time.
 
     Args:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgmm import gaussian
 from jgmm.covariance import Storage
 from jgmm.mixture import BLOCK_BYTES, Mixture, log_joint, normalise
 from jgmm.samples import Leaf, Samples, fold, make_samples
@@ -116,3 +117,29 @@ def accumulate_with(
 def default_block(n_components: int, n_features: int, item_bytes: int) -> int:
     """Rows whose differences to all components fit the cache."""
     return max(64, BLOCK_BYTES // (n_components * n_features * item_bytes))
+
+
+def expected_log_likelihood(mixture: Mixture, statistics: Statistics) -> Float[Array, ""]:
+    """Expected complete-data log-likelihood of a mixture, given statistics of another.
+
+        Q(θ) = Σₖ Nₖ (log πₖ − D/2 log 2π − 1/2 log|Σₖ|) − 1/2 tr Σₖ⁻¹ Sₖ(μₖ)
+
+    with Sₖ(μ) the scatter about μ. The M-step maximises it. Where the statistics are those of θ
+    itself, its gradient is that of the log-likelihood (Fisher's identity), though its value is not.
+
+    A component without samples contributes nothing.
+    """
+    storage, d = mixture.model.storage, mixture.n_features
+    counts = statistics.counts
+    used = counts > 0
+    moved = mixture.means - statistics.center
+    first = statistics.first
+    # Σ γ (x − μ)(x − μ)ᵀ from moments about the center, in the storage's own form.
+    cross = storage.outer(moved + first) - storage.outer(moved) - storage.outer(first)
+    per_count = counts.reshape(counts.shape + (1,) * (statistics.second.ndim - 1))
+    scatter = statistics.second - cross + per_count * storage.outer(moved)
+    squares = storage.trace_ratio(mixture.scale, scatter, d)
+    log_det = storage.half_log_det(mixture.scale, d)
+    log_weights = jnp.where(used, mixture.log_weights, 0)
+    constant = log_weights - 0.5 * d * gaussian.LOG_2PI - log_det
+    return jnp.where(used, counts * constant - 0.5 * squares, 0).sum()
