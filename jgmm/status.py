@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class DataError(ValueError):
-    """The samples, weights or arguments cannot be used; the text says what, where and what to do."""
+    """Samples, weights or arguments cannot be used; the text says what, where and what to do."""
 
 
 class FitError(RuntimeError):
