@@ -1,0 +1,109 @@
+"""How a fit ends: the codes, their sentences, and the one place that raises."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+
+import jgmm
+from jgmm.status import FitError, Status, check, describe, is_traced, tally
+
+
+@pytest.fixture(scope="module")
+def x(dtype):
+    return oracle.draw(0, 80, *oracle.parameters(0, k=2, d=2)).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def result(x):
+    start = jgmm.make_mixture([0.5, 0.5], x[:2], np.eye(2, dtype=x.dtype), "tied")
+    return jgmm.em.run(start, x, max_steps=200)
+
+
+def test_every_status_has_a_sentence():
+    sentences = [describe(status) for status in Status]
+    assert all(sentence.endswith(".") for sentence in sentences)
+    assert len(set(sentences)) == len(Status)
+
+
+def test_describe_takes_what_a_result_carries(result):
+    assert describe(result.status) == describe(Status.CONVERGED)
+
+
+def test_describe_refuses_an_unknown_code():
+    with pytest.raises(ValueError, match="99"):
+        describe(99)
+
+
+def test_valid_means_usable():
+    assert [status.is_valid for status in Status] == [
+        status in (Status.CONVERGED, Status.STEPS_RAN_OUT) for status in Status
+    ]
+
+
+def test_codes_are_stable():
+    """They are stored in run folders: their numbers are part of the interface."""
+    assert {status.name: int(status) for status in Status} == {
+        "RUNNING": 0,
+        "CONVERGED": 1,
+        "STEPS_RAN_OUT": 2,
+        "COLLAPSED": 3,
+        "NON_FINITE_DATA": 4,
+        "NON_FINITE_PARAMETERS": 5,
+    }
+
+
+def test_tally_counts_in_words():
+    assert tally([1, 3, 1, 2]) == "2 converged, 1 steps ran out, 1 collapsed"
+    assert tally(jnp.asarray([5])) == "1 non finite parameters"
+
+
+def test_is_traced():
+    seen = []
+    jax.jit(lambda x: seen.append(is_traced({"a": x})))(1.0)
+    assert seen == [True]
+    assert not is_traced(jnp.ones(2), None, 3.0)
+
+
+def with_status(result, status, collapsed=-1):
+    return jgmm.FitResult(
+        result.mixture,
+        result.log_likelihood,
+        jnp.asarray(int(status)),
+        result.n_steps,
+        result.history,
+        jnp.asarray(collapsed),
+    )
+
+
+@pytest.mark.parametrize("status", [Status.CONVERGED, Status.STEPS_RAN_OUT])
+def test_check_passes_valid_results_on(result, status):
+    valid = with_status(result, status)
+    assert check(valid) is valid
+
+
+@pytest.mark.parametrize("status", [s for s in Status if not s.is_valid])
+def test_check_raises_for_the_rest(result, status):
+    with pytest.raises(FitError) as raised:
+        check(with_status(result, status))
+    assert describe(status) in str(raised.value)
+
+
+def test_a_collapse_names_the_component(result):
+    with pytest.raises(FitError, match="Component 1 collapsed"):
+        check(with_status(result, Status.COLLAPSED, collapsed=1))
+
+
+def test_check_raises_nothing_in_a_batch_or_inside_jit(result):
+    bad = with_status(result, Status.COLLAPSED)
+    batch = jax.tree.map(lambda leaf: leaf[None], bad)
+    assert check(batch) is batch
+    assert int(jax.jit(lambda r: check(r).status)(bad)) == Status.COLLAPSED
+
+
+def test_the_message_counts_the_outcomes(dtype):
+    """Three distinct samples, twice each: of three full components all collapse onto one."""
+    x = np.repeat(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], dtype), 2, axis=0)
+    with pytest.raises(FitError, match="Outcomes of the restarts: 3 collapsed"):
+        jgmm.fit(jax.random.key(0), x, 3, n_restarts=3, init="points")
