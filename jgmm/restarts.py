@@ -93,6 +93,42 @@ def fit(
     ('CONVERGED', [0.5, 0.5])
     """
     samples = make_samples(x, sample_weight)
+    return check(
+        fit_unchecked(
+            key,
+            samples,
+            n_components,
+            covariance=covariance,
+            n_restarts=n_restarts,
+            init=init,
+            tol=tol,
+            rtol=rtol,
+            max_steps=max_steps,
+            ridge=ridge,
+            progress=progress,
+        )
+    )
+
+
+def fit_unchecked(
+    key: Key[Array, ""],
+    samples: Samples,
+    n_components: int,
+    *,
+    covariance: str = "full",
+    n_restarts: int = 1,
+    init: Any = "kmeans",
+    tol: float | None = None,
+    rtol: float | None = None,
+    max_steps: int = 1000,
+    ridge: float = 0.0,
+    progress: ProgressCallback | None = None,
+) -> FitResult:
+    """``fit`` of checked samples that leaves a failure in the status instead of raising it.
+
+    Raises:
+      DataError: arguments that cannot be used, before any work starts.
+    """
     check_problem(samples, n_components, n_restarts, max_steps)
     control = make_control(samples.x.dtype, tol, rtol, ridge)
     inside, mixtures = prepare(
@@ -100,7 +136,7 @@ def fit(
     )
     state = _begin(mixtures, max_steps)
     state = drive(_advance, state, inside, control, max_steps, progress)
-    return check(_finish(state, inside))
+    return _finish(state, inside)
 
 
 def check_problem(samples: Samples, n_components: int, n_restarts: int, max_steps: int) -> None:
