@@ -202,7 +202,7 @@ def _use_compilation_cache() -> None:
     except OSError as error:
         print(f"jgmm: no compilation cache in {folder}: {error.strerror}", file=sys.stderr)
         return
-    update: Any = jax.config.update
+    update = jax.config.update
     update("jax_compilation_cache_dir", str(folder))
     update("jax_persistent_cache_min_compile_time_secs", 0)
     update("jax_persistent_cache_min_entry_size_bytes", -1)
@@ -248,8 +248,7 @@ def _print_mixture(path: pathlib.Path) -> None:
 
     from jgmm.workbench import storage
 
-    update: Any = jax.config.update
-    update("jax_enable_x64", True)  # to show what is stored, whatever its precision
+    jax.config.update("jax_enable_x64", True)  # to show what is stored, whatever its precision
     mixture = storage.load_mixture(path)
     names = storage.mixture_columns(path) or [f"x{i}" for i in range(mixture.n_features)]
     weights, means, variances = map(

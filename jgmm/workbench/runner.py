@@ -269,11 +269,11 @@ def _precision(precision: str) -> Iterator[None]:
     import jax.numpy as jnp
 
     before = jax.dtypes.canonicalize_dtype(jnp.float64) == jnp.float64
-    jax.config.update("jax_enable_x64", precision == "float64")  # type: ignore[no-untyped-call]
+    jax.config.update("jax_enable_x64", precision == "float64")
     try:
         yield
     finally:
-        jax.config.update("jax_enable_x64", before)  # type: ignore[no-untyped-call]
+        jax.config.update("jax_enable_x64", before)
 
 
 def find_study(name: str, places: Sequence[pathlib.Path] = ()) -> Any:

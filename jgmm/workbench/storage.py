@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from jgmm.mixture import Mixture
 
 FORMAT = "jgmm.mixture"
-FORMAT_VERSION = "1"
+FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -269,18 +269,20 @@ def save_mixture(
     names = list(columns) if columns is not None else None
     if names is not None and len(names) != arrays["means"].shape[-1]:
         raise ValueError(f"{len(names)} column names for {arrays['means'].shape[-1]} features")
-    metadata = {
+    description = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "covariance": mixture.covariance,
-        "columns": json.dumps(names),
+        "columns": names,
     }
     content = safetensors.numpy.save(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata
+        {name: np.ascontiguousarray(array) for name, array in arrays.items()},
+        {_METADATA: json.dumps(description)},  # several entries would be in no fixed order
     )
     write_bytes(path, content)
 
 
+_METADATA = "jgmm"
 _ARRAYS = ("log_weights", "means", "scale")
 
 
@@ -349,11 +351,11 @@ def mixture_columns(path: str | pathlib.Path) -> list[str] | None:
     """Return the feature names saved with a mixture, or None if it was saved without."""
     path = pathlib.Path(path)
     _, metadata = _read(path)
-    names: list[str] | None = json.loads(metadata.get("columns", "null"))
+    names: list[str] | None = metadata.get("columns")
     return names
 
 
-def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Read arrays and metadata, refusing what `save_mixture` did not write."""
     import safetensors
     import safetensors.numpy
@@ -371,10 +373,13 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         ) from error
     # The header has been checked by now: 8 bytes of length, then that much JSON.
     size = int.from_bytes(content[:8], "little")
-    metadata: dict[str, str] = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
-    if metadata.get("format") != FORMAT:
-        found = metadata.get("format", "no format name")
-        raise UserError(f"{path}: not a mixture saved by jgmm (found {found})")
+    header = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+    try:
+        metadata: Any = json.loads(header.get(_METADATA, "null"))
+    except ValueError:
+        metadata = None
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        raise UserError(f"{path}: not a mixture saved by jgmm")
     if metadata.get("version") != FORMAT_VERSION:
         raise UserError(
             f"{path}: mixture format {metadata.get('version')}, this jgmm reads {FORMAT_VERSION}; "

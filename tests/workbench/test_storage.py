@@ -7,6 +7,7 @@ import os
 import re
 import stat
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -57,14 +58,17 @@ def test_precision_is_never_lost_silently(tmp_path):
         name: np.asarray(getattr(mixture, name), np.float64)
         for name in ("log_weights", "means", "scale")
     }
-    metadata = {"format": "jgmm.mixture", "version": "1", "covariance": "full", "columns": "null"}
-    path.write_bytes(safetensors.numpy.save(arrays, metadata))
-    if jnp.zeros(()).dtype == jnp.float32:
+    metadata = {"format": "jgmm.mixture", "version": 1, "covariance": "full", "columns": None}
+    path.write_bytes(safetensors.numpy.save(arrays, {"jgmm": json.dumps(metadata)}))
+    assert storage.load_mixture(path).means.dtype == jnp.float64
+    assert storage.load_mixture(path, "float32").means.dtype == jnp.float32
+    jax.config.update("jax_enable_x64", False)
+    try:
         with pytest.raises(UserError, match="holds float64, and JAX is set to float32"):
             storage.load_mixture(path)
-    else:
-        assert storage.load_mixture(path).means.dtype == jnp.float64
-    assert storage.load_mixture(path, "float32").means.dtype == jnp.float32
+        assert storage.load_mixture(path, "float32").means.dtype == jnp.float32
+    finally:
+        jax.config.update("jax_enable_x64", True)
 
 
 def test_a_file_cut_short_anywhere_is_refused(tmp_path):
@@ -81,10 +85,10 @@ def foreign(tmp_path, *, drop=(), metadata=None, **arrays):
     mixture = a_mixture()
     kept = {n: np.asarray(getattr(mixture, n)) for n in ("log_weights", "means", "scale")}
     kept = {n: a for n, a in (kept | arrays).items() if n not in drop}
-    given = {"format": "jgmm.mixture", "version": "1", "covariance": "full", "columns": "null"}
+    given = {"format": "jgmm.mixture", "version": 1, "covariance": "full", "columns": None}
     given = {n: t for n, t in (given | (metadata or {})).items() if n not in drop}
     path = tmp_path / "foreign.safetensors"
-    path.write_bytes(safetensors.numpy.save(kept, given))
+    path.write_bytes(safetensors.numpy.save(kept, {"jgmm": json.dumps(given)}))
     return path
 
 
@@ -92,7 +96,7 @@ def foreign(tmp_path, *, drop=(), metadata=None, **arrays):
     ("change", "expected"),
     [
         ({"drop": ("format",)}, "not a mixture saved by jgmm"),
-        ({"metadata": {"version": "99"}}, "mixture format 99, this jgmm reads 1"),
+        ({"metadata": {"version": 99}}, "mixture format 99, this jgmm reads 1"),
         ({"drop": ("scale",)}, "scale missing"),
         ({"drop": ("covariance",)}, "covariance missing"),
         ({"metadata": {"covariance": "fulll"}}, "Did you mean 'full'"),
@@ -107,6 +111,14 @@ def foreign(tmp_path, *, drop=(), metadata=None, **arrays):
 def test_a_file_that_is_no_mixture_of_ours_is_refused_with_the_reason(tmp_path, change, expected):
     with pytest.raises(UserError, match=expected):
         storage.load_mixture(foreign(tmp_path, **change))
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"jgmm": "not JSON"}, {"jgmm": "[1]"}])
+def test_a_safetensors_file_of_something_else_is_refused(tmp_path, metadata):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(safetensors.numpy.save({"a": np.zeros(2)}, metadata))
+    with pytest.raises(UserError, match="not a mixture saved by jgmm"):
+        storage.load_mixture(path)
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path):
@@ -191,10 +203,13 @@ def test_a_place_that_cannot_hold_runs_is_refused_before_the_work(tmp_path):
         start(tmp_path / "file" / "runs")
 
 
-@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() == 0, reason="root writes anywhere")
-def test_a_folder_without_write_permission_is_refused(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(UserError, match="Permission denied"), storage.run_folder(tmp_path, "a"):
+def test_a_folder_without_write_permission_is_refused(tmp_path, monkeypatch):
+    def refuse(**_) -> str:  # a real one would stop everybody but root
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(storage.tempfile, "mkdtemp", refuse)
+    expected = "Permission denied; choose a folder you may write to"
+    with pytest.raises(UserError, match=expected), storage.run_folder(tmp_path / "runs", "a"):
         pytest.fail("the work began")
 
 

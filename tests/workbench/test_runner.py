@@ -1,0 +1,229 @@
+import csv
+import json
+import sys
+import textwrap
+import tomllib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jgmm.workbench import config, runner, storage
+from jgmm.workbench.config import UserError
+from jgmm.workbench.runner import run_config
+
+STUDY = """
+    import jax
+    import jax.numpy as jnp
+    import jgmm
+    from jgmm.workbench.config import Strict
+    from jgmm.workbench import canvas
+
+    class Settings(Strict):
+        n_samples: int = 40
+        shift: float = 4.0
+        fail: str = ""
+
+    def run(run):
+        x = jax.random.normal(run.key, (run.settings.n_samples, 2))
+        x = x.at[::2].add(run.settings.shift) if run.data is None else run.data.x
+        with run.progress(run.config.fit.max_steps, "fitting") as progress:
+            result = jgmm.fit(run.key, x, 2, n_restarts=3, progress=progress)
+        run.metric("log_likelihood", result.log_likelihood)
+        run.metric("precision", str(x.dtype))
+        run.note("Two <clouds>.")
+        run.table("counts", [{"k": 0, "n": jnp.asarray(3)}, {"k": 1, "n": 5}], "How many.")
+        run.mixture("two", result.mixture, ["a", "b"])
+        run.restarts(result)
+        if run.settings.fail == "interrupt":
+            raise KeyboardInterrupt
+        if run.settings.fail == "error":
+            raise RuntimeError("in the study")
+        figure, (ax,) = canvas.new_figure()
+        ax.plot([1, 2], [3, 4])
+        run.figure("line", figure, "A line.")
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a study of its own, as the current folder."""
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "tiny_study.py").write_text(textwrap.dedent(STUDY))
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "tiny.toml").write_text('study = "lab.tiny_study"\nseed = 3\n')
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name in [name for name in sys.modules if name == "lab" or name.startswith("lab.")]:
+        del sys.modules[name]
+
+
+def test_a_run_leaves_everything_it_promises(place):
+    folder = run_config("configs/tiny.toml", ["fit.max_steps=50"])
+    assert folder.parent.name == "runs"
+    files = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    assert files == {
+        "config.toml",
+        "environment.json",
+        "metrics.json",
+        "report.html",
+        "restarts.csv",
+        "two.safetensors",
+        "tables/counts.csv",
+        "plots/line.png",
+    }
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert np.isfinite(metrics["log_likelihood"])
+    restarts = list(csv.DictReader((folder / "restarts.csv").read_text().splitlines()))
+    assert [row["restart"] for row in restarts] == ["0", "1", "2"]
+    best = max(float(row["log_likelihood"]) for row in restarts if row["status"] == "converged")
+    assert best == metrics["log_likelihood"]
+    assert (folder / "plots" / "line.png").read_bytes().startswith(b"\x89PNG")
+    assert storage.load_mixture(folder / "two.safetensors").n_components == 2
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["jax"] == jax.__version__
+    assert environment["seed"] == 3
+    report = (folder / "report.html").read_text()
+    assert "Two &lt;clouds&gt;." in report
+    assert "How many." in report
+
+
+def test_a_run_can_be_repeated_from_what_it_left(place):
+    first = run_config("configs/tiny.toml", ["settings.shift=2"])
+    second = run_config(first / "config.toml")
+    assert first != second
+    for name in ("metrics.json", "config.toml", "restarts.csv", "two.safetensors"):
+        assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    assert tomllib.loads((first / "config.toml").read_text())["settings"]["shift"] == 2.0
+
+
+def test_the_precision_is_that_of_the_config_during_the_run_only(place):
+    for precision in ("float32", "float64"):
+        folder = run_config("configs/tiny.toml", [f"precision={precision}"])
+        assert json.loads((folder / "metrics.json").read_text())["precision"] == precision
+        assert storage.load_mixture(folder / "two.safetensors").means.dtype == precision
+        assert jnp.zeros(()).dtype == jnp.float64  # as conftest.py sets it
+
+
+def test_data_named_in_the_config_reach_the_study(place):
+    np.save("points.npy", np.random.default_rng(0).normal(size=(40, 2)))
+    folder = run_config("configs/tiny.toml", ["data.source=points.npy"])
+    environment = json.loads((folder / "environment.json").read_text())
+    assert "points.npy" in environment["data"]
+    assert environment["precision"] == "float64"
+
+
+def test_a_study_is_found_beside_the_config_from_anywhere(place, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.chdir(elsewhere)
+    before = list(sys.path)
+    folder = run_config(place / "configs" / "tiny.toml")
+    assert folder.resolve().parent == elsewhere / "runs"
+    assert sys.path == before
+
+
+def test_a_config_made_in_code_runs(place):
+    made = config.from_table({"study": "lab.tiny_study", "name": "made", "output": "out"})
+    folder = run_config(made, ["settings.shift=3"])
+    assert folder.parent.name == "out"
+    assert folder.name.startswith("made-")
+
+
+@pytest.mark.parametrize(
+    ("how", "error"), [("interrupt", KeyboardInterrupt), ("error", RuntimeError)]
+)
+def test_a_run_that_ends_early_leaves_nothing(place, how, error):
+    with pytest.raises(error):
+        run_config("configs/tiny.toml", [f"settings.fail={how}"])
+    assert sorted(entry.name for entry in place.iterdir()) == ["configs", "lab"]
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("settings.n_sample=3", 'unknown key "settings.n_sample"; did you mean "settings.n_samp'),
+        ("settings.shift=far", '"settings.shift": must be a number; found "far"'),
+        ("study=mixtur", 'no study "mixtur"; did you mean "mixture"?'),
+        ("study=lab.tiny_stud", 'no study "lab.tiny_stud"'),
+        ("study=lab/tiny_study.py", 'for a file, write "lab.tiny_study"'),
+        ("study=json", 'the module "json" is not a study'),
+        ("data.source=none.csv", "none.csv"),
+        ("output=configs/tiny.toml", "a file of that name is in the way"),
+    ],
+)
+def test_a_problem_is_found_before_anything_is_left(place, change, expected):
+    with pytest.raises(UserError) as caught:
+        run_config("configs/tiny.toml", [change])
+    assert expected in str(caught.value)
+    assert sorted(entry.name for entry in place.iterdir()) == ["configs", "lab"]
+
+
+def test_a_study_that_lacks_a_package_says_which(place):
+    (place / "lab" / "tiny_study.py").write_text("import no_such_package_of_ours\n")
+    with pytest.raises(UserError, match="needs the package no_such_package_of_ours"):
+        run_config("configs/tiny.toml")
+
+
+def test_experiments_are_suggested(place):
+    (place / "experiments").mkdir()
+    (place / "experiments" / "overlap.py").touch()
+    with pytest.raises(UserError, match=r'did you mean "experiments\.overlap"'):
+        runner.find_study("experiments.overlp", [place])
+
+
+# What a study is given
+
+
+@pytest.fixture
+def a_run(tmp_path):
+    return runner.Run(config.from_table({}), None, jax.random.key(0), None, tmp_path)
+
+
+def test_a_metric_is_one_number_or_text_given_once(a_run):
+    a_run.metric("a", jnp.asarray(2.5))
+    a_run.metric("b", "text")
+    assert a_run.metrics == {"a": 2.5, "b": "text"}
+    with pytest.raises(ValueError, match="given already"):
+        a_run.metric("a", 3)
+    with pytest.raises(TypeError, match="one number or text"):
+        a_run.metric("c", jnp.arange(2))
+    with pytest.raises(TypeError, match="one number or text"):
+        a_run.metric("d", None)
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a b"])
+def test_results_stay_in_the_run_folder(a_run, name):
+    with pytest.raises(ValueError, match="cannot name a file"):
+        a_run.table(name, [{"a": 1}])
+
+
+def test_no_result_replaces_another(a_run):
+    a_run.table("t", [{"a": 1}])
+    with pytest.raises(ValueError, match="written already"):
+        a_run.table("t", [{"a": 2}])
+
+
+def test_many_features_are_left_to_the_file(a_run):
+    from jgmm.mixture import make_mixture
+
+    d = runner.MAX_TABLE_FEATURES + 1
+    a_run.mixture("wide", make_mixture([1.0], np.zeros((1, d)), [1.0], "spherical"))
+    assert a_run.mixtures == []
+    assert "wide.safetensors" in a_run.notes[0]
+    assert storage.mixture_columns(a_run.path / "wide.safetensors")[-1] == f"x{d - 1}"
+
+
+def test_progress_shows_steps_and_log_likelihood(a_run, capsys):
+    from jgmm.restarts import Progress
+
+    a_run.show_progress = True
+    with a_run.progress(100, "fitting") as show:
+        show(Progress(step=50, max_steps=100, log_likelihood=-12.5, n_running=2, n_restarts=4))
+        show(Progress(step=100, max_steps=100, log_likelihood=-12.25, n_running=0, n_restarts=4))
+    shown = capsys.readouterr().err
+    assert "fitting" in shown
+    a_run.show_progress = False
+    with a_run.progress(100, "fitting") as show:
+        show(Progress(step=50, max_steps=100, log_likelihood=-12.5, n_running=2, n_restarts=4))
+    assert capsys.readouterr().err == ""
