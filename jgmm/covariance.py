@@ -14,6 +14,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
@@ -62,9 +63,9 @@ class Full:
         return x[:, :, None] * x[:, None, :]
 
     @staticmethod
-    def identity(n_features: int, dtype: object) -> Float[Array, "1 D D"]:
+    def identity(n_features: int, dtype: Any) -> Float[Array, "1 D D"]:
         """The unit covariance."""
-        return jnp.eye(n_features, dtype=dtype)[None]  # type: ignore[call-overload]
+        return jnp.eye(n_features, dtype=dtype)[None]
 
     @staticmethod
     def dense(scale: Float[Array, "K D D"], n_features: int) -> Float[Array, "K D D"]:
@@ -148,9 +149,9 @@ class Diagonal:
         return x**2
 
     @staticmethod
-    def identity(n_features: int, dtype: object) -> Float[Array, "1 D"]:
+    def identity(n_features: int, dtype: Any) -> Float[Array, "1 D"]:
         """The unit covariance."""
-        return jnp.ones((1, n_features), dtype)  # type: ignore[arg-type]
+        return jnp.ones((1, n_features), dtype)
 
     @staticmethod
     def dense(scale: Float[Array, "K D"], n_features: int) -> Float[Array, "K D D"]:
@@ -229,10 +230,10 @@ class Spherical:
         return (x**2).mean(axis=1)
 
     @staticmethod
-    def identity(n_features: int, dtype: object) -> Float[Array, "1"]:
+    def identity(n_features: int, dtype: Any) -> Float[Array, "1"]:
         """The unit covariance."""
         del n_features
-        return jnp.ones(1, dtype)  # type: ignore[arg-type]
+        return jnp.ones(1, dtype)
 
     @staticmethod
     def dense(scale: Float[Array, "K"], n_features: int) -> Float[Array, "K D D"]:

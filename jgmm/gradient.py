@@ -146,7 +146,7 @@ def _begin(
     mixtures: Mixture, keys: Array, optimizer: optax.GradientTransformation, max_steps: int
 ) -> State:
     def one(mixture: Mixture, key: Array) -> State:
-        free = to_free(mixture)
+        free: Any = to_free(mixture)
         dtype = mixture.means.dtype
         return State(
             free,
@@ -193,18 +193,19 @@ def _step(
     """One gradient; then either stop where it was taken, or move."""
     batch = _draw(lane, samples, batch_size)
     loss = objective(batch, covariance)
-    value, gradient = jax.value_and_grad(loss)(lane.free)
+    here: Any = lane.free  # optax describes its trees more narrowly than it treats them
+    value, gradient = jax.value_and_grad(loss)(here)
     # A plain transformation ignores the extra arguments; a line search needs them all. optax
     # mixes dtypes inside, which strict users of JAX would otherwise see as an error of ours.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         updates, memory = optax.with_extra_args_support(optimizer).update(
-            gradient, lane.memory, lane.free, value=value, grad=gradient, value_fn=loss
+            gradient, lane.memory, here, value=value, grad=gradient, value_fn=loss
         )
         memory = jax.tree.map(lambda new, old: new.astype(old.dtype), memory, lane.memory)
-        moved = optax.apply_updates(lane.free, updates)
+        moved = optax.apply_updates(here, updates)
     steepest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(gradient)]).max()
-    here = from_free(lane.free, covariance)
-    broken = collapsed_components(here, here)
+    mixture = from_free(here, covariance)
+    broken = collapsed_components(mixture, mixture)
     log_likelihood = -value * samples.total_weight()
     rules = (
         (~(jnp.isfinite(value) & jnp.isfinite(steepest)), Status.NON_FINITE_PARAMETERS),

@@ -121,7 +121,8 @@ def nearest(centers: Float[Array, "K D"], samples: Samples) -> tuple[Array, Arra
         distance = ((x[None, :] - centers) ** 2).sum(axis=1)
         return distance.min(), distance.argmin()
 
-    block = default_block(*centers.shape, centers.dtype.itemsize)
+    n_clusters, n_features = centers.shape
+    block = default_block(n_clusters, n_features, centers.dtype.itemsize)
     distance, label = lax.map(one, samples.x, batch_size=min(block, samples.n_samples))
     return distance, label
 

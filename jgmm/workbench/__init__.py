@@ -1,0 +1,1 @@
+"""Files, screens and settings."""
