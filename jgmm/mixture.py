@@ -14,13 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, Key
 
 from jgmm import gaussian
 from jgmm.covariance import CovarianceModel, Full, model
 from jgmm.samples import Leaf, as_samples, check_key
-from jgmm.status import DataError
+from jgmm.status import DataError, is_traced
 
 BLOCK_BYTES = 1 << 21  # one block's K×D differences stay in cache
 
@@ -127,6 +126,8 @@ def make_mixture(weights: Any, means: Any, covariances: Any, covariance: str = "
 
 def _stored(sigma: Array, entry: CovarianceModel, k: int, d: int) -> Array:
     """Covariances in the model's storage, from that form or from matrices."""
+    if not bool(jnp.isfinite(sigma).all()):
+        raise DataError("covariances hold NaN or infinite values.")
     storage, copies = entry.storage, 1 if entry.shared else k
     own = storage.identity(d, sigma.dtype).shape[1:]
     if sigma.shape in {(copies, *own), own if entry.shared else (copies, *own)}:
@@ -134,16 +135,23 @@ def _stored(sigma: Array, entry: CovarianceModel, k: int, d: int) -> Array:
     elif sigma.shape == (k, d, d):
         stored = storage.compress(sigma[:copies])
         rebuilt = storage.dense(jnp.sqrt(stored), d) ** 2 if storage is not Full else stored
-        if not bool(jnp.allclose(rebuilt, sigma, rtol=1e-5)):
+        if not _equal(rebuilt, sigma):
             raise DataError(f"the covariances given do not have the form of {entry.name!r}.")
     else:
         raise DataError(
             f"covariances for {entry.name!r} must have shape {(copies, *own)} or {(k, d, d)}; "
             f"they have {sigma.shape}."
         )
-    if storage is Full and not bool(jnp.allclose(stored, stored.mT, rtol=1e-5, atol=0)):
+    if storage is Full and not _equal(stored, stored.mT):
         raise DataError("a covariance is not symmetric.")
     return stored
+
+
+def _equal(first: Array, second: Array) -> bool:
+    """Whether covariances (…, D, D) are the same but for rounding, whatever their units."""
+    deviation = jnp.sqrt(jnp.abs(jnp.diagonal(second, axis1=-2, axis2=-1)))
+    unit = deviation[..., :, None] * deviation[..., None, :]
+    return bool((jnp.abs(first - second) <= 1e-5 * unit).all())
 
 
 def log_joint(mixture: Mixture, inverse: Array, difference: Float[Array, "K D"]) -> Array:
@@ -184,13 +192,17 @@ def _samples_for(mixture: Mixture, x: Any) -> Array:
 
 def normalise(log_joint: Float[Array, "K"]) -> tuple[Float[Array, ""], Float[Array, "K"]]:
     """Log density and log responsibilities of one sample from its log joint density."""
-    log_prob = logsumexp(log_joint)
-    return log_prob, log_joint - log_prob
+    # The largest is subtracted first: next to the score of a far sample log Σ exp rounds away,
+    # and the responsibilities would not sum to one.
+    largest = lax.stop_gradient(log_joint.max())
+    score = log_joint - jnp.where(jnp.isfinite(largest), largest, 0)
+    log_sum = jnp.log(jnp.exp(score).sum())
+    return largest + log_sum, score - log_sum
 
 
 @jax.jit
 def _log_prob(mixture: Mixture, x: Array) -> Array:
-    return _row_by_row(mixture, x, logsumexp)
+    return _row_by_row(mixture, x, lambda log_joint: normalise(log_joint)[0])
 
 
 @jax.jit
@@ -335,6 +347,8 @@ def condition(mixture: Mixture, dims: Sequence[int], values: Any) -> Mixture:
     at = jnp.asarray(values, mixture.means.dtype)
     if at.shape != (len(known),):
         raise DataError(f"values must have shape ({len(known)},), one a known coordinate.")
+    if not is_traced(at) and not bool(jnp.isfinite(at).all()):
+        raise DataError(f"values must be finite; they are {at.tolist()}.")
     if len(known) == mixture.n_features:
         raise DataError("every coordinate is known; none is left to describe.")
     log_weights = _e_step(marginal(mixture, known), at[None, :]).log_resp[0]
