@@ -151,7 +151,7 @@ def m_step(
       The mixture. A component whose covariance is singular has NaN in its scale.
 
     Raises:
-      DataError: see ``as_samples``; or responsibilities of another shape.
+      DataError: see ``as_samples``; or responsibilities of another shape, or below zero.
 
     >>> import jgmm
     >>> jgmm.m_step([[0.0], [2.0], [9.0]], [[1, 0], [1, 0], [0, 1]], "tied").means
@@ -159,9 +159,15 @@ def m_step(
            [9.]], dtype=float32)
     """
     samples = make_samples(x, sample_weight)
-    resp = as_samples(responsibilities, "responsibilities").astype(samples.x.dtype)
+    resp = as_samples(responsibilities, "responsibilities", samples.weights)
+    resp = resp.astype(samples.x.dtype)
     if len(resp) != samples.n_samples:
         raise DataError(f"responsibilities have {len(resp)} rows; x has {samples.n_samples}.")
+    if samples.weights is not None:  # a missing row may hold anything
+        resp = jnp.where(samples.weights[:, None] > 0, resp, 0)
+    if not is_traced(resp) and bool((resp < 0).any()):
+        row = int(jnp.argmax((resp < 0).any(axis=1)))
+        raise DataError(f"responsibilities must be at least zero; row {row} holds {resp[row]}.")
     return _m_step(samples, resp, model(covariance).name, jnp.asarray(ridge, resp.dtype))
 
 
@@ -203,9 +209,22 @@ def em_step(
 
     Returns:
       The updated mixture, and the log-likelihood of the mixture passed in, in nats.
+
+    Raises:
+      DataError: see ``as_samples``; or another number of columns than the mixture's.
     """
-    samples = make_samples(x, sample_weight)
+    mixture, samples = _fitting(mixture, x, sample_weight)
     return _em_step(mixture, samples, jnp.asarray(ridge, samples.x.dtype))
+
+
+def _fitting(mixture: Mixture, x: Any, sample_weight: Any) -> tuple[Mixture, Samples]:
+    """Checked samples, and the mixture in their dtype once it is known to fit them."""
+    samples = make_samples(x, sample_weight)
+    if samples.n_features != mixture.n_features:
+        raise DataError(
+            f"x has {samples.n_features} columns; the mixture was made for {mixture.n_features}."
+        )
+    return jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture), samples
 
 
 @jax.jit
@@ -261,6 +280,9 @@ def step(state: State, samples: Samples, control: Control) -> State:
     log_likelihood = statistics.log_likelihood
     updated = maximize(statistics, state.mixture.covariance, control.ridge)
     broken = collapsed_components(updated, state.mixture)
+    # Only a start can be singular before the step: from then on a collapse has ended the fit.
+    singular = collapsed_components(state.mixture, state.mixture)
+    broken = jnp.where(jnp.isfinite(log_likelihood), broken, singular)
     status = _judge(state, log_likelihood, broken, updated, samples.total_weight(), control)
     going_on = status == Status.RUNNING
     return State(
@@ -288,14 +310,17 @@ def _judge(
     close = change <= control.tol + control.rtol * jnp.abs(log_likelihood) / total
     finite = jnp.isfinite(updated.means).all()
     rules = (
-        (~jnp.isfinite(log_likelihood), Status.NON_FINITE_PARAMETERS),
+        (
+            ~jnp.isfinite(log_likelihood),
+            jnp.where(broken.any(), int(Status.COLLAPSED), int(Status.NON_FINITE_PARAMETERS)),
+        ),
         (close, Status.CONVERGED),
         (state.n_steps >= state.history.shape[0] - 1, Status.STEPS_RAN_OUT),
         (broken.any(), Status.COLLAPSED),
         (~finite, Status.NON_FINITE_PARAMETERS),
     )
     return jnp.select(
-        [rule for rule, _ in rules], [jnp.asarray(int(s)) for _, s in rules], int(Status.RUNNING)
+        [rule for rule, _ in rules], [jnp.asarray(s, int) for _, s in rules], int(Status.RUNNING)
     )
 
 
@@ -327,14 +352,17 @@ def advance(state: State, samples: Samples, control: Control, limit: Array) -> S
 
 def finish(state: State, samples: Samples) -> FitResult:
     """Carry the outcome from the frame to the user's units."""
+    # Inside a transformation data are not inspected; one bad value spoils the frame.
+    frame = samples.frame
+    usable = jnp.isfinite(frame.shift).all() & jnp.isfinite(frame.scale).all()
     shift = samples.total_weight() * samples.frame.log_volume()
     return FitResult(
         mixture=to_user(state.mixture, samples.frame),
         log_likelihood=state.log_likelihood - shift,
-        status=state.status,
+        status=jnp.where(usable, state.status, int(Status.NON_FINITE_DATA)),
         n_steps=state.n_steps,
         history=state.history - shift,
-        collapsed=state.collapsed,
+        collapsed=jnp.where(usable, state.collapsed, -1),
     )
 
 
@@ -361,9 +389,11 @@ def run(
 
     Returns:
       A ``FitResult``; read its status. Works inside ``jit`` and under ``vmap``.
+
+    Raises:
+      DataError: see ``as_samples``; or another number of columns than the mixture's.
     """
-    samples = make_samples(x, sample_weight)
-    mixture = jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture)
+    mixture, samples = _fitting(mixture, x, sample_weight)
     control = make_control(samples.x.dtype, tol, rtol, ridge)
     return _run(mixture, samples, control, max_steps)
 
