@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jgmm import (
+        classes,
         classifier,
         covariance,
+        criteria,
+        crossvalidation,
         em,
         gaussian,
         gradient,
@@ -46,8 +49,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "classes": (),
     "classifier": (),
     "covariance": (),
+    "criteria": (),
+    "crossvalidation": (),
     "em": ("FitResult", "em_step", "m_step"),
     "gaussian": (),
     "gradient": (),
@@ -81,9 +87,12 @@ __all__ = [
     "Statistics",
     "Status",
     "accumulate",
+    "classes",
     "classifier",
     "condition",
     "covariance",
+    "criteria",
+    "crossvalidation",
     "e_step",
     "em",
     "em_step",
