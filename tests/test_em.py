@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import jgmm
@@ -15,6 +15,9 @@ from jgmm.em import collapsed_components, make_control, to_frame, to_user
 from jgmm.mixture import Mixture
 from jgmm.samples import Frame
 from jgmm.status import Status
+
+# Shrinking would take minutes, and seeds have no simplest form.
+few = settings(max_examples=10, phases=[Phase.explicit, Phase.generate])
 
 N, K, D = 150, 3, 3
 STEPS, LONG = 60, 1000  # two only, because the length of the history makes the program
@@ -179,7 +182,7 @@ def test_the_log_likelihood_never_falls(result, dtype):
     never_falls(result, dtype)
 
 
-@settings(max_examples=10)
+@few
 @given(seed=st.integers(0, 2**20))
 def test_the_log_likelihood_never_falls_whatever_the_data(seed, start, dtype):
     rng = np.random.default_rng(seed)
@@ -366,7 +369,7 @@ def test_one_lane_of_a_batch_fails_alone(full, x):
 # Equivariance and precision.
 
 
-@settings(max_examples=10)
+@few
 @given(
     shift=st.floats(-100, 100),
     log_scale=st.floats(-1, 3),
@@ -389,20 +392,19 @@ def test_a_fit_does_not_notice_units_or_order(
         to_user(arranged, frame), (np.asarray(shift, dtype) + scale * x)[rows], weight[rows]
     )
     back = to_frame(moved.mixture, frame)
-    # An offset costs the digits by which it exceeds the spread. Sixty steps towards a fixed point
-    # do not amplify that, but where the likelihood is flat they do not undo it either.
-    atol = 1e4 * np.finfo(dtype).eps * max(1, abs(shift) / float(scale))
+    # Both end where the log-likelihood no longer changes in its last digit; that fixes parameters
+    # to the root of a rounding error. An offset costs the digits by which it exceeds the spread.
+    eps, far = np.finfo(dtype).eps, max(1, abs(shift) / float(scale))
     for found, expected in (
         (back.weights, plain.mixture.weights),
         (back.means, plain.mixture.means),
         (back.covariances, plain.mixture.covariances),
     ):
-        np.testing.assert_allclose(found, expected[index], rtol=0, atol=atol)
+        np.testing.assert_allclose(found, expected[index], atol=10 * np.sqrt(eps * far))
     np.testing.assert_allclose(
-        moved.log_likelihood / weight.sum() + D * np.log(float(scale)),
-        plain.log_likelihood / weight.sum(),
-        rtol=0,
-        atol=atol,
+        float(moved.log_likelihood) / weight.sum() + D * np.log(scale),
+        float(plain.log_likelihood) / weight.sum(),
+        atol=100 * eps * far,
     )
 
 
