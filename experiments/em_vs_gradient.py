@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, Key
@@ -25,6 +26,7 @@ from jaxtyping import Array, Float, Key
 import jgmm
 from experiments._shared import one_problem
 from jgmm.em import FitResult
+from jgmm.mixture import Mixture
 from jgmm.status import VALID, Status
 from jgmm.workbench import plot
 from jgmm.workbench.config import Amount, Strict, UserError
@@ -32,7 +34,10 @@ from jgmm.workbench.runner import Run
 
 
 class Settings(Strict):
-    """The step sizes; [data] and [fit] say on which samples and from which starts, `fit.tol` when EM stops."""
+    """The step sizes; [data] and [fit] say on which samples and from which starts.
+
+    `fit.tol` says when EM stops; the others stop at the gradient's default tolerance.
+    """
 
     adam: Amount = 0.05
     """Step size of Adam."""
@@ -75,7 +80,7 @@ def run(run: Run) -> None:
 _CAPTION = (
     "Final log-likelihoods; shares of starts that end within {within:g} nats of the best of all, "
     "whose steps ran out, and that failed or were climbing towards a singularity; steps; seconds "
-    "to compile, for all starts side by side, and for one step of them all."
+    "to compile (or to load from the cache), for all starts side by side, and for one step of them."
 )
 
 
@@ -128,9 +133,14 @@ def valid_ends(result: FitResult, x: Any) -> Float[np.ndarray, "R"]:
     that they run out first, at a log-likelihood that looks better than any: one step of EM from
     there tells.
     """
-    one_step = jax.jit(jax.vmap(lambda mixture: jgmm.em.run(mixture, x, max_steps=1).status))
-    valid = np.isin(result.status, VALID) & np.isin(one_step(result.mixture), VALID)
+    after = _status_after_a_step(result.mixture, jnp.asarray(x))
+    valid = np.isin(result.status, VALID) & np.isin(after, VALID)
     return np.where(valid, result.log_likelihood, -np.inf)
+
+
+@jax.jit
+def _status_after_a_step(mixtures: Mixture, x: Array) -> Array:
+    return jax.vmap(lambda mixture: jgmm.em.run(mixture, x, max_steps=1).status)(mixtures)
 
 
 def _row(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -32,12 +32,16 @@ from jgmm.workbench import plot
 from jgmm.workbench.config import Count, Strict
 from jgmm.workbench.runner import Run
 
+Scenario = Literal["round", "overlapping", "wider", "elongated", "unequal"]
+SHAPE = 1.25  # width of a picture over its height
 METHODS = ("k-means", "mixture", "true mixture")
 
 
 class Settings(Strict):
     """How much to do."""
 
+    scenarios: Annotated[tuple[Scenario, ...], Field(min_length=1)] = get_args(Scenario)
+    """Which mixtures to draw from."""
     n_samples: Annotated[int, Field(ge=20)] = 400
     """Samples in each data set."""
     n_seeds: Annotated[int, Field(ge=2)] = 50
@@ -52,7 +56,7 @@ def run(run: Run) -> None:
     """Compare both on every scenario, in numbers and in pictures."""
     check_own_data(run)
     settings: Settings = run.settings
-    mixtures = scenarios()
+    mixtures = {n: each for n, each in scenarios().items() if n in settings.scenarios}
     figure, axes = plot.new_figure(len(mixtures), 3, size=(12, 3.2 * len(mixtures)))
     means: list[dict[str, Any]] = []
     table: list[dict[str, Any]] = []
@@ -95,7 +99,7 @@ def run(run: Run) -> None:
     )
 
 
-def scenarios() -> dict[str, Mixture]:
+def scenarios() -> dict[Scenario, Mixture]:
     """The mixtures to draw from, by name."""
 
     def spherical(weights: list[float], means: list[list[float]], sd: list[float]) -> Mixture:
@@ -167,8 +171,16 @@ def _draw(axes: Sequence[Axes], name: str, truth: Mixture, found: Clustered) -> 
     for ax, guess in zip(others, (found.clusters, found.guesses), strict=True):
         score = round(adjusted_rand_index(found.labels, guess), 2) + 0.0  # no -0.00
         ax.set_title(f"{ax.get_title(loc='left')}: {score:.2f}", loc="left")
-    limits = [np.array([ax.get_xlim(), ax.get_ylim()]) for ax in axes]
-    low, high = np.min(limits, axis=0)[:, 0], np.max(limits, axis=0)[:, 1]
+    _same_window(axes)
+
+
+def _same_window(axes: Sequence[Axes]) -> None:
+    """Give all axes the same limits, equal units (round clusters look round), and one shape."""
+    limits = np.array([[ax.get_xlim(), ax.get_ylim()] for ax in axes])
+    low, high = limits[:, :, 0].min(axis=0), limits[:, :, 1].max(axis=0)
+    width = max(high[0] - low[0], SHAPE * (high[1] - low[1]))
+    half = np.array([width, width / SHAPE]) / 2
+    (left, bottom), (right, top) = (low + high) / 2 - half, (low + high) / 2 + half
     for ax in axes:
-        ax.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xlabel="", ylabel="")
-        ax.set_aspect("equal", adjustable="datalim")  # round clusters look round
+        ax.set(xlim=(left, right), ylim=(bottom, top), xlabel="", ylabel="")
+        ax.set_aspect("equal")

@@ -84,7 +84,7 @@ def run(run: Run) -> None:
 _CAPTION = (
     "Shares of starts that end within {within:g} nats of the best optimum of all, and whose fit "
     "failed, mostly because a component collapsed; steps of the fits that did not; seconds to "
-    "compile, and for all starts together; starts and seconds to find the best optimum with a "
+    "compile (or to load from the cache), and for all starts together; starts and seconds to find the best optimum with a "
     "probability of 99 %."
 )
 

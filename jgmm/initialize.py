@@ -27,7 +27,7 @@ from jgmm.em import (
 from jgmm.mixture import Mixture
 from jgmm.samples import Samples
 from jgmm.statistics import accumulate_with
-from jgmm.status import VALID, DataError
+from jgmm.status import VALID, DataError, is_traced
 
 Start = Callable[[Array, Samples, int, str], Mixture]
 
@@ -127,7 +127,8 @@ def from_labels(labels: Any, samples: Samples, n_components: int, covariance: st
     """The M-step of given labels, (N,), whole numbers from 0 to K - 1.
 
     Raises:
-      DataError: another shape, a label out of range, or one of the K that never occurs.
+      DataError: another shape, a label out of range, or one of the K that never occurs; labels of
+        missing rows are not looked at.
     """
     host = np.asarray(labels)
     if host.shape != (samples.n_samples,) or host.dtype.kind not in "iu":
@@ -135,7 +136,9 @@ def from_labels(labels: Any, samples: Samples, n_components: int, covariance: st
             f"labels must be {samples.n_samples} whole numbers, one a sample; they have shape "
             f"{host.shape} and dtype {host.dtype}."
         )
-    seen = set(np.unique(host).tolist())
+    weights = samples.weights
+    counted = host if weights is None or is_traced(weights) else host[np.asarray(weights) > 0]
+    seen = set(np.unique(counted).tolist())
     if seen != set(range(n_components)):
         raise DataError(
             f"labels must take every value from 0 to {n_components - 1}; they take {sorted(seen)}."

@@ -107,12 +107,13 @@ def _fit(
     return KMeansResult(centers, labels, inertia, best.n_steps, status)
 
 
-def predict(centers: Float[Array, "K D"], x: Any) -> Int[Array, "N"]:
+def predict(centers: Any, x: Any) -> Int[Array, "N"]:
     """The nearest center of each sample, (N,), the first of equals."""
     samples = make_samples(x)
-    if samples.n_features != centers.shape[1]:
-        raise DataError(f"x has {samples.n_features} columns; the centers have {centers.shape[1]}.")
-    return jax.jit(nearest)(as_samples(centers, "centers"), samples)[1]
+    points = as_samples(centers, "centers").astype(samples.x.dtype)
+    if samples.n_features != points.shape[1]:
+        raise DataError(f"x has {samples.n_features} columns; the centers have {points.shape[1]}.")
+    return _nearest(points, samples)[1]
 
 
 def nearest(centers: Float[Array, "K D"], samples: Samples) -> tuple[Array, Array]:
@@ -127,6 +128,9 @@ def nearest(centers: Float[Array, "K D"], samples: Samples) -> tuple[Array, Arra
     block = default_block(n_clusters, n_features, centers.dtype.itemsize)
     distance, label = lax.map(one, samples.x, batch_size=min(block, samples.n_samples))
     return distance, label
+
+
+_nearest = jax.jit(nearest)
 
 
 def seed(key: Key[Array, ""], samples: Samples, n_clusters: int) -> Float[Array, "K D"]:
