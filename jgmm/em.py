@@ -15,10 +15,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jgmm import natural
 from jgmm.covariance import model
 from jgmm.mixture import Mixture, reframe
 from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples
-from jgmm.statistics import Statistics, accumulate, accumulate_with
+from jgmm.statistics import Form, Statistics, accumulate, accumulate_with
 from jgmm.status import DataError, Status, is_traced
 
 
@@ -120,7 +121,7 @@ def maximize(statistics: Statistics, covariance: str, ridge: Any = 0.0) -> Mixtu
     counts = statistics.counts
     shift = statistics.first / jnp.where(counts > 0, counts, 1)[:, None]
     weighted = jnp.sqrt(counts)[:, None] * shift
-    scatter = statistics.second - entry.storage.outer(weighted)
+    scatter = statistics.second - entry.pool(entry.storage.outer(weighted))
     sigma = entry.estimate(counts, scatter)
     unit = entry.storage.identity(shift.shape[1], sigma.dtype)
     return Mixture(
@@ -191,9 +192,9 @@ def from_responsibilities(
         return jnp.zeros(difference.shape[0], difference.dtype), resp(rows)
 
     origin = jnp.zeros((n_components, samples.n_features), samples.x.dtype)
-    rough = accumulate_with(infer, samples, origin, entry.storage)
+    rough = accumulate_with(infer, samples, origin, entry)
     center = rough.first / jnp.where(rough.counts > 0, rough.counts, 1)[:, None]
-    return accumulate_with(infer, samples, center, entry.storage)
+    return accumulate_with(infer, samples, center, entry)
 
 
 def em_step(
@@ -255,15 +256,18 @@ def begin(mixture: Mixture, max_steps: int) -> State:
     )
 
 
-def step(state: State, samples: Samples, control: Control) -> State:
-    """One E-step of the current parameters; then either stop with them, or take the M-step."""
-    statistics = accumulate(state.mixture, samples)
+def step(state: State, samples: Samples, control: Control, form: Form) -> State:
+    """One E-step of the current parameters; then either stop with them, or take the M-step.
+
+    A lane that has ended stays as it is.
+    """
+    statistics = accumulate(state.mixture, samples, form=form)
     log_likelihood = statistics.log_likelihood
     updated = maximize(statistics, state.mixture.covariance, control.ridge)
     broken = collapsed_components(updated, state.mixture)
     status = _judge(state, log_likelihood, broken, updated, samples.total_weight(), control)
     going_on = status == Status.RUNNING
-    return State(
+    new = State(
         mixture=jax.tree.map(
             lambda new, old: jnp.where(going_on, new, old), updated, state.mixture
         ),
@@ -273,6 +277,21 @@ def step(state: State, samples: Samples, control: Control) -> State:
         collapsed=jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1),
         history=state.history.at[state.n_steps].set(log_likelihood),
     )
+    ended = state.status != Status.RUNNING
+    return jax.tree.map(lambda old, new: jnp.where(ended, old, new), state, new)
+
+
+def step_all(states: State, samples: Samples, control: Control) -> State:
+    """One step of every lane that runs, (R, …), by products unless one of them needs differences.
+
+    The choice is one for all lanes: under ``vmap`` a choice for each would cost both.
+    """
+    safe = jax.vmap(natural.is_safe)(states.mixture) | (states.status != Status.RUNNING)
+
+    def by(form: Form) -> State:
+        return jax.vmap(lambda state: step(state, samples, control, form))(states)
+
+    return lax.cond(safe.all(), lambda: by("product"), lambda: by("difference"))
 
 
 def _judge(
@@ -316,13 +335,13 @@ def collapsed_components(updated: Mixture, before: Mixture) -> Array:
     return (jnp.broadcast_to(spike | flat, lost.shape) | lost) & was_used
 
 
-def advance(state: State, samples: Samples, control: Control, limit: Array) -> State:
-    """Take steps until the fit ends or ``limit`` updates have been made."""
-
-    def running(state: State) -> Array:
-        return (state.status == Status.RUNNING) & (state.n_steps < limit)
-
-    return lax.while_loop(running, lambda state: step(state, samples, control), state)
+def advance(states: State, samples: Samples, control: Control) -> State:
+    """Take steps until every lane, (R, …), has ended."""
+    return lax.while_loop(
+        lambda states: (states.status == Status.RUNNING).any(),
+        lambda states: step_all(states, samples, control),
+        states,
+    )
 
 
 def finish(state: State, samples: Samples) -> FitResult:
@@ -372,4 +391,6 @@ def run(
 def _run(mixture: Mixture, samples: Samples, control: Control, max_steps: int) -> FitResult:
     inside = framed(samples, mixture.model.per_column)
     state = begin(to_frame(mixture, inside.frame), max_steps)
-    return finish(advance(state, inside, control, jnp.asarray(max_steps + 1)), inside)
+    one_lane = jax.tree.map(lambda leaf: leaf[None], state)
+    ended = advance(one_lane, inside, control)
+    return finish(jax.tree.map(lambda leaf: leaf[0], ended), inside)

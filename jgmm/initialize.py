@@ -13,17 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Key
 
 from jgmm import kmeans
 from jgmm.covariance import model
-from jgmm.em import (
-    advance,
-    begin,
-    from_responsibilities,
-    make_control,
-    maximize,
-)
+from jgmm.em import begin, from_responsibilities, make_control, maximize, step
 from jgmm.mixture import Mixture
 from jgmm.samples import Samples
 from jgmm.statistics import accumulate_with
@@ -98,8 +93,12 @@ def short_em(key: Key[Array, ""], samples: Samples, n_components: int, covarianc
 
     def attempt(k: Array) -> tuple[Mixture, Array]:
         start = kmeans_plus_plus(k, samples, n_components, covariance)
-        state = begin(start, SHORT_EM_STEPS)
-        ended = advance(state, samples, control, jnp.asarray(SHORT_EM_STEPS + 1))
+        ended = lax.fori_loop(
+            0,
+            SHORT_EM_STEPS + 1,
+            lambda _, state: step(state, samples, control, "difference"),
+            begin(start, SHORT_EM_STEPS),
+        )
         valid = jnp.isin(ended.status, jnp.asarray([int(s) for s in VALID]))
         return ended.mixture, jnp.where(valid, ended.log_likelihood, -jnp.inf)
 
@@ -118,8 +117,7 @@ STARTS: dict[str, Start] = {
 
 def from_centers(centers: Float[Array, "K D"], samples: Samples, covariance: str) -> Mixture:
     """The M-step of the assignment of every sample to its nearest center."""
-    storage = model(covariance).storage
-    found = accumulate_with(kmeans.hard, samples, centers, storage)
+    found = accumulate_with(kmeans.hard, samples, centers, model(covariance))
     return maximize(found, covariance, START_RIDGE)
 
 
