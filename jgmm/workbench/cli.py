@@ -98,13 +98,17 @@ def run(
 @command
 def fit(
     file: Annotated[str, typer.Argument(help="A .csv, .parquet or .npy file, or a built-in name.")],
-    components: Annotated[str, typer.Option(help="K: 3, or 1:9, or 2,3,5.")] = "1:9",
-    covariance: Annotated[str, typer.Option(help='Models, by comma: full,tied; or "all".')] = "all",
+    components: Annotated[
+        str | None, typer.Option(help="K: 3, or 1:9 (the default), or 2,3,5.")
+    ] = None,
+    covariance: Annotated[
+        str | None, typer.Option(help='Models, by comma: full (the default), tied, …; or "all".')
+    ] = None,
     columns: Annotated[str | None, typer.Option(help="Columns to model, by comma.")] = None,
     label: Annotated[str | None, typer.Option(help="Column of known classes.")] = None,
     weight: Annotated[str | None, typer.Option(help="Column of sample weights.")] = None,
     restarts: Annotated[int | None, typer.Option(help="Starts per model.")] = None,
-    criterion: Annotated[str | None, typer.Option(help="bic, aic or icl.")] = None,
+    criterion: Annotated[str | None, typer.Option(help="bic, aic, icl or held_out.")] = None,
     seed: Annotated[int | None, typer.Option(help="The source of all randomness.")] = None,
     precision: Annotated[str | None, typer.Option(help="float64 or float32.")] = None,
     overrides: Overrides = None,
@@ -119,8 +123,8 @@ def fit(
         "weight": weight,
     }
     fitting = {
-        "n_components": parse_components(components),
-        "covariance": covariance.split(","),
+        "n_components": parse_components(components) if components is not None else None,
+        "covariance": covariance.split(",") if covariance is not None else None,
         "n_restarts": restarts,
         "criterion": criterion,
     }

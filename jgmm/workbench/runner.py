@@ -74,11 +74,17 @@ class Run:
         """Add a paragraph to the report."""
         self.notes.append(text)
 
-    def table(self, name: str, rows: Iterable[Mapping[str, Any]], caption: str = "") -> None:
-        """Write tables/NAME.csv and show it in the report; each row is a dictionary."""
+    def table(
+        self, name: str, rows: Iterable[Mapping[str, Any]], caption: str = "", show: bool = True
+    ) -> None:
+        """Write tables/NAME.csv and, unless show is false, put it in the report.
+
+        Each row is a dictionary from column to value.
+        """
         plain = [storage.plain(row) for row in rows]
         storage.write_csv(self._place("tables", name, ".csv"), plain)
-        self.tables.append(storage.Table(name, caption, plain))
+        if show:
+            self.tables.append(storage.Table(name, caption, plain))
 
     def figure(self, name: str, figure: "Figure", caption: str = "") -> None:
         """Write a matplotlib figure as plots/NAME.png and show it in the report."""

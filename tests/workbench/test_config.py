@@ -68,7 +68,10 @@ def test_all_stands_for_every_covariance_model():
         ({"fit": {"covariance": "ful"}}, "Did you mean 'full'?"),
         ({"fit": {"covariance": ["full", "all"]}}, '"all" stands alone'),
         ({"fit": {"init": "kmean"}}, "did you mean 'kmeans'?"),
-        ({"fit": {"criterion": "bick"}}, "must be 'bic', 'aic' or 'icl'; found \"bick\""),
+        (
+            {"fit": {"criterion": "bick"}},
+            "must be 'bic', 'aic', 'icl' or 'held_out'; found \"bick\"",
+        ),
         ({"precision": "float16"}, "must be 'float64' or 'float32'"),
         ({"name": "../up"}, '"name": must start with a letter or digit'),
         ({"name": ""}, '"name": '),

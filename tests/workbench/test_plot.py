@@ -440,14 +440,16 @@ def test_the_best_criterion_is_marked(ax):
     assert ax.get_ylabel() == "BIC (lower is better)"
 
 
-def test_rows_may_be_objects_and_higher_may_be_better(ax):
+@pytest.mark.parametrize("criterion", ["held_out", "log_likelihood"])
+def test_rows_may_be_objects_and_higher_may_be_better(ax, criterion):
     class Row:
         covariance = "full"
 
         def __init__(self, k):
-            self.n_components, self.held_out_likelihood = k, float(k)
+            self.n_components = k
+            setattr(self, criterion, float(k))
 
-    plot.criterion_curves([Row(1), Row(2)], "held_out_likelihood", ax)
+    plot.criterion_curves([Row(1), Row(2)], criterion, ax)
     assert ax.lines[-1].get_xydata().tolist() == [[2.0, 2.0]]
 
 

@@ -1,0 +1,274 @@
+"""The built-in study "mixture": fit, choose among numbers of components and models, and show.
+
+`jgmm fit FILE` runs it without a config file. What is fitted stands in the table `[fit]` of the
+config; the settings here say how the result is shown.
+"""
+
+import math
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from jgmm.workbench.config import Strict, UserError
+from jgmm.workbench.runner import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from jgmm.mixture import Mixture
+    from jgmm.selection import Row, Selection
+    from jgmm.workbench.datasets import Dataset
+
+MAX_PANELS = 12
+MAX_PAIRS = 4
+MAX_ASSIGNMENTS = 100_000
+
+
+class Settings(Strict):
+    """How the chosen mixture is shown."""
+
+    certainty: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """A sample whose largest responsibility is below this is marked as doubtful."""
+
+
+def run(run: Run) -> None:
+    """Fit every model asked for, keep the best by the criterion, and show what it says."""
+    import jgmm
+
+    data = _data(run)
+    selection = _select(run, data)
+    mixture = selection.result.mixture
+    responsibilities = np.asarray(jgmm.responsibilities(mixture, data.x))
+    _headlines(run, data, selection, responsibilities)
+    _notes(run, selection)
+    run.table(
+        "summary",
+        [_summary(row, row is selection.best) for row in selection.table],
+        f"Every fit; the one with the best {selection.criterion} is chosen.",
+    )
+    run.restarts(selection.result)
+    run.mixture("mixture", mixture, data.columns)
+    _assignments(run, data, responsibilities)
+    _figures(run, data, selection, responsibilities)
+
+
+def _data(run: Run) -> "Dataset":
+    if run.data is None:
+        raise UserError(
+            'the study "mixture" fits data: add a table [data] with source = "faithful" or a file'
+        )
+    return run.data
+
+
+def _select(run: Run, data: "Dataset") -> "Selection":
+    import jgmm
+
+    options = run.config.fit.model_dump(exclude={"n_components", "covariance", "criterion"})
+    fit = run.config.fit
+    with run.progress(fit.max_steps, "fitting") as progress:
+        return jgmm.select(
+            run.key,
+            data.x,
+            fit.n_components,
+            fit.covariance,
+            fit.criterion,
+            sample_weight=data.weights,
+            progress=progress,
+            **options,
+        )
+
+
+def _headlines(
+    run: Run, data: "Dataset", selection: "Selection", responsibilities: np.ndarray
+) -> None:
+    from jgmm.selection import adjusted_rand_index
+
+    best = selection.best
+    run.metric("n_components", best.n_components)
+    run.metric("covariance", best.covariance)
+    run.metric("log_likelihood", best.log_likelihood)
+    run.metric("bic", best.bic)
+    if selection.criterion != "bic":
+        run.metric(selection.criterion, getattr(best, selection.criterion))
+    run.metric("status", best.status.lower())
+    if data.labels is not None:
+        found = responsibilities.argmax(axis=1)
+        run.metric("adjusted_rand_index", adjusted_rand_index(data.labels, found))
+
+
+def _notes(run: Run, selection: "Selection") -> None:
+    """Say what a reader of the numbers should know about how they came about."""
+    from jgmm.status import Status, describe
+
+    best, tried = selection.best, {row.n_components for row in selection.table}
+    if Status[best.status] is not Status.CONVERGED:
+        run.note(describe(Status[best.status]))
+    if len(tried) > 1 and best.n_components == max(tried):
+        run.note(
+            f"The best number of components, {best.n_components}, is the largest that was tried: "
+            "a larger one may be better still."
+        )
+    n_restarts = run.config.fit.n_restarts
+    if n_restarts > 1 and best.n_agree == 1:
+        run.note(
+            f"Only one of {n_restarts} restarts reached the chosen log-likelihood, so a better "
+            "one may exist: try more restarts."
+        )
+    failed = [row for row in selection.table if not Status[row.status].is_valid]
+    if failed:
+        cells = ", ".join(f"{row.n_components} {row.covariance}" for row in failed)
+        run.note(
+            f"{len(failed)} of {len(selection.table)} fits failed in every restart and took no "
+            f"part in the choice: {cells}. The table says how."
+        )
+
+
+def _summary(row: "Row", chosen: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "K": row.n_components,
+        "model": row.covariance,
+        "parameters": row.n_parameters,
+        "log_likelihood": row.log_likelihood,
+        "bic": row.bic,
+        "aic": row.aic,
+        "icl": row.icl,
+    }
+    if row.held_out is not None:
+        shown["held_out"] = row.held_out
+    shown |= {"status": row.status.lower(), "valid": row.n_valid, "agree": row.n_agree}
+    return {**shown, "chosen": "yes" if chosen else ""}
+
+
+def _assignments(run: Run, data: "Dataset", responsibilities: np.ndarray) -> None:
+    """Write who belongs where, hard and soft, and how that compares with the labels."""
+    component, largest = responsibilities.argmax(axis=1), responsibilities.max(axis=1)
+    names = _label_names(data)
+    if len(data.x) <= MAX_ASSIGNMENTS:
+        rows = []
+        for i, chances in enumerate(responsibilities.tolist()):
+            row: dict[str, Any] = {"sample": i, "component": int(component[i])}
+            row["doubtful"] = int(largest[i] < run.settings.certainty)
+            if data.labels is not None:
+                row["label"] = names[data.labels[i]]
+            rows.append(row | {f"p{k}": chance for k, chance in enumerate(chances)})
+        run.table("assignments", rows, show=False)
+    else:
+        run.note(
+            f"Assignments of more than {MAX_ASSIGNMENTS} samples are not written; "
+            "jgmm.responsibilities computes them from mixture.safetensors."
+        )
+    doubtful = int((largest < run.settings.certainty).sum())
+    run.metric("doubtful_samples", doubtful)
+    if data.labels is not None:
+        n_components = responsibilities.shape[1]
+        counts = np.zeros((len(names), n_components), int)
+        np.add.at(counts, (data.labels, component), 1)
+        table = [
+            {"label": name, **{f"component {k}": int(n) for k, n in enumerate(row)}}
+            for name, row in zip(names, counts, strict=True)
+        ]
+        run.table("confusion", table, "Samples of each label by their most probable component.")
+
+
+def _label_names(data: "Dataset") -> list[str]:
+    return [] if data.label_names is None else data.label_names
+
+
+def _figures(
+    run: Run, data: "Dataset", selection: "Selection", responsibilities: np.ndarray
+) -> None:
+    from jgmm.workbench import plot
+
+    if len(selection.table) > 1:
+        figure, (ax,) = plot.new_figure(size=(7, 4))
+        plot.criterion_curves(selection.table, selection.criterion, ax)
+        run.figure("criterion", figure, "The criterion of every fit, the best one ringed.")
+    mixture, columns = selection.result.mixture, data.columns
+    if mixture.n_features == 1:
+        figure, (ax,) = plot.new_figure(size=(7, 4))
+        plot.density_1d(mixture, data.x, ax, columns=columns)
+        run.figure("density", figure, "Histogram, components and density of the chosen mixture.")
+    else:
+        _plane_figures(run, data, mixture, responsibilities)
+    _panels(run, data, selection)
+
+
+def _plane_figures(
+    run: Run, data: "Dataset", mixture: "Mixture", responsibilities: np.ndarray
+) -> None:
+    from jgmm.workbench import plot
+
+    columns = data.columns
+    if mixture.n_features == 2:
+        figure, (ax,) = plot.new_figure(size=(7, 5.2))
+        plot.density_contours(mixture, data.x, ax, columns=columns)
+        run.figure("density", figure, "Joint density: regions that hold the given probability.")
+    else:
+        from matplotlib.figure import Figure
+
+        shown = list(range(min(mixture.n_features, MAX_PAIRS)))
+        figure = Figure(figsize=(2.4 * len(shown),) * 2, layout="constrained")
+        labels = responsibilities.argmax(axis=1)
+        plot.pairs(data.x, mixture, labels, columns, dims=shown, figure=figure)
+        note = "" if len(shown) == mixture.n_features else f" (the first {len(shown)} columns)"
+        run.figure("pairs", figure, f"Every pair of columns{note}, with ellipses of 95 %.")
+    figure, (ax,) = plot.new_figure(size=(7, 5.2))
+    certainty = run.settings.certainty
+    plot.uncertainty(data.x, responsibilities, ax, threshold=certainty, columns=columns)
+    run.figure(
+        "uncertainty",
+        figure,
+        f"Most probable component; samples whose responsibility is below {certainty:g} are ringed.",
+    )
+
+
+def _panels(run: Run, data: "Dataset", selection: "Selection") -> None:
+    """Draw the best fit of every number of components, side by side."""
+    from jgmm.workbench import plot
+
+    best = _best_by_count(selection)
+    if len(best) < 2:
+        return
+    shown = best[:MAX_PANELS]
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = plot.new_figure(rows, columns, size=(4 * columns, 3.3 * rows))
+    for ax, row in zip(axes, shown, strict=False):
+        mixture = selection.results[row.n_components, row.covariance].mixture
+        _panel(ax, data, mixture)
+        ax.set_title(f"K = {row.n_components}, {row.covariance}", loc="left")
+    for ax in axes[len(shown) :]:
+        ax.remove()
+    caption = f"The best fit of each number of components, by {selection.criterion}."
+    if len(shown) < len(best):
+        caption += f" The first {len(shown)} of {len(best)} are drawn."
+    run.figure("components", figure, caption)
+
+
+def _panel(ax: "Axes", data: "Dataset", mixture: "Mixture") -> None:
+    import jgmm
+    from jgmm.workbench import plot
+
+    if mixture.n_features == 1:
+        plot.density_1d(mixture, data.x, ax, columns=data.columns, legend=False)
+        return
+    labels = np.asarray(jgmm.predict(mixture, data.x))
+    plot.scatter(data.x, labels, ax, columns=data.columns, legend=False)
+    plot.ellipses(mixture, ax)
+
+
+def _best_by_count(selection: "Selection") -> list["Row"]:
+    """The best usable row of each number of components, fewest components first."""
+    best: dict[int, Row] = {}
+    sign = -1 if selection.criterion == "held_out" else 1
+
+    def score(row: "Row") -> float:
+        return float(sign * getattr(row, selection.criterion))
+
+    for row in selection.table:
+        if math.isfinite(score(row)):
+            rival = best.get(row.n_components)
+            if rival is None or score(row) < score(rival):
+                best[row.n_components] = row
+    return [best[k] for k in sorted(best)]
