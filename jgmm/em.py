@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jgmm import natural
+from jgmm import lanes, natural
 from jgmm.covariance import model
+from jgmm.lanes import Queue, Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples
 from jgmm.statistics import Form, Statistics, accumulate, accumulate_with
@@ -55,18 +56,6 @@ def make_control(dtype: Any, tol: Any, rtol: Any, ridge: Any) -> Control:
         if not is_traced(value) and not value >= 0:
             raise DataError(f"{name} must be at least zero; it is {value}.")
     return Control(**{name: jnp.asarray(value, dtype) for name, value in values.items()})
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Restarts:
-    """What became of each of R restarts; leaves (R,), and the index of the one chosen."""
-
-    log_likelihood: Leaf
-    status: Leaf
-    n_steps: Leaf
-    collapsed: Leaf
-    best: Leaf
 
 
 @jax.tree_util.register_dataclass
@@ -232,84 +221,88 @@ def to_user(mixture: Mixture, frame: Frame) -> Mixture:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class State:
-    """What the next step needs, and what has been recorded on the way; one lane of a batch."""
+class Lane:
+    """One run of EM: what the next step needs, and how things stand."""
 
     mixture: Mixture
     log_likelihood: Leaf
     n_steps: Leaf
     status: Leaf
     collapsed: Leaf
-    history: Leaf
 
 
-def begin(mixture: Mixture, max_steps: int) -> State:
-    """The state before the first step. The length of the history bounds the number of steps."""
-    dtype = mixture.means.dtype
-    return State(
-        mixture,
-        jnp.asarray(-jnp.inf, dtype),
-        jnp.asarray(0),
-        jnp.asarray(int(Status.RUNNING)),
-        jnp.asarray(-1),
-        jnp.full(max_steps + 1, jnp.nan, dtype),
-    )
+@dataclass(frozen=True)
+class EM:
+    """Expectation–maximisation as a ``lanes.Method``; a start is a mixture in the frame."""
 
+    max_steps: int
+    form: Form = "auto"
 
-def step(state: State, samples: Samples, control: Control, form: Form) -> State:
-    """One E-step of the current parameters; then either stop with them, or take the M-step.
+    def begin(self, start: Mixture) -> Lane:
+        """The lane before its first step."""
+        return Lane(
+            start,
+            jnp.asarray(-jnp.inf, start.means.dtype),
+            jnp.asarray(0),
+            jnp.asarray(int(Status.RUNNING)),
+            jnp.asarray(-1),
+        )
 
-    A lane that has ended stays as it is.
-    """
-    statistics = accumulate(state.mixture, samples, form=form)
-    log_likelihood = statistics.log_likelihood
-    updated = maximize(statistics, state.mixture.covariance, control.ridge)
-    broken = collapsed_components(updated, state.mixture)
-    status = _judge(state, log_likelihood, broken, updated, samples.total_weight(), control)
-    going_on = status == Status.RUNNING
-    new = State(
-        mixture=jax.tree.map(
-            lambda new, old: jnp.where(going_on, new, old), updated, state.mixture
-        ),
-        log_likelihood=log_likelihood,
-        n_steps=jnp.where(going_on, state.n_steps + 1, state.n_steps),
-        status=status,
-        collapsed=jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1),
-        history=state.history.at[state.n_steps].set(log_likelihood),
-    )
-    ended = state.status != Status.RUNNING
-    return jax.tree.map(lambda old, new: jnp.where(ended, old, new), state, new)
+    def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
+        """One step of every lane, by products unless one of them needs differences.
 
+        The choice is one for all: under ``vmap`` a choice for each would cost both.
+        """
 
-def step_all(states: State, samples: Samples, control: Control) -> State:
-    """One step of every lane that runs, (R, …), by products unless one of them needs differences.
+        def by(form: Form) -> Lane:
+            return jax.vmap(lambda lane: self._step(lane, samples, control, form))(lanes)
 
-    The choice is one for all lanes: under ``vmap`` a choice for each would cost both.
-    """
-    safe = jax.vmap(natural.is_safe)(states.mixture) | (states.status != Status.RUNNING)
+        if self.form != "auto":
+            return by(self.form)
+        safe = jax.vmap(natural.is_safe)(lanes.mixture) | (lanes.status != Status.RUNNING)
+        return lax.cond(safe.all(), lambda: by("product"), lambda: by("difference"))
 
-    def by(form: Form) -> State:
-        return jax.vmap(lambda state: step(state, samples, control, form))(states)
-
-    return lax.cond(safe.all(), lambda: by("product"), lambda: by("difference"))
+    def _step(self, lane: Lane, samples: Samples, control: Control, form: Form) -> Lane:
+        """One E-step of the current parameters; then stop with them, or take the M-step."""
+        statistics = accumulate(lane.mixture, samples, form=form)
+        log_likelihood = statistics.log_likelihood
+        updated = maximize(statistics, lane.mixture.covariance, control.ridge)
+        broken = collapsed_components(updated, lane.mixture)
+        spent = lane.n_steps >= self.max_steps
+        total = samples.total_weight()
+        status = _judge(lane, log_likelihood, broken, updated, total, spent, control)
+        going_on = status == Status.RUNNING
+        mixture = jax.tree.map(
+            lambda new, old: jnp.where(going_on, new, old), updated, lane.mixture
+        )
+        stepped = Lane(
+            mixture=mixture,
+            log_likelihood=log_likelihood,
+            n_steps=jnp.where(going_on, lane.n_steps + 1, lane.n_steps),
+            status=status,
+            collapsed=jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1),
+        )
+        ended = lane.status != Status.RUNNING
+        return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
 
 
 def _judge(
-    state: State,
+    lane: Lane,
     log_likelihood: Array,
     broken: Array,
     updated: Mixture,
     total: Array,
+    spent: Array,
     control: Control,
 ) -> Array:
     """The status after an E-step, the first that applies."""
-    change = jnp.abs(log_likelihood - state.log_likelihood) / total
+    change = jnp.abs(log_likelihood - lane.log_likelihood) / total
     close = change <= control.tol + control.rtol * jnp.abs(log_likelihood) / total
     finite = jnp.isfinite(updated.means).all()
     rules = (
         (~jnp.isfinite(log_likelihood), Status.NON_FINITE_PARAMETERS),
         (close, Status.CONVERGED),
-        (state.n_steps >= state.history.shape[0] - 1, Status.STEPS_RAN_OUT),
+        (spent, Status.STEPS_RAN_OUT),
         (broken.any(), Status.COLLAPSED),
         (~finite, Status.NON_FINITE_PARAMETERS),
     )
@@ -335,25 +328,20 @@ def collapsed_components(updated: Mixture, before: Mixture) -> Array:
     return (jnp.broadcast_to(spike | flat, lost.shape) | lost) & was_used
 
 
-def advance(states: State, samples: Samples, control: Control) -> State:
-    """Take steps until every lane, (R, …), has ended."""
-    return lax.while_loop(
-        lambda states: (states.status == Status.RUNNING).any(),
-        lambda states: step_all(states, samples, control),
-        states,
-    )
-
-
-def finish(state: State, samples: Samples) -> FitResult:
-    """Carry the outcome from the frame to the user's units."""
+def finish(
+    mixture: Mixture, log_likelihood: Array, queue: Queue, samples: Samples
+) -> FitResult:
+    """The outcome of the best lane, carried from the frame to the user's units."""
     shift = samples.total_weight() * samples.frame.log_volume()
+    table = queue.table
     return FitResult(
-        mixture=to_user(state.mixture, samples.frame),
-        log_likelihood=state.log_likelihood - shift,
-        status=state.status,
-        n_steps=state.n_steps,
-        history=state.history - shift,
-        collapsed=state.collapsed,
+        mixture=to_user(mixture, samples.frame),
+        log_likelihood=log_likelihood - shift,
+        status=queue.best.status,
+        n_steps=queue.best.n_steps,
+        history=clean_history(queue.best_history, queue.best.n_steps) - shift,
+        collapsed=queue.best.collapsed,
+        restarts=replace(table, log_likelihood=table.log_likelihood - shift),
     )
 
 
@@ -390,7 +378,7 @@ def run(
 @jax.jit(static_argnums=3)
 def _run(mixture: Mixture, samples: Samples, control: Control, max_steps: int) -> FitResult:
     inside = framed(samples, mixture.model.per_column)
-    state = begin(to_frame(mixture, inside.frame), max_steps)
-    one_lane = jax.tree.map(lambda leaf: leaf[None], state)
-    ended = advance(one_lane, inside, control)
-    return finish(jax.tree.map(lambda leaf: leaf[0], ended), inside)
+    start = jax.tree.map(lambda leaf: leaf[None], to_frame(mixture, inside.frame))
+    queue = lanes.run(EM(max_steps), start, inside, control, work=1)
+    result = finish(queue.best.mixture, queue.best.log_likelihood, queue, inside)
+    return replace(result, restarts=None)

@@ -13,16 +13,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float, Key
 
-from jgmm import kmeans
+from jgmm import kmeans, lanes
 from jgmm.covariance import model
-from jgmm.em import begin, from_responsibilities, make_control, maximize, step
+from jgmm.em import EM, from_responsibilities, make_control, maximize
 from jgmm.mixture import Mixture
 from jgmm.samples import Samples
 from jgmm.statistics import accumulate_with
-from jgmm.status import VALID, DataError
+from jgmm.status import DataError
 
 Start = Callable[[Array, Samples, int, str], Mixture]
 
@@ -90,20 +89,10 @@ def short_em(key: Key[Array, ""], samples: Samples, n_components: int, covarianc
     Reference: Biernacki, Celeux & Govaert (2003), "small EM".
     """
     control = make_control(samples.x.dtype, 0.0, 0.0, 0.0)
-
-    def attempt(k: Array) -> tuple[Mixture, Array]:
-        start = kmeans_plus_plus(k, samples, n_components, covariance)
-        ended = lax.fori_loop(
-            0,
-            SHORT_EM_STEPS + 1,
-            lambda _, state: step(state, samples, control, "difference"),
-            begin(start, SHORT_EM_STEPS),
-        )
-        valid = jnp.isin(ended.status, jnp.asarray([int(s) for s in VALID]))
-        return ended.mixture, jnp.where(valid, ended.log_likelihood, -jnp.inf)
-
-    mixtures, scores = jax.vmap(attempt)(jax.random.split(key, SHORT_EM_TRIES))
-    return jax.tree.map(lambda leaf: leaf[jnp.argmax(scores)], mixtures)
+    method = EM(SHORT_EM_STEPS, form="difference")
+    keys = jax.random.split(key, SHORT_EM_TRIES)
+    seeds = jax.vmap(lambda k: kmeans_plus_plus(k, samples, n_components, covariance))(keys)
+    return lanes.run(method, seeds, samples, control, work=1).best.mixture
 
 
 STARTS: dict[str, Start] = {
