@@ -287,7 +287,8 @@ class CovarianceModel:
       shared: whether all components have the same covariance, stored once.
       per_column: whether the model keeps its form when columns change their units, one by one.
       estimate: ``(counts (K,), scatter (K or 1, …)) -> covariances (K or 1, …)``, the maximiser
-        of the expected complete-data log-likelihood; a component without samples gets the unit covariance.
+        of the expected complete-data log-likelihood; a component without samples gets the unit
+        covariance.
       count: ``(K, D) -> `` number of free covariance parameters.
     """
 

@@ -141,7 +141,7 @@ def m_step(
       The mixture. A component whose covariance is singular has NaN in its scale.
 
     Raises:
-      DataError: see ``as_samples``; or responsibilities of another shape.
+      DataError: see ``as_samples``; or responsibilities of another shape, or below zero.
 
     >>> import jgmm
     >>> jgmm.m_step([[0.0], [2.0], [9.0]], [[1, 0], [1, 0], [0, 1]], "tied").means
@@ -149,9 +149,15 @@ def m_step(
            [9.]], dtype=float32)
     """
     samples = make_samples(x, sample_weight)
-    resp = as_samples(responsibilities, "responsibilities").astype(samples.x.dtype)
+    resp = as_samples(responsibilities, "responsibilities", samples.weights)
+    resp = resp.astype(samples.x.dtype)
     if len(resp) != samples.n_samples:
         raise DataError(f"responsibilities have {len(resp)} rows; x has {samples.n_samples}.")
+    if samples.weights is not None:  # a missing row may hold anything
+        resp = jnp.where(samples.weights[:, None] > 0, resp, 0)
+    if not is_traced(resp) and bool((resp < 0).any()):
+        row = int(jnp.argmax((resp < 0).any(axis=1)))
+        raise DataError(f"responsibilities must be at least zero; row {row} holds {resp[row]}.")
     return _m_step(samples, resp, model(covariance).name, jnp.asarray(ridge, resp.dtype))
 
 
@@ -193,9 +199,22 @@ def em_step(
 
     Returns:
       The updated mixture, and the log-likelihood of the mixture passed in, in nats.
+
+    Raises:
+      DataError: see ``as_samples``; or another number of columns than the mixture's.
     """
-    samples = make_samples(x, sample_weight)
+    mixture, samples = _fitting(mixture, x, sample_weight)
     return _em_step(mixture, samples, jnp.asarray(ridge, samples.x.dtype))
+
+
+def _fitting(mixture: Mixture, x: Any, sample_weight: Any) -> tuple[Mixture, Samples]:
+    """Checked samples, and the mixture in their dtype once it is known to fit them."""
+    samples = make_samples(x, sample_weight)
+    if samples.n_features != mixture.n_features:
+        raise DataError(
+            f"x has {samples.n_features} columns; the mixture was made for {mixture.n_features}."
+        )
+    return jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture), samples
 
 
 @jax.jit
@@ -268,6 +287,9 @@ class EM:
         log_likelihood = statistics.log_likelihood
         updated = maximize(statistics, lane.mixture.covariance, control.ridge)
         broken = collapsed_components(updated, lane.mixture)
+        # Only a start can be singular before the step: from then on a collapse has ended the fit.
+        singular = collapsed_components(lane.mixture, lane.mixture)
+        broken = jnp.where(jnp.isfinite(log_likelihood), broken, singular)
         spent = lane.n_steps >= self.max_steps
         total = samples.total_weight()
         status = _judge(lane, log_likelihood, broken, updated, total, spent, control)
@@ -300,14 +322,17 @@ def _judge(
     close = change <= control.tol + control.rtol * jnp.abs(log_likelihood) / total
     finite = jnp.isfinite(updated.means).all()
     rules = (
-        (~jnp.isfinite(log_likelihood), Status.NON_FINITE_PARAMETERS),
+        (
+            ~jnp.isfinite(log_likelihood),
+            jnp.where(broken.any(), int(Status.COLLAPSED), int(Status.NON_FINITE_PARAMETERS)),
+        ),
         (close, Status.CONVERGED),
         (spent, Status.STEPS_RAN_OUT),
         (broken.any(), Status.COLLAPSED),
         (~finite, Status.NON_FINITE_PARAMETERS),
     )
     return jnp.select(
-        [rule for rule, _ in rules], [jnp.asarray(int(s)) for _, s in rules], int(Status.RUNNING)
+        [rule for rule, _ in rules], [jnp.asarray(s, int) for _, s in rules], int(Status.RUNNING)
     )
 
 
@@ -328,20 +353,29 @@ def collapsed_components(updated: Mixture, before: Mixture) -> Array:
     return (jnp.broadcast_to(spike | flat, lost.shape) | lost) & was_used
 
 
-def finish(
-    mixture: Mixture, log_likelihood: Array, queue: Queue, samples: Samples
-) -> FitResult:
+def finish(mixture: Mixture, log_likelihood: Array, queue: Queue, samples: Samples) -> FitResult:
     """The outcome of the best lane, carried from the frame to the user's units."""
-    shift = samples.total_weight() * samples.frame.log_volume()
-    table = queue.table
+    # Inside a transformation data are not inspected; one bad value spoils the frame.
+    frame, table = samples.frame, queue.table
+    usable = jnp.isfinite(frame.shift).all() & jnp.isfinite(frame.scale).all()
+
+    def status(codes: Array) -> Array:
+        return jnp.where(usable, codes, int(Status.NON_FINITE_DATA))
+
+    shift = samples.total_weight() * frame.log_volume()
     return FitResult(
-        mixture=to_user(mixture, samples.frame),
+        mixture=to_user(mixture, frame),
         log_likelihood=log_likelihood - shift,
-        status=queue.best.status,
+        status=status(queue.best.status),
         n_steps=queue.best.n_steps,
         history=clean_history(queue.best_history, queue.best.n_steps) - shift,
-        collapsed=queue.best.collapsed,
-        restarts=replace(table, log_likelihood=table.log_likelihood - shift),
+        collapsed=jnp.where(usable, queue.best.collapsed, -1),
+        restarts=replace(
+            table,
+            log_likelihood=table.log_likelihood - shift,
+            status=status(table.status),
+            collapsed=jnp.where(usable, table.collapsed, -1),
+        ),
     )
 
 
@@ -368,9 +402,11 @@ def run(
 
     Returns:
       A ``FitResult``; read its status. Works inside ``jit`` and under ``vmap``.
+
+    Raises:
+      DataError: see ``as_samples``; or another number of columns than the mixture's.
     """
-    samples = make_samples(x, sample_weight)
-    mixture = jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture)
+    mixture, samples = _fitting(mixture, x, sample_weight)
     control = make_control(samples.x.dtype, tol, rtol, ridge)
     return _run(mixture, samples, control, max_steps)
 

@@ -102,7 +102,9 @@ def _fit(
     # Labels come from the framed centers: in the user's units an offset would cost digits.
     labels = nearest(best.centers, inside)[1]
     inertia = best.inertia * frame.scale[0] ** 2
-    return KMeansResult(centers, labels, inertia, best.n_steps, best.status)
+    # Data are checked before, but not inside a transformation.
+    status = jnp.where(jnp.isfinite(inertia), best.status, int(Status.NON_FINITE_DATA))
+    return KMeansResult(centers, labels, inertia, best.n_steps, status)
 
 
 def predict(centers: Float[Array, "K D"], x: Any) -> Int[Array, "N"]:
@@ -132,20 +134,25 @@ def seed(key: Key[Array, ""], samples: Samples, n_clusters: int) -> Float[Array,
     The distance is to the nearest center drawn before; the first is drawn by weight alone.
     Reference: Arthur & Vassilvitskii (2007).
     """
-    dtype = samples.x.dtype
-    zeros = jnp.zeros(samples.n_samples, dtype)
-    log_weights = zeros if samples.weights is None else jnp.log(samples.weights)
+    weights = samples.weights
+    distance = jnp.zeros(samples.n_samples, samples.x.dtype)
+    log_weights = distance if weights is None else jnp.log(weights)
 
     def draw(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         centers, distance = carry
-        log_mass = log_weights + jnp.where(i == 0, 0, jnp.log(distance))
+        log_mass = log_weights + jnp.log(distance)
+        # By weight alone at first, and once every sample that counts is a center already.
+        log_mass = jnp.where((log_mass > -jnp.inf).any(), log_mass, log_weights)
         chosen = jax.random.categorical(jax.random.fold_in(key, i), log_mass)
         center = samples.take(chosen[None])
-        distance = jnp.where(i == 0, jnp.inf, distance)
-        return centers.at[i].set(center[0]), jnp.minimum(distance, nearest(center, samples)[0])
+        to_this = nearest(center, samples)[0]
+        if weights is not None:  # a missing row may hold anything
+            to_this = jnp.where(weights > 0, to_this, 0)
+        distance = jnp.where(i == 0, to_this, jnp.minimum(distance, to_this))
+        return centers.at[i].set(center[0]), distance
 
-    centers = jnp.zeros((n_clusters, samples.n_features), dtype)
-    return lax.fori_loop(0, n_clusters, draw, (centers, zeros))[0]
+    centers = jnp.zeros((n_clusters, samples.n_features), distance.dtype)
+    return lax.fori_loop(0, n_clusters, draw, (centers, distance))[0]
 
 
 def assign(centers: Float[Array, "K D"], samples: Samples) -> Statistics:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ ENOUGH_WORK = 1 << 25
 NARROWING_WORK = 1 << 29
 
 
+@runtime_checkable
 class Method(Protocol):
     """What a method must offer to run in lanes; static and hashable.
 

@@ -16,7 +16,7 @@ from jgmm import initialize, lanes, natural
 from jgmm.covariance import model
 from jgmm.em import EM, FitResult, finish, make_control, to_frame
 from jgmm.kmeans import check_counts
-from jgmm.lanes import Progress, ProgressCallback
+from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture
 from jgmm.samples import Samples, check_key, framed, make_samples
 from jgmm.status import DataError, check, is_traced
@@ -243,6 +243,6 @@ def _starts(
 
     # In batches: a start may hold a number a sample.
     batch = max(1, min(len(numbers), START_NUMBERS // samples.n_samples))
-    return jax.vmap(one)(numbers) if batch == len(numbers) else lax.map(
-        one, numbers, batch_size=batch
+    return (
+        jax.vmap(one)(numbers) if batch == len(numbers) else lax.map(one, numbers, batch_size=batch)
     )

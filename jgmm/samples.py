@@ -35,7 +35,7 @@ def column_names(x: Any) -> list[str]:
     >>> column_names([[1.0, 2.0]])
     ['x0', 'x1']
     """
-    columns = getattr(x, "columns", None)
+    columns = getattr(x, "column_names", getattr(x, "columns", None))
     if columns is not None:
         return [str(name) for name in columns]
     shape = np.shape(x)
@@ -58,24 +58,31 @@ def as_samples(x: Any, name: str = "x", weights: Array | None = None) -> Float[A
       DataError: wrong rank, no rows or columns, text, NaN, infinite values, or values so large
         that their squares overflow; the text names row and column.
     """
-    if is_traced(x):
-        array = jnp.asarray(x)
-        _check_shape(array.shape, name)
-        return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
-    names = column_names(x)
-    host = x if isinstance(x, jax.Array) else _numbers(x, name, names)
+    array = _as_table(x, name)
+    _check_values(array, x, name, weights)
+    return array
+
+
+def _as_table(x: Any, name: str) -> Float[Array, "N D"]:
+    """The samples as an array of two dimensions, whatever its values."""
+    host = _numbers(x, name)
     _check_shape(host.shape, name)
-    array = jnp.asarray(host, dtype=_float_dtype(host.dtype))
+    return jnp.asarray(host, dtype=_float_dtype(host.dtype))
+
+
+def _check_values(array: Array, x: Any, name: str, weights: Array | None) -> None:
+    """Refuse values that sums of squares cannot bear; ``x`` is where column names come from."""
+    if is_traced(array):
+        return
     usable = _usable(array, None if is_traced(weights) else weights)
     if not bool(usable.all()):
         row, column = (int(i) for i in np.argwhere(~np.asarray(usable))[0])
         n_bad = int((~usable).any(axis=1).sum())
         raise DataError(
-            f"{name} holds {array[row, column]} in row {row}, column {names[column]!r}; "
+            f"{name} holds {array[row, column]} in row {row}, column {column_names(x)[column]!r}; "
             f"{n_bad} row(s) have NaN, infinite or overflowing values. Drop those rows (a sample "
             "weight of zero drops a row), repair them, or rescale the column."
         )
-    return array
 
 
 @jax.jit
@@ -95,34 +102,35 @@ def _check_shape(shape: tuple[int, ...], name: str) -> None:
         raise DataError(f"{name} is empty: its shape is {shape}.")
 
 
-def _numbers(x: Any, name: str, names: list[str]) -> np.ndarray:
-    """A NumPy array of numbers, or an error naming the first value that is not one."""
+def _numbers(x: Any, name: str) -> np.ndarray | Array:
+    """An array of real numbers, or an error naming the first value that is not one."""
     try:
-        array = np.asarray(x)
+        array = jnp.asarray(x) if is_traced(x) or isinstance(x, jax.Array) else np.asarray(x)
     except ValueError as error:
         raise DataError(f"{name} is not rectangular: {error}") from error
-    if array.dtype.kind in "biuf":
+    if any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
         return array
-    if array.dtype.kind in "OUS":
-        try:
-            return array.astype(np.float64)
-        except (TypeError, ValueError):
-            pass_over = np.ndenumerate(array)
-    else:
-        raise DataError(f"{name} holds {array.dtype} values; samples must be real numbers.")
+    if array.dtype.kind not in "OUST":
+        raise DataError(f"{name} holds {array.dtype} values; they must be real numbers.")
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError):
+        pass_over = np.ndenumerate(array)
     for index, value in pass_over:
         try:
             float(value)
         except (TypeError, ValueError):
-            column = names[index[1]] if len(index) == 2 else names[0]
+            column = f", column {column_names(x)[index[1]]!r}" if len(index) == 2 else ""
             raise DataError(
-                f"{name} holds {value!r} in row {index[0]}, column {column!r}, which is not a "
-                "number. Choose numeric columns, or encode this one."
+                f"{name} holds {str(value)!r} in row {index[0] if index else 0}{column}, which is "
+                "not a number. Choose numeric columns, or encode this one."
             ) from None
     raise DataError(f"{name} cannot be read as numbers (dtype {array.dtype}).")
 
 
 def _float_dtype(dtype: Any) -> Any:
+    if dtype == np.longdouble:
+        return jax.dtypes.canonicalize_dtype(float)
     if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32:
         return jax.dtypes.canonicalize_dtype(dtype)
     return jnp.float32 if dtype == np.float16 else jax.dtypes.canonicalize_dtype(float)
@@ -137,11 +145,12 @@ def as_weights(sample_weight: Any, n_samples: int, dtype: Any) -> Float[Array, "
       dtype: the samples' dtype.
 
     Raises:
-      DataError: wrong length, negative, not finite, or all zero; the text names the row.
+      DataError: no numbers, wrong length, negative, not finite, or all zero; the text names the
+        row.
     """
     if sample_weight is None:
         return None
-    weights = jnp.asarray(sample_weight).astype(dtype)
+    weights = jnp.asarray(_numbers(sample_weight, "sample_weight"), dtype)
     if weights.shape != (n_samples,):
         raise DataError(
             f"sample_weight must have one entry a sample, shape ({n_samples},); it has shape "
@@ -245,12 +254,9 @@ def make_samples(x: Any, sample_weight: Any = None) -> Samples:
     Raises:
       DataError: see ``as_samples`` and ``as_weights``.
     """
-    weights = None
-    if sample_weight is not None and hasattr(x, "__len__"):
-        weights = as_weights(sample_weight, len(x), float)
-    array = as_samples(x, weights=weights)
-    if weights is not None:
-        weights = weights.astype(array.dtype)
+    array = _as_table(x, "x")
+    weights = as_weights(sample_weight, len(array), array.dtype)
+    _check_values(array, x, "x", weights)
     return Samples(array, weights, identity_frame(array.shape[1], array.dtype))
 
 

@@ -63,6 +63,27 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 
 
+def _known_models(names: list[str]) -> list[str]:
+    from jgmm import covariance
+
+    if names == ["all"]:
+        return [entry.name for entry in covariance.MODELS.values()]
+    for name in names:
+        if name == "all":
+            raise ValueError('"all" stands alone: leave the other names out')
+        covariance.model(name)  # raises with the nearest name
+    return names
+
+
+Covariances = Annotated[
+    list[Name],
+    Field(min_length=1),
+    BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+    AfterValidator(_known_models),
+]
+"""Covariance models by name; one name is a list of one, and "all" stands for every one."""
+
+
 class Data(Strict):
     """Where the samples come from."""
 
@@ -85,11 +106,7 @@ class Fit(Strict):
         BeforeValidator(_as_list, json_schema_input_type=int | list[int]),
     ] = Field(default=[1, 2, 3, 4, 5, 6, 7, 8, 9], validate_default=True)
     """Numbers of components K to try."""
-    covariance: Annotated[
-        list[Name],
-        Field(min_length=1),
-        BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
-    ] = Field(default=["full"])
+    covariance: Covariances = ["full"]
     """Covariance models to try, by name or code; "all" stands for every one."""
     n_restarts: Count = 16
     """Starts per model; the best one is kept."""
@@ -107,19 +124,6 @@ class Fit(Strict):
     """What chooses among the models fitted."""
     n_folds: Annotated[int, Field(ge=2)] = 5
     """Folds for the criterion "held_out"."""
-
-    @pydantic.field_validator("covariance")
-    @classmethod
-    def _known_models(cls, names: list[str]) -> list[str]:
-        from jgmm import covariance
-
-        if names == ["all"]:
-            return [entry.name for entry in covariance.MODELS.values()]
-        for name in names:
-            if name == "all":
-                raise ValueError('"all" stands alone: leave the other names out')
-            covariance.model(name)  # raises with the nearest name
-        return names
 
     @pydantic.field_validator("init")
     @classmethod
@@ -180,7 +184,16 @@ def name_from(path: pathlib.Path) -> str:
     >>> name_from(pathlib.Path("data/old faithful.csv"))
     'old-faithful'
     """
-    return re.sub(r"[^\w.-]", "-", path.stem).lstrip(".-")[:100] or "run"
+    return name_from_text(path.stem)
+
+
+def name_from_text(text: str) -> str:
+    """Make a file's name of any text.
+
+    >>> name_from_text("Iris (versicolor)")
+    'Iris--versicolor-'
+    """
+    return re.sub(r"[^\w.-]", "-", text).lstrip(".-")[:100] or "run"
 
 
 def from_table(

@@ -188,6 +188,29 @@ def test_numbers_of_components_that_make_no_sense_are_refused(text):
         cli.parse_components(text)
 
 
+def test_fit_is_the_study_mixture_without_a_config(monkeypatch):
+    made = []
+    monkeypatch.setattr(cli, "_run", lambda config, path, changes, quiet: made.append(config))
+    assert call("fit", "my data.csv").exit_code == 0
+    options = ["--components", "1:3,5", "--covariance", "full,tied", "--label", "species"]
+    options += ["--columns", "a,b", "--restarts", "4", "--seed", "9", "--criterion", "icl"]
+    options += ["--precision", "float32", "--weight", "w", "--set", "fit.init=points"]
+    assert call("fit", "iris", *options, "--output", "a'b").exit_code == 0
+    default, full = made
+    assert (default.study, default.name, default.data.source) == (
+        "mixture",
+        "my-data",
+        "my data.csv",
+    )
+    assert default.fit.n_components == list(range(1, 10))
+    assert full.fit.n_components == [1, 2, 3, 5]
+    assert full.fit.covariance == ["full", "tied"]
+    assert (full.fit.n_restarts, full.fit.criterion, full.fit.init) == (4, "icl", "points")
+    assert (full.seed, full.precision, full.output) == (9, "float32", "a'b")
+    assert (full.data.columns, full.data.label, full.data.weight) == (["a", "b"], "species", "w")
+    assert call("fit", "iris", "--covariance", "ful").exit_code == 2
+
+
 def test_the_compilation_cache_is_private_and_used(study, place):
     environment = {**os.environ, "XDG_CACHE_HOME": str(place / "cache")}
     done = jgmm("run", study, env=environment)

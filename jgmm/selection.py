@@ -1,0 +1,341 @@
+"""How many components, and which covariance model: the table over both, and the choice.
+
+The criteria themselves live in ``jgmm.criteria``, held-out likelihood in ``jgmm.crossvalidation``;
+both are to be had here too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from jgmm.covariance import model
+from jgmm.criteria import aic, aicc, bic, criteria, entropy, evidence, icl
+from jgmm.crossvalidation import HeldOut, check_training, held_out, held_out_unchecked
+from jgmm.em import Control, FitResult, make_control
+from jgmm.lanes import Progress, ProgressCallback
+from jgmm.mixture import n_parameters
+from jgmm.restarts import check_problem, fit_unchecked
+from jgmm.samples import Samples, make_samples
+from jgmm.status import VALID, DataError, FitError, Status, describe
+
+__all__ = [
+    "HeldOut",
+    "Row",
+    "Selection",
+    "adjusted_rand_index",
+    "aic",
+    "aicc",
+    "bic",
+    "entropy",
+    "held_out",
+    "icl",
+    "select",
+]
+
+CRITERIA = ("bic", "aic", "icl", "held_out")
+
+# EM that gains a share ρ of its last step in the next stops at ρ / (1 - ρ) steps from the optimum;
+# restarts agree when they are no farther apart than this many of the steps they stopped at.
+AGREEING_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what became of one number of components under one model.
+
+    Attributes:
+      n_components: K.
+      covariance: name of the covariance model.
+      n_parameters: p.
+      log_likelihood: ℓ of the best restart, nats; NaN when none ended valid, as are the criteria.
+      aic, bic, icl: the lower the better.
+      held_out: mean held-out log-likelihood per sample, the higher the better; None unless asked.
+      status: name of the ``Status`` of the fit.
+      n_valid: restarts that ended valid.
+      n_agree: restarts that found the log-likelihood of the best again; one is no confirmation.
+    """
+
+    n_components: int
+    covariance: str
+    n_parameters: int
+    log_likelihood: float
+    aic: float
+    bic: float
+    icl: float
+    held_out: float | None
+    status: str
+    n_valid: int
+    n_agree: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Outcome of ``select``.
+
+    Attributes:
+      table: a ``Row`` for each cell, all numbers of components of one model after another.
+      criterion: what it was chosen by.
+      best: the row chosen.
+      result: the ``FitResult`` chosen.
+      results: all of them, by number of components and name of the model.
+    """
+
+    table: list[Row]
+    criterion: str
+    best: Row
+    result: FitResult
+    results: dict[tuple[int, str], FitResult]
+
+    def __str__(self) -> str:
+        """The table as text, with a star at the row chosen."""
+        heads = ["", "K", "covariance", "p", "log-lik.", "AIC", "BIC", "ICL"]
+        heads += ["held out"] if self.best.held_out is not None else []
+        lines = [[*heads, "valid", "agree", "status"]]
+        for row in self.table:
+            values = [row.log_likelihood, row.aic, row.bic, row.icl]
+            cells = [str(row.n_components), row.covariance, str(row.n_parameters)]
+            cells += [f"{value:.2f}" for value in values]
+            cells += [f"{row.held_out:.4f}"] if row.held_out is not None else []
+            star = "*" if row is self.best else ""
+            lines.append([star, *cells, str(row.n_valid), str(row.n_agree), row.status.lower()])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        names = {"covariance", "status"}
+        left = [head in names for head in lines[0]]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if flush else cell.rjust(width)
+                for cell, width, flush in zip(line, widths, left, strict=True)
+            ).rstrip()
+            for line in lines
+        )
+
+    __repr__ = __str__
+
+
+def select(
+    key: Key[Array, ""],
+    x: Any,
+    n_components: int | Iterable[int] = range(1, 10),
+    covariance: str | Iterable[str] = ("full",),
+    criterion: str = "bic",
+    *,
+    n_restarts: int = 16,
+    init: str = "kmeans",
+    n_folds: int = 5,
+    sample_weight: Any = None,
+    tol: float | None = None,
+    rtol: float | None = None,
+    max_steps: int = 1000,
+    ridge: float = 0.0,
+    progress: ProgressCallback | None = None,
+) -> Selection:
+    """Fit every number of components under every covariance model, and choose by a criterion.
+
+    Args:
+      key: typed key. Each cell of the table is what ``jgmm.fit`` returns for this key, whatever
+        else is in the table.
+      x: samples in rows, (N, D).
+      n_components: the K to try, or one.
+      covariance: the models to try, or one.
+      criterion: "bic", "aic" or "icl", of which the lowest is chosen, or "held_out", of which the
+        highest is, at the price of one more fit for each fold.
+      n_restarts, init, sample_weight, tol, rtol, max_steps, ridge: as for ``jgmm.fit``.
+      n_folds: folds for "held_out".
+      progress: as for ``jgmm.fit``, with steps counted through the whole table: a cell that
+        converges early skips what it did not use.
+
+    Returns:
+      A ``Selection``; ``print`` shows its table. A cell in which every restart failed stays in the
+      table with its status and NaN for its criteria, and is never chosen. Of equals the first is.
+
+    Raises:
+      DataError: bad samples, weights or arguments, before any work starts.
+      FitError: no cell can be chosen.
+
+    It looks at numbers, so it does not work inside ``jit``; the criteria and ``held_out`` do.
+
+    >>> import jax, jgmm
+    >>> x = [[0.0], [0.1], [0.2], [0.3], [5.0], [5.1], [5.3], [5.4]]
+    >>> found = jgmm.select(jax.random.key(0), x, [1, 2], "spherical", n_restarts=4)
+    >>> found.best.n_components, found.best.n_parameters, found.best.status
+    (2, 5, 'CONVERGED')
+    """
+    samples = make_samples(x, sample_weight)
+    counts = _listed(n_components)
+    models = list(dict.fromkeys(model(name).name for name in _listed(covariance)))
+    _check_selection(samples, counts, models, criterion, n_restarts, n_folds, max_steps)
+    options: dict[str, Any] = {
+        "n_restarts": n_restarts,
+        "init": init,
+        "tol": tol,
+        "rtol": rtol,
+        "max_steps": max_steps,
+        "ridge": ridge,
+    }
+    control = make_control(samples.x.dtype, tol, rtol, ridge)
+    cells = [(k, name) for name in models for k in counts]
+    table, results = [], {}
+    for i, (k, name) in enumerate(cells):
+        report = _through_table(progress, i, len(cells), max_steps)
+        result = fit_unchecked(key, samples, k, covariance=name, progress=report, **options)
+        judged = None
+        if criterion == "held_out":
+            again = {"covariance": name, **options}
+            found = held_out_unchecked(key, samples, k, n_folds, again)
+            judged = float(found.log_likelihood) if bool(_is_valid(result).any()) else math.nan
+        table.append(_row(result, samples, control, judged))
+        results[k, name] = result
+    best = _best(table, criterion)
+    chosen = results[best.n_components, best.covariance]
+    return Selection(table, criterion, best, chosen, results)
+
+
+def _listed(values: Any) -> list[Any]:
+    """One value or several, as a list without repetitions, whole numbers as Python's own."""
+    several = values if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+    own = (int(value) if isinstance(value, np.integer) else value for value in several)
+    return list(dict.fromkeys(own))
+
+
+def _check_selection(
+    samples: Samples,
+    counts: Sequence[int],
+    models: Sequence[str],
+    criterion: str,
+    n_restarts: int,
+    n_folds: int,
+    max_steps: int,
+) -> None:
+    if criterion not in CRITERIA:
+        known = ", ".join(CRITERIA)
+        raise DataError(f"unknown criterion {criterion!r}. Known: {known}.")
+    if not counts or not models:
+        raise DataError("n_components and covariance must each name at least one to try.")
+    for k in counts:
+        check_problem(samples, k, n_restarts, max_steps)
+        if criterion == "held_out":
+            check_training(samples, k, n_folds)
+
+
+def _through_table(
+    progress: ProgressCallback | None, cell: int, n_cells: int, max_steps: int
+) -> ProgressCallback | None:
+    """A callback for one cell that reports its steps as steps through the whole table."""
+    if progress is None:
+        return None
+
+    def report(told: Progress) -> None:
+        step = told.step if told.n_running else max_steps
+        progress(told._replace(step=cell * max_steps + step, max_steps=n_cells * max_steps))
+
+    return report
+
+
+def _row(result: FitResult, samples: Samples, control: Control, judged: float | None) -> Row:
+    mixture, status = result.mixture, Status(int(result.status))
+    p, valid = n_parameters(mixture), _is_valid(result)
+    found = criteria(
+        jnp.where(status.is_valid, result.log_likelihood, jnp.nan),
+        evidence(mixture, samples)[1],
+        samples.total_weight(),
+        p,
+    )
+    return Row(
+        n_components=mixture.n_components,
+        covariance=mixture.covariance,
+        n_parameters=p,
+        log_likelihood=float(result.log_likelihood) if status.is_valid else math.nan,
+        aic=float(found.aic),
+        bic=float(found.bic),
+        icl=float(found.icl),
+        held_out=judged,
+        status=status.name,
+        n_valid=int(valid.sum()),
+        n_agree=int((valid & _agrees(result, samples.total_weight(), control)).sum()),
+    )
+
+
+def _is_valid(result: FitResult) -> Array:
+    """Which restarts ended valid, (R,)."""
+    assert result.restarts is not None  # fit_unchecked always reports its restarts
+    return jnp.isin(result.restarts.status, jnp.asarray([int(s) for s in VALID]))
+
+
+def _agrees(result: FitResult, total: Array, control: Control) -> Array:
+    """Which restarts ended at the log-likelihood of the best, (R,)."""
+    assert result.restarts is not None
+    best = result.log_likelihood
+    stop = control.tol + control.rtol * jnp.abs(best) / total
+    return jnp.abs(result.restarts.log_likelihood - best) / total <= AGREEING_STEPS * stop
+
+
+def _best(table: Sequence[Row], criterion: str) -> Row:
+    def score(row: Row) -> float:
+        value: float = getattr(row, criterion)
+        return -value if criterion == "held_out" else value
+
+    usable = [row for row in table if math.isfinite(score(row))]
+    if usable:
+        return min(usable, key=score)
+    if any(Status[row.status].is_valid for row in table):
+        raise FitError(
+            f"No cell of the table has a finite {criterion}: in each, a fit without one of the "
+            "folds failed. Try fewer components, a simpler covariance model, or a ridge such as "
+            "ridge=1e-6."
+        )
+    first = table[0]
+    raise FitError(
+        f"No cell of the table ended valid. The first, {first.n_components} component(s) under "
+        f"{first.covariance!r}: {describe(Status[first.status])}"
+    )
+
+
+def adjusted_rand_index(a: Any, b: Any) -> float:
+    """Agreement of two partitions of the same samples, corrected for chance.
+
+    With n_ij samples in cluster i of one and j of the other, and C(n) = n (n - 1) / 2 pairs,
+
+        (Σ_ij C(n_ij) - m) / ((Σ_i C(n_i.) + Σ_j C(n_.j)) / 2 - m),
+        m = Σ_i C(n_i.) Σ_j C(n_.j) / C(n)
+
+    Args:
+      a, b: labels, (N,) each: numbers or names, which need not be the same in both.
+
+    Returns:
+      1 for equal partitions, about 0 for independent ones, below 0 for worse than chance.
+
+    Raises:
+      DataError: not one label a sample in both.
+
+    Reference: Hubert & Arabie (1985).
+
+    >>> adjusted_rand_index([0, 0, 1, 1], ["b", "b", "a", "a"])
+    1.0
+    """
+    first, second = np.asarray(a), np.asarray(b)
+    if first.ndim != 1 or first.shape != second.shape or not first.size:
+        raise DataError(
+            "both partitions must have one label a sample; their shapes are "
+            f"{first.shape} and {second.shape}."
+        )
+    i = np.unique(first, return_inverse=True)[1]
+    j = np.unique(second, return_inverse=True)[1]
+    both = _pairs(i * (j.max() + 1) + j)
+    of_a, of_b, all_pairs = _pairs(i), _pairs(j), _pairs(np.zeros_like(i))
+    if of_a == of_b == both:  # equal partitions, even where no pair could tell them from others
+        return 1.0
+    by_chance = of_a * of_b / all_pairs
+    return float((both - by_chance) / ((of_a + of_b) / 2 - by_chance))
+
+
+def _pairs(labels: np.ndarray) -> int:
+    """Number of pairs of samples that share a label."""
+    counts = np.unique(labels, return_counts=True)[1]
+    return sum(n * (n - 1) // 2 for n in counts.tolist())
