@@ -122,7 +122,7 @@ class Selection:
 def select(
     key: Key[Array, ""],
     x: Any,
-    n_components: int | Iterable[int] = range(1, 10),
+    n_components: int | Iterable[Any] = range(1, 10),
     covariance: str | Iterable[str] = ("full",),
     criterion: str = "bic",
     *,
@@ -331,8 +331,9 @@ def adjusted_rand_index(a: Any, b: Any) -> float:
     of_a, of_b, all_pairs = _pairs(i), _pairs(j), _pairs(np.zeros_like(i))
     if of_a == of_b == both:  # equal partitions, even where no pair could tell them from others
         return 1.0
-    by_chance = of_a * of_b / all_pairs
-    return float((both - by_chance) / ((of_a + of_b) / 2 - by_chance))
+    # Times the number of pairs, so that all but the last division is exact.
+    by_chance = of_a * of_b
+    return 2 * (both * all_pairs - by_chance) / ((of_a + of_b) * all_pairs - 2 * by_chance)
 
 
 def _pairs(labels: np.ndarray) -> int:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jgmm
-from jgmm.covariance import Full
+from jgmm.covariance import model
 from jgmm.mixture import Mixture
 from jgmm.samples import make_samples
-from jgmm.statistics import Statistics, accumulate_with, default_block
+from jgmm.statistics import Statistics, accumulate_with, block_rows
 
 N, K, D = 60, 3, 3
 
@@ -148,7 +148,7 @@ def test_responsibilities_may_come_from_anywhere(x, weight, dtype, tolerance):
 
     center = x[:K]
     found = jax.jit(
-        lambda samples: accumulate_with(infer, samples, jnp.asarray(center), Full, block_size=7)
+        lambda samples: accumulate_with(infer, samples, jnp.asarray(center), model("full"), block_size=7)
     )(make_samples(x, weight))
     counts, first, second = oracle.statistics(
         x.astype(np.float64), resp, center.astype(np.float64), weight
@@ -156,9 +156,12 @@ def test_responsibilities_may_come_from_anywhere(x, weight, dtype, tolerance):
     close(found, Statistics(center, counts, first, second, np.zeros(())), tolerance)
 
 
-def test_default_block_is_bounded():
-    assert default_block(2, 2, 4) * 2 * 2 * 4 <= 1 << 22
-    assert default_block(1000, 1000, 8) >= 1
+def test_blocks_are_bounded():
+    samples = make_samples(np.zeros((10_000, 2)))
+    assert block_rows(samples, 64) * 64 <= 1 << 22
+    assert block_rows(samples, 1 << 30) >= 1
+    assert block_rows(samples, 1) == 10_000  # never more than there are
+    assert block_rows(samples, 64, block_size=7) == 7
 
 
 @pytest.mark.parametrize("columns", [1, 2, 4])

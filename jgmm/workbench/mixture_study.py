@@ -66,7 +66,8 @@ def _select(run: Run, data: "Dataset") -> "Selection":
 
     options = run.config.fit.model_dump(exclude={"n_components", "covariance", "criterion"})
     fit = run.config.fit
-    with run.progress(fit.max_steps, "fitting") as progress:
+    n_fits = len(fit.n_components) * len(fit.covariance)
+    with run.progress(n_fits * fit.max_steps, "fitting") as progress:
         return jgmm.select(
             run.key,
             data.x,
