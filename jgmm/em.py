@@ -20,7 +20,7 @@ from jgmm.covariance import model
 from jgmm.lanes import Queue, Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples
-from jgmm.statistics import Form, Statistics, accumulate, accumulate_with
+from jgmm.statistics import Form, Statistics, accumulate, accumulate_with, fitting
 from jgmm.status import DataError, Status, is_traced
 
 
@@ -203,18 +203,8 @@ def em_step(
     Raises:
       DataError: see ``as_samples``; or another number of columns than the mixture's.
     """
-    mixture, samples = _fitting(mixture, x, sample_weight)
+    mixture, samples = fitting(mixture, x, sample_weight)
     return _em_step(mixture, samples, jnp.asarray(ridge, samples.x.dtype))
-
-
-def _fitting(mixture: Mixture, x: Any, sample_weight: Any) -> tuple[Mixture, Samples]:
-    """Checked samples, and the mixture in their dtype once it is known to fit them."""
-    samples = make_samples(x, sample_weight)
-    if samples.n_features != mixture.n_features:
-        raise DataError(
-            f"x has {samples.n_features} columns; the mixture was made for {mixture.n_features}."
-        )
-    return jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture), samples
 
 
 @jax.jit
@@ -406,7 +396,7 @@ def run(
     Raises:
       DataError: see ``as_samples``; or another number of columns than the mixture's.
     """
-    mixture, samples = _fitting(mixture, x, sample_weight)
+    mixture, samples = fitting(mixture, x, sample_weight)
     control = make_control(samples.x.dtype, tol, rtol, ridge)
     return _run(mixture, samples, control, max_steps)
 

@@ -126,19 +126,21 @@ def run(
     queue = _open(method, starts, width)
     traced = is_traced(queue, samples, control)
     forever = jnp.iinfo(jnp.int32).max
+    all_begun = width == n_restarts
     while True:
         narrowing = width > MIN_LANES and work * width > NARROWING_WORK and not traced
         limit = forever if progress is None or traced else queue.turns + CHUNK_STEPS
-        queue = _work(method, queue, starts, samples, control, limit, width // 4 * narrowing)
+        few = width // 4 * narrowing
+        queue = _work(method, all_begun, queue, starts, samples, control, limit, few)
         if traced:
-            return queue
-        n_running = int((queue.restart < n_restarts).sum())
+            return _hand_in(queue)
+        n_running = int(_running(queue).sum())
         if progress is not None:
             progress(_report(queue, samples, n_running, n_restarts, method.max_steps))
         if not n_running:
-            return queue
+            return _hand_in(queue)
         if narrowing and n_running <= width // 4 and int(queue.waiting) == n_restarts:
-            width //= 4
+            width, all_begun = width // 4, True
             queue = _narrow(queue, width)
 
 
@@ -171,9 +173,10 @@ def _open(method: Method, starts: Any, width: int) -> Queue:
     )
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(jax.jit, static_argnums=(0, 1))
 def _work(
     method: Method,
+    all_begun: bool,
     queue: Queue,
     starts: Any,
     samples: Samples,
@@ -185,7 +188,7 @@ def _work(
     n_restarts = starts_axis(starts).shape[0]
 
     def going_on(queue: Queue) -> Array:
-        n_running = (queue.restart < n_restarts).sum()
+        n_running = _running(queue).sum()
         busy = (n_running > few) | (queue.waiting < n_restarts)
         return (n_running > 0) & busy & (queue.turns < limit)
 
@@ -195,19 +198,23 @@ def _work(
         rows = jnp.arange(lanes.status.shape[0])
         history = queue.history.at[rows, queue.lanes.n_steps].set(lanes.log_likelihood)
         stepped = replace(queue, lanes=lanes, history=history, turns=queue.turns + 1)
-        return _refill(method, _hand_in(stepped, n_restarts), starts)
+        # Once every start has a lane, outcomes stay in the lanes until they are asked for.
+        return stepped if all_begun else _refill(method, _hand_in(stepped), starts)
 
     return lax.while_loop(going_on, turn, queue)
 
 
-def _ended(queue: Queue, n_restarts: int) -> Array:
-    return (queue.lanes.status != Status.RUNNING) & (queue.restart < n_restarts)
+def _running(queue: Queue) -> Array:
+    seated = queue.restart < queue.table.status.shape[0]
+    return (queue.lanes.status == Status.RUNNING) & seated
 
 
-def _hand_in(queue: Queue, n_restarts: int) -> Queue:
+@jax.jit
+def _hand_in(queue: Queue) -> Queue:
     """Enter the lanes that have ended into the table, and keep the best of them."""
     lanes, table = queue.lanes, queue.table
-    where = jnp.where(_ended(queue, n_restarts), queue.restart, n_restarts)
+    n_restarts = table.status.shape[0]
+    where = jnp.where(lanes.status != Status.RUNNING, queue.restart, n_restarts)
 
     def enter(column: Array, values: Array) -> Array:
         return column.at[where].set(values.astype(column.dtype), mode="drop")
@@ -248,7 +255,7 @@ def score(log_likelihood: Array, status: Array) -> Array:
 def _refill(method: Method, queue: Queue, starts: Any) -> Queue:
     """Give each lane that has ended the next start that waits, or leave it idle."""
     n_restarts = starts_axis(starts).shape[0]
-    ended = _ended(queue, n_restarts)
+    ended = (queue.lanes.status != Status.RUNNING) & (queue.restart < n_restarts)
     turn_of = queue.waiting + jnp.cumsum(ended) - 1
     restart = jnp.where(ended, jnp.minimum(turn_of, n_restarts), queue.restart)
     begun = ended & (restart < n_restarts)
@@ -269,7 +276,8 @@ def _refill(method: Method, queue: Queue, starts: Any) -> Queue:
 @partial(jax.jit, static_argnums=1)
 def _narrow(queue: Queue, width: int) -> Queue:
     """The same queue with fewer lanes, which hold all that still run."""
-    order = jnp.argsort(queue.restart)[:width]  # idle lanes have the highest number
+    queue = _hand_in(queue)
+    order = jnp.argsort(~_running(queue))[:width]
     lanes, restart, history = jax.tree.map(
         lambda leaf: leaf[order], (queue.lanes, queue.restart, queue.history)
     )
@@ -281,7 +289,7 @@ def _report(
 ) -> Progress:
     highest = jnp.maximum(
         score(queue.table.log_likelihood, queue.table.status).max(),
-        jnp.where(queue.restart < n_restarts, queue.lanes.log_likelihood, -jnp.inf).max(),
+        jnp.where(_running(queue), queue.lanes.log_likelihood, -jnp.inf).max(),
     )
     shift = samples.total_weight() * samples.frame.log_volume()
     return Progress(

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jgmm import gaussian, natural
 from jgmm.covariance import CovarianceModel
-from jgmm.mixture import BLOCK_BYTES, Mixture, log_joint, normalise
+from jgmm.mixture import BLOCK_BYTES, Mixture, check_columns, log_joint, normalise
 from jgmm.samples import Leaf, Samples, fold, make_samples
 
 Form = Literal["auto", "product", "difference"]
@@ -80,7 +80,10 @@ def accumulate(
 
     The result does not depend on ``block_size`` but for rounding.
     """
-    samples = x if isinstance(x, Samples) else make_samples(x, sample_weight)
+    if isinstance(x, Samples):
+        samples = x
+    else:
+        mixture, samples = fitting(mixture, x, sample_weight)
     if form == "product":
         return _by_product(mixture, samples, block_size)
     if form == "difference":
@@ -90,6 +93,17 @@ def accumulate(
         lambda: _by_product(mixture, samples, block_size),
         lambda: _by_difference(mixture, samples, block_size),
     )
+
+
+def fitting(mixture: Mixture, x: Any, sample_weight: Any) -> tuple[Mixture, Samples]:
+    """Checked samples, and the mixture in their dtype once it is known to fit them.
+
+    Raises:
+      DataError: bad samples or weights, or another number of columns than the mixture's.
+    """
+    samples = make_samples(x, sample_weight)
+    check_columns(mixture, samples.n_features)
+    return jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture), samples
 
 
 def _by_difference(mixture: Mixture, samples: Samples, block_size: int | None) -> Statistics:
