@@ -82,7 +82,7 @@ def bic(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]
 
     >>> import jgmm
     >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
-    >>> float(bic(one, [[-1.0], [1.0]]).round(3))
+    >>> round(float(bic(one, [[-1.0], [1.0]])), 3)
     7.062
     """
     return _criteria_of(mixture, x, sample_weight).bic

@@ -19,14 +19,15 @@ RNG = np.random.default_rng(7)
 # Two round clusters, eight standard deviations apart.
 X = np.concatenate([RNG.normal(size=(20, 2)), 8 + RNG.normal(size=(20, 2))])
 WEIGHTS = np.array([1.0, 2.0, 0.0, 1.0] * 10)
-OPTIONS = {"n_restarts": 4, "init": "points"}
+# The same for all, so that what is compiled for one test serves the others.
+OPTIONS = {"n_restarts": 8, "init": "points", "sample_weight": WEIGHTS}
 
 
 @pytest.fixture(scope="module")
 def found(dtype):
     """One table that most tests look at; what is named twice is one cell."""
     counts, models = np.array([1, 2, 1]), ["VII", "EII", "spherical"]
-    return selection.select(KEY, X.astype(dtype), counts, models, sample_weight=WEIGHTS, **OPTIONS)
+    return selection.select(KEY, X.astype(dtype), counts, models, **OPTIONS)
 
 
 def test_every_cell_is_there_in_order(found):
@@ -38,16 +39,14 @@ def test_every_cell_is_there_in_order(found):
 
 
 def test_a_cell_is_what_fit_returns(found, dtype):
-    alone = jgmm.fit(
-        KEY, X.astype(dtype), 2, covariance="spherical", sample_weight=WEIGHTS, **OPTIONS
-    )
+    alone = jgmm.fit(KEY, X.astype(dtype), 2, covariance="spherical", **OPTIONS)
     cell = found.results[2, "spherical"]
     jax.tree.map(np.testing.assert_array_equal, alone, cell)
     row = found.table[1]
     assert row.log_likelihood == float(alone.log_likelihood)
     assert row.status == "CONVERGED"
     # Two clusters this far apart leave no other optimum.
-    assert (row.n_valid, row.n_agree) == (4, 4)
+    assert (row.n_valid, row.n_agree) == (8, 8)
 
 
 @pytest.mark.parametrize("name", ["aic", "bic", "icl"])
@@ -82,9 +81,7 @@ def test_agreement_is_counted():
     """Four clusters and three components: which two are taken for one depends on the start."""
     rng = np.random.default_rng(1)
     corners = np.repeat([[0.0, 0.0], [0.0, 5.0], [6.0, 0.0], [7.0, 6.0]], 10, axis=0)
-    told = selection.select(
-        KEY, corners + rng.normal(size=(40, 2)), 3, "EII", n_restarts=12, init="points"
-    )
+    told = selection.select(KEY, corners + rng.normal(size=(40, 2)), 3, "EII", **OPTIONS)
     restarts = told.result.restarts
     ends = np.asarray(restarts.log_likelihood) / 40
     valid = np.isin(restarts.status, [1, 2])
@@ -96,27 +93,28 @@ def test_agreement_is_counted():
     assert 1 < near < valid.sum()
 
 
-# Three distinct places: three components collapse onto them from every start.
-PLACES = np.array([[0.0], [1.0], [5.0]] * 5)
+# Three distinct places: three components collapse onto them, each started at another.
+PLACES = np.array([[0.0, 0.0], [1.0, 5.0], [7.0, 0.0], [7.0, 0.0]] * 10)
+APART = {**OPTIONS, "init": "kmeans"}
 
 
 def test_a_cell_that_failed_stays_and_is_not_chosen():
-    told = selection.select(KEY, PLACES, (3, 1), "full", n_restarts=3)
+    told = selection.select(KEY, PLACES, (3, 1), "EII", **APART)
     failed, good = told.table
     assert failed.status == "COLLAPSED"
     assert (failed.n_valid, failed.n_agree) == (0, 0)
     for name in ("log_likelihood", "aic", "bic", "icl"):
         assert math.isnan(getattr(failed, name))
     assert told.best is good
-    assert told.result is told.results[1, "full"]
+    assert told.result is told.results[1, "EII"]
     assert "nan" in str(told).splitlines()[1]
     assert "collapsed" in str(told).splitlines()[1]
 
 
 def test_when_all_fail_it_is_said():
-    said = r"No cell of the table ended valid. The first, 3 component\(s\) under 'full': .*collapse"
+    said = r"No cell of the table ended valid. The first, 3 component\(s\) under 'EII': .*collapse"
     with pytest.raises(jgmm.FitError, match=said):
-        selection.select(KEY, PLACES, 3, "full", n_restarts=3)
+        selection.select(KEY, PLACES, 3, "EII", **APART)
 
 
 def test_by_held_out_likelihood_the_highest_is_chosen():
@@ -139,9 +137,7 @@ def test_a_cell_whose_folds_failed_is_not_chosen():
 
 def test_progress_counts_through_the_table():
     told = []
-    selection.select(
-        KEY, X, [1, 2], "EII", n_restarts=4, init="points", max_steps=60, progress=told.append
-    )
+    selection.select(KEY, X, [1, 2], "EII", max_steps=60, progress=told.append, **OPTIONS)
     steps = [one.step for one in told]
     assert {one.max_steps for one in told} == {120}
     assert 60 in steps

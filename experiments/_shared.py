@@ -1,0 +1,100 @@
+"""What several studies need: what they take from a config, intervals, components in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from scipy import stats  # type: ignore[import-untyped]
+
+from jgmm import gaussian
+from jgmm.mixture import Mixture
+from jgmm.workbench.config import Fit, UserError
+from jgmm.workbench.datasets import Dataset
+from jgmm.workbench.runner import Run
+
+
+def one_problem(run: Run) -> tuple[Dataset, int, str]:
+    """The samples, the number of components and the covariance model of a study that takes one.
+
+    Raises:
+      UserError: no samples, or several numbers of components or models.
+    """
+    fit = run.config.fit
+    if run.data is None:
+        raise UserError('this study fits data: add a table [data] with source = "faithful"')
+    if len(fit.n_components) != 1 or len(fit.covariance) != 1:
+        raise UserError("[fit] must name one n_components and one covariance for this study")
+    return run.data, fit.n_components[0], fit.covariance[0]
+
+
+def check_own_data(run: Run) -> None:
+    """Refuse settings that a study which draws its own samples would ignore.
+
+    Raises:
+      UserError: the config has a table [data] or [fit].
+    """
+    if run.data is not None or run.config.fit != Fit():
+        raise UserError(
+            "this study draws its own samples and is set up in [settings]; leave out [data] and "
+            "[fit]"
+        )
+
+
+class Interval(NamedTuple):
+    """An estimate and the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def mean_interval(values: Any) -> Interval:
+    """Mean of independent values and its 95 % interval by Student's t.
+
+    >>> mean_interval([1.0, 2.0, 3.0]).mean
+    2.0
+    """
+    values = np.asarray(values, np.float64)
+    mean = float(values.mean())
+    error = float(values.std(ddof=1)) / len(values) ** 0.5
+    half = float(stats.t.ppf(0.975, len(values) - 1)) * error
+    return Interval(mean, mean - half, mean + half)
+
+
+def slope_interval(x: Any, y: Any) -> Interval:
+    """Slope of the least-squares line through points and its 95 % interval by Student's t."""
+    line = stats.linregress(np.asarray(x, np.float64), np.asarray(y, np.float64))
+    half = float(stats.t.ppf(0.975, len(x) - 2)) * float(line.stderr)
+    slope = float(line.slope)
+    return Interval(slope, slope - half, slope + half)
+
+
+def aligned(mixture: Mixture, reference: Mixture) -> Mixture:
+    """The mixture with its components in the order that fits the reference best.
+
+    The names of components are arbitrary. Of all K! orders the one is taken that makes the sum of
+    the divergences from the reference's components to the mixture's least.
+    """
+
+    def to_each(mean: Array, cholesky: Array) -> Array:
+        return jax.vmap(partial(gaussian.kl_divergence, mean, cholesky))(
+            mixture.means, mixture.cholesky
+        )
+
+    divergence = jax.vmap(to_each)(reference.means, reference.cholesky)
+    orders = jnp.asarray(list(itertools.permutations(range(mixture.n_components))))
+    places = jnp.arange(mixture.n_components)
+    best = orders[divergence[places[None, :], orders].sum(axis=1).argmin()]
+    return dataclasses.replace(
+        mixture,
+        log_weights=mixture.log_weights[best],
+        means=mixture.means[best],
+        scale=mixture.scale if mixture.model.shared else mixture.scale[best],
+    )

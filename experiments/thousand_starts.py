@@ -1,0 +1,195 @@
+"""A thousand random starts of EM by each way of starting: where they end, and after how many steps.
+
+    ./dev jgmm run configs/thousand_starts.toml
+
+The likelihood of a mixture has many local maxima, and which of them EM reaches is decided by where
+it starts. All starts of one kind run side by side as one compiled program. A share p of starts at
+the best optimum means that log(0.01) / log(1 − p) of them find it with a probability of 99 %;
+times the seconds a start takes, that is the price of finding it, which is what should be low.
+
+TIME
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+from pydantic import AfterValidator, Field
+
+from experiments._shared import one_problem
+from jgmm import initialize
+from jgmm.em import FitResult
+from jgmm.restarts import Progress, fit_unchecked
+from jgmm.samples import make_samples
+from jgmm.status import VALID
+from jgmm.workbench import plot
+from jgmm.workbench.config import Amount, Fit, Name, Strict, UserError
+from jgmm.workbench.runner import Run
+
+
+def _known(name: str) -> str:
+    if name not in initialize.STARTS:
+        raise ValueError(f"must be one of {', '.join(initialize.STARTS)}")
+    return name
+
+
+class Settings(Strict):
+    """What to compare; [data] and [fit] say on which samples and with how many starts."""
+
+    starts: Annotated[tuple[Annotated[Name, AfterValidator(_known)], ...], Field(min_length=1)] = (
+        tuple(initialize.STARTS)
+    )
+    """Ways to start, by their names in `jgmm.initialize.STARTS`."""
+    within: Amount = 0.1
+    """Log-likelihoods that differ by less, in nats, count as the same optimum."""
+
+
+def run(run: Run) -> None:
+    """Start in every way, and tabulate optima, steps and seconds."""
+    settings: Settings = run.settings
+    if run.config.fit.init != Fit().init:
+        raise UserError("this study compares ways to start: name them in settings.starts")
+    fits: dict[str, FitResult] = {}
+    clock: dict[str, tuple[float, float]] = {}
+    for name in settings.starts:
+        with run.progress(run.config.fit.max_steps, name) as show:
+            fits[name], *seconds = _timed(run, name, show)
+        clock[name] = (seconds[0], seconds[1])
+        run.restarts(fits[name], "restarts_" + name.replace("+", "p"))
+    ends = {name: _valid_ends(result) for name, result in fits.items()}
+    best = max(float(values.max()) for values in ends.values())
+    if math.isinf(best):
+        raise UserError("no start of any kind ended in usable parameters; try a smaller K.")
+    winner = max(fits, key=lambda name: float(ends[name].max()))
+    run.metric("best log-likelihood", best)
+    rows = [_row(name, fits[name], ends[name], best, settings, clock[name]) for name in fits]
+    for row in rows:
+        run.metric(f"{row['start']}: share at the best", row["at_best"])
+    run.table("starts", rows, _CAPTION.format(within=settings.within))
+    run.table(
+        "optima",
+        optima(ends, settings.within),
+        f"The highest optima, and how many starts of each kind end within {settings.within:g} "
+        "nats of one another there.",
+    )
+    run.mixture("best", fits[winner].mixture)
+    _draw(run, fits, ends)
+
+
+_CAPTION = (
+    "Shares of starts that end within {within:g} nats of the best optimum of all, and whose fit "
+    "failed, mostly because a component collapsed; steps of the fits that did not; seconds to "
+    "compile, and for all starts together; starts and seconds to find the best optimum with a "
+    "probability of 99 %."
+)
+
+
+def _timed(run: Run, name: str, show: Callable[[Progress], None]) -> tuple[FitResult, float, float]:
+    """A fit from all starts, and the seconds that compiling and running took."""
+    fit = run.config.fit
+    data, n_components, covariance = one_problem(run)
+    samples = make_samples(data.x, data.weights)
+
+    def start(tol: float | None) -> tuple[FitResult, float]:
+        begun = time.perf_counter()
+        result = fit_unchecked(
+            run.key,
+            samples,
+            n_components,
+            covariance=covariance,
+            n_restarts=fit.n_restarts,
+            init=name,
+            tol=tol,
+            rtol=fit.rtol,
+            max_steps=fit.max_steps,
+            ridge=fit.ridge,
+            progress=show,
+        )
+        jax.block_until_ready(result)
+        return result, time.perf_counter() - begun
+
+    _, first = start(1e9)  # satisfied at once: the same programs compiled, hardly a step taken
+    result, seconds = start(fit.tol)
+    return result, first, seconds
+
+
+def _valid_ends(result: FitResult) -> np.ndarray:
+    """Final log-likelihoods, -inf where the fit failed."""
+    outcome: Any = result.restarts
+    valid = np.isin(outcome.status, VALID)
+    return np.where(valid, outcome.log_likelihood, -np.inf)
+
+
+def _row(
+    name: str,
+    result: FitResult,
+    ends: np.ndarray,
+    best: float,
+    settings: Settings,
+    clock: tuple[float, float],
+) -> dict[str, Any]:
+    outcome: Any = result.restarts
+    steps = np.asarray(outcome.n_steps)[np.isfinite(ends)]
+    found = float((ends >= best - settings.within).mean())
+    needed = _starts_needed(found)
+    return {
+        "start": name,
+        "at_best": found,
+        "failed": float(np.isinf(ends).mean()),
+        "median_steps": float(np.median(steps)) if steps.size else math.nan,
+        "most_steps": int(steps.max(initial=0)),
+        "compile_seconds": clock[0],
+        "seconds": clock[1],
+        "starts_needed": needed,
+        "seconds_needed": needed * clock[1] / len(ends),
+    }
+
+
+def _starts_needed(found: float) -> float:
+    """Starts of which one succeeds with a probability of 99 %, when each does with ``found``."""
+    if found in (0.0, 1.0):
+        return math.inf if found == 0.0 else 1.0
+    return max(1.0, math.log(0.01) / math.log1p(-found))
+
+
+def optima(
+    ends: dict[str, np.ndarray], within: float, most: int = 8
+) -> list[dict[str, float | int]]:
+    """The highest optima with the number of starts of each kind that end there.
+
+    Sorted log-likelihoods are cut wherever the gap to the next exceeds ``within``.
+    """
+    values = np.sort(np.concatenate([each[np.isfinite(each)] for each in ends.values()]))[::-1]
+    groups = np.split(values, np.flatnonzero(-np.diff(values) > within) + 1)
+    rows = []
+    for group in groups[:most]:
+        top, low = float(group[0]), float(group[-1])
+        counts = {name: int(((v >= low) & (v <= top)).sum()) for name, v in ends.items()}
+        rows.append({"log_likelihood": top, **counts})
+    return rows
+
+
+def _draw(run: Run, fits: dict[str, FitResult], ends: dict[str, np.ndarray]) -> None:
+    height = 1.2 + 0.75 * len(fits)
+    figure, (ax,) = plot.new_figure(size=(9, height))
+    plot.restarts(ends, ax, within=run.settings.within)
+    run.figure("optima", figure, "Where every start ended; the dashed line is the best of all.")
+    taken = {name: _steps(result)[np.isfinite(ends[name])] for name, result in fits.items()}
+    figure, (ax,) = plot.new_figure(size=(9, height))
+    plot.steps(taken, ax, max_steps=run.config.fit.max_steps)
+    run.figure(
+        "steps",
+        figure,
+        "EM steps of every start that did not fail. What the start itself takes is not counted: "
+        "k-means runs to its end in kmeans, and EM runs five times ten steps in short_em.",
+    )
+
+
+def _steps(result: FitResult) -> np.ndarray:
+    outcome: Any = result.restarts
+    return np.asarray(outcome.n_steps)

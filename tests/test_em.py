@@ -1,0 +1,488 @@
+"""Expectation–maximisation: the M-step, one EM step, and how the loop ends."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+
+import jgmm
+from jgmm import em
+from jgmm.em import collapsed_components, make_control, to_frame, to_user
+from jgmm.mixture import Mixture
+from jgmm.samples import Frame
+from jgmm.status import Status
+
+# Shrinking would take minutes, and seeds have no simplest form.
+few = settings(max_examples=10, phases=[Phase.explicit, Phase.generate])
+
+N, K, D = 150, 3, 3
+STEPS, LONG = 60, 1000  # two only, because the length of the history makes the program
+SEED = 8  # components that overlap, and from which no model collapses
+
+
+@pytest.fixture(scope="module")
+def x(dtype):
+    return oracle.draw(0, N, *oracle.parameters(SEED, k=K, d=D)).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def weight(dtype):
+    return np.resize([1.0, 2.0, 0.0, 0.5, 3.0, 1.0, 0.0], N).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def ones(dtype):
+    """What keeps the program the same as with weights."""
+    return np.ones(N, dtype)
+
+
+@pytest.fixture(scope="module", params=oracle.NAMES)
+def name(request):
+    return request.param
+
+
+def beginning(name="full"):
+    """Weights, means and covariances near the truth, and too wide."""
+    weights, means, covariances = oracle.parameters(SEED, k=K, d=D, model=name)
+    return weights, 0.7 * means + 0.3, 1.5 * covariances
+
+
+@pytest.fixture(scope="module")
+def start(name, dtype):
+    return jgmm.make_mixture(*(a.astype(dtype) for a in beginning(name)), name)
+
+
+@pytest.fixture(scope="module")
+def full(dtype):
+    return jgmm.make_mixture(*(a.astype(dtype) for a in beginning()))
+
+
+def run_all(start, x, weight):
+    """Sixty steps, or until nothing changes at all."""
+    return em.run(start, x, weight, tol=0.0, rtol=0.0, max_steps=STEPS)
+
+
+@pytest.fixture(scope="module")
+def result(start, x, ones):
+    return run_all(start, x, ones)
+
+
+@pytest.fixture(scope="module")
+def converged(full, x):
+    result = em.run(full, x, max_steps=LONG)
+    assert Status(int(result.status)) is Status.CONVERGED
+    return result
+
+
+def same(found, expected, tolerance):
+    """A mixture against weights, means and covariances as matrices."""
+    np.testing.assert_allclose(found.weights, expected[0], **tolerance)
+    np.testing.assert_allclose(found.means, expected[1], **tolerance)
+    np.testing.assert_allclose(found.covariances, expected[2], **tolerance)
+
+
+# The M-step and one EM step.
+
+
+def test_m_step_is_the_textbook(name, x, weight, dtype, tolerance):
+    resp = np.random.default_rng(1).dirichlet(np.ones(K), size=N)
+    found = jgmm.m_step(x, resp.astype(dtype), name, weight)
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {dtype}
+    same(found, oracle.m_step(x.astype(np.float64), resp, name, weight), tolerance)
+
+
+def test_em_step_is_the_textbook(name, start, x, weight, tolerance):
+    found, log_likelihood = jgmm.em_step(start, x, weight)
+    expected = oracle.em_step(x.astype(np.float64), *beginning(name), name, weight)
+    same(found, expected[:3], tolerance)
+    np.testing.assert_allclose(log_likelihood, expected[3], **tolerance)
+
+
+def test_no_weights_are_weights_of_one(full, x, ones, tolerance):
+    resp = jgmm.responsibilities(full, x)
+    for ask in (
+        lambda w: jgmm.m_step(x, resp, "full", w),
+        lambda w: jgmm.em_step(full, x, w),
+    ):
+        chex.assert_trees_all_close(ask(None), ask(ones), **tolerance)
+
+
+def test_em_step_is_e_step_then_m_step(full, x, weight, tolerance):
+    by_hand = jgmm.m_step(x, jgmm.responsibilities(full, x), "full", weight)
+    stepped, _ = jgmm.em_step(full, x, weight)
+    chex.assert_trees_all_close(stepped, by_hand, **tolerance)
+
+
+def test_ridge_is_a_fraction_of_the_variance_of_the_data(x, dtype, tolerance):
+    resp = np.ones((N, 1), dtype)
+    plain = jgmm.m_step(x, resp, "diag").variances
+    ridged = jgmm.m_step(x, resp, "diag", ridge=0.25).variances
+    np.testing.assert_allclose(ridged, 1.25 * plain, **tolerance)
+
+
+def test_a_component_without_samples_has_weight_zero_and_no_nan(name, x, dtype):
+    resp = np.zeros((N, K), dtype)
+    resp[:, 0] = 1
+    found = jgmm.m_step(x, resp, name)
+    np.testing.assert_array_equal(found.weights, [1, 0, 0])
+    chex.assert_tree_all_finite((found.means, found.scale))
+    np.testing.assert_array_equal(jgmm.responsibilities(found, x)[:, 1:], 0)
+
+
+def test_a_missing_row_may_hold_anything(full, x, dtype):
+    weight = np.ones(N, dtype)
+    weight[4] = 0
+    spoiled = x.copy()
+    spoiled[4] = np.nan
+    resp = np.array(jgmm.responsibilities(full, x))
+    known = jgmm.m_step(x, resp, "full", weight)
+    resp[4] = np.nan
+    chex.assert_trees_all_equal(jgmm.m_step(spoiled, resp, "full", weight), known)
+    chex.assert_trees_all_equal(run_all(full, spoiled, weight), run_all(full, x, weight))
+
+
+@pytest.mark.parametrize(
+    ("resp", "message"),
+    [
+        (np.ones((N - 1, 2)), "149 rows; x has 150"),
+        (np.ones(N), "responsibilities must be two-dimensional"),
+        (np.full((N, 2), np.nan), "responsibilities holds nan in row 0"),
+        (np.tile([1.5, -0.5], (N, 1)), "at least zero; row 0"),
+    ],
+)
+def test_responsibilities_must_make_sense(resp, message, x):
+    with pytest.raises(jgmm.DataError, match=message):
+        jgmm.m_step(x, resp)
+
+
+@pytest.mark.parametrize("columns", [1, 2, 4])
+def test_columns_must_match(columns, full):
+    for ask in (jgmm.em_step, em.run):
+        with pytest.raises(jgmm.DataError, match=f"x has {columns} columns.*for 3"):
+            ask(full, np.zeros((5, columns)))
+
+
+# The loop.
+
+
+def never_falls(result, dtype):
+    """By no more than the rounding of a sum of N terms."""
+    history = np.asarray(result.history, np.float64)[: int(result.n_steps) + 1]
+    assert np.isfinite(history).all()
+    slack = 50 * np.finfo(dtype).eps * np.abs(history).max()
+    assert (np.diff(history) > -slack).all()
+    assert history[-1] > history[0] + 1  # it did go somewhere
+
+
+def test_the_log_likelihood_never_falls(result, dtype):
+    never_falls(result, dtype)
+
+
+@few
+@given(seed=st.integers(0, 2**20))
+def test_the_log_likelihood_never_falls_whatever_the_data(seed, start, dtype):
+    rng = np.random.default_rng(seed)
+    x = oracle.draw(seed, N, *oracle.parameters(seed, k=K, d=D)).astype(dtype)
+    w = rng.choice([0.0, 0.3, 1.0, 5.0], size=N).astype(dtype)
+    never_falls(run_all(start, x, w), dtype)
+
+
+def test_the_log_likelihood_reported_belongs_to_the_parameters(result, x, tolerance):
+    again = np.asarray(jgmm.log_prob(result.mixture, x), np.float64).sum()
+    np.testing.assert_allclose(result.log_likelihood, again, **tolerance)
+    assert result.history[int(result.n_steps)] == result.log_likelihood
+
+
+def test_history_starts_at_the_start_and_ends_in_nan(full, converged, x, tolerance):
+    steps = int(converged.n_steps)
+    np.testing.assert_allclose(converged.history[0], jgmm.log_prob(full, x).sum(), **tolerance)
+    assert np.isfinite(converged.history[: steps + 1]).all()
+    assert np.isnan(converged.history[steps + 1 :]).all()
+    assert converged.history.shape == (LONG + 1,)
+
+
+def test_many_steps_are_as_many_single_steps(result, start, x, ones, name):
+    """Against the log-likelihoods on the way, and in one model against the loops."""
+    mixture = start
+    for i in range(4):
+        mixture, log_likelihood = jgmm.em_step(mixture, x, ones)
+        np.testing.assert_allclose(result.history[i], log_likelihood, rtol=1e-5)
+    if name == "full" and x.dtype == np.float64:
+        parameters = beginning()
+        for _ in range(4):
+            *parameters, _ = oracle.em_step(x, *parameters)
+        same(mixture, parameters, {"rtol": 1e-10, "atol": 1e-10})
+
+
+def test_the_gradient_vanishes_where_it_converges(full, x, dtype):
+    """First-order optimality, in free coordinates.
+
+    A step that gains little has a gradient of the order of the root of the gain.
+    """
+    tol = {4: 1e-6, 8: 1e-15}[dtype.itemsize]
+    result = em.run(full, x, tol=tol, rtol=0.0, max_steps=LONG)
+    free = jgmm.unconstrained.to_free(result.mixture)
+
+    def mean_log_likelihood(free):
+        return jgmm.log_prob(jgmm.unconstrained.from_free(free, "full"), x).mean()
+
+    gradient = jax.jit(jax.grad(mean_log_likelihood))(free)
+    steepest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient))
+    assert steepest < 10 * np.sqrt(tol)
+    before = jax.jit(jax.grad(mean_log_likelihood))(jgmm.unconstrained.to_free(full))
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(before)) > 0.1
+
+
+def test_a_fixed_point_stays(converged, x, dtype):
+    again = em.run(converged.mixture, x, max_steps=LONG)
+    assert int(again.n_steps) <= 1
+    assert Status(int(again.status)) is Status.CONVERGED
+    slack = 50 * np.finfo(dtype).eps * abs(float(converged.log_likelihood))
+    assert float(again.log_likelihood) >= float(converged.log_likelihood) - slack
+
+
+# How it ends.
+
+
+def test_steps_ran_out(full, x):
+    ended = em.run(full, x, tol=0.0, rtol=0.0, max_steps=3)
+    assert Status(int(ended.status)) is Status.STEPS_RAN_OUT
+    assert int(ended.n_steps) == 3
+    assert ended.history.shape == (4,)
+    assert np.isfinite(ended.history).all()
+
+
+def test_no_steps_evaluate_the_mixture(full, x, tolerance):
+    ended = em.run(full, x, max_steps=0)
+    assert Status(int(ended.status)) is Status.STEPS_RAN_OUT
+    assert int(ended.n_steps) == 0
+    chex.assert_trees_all_close(ended.mixture, full, **tolerance)
+    np.testing.assert_allclose(ended.log_likelihood, jgmm.log_prob(full, x).sum(), **tolerance)
+
+
+def test_a_larger_tolerance_stops_sooner(full, x):
+    steps = [int(em.run(full, x, tol=tol, max_steps=LONG).n_steps) for tol in (1e-1, 1e-3, 1e-5)]
+    assert steps == sorted(steps)
+    assert steps[0] < steps[-1]
+
+
+def test_converged_means_the_last_step_gained_less_than_the_tolerance(full, x):
+    tol = 1e-3
+    ended = em.run(full, x, tol=tol, rtol=0.0, max_steps=LONG)
+    gains = np.diff(np.asarray(ended.history)[: int(ended.n_steps) + 1]) / N
+    assert gains[-1] <= tol
+    assert (gains[:-1] > tol).all()
+
+
+@pytest.mark.parametrize("name", ["full", "diag", "spherical"])
+def test_a_component_on_one_sample_collapses(name, x, dtype):
+    """Its likelihood has no bound; the fit says which component, and keeps finite numbers."""
+    means = np.array([x[0], x[1:].mean(axis=0), x[1:].mean(axis=0) + 1])
+    covariances = np.array([1e-4 * np.eye(D), 4 * np.eye(D), 4 * np.eye(D)])
+    start = jgmm.make_mixture(np.full(K, 1 / K, dtype), means, covariances.astype(dtype), name)
+    ended = em.run(start, x, max_steps=LONG)
+    assert Status(int(ended.status)) is Status.COLLAPSED
+    assert int(ended.collapsed) == 0
+    chex.assert_tree_all_finite((ended.mixture, ended.log_likelihood))
+
+
+def test_a_ridge_prevents_the_collapse(x, dtype):
+    means = np.array([x[0], x[1:].mean(axis=0)])
+    start = jgmm.make_mixture([0.1, 0.9], means, np.array([1e-4, 4], dtype), "spherical")
+    ended = em.run(start, x, ridge=1e-3, max_steps=LONG)
+    assert Status(int(ended.status)) is Status.CONVERGED
+    floor = 1e-3 * x.var(axis=0).mean()
+    assert float(ended.mixture.variances.min()) >= 0.99 * floor
+
+
+def test_a_component_that_loses_its_samples_collapses(x, dtype):
+    """So far away that no sample is its own; the others go on being usable."""
+    means = np.stack([x.mean(axis=0), x.mean(axis=0) + 1e3]).astype(dtype)
+    start = jgmm.make_mixture([0.5, 0.5], means, np.ones(2, dtype), "spherical")
+    ended = em.run(start, x, max_steps=LONG)
+    assert Status(int(ended.status)) is Status.COLLAPSED
+    assert int(ended.collapsed) == 1
+
+
+def test_a_component_switched_off_stays_off(full, x):
+    off = Mixture(
+        jax.nn.log_softmax(jnp.asarray([0, -np.inf, 0], x.dtype)), full.means, full.scale, "full"
+    )
+    ended = em.run(off, x, max_steps=LONG)
+    assert Status(int(ended.status)) is Status.CONVERGED
+    assert float(ended.mixture.weights[1]) == 0
+
+
+@pytest.mark.parametrize("slope", [1.0, -3.0, 0.1, 1e3])
+@pytest.mark.parametrize("model", ["full", "tied"])
+def test_columns_that_determine_each_other_collapse(model, slope, x, dtype):
+    """Even where rounding leaves a covariance that can be factorised."""
+    line = np.stack([x[:, 0], np.asarray(slope, dtype) * x[:, 0] + 1], axis=1)
+    cov = np.broadcast_to(np.eye(2, dtype=dtype), (2, 2, 2))
+    start = jgmm.make_mixture([0.5, 0.5], line[:2], cov[0] if model == "tied" else cov, model)
+    ended = em.run(start, line, max_steps=LONG)
+    assert Status(int(ended.status)) is Status.COLLAPSED
+
+
+def test_a_start_that_is_singular_is_a_collapse(full, x):
+    broken = Mixture(full.log_weights, full.means, full.scale.at[2, 1, 1].set(jnp.nan), "full")
+    ended = em.run(broken, x, max_steps=LONG)
+    assert Status(int(ended.status)) is Status.COLLAPSED
+    assert int(ended.collapsed) == 2
+    assert int(ended.n_steps) == 0
+
+
+def test_a_start_that_is_not_finite_says_so(full, x):
+    broken = Mixture(full.log_weights, full.means.at[0, 0].set(jnp.nan), full.scale, "full")
+    ended = em.run(broken, x, max_steps=LONG)
+    assert Status(int(ended.status)) is Status.NON_FINITE_PARAMETERS
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_inside_jit_bad_data_are_a_status(bad, full, x):
+    spoiled = x.copy()
+    spoiled[7, 1] = bad
+    ended = jax.jit(lambda x: em.run(full, x, max_steps=LONG))(spoiled)
+    assert Status(int(ended.status)) is Status.NON_FINITE_DATA
+
+
+def test_one_lane_of_a_batch_fails_alone(full, x):
+    """Bit for bit: the others end as they would without it."""
+    broken = Mixture(full.log_weights, full.means * jnp.nan, full.scale, "full")
+    moved = Mixture(full.log_weights, full.means + 0.1, full.scale, "full")
+    pack = lambda *lanes: jax.tree.map(lambda *leaves: jnp.stack(leaves), *lanes)  # noqa: E731
+    fit = jax.vmap(lambda m: em.run(m, x, max_steps=LONG))
+    with_bad = fit(pack(full, broken, moved))
+    without = fit(pack(full, full, moved))
+    assert int(with_bad.status[1]) == Status.NON_FINITE_PARAMETERS
+    for lane in (0, 2):
+        chex.assert_trees_all_equal(
+            jax.tree.map(lambda leaf: leaf[lane], with_bad),  # noqa: B023
+            jax.tree.map(lambda leaf: leaf[lane], without),  # noqa: B023
+        )
+
+
+# Equivariance and precision.
+
+
+@few
+@given(
+    shift=st.floats(-100, 100),
+    log_scale=st.floats(-1, 3),
+    seed=st.integers(0, 99),
+)
+def test_a_fit_does_not_notice_units_or_order(
+    shift, log_scale, seed, start, x, weight, name, dtype
+):
+    plain, scale = run_all(start, x, weight), np.asarray(10**log_scale, dtype)
+    rng = np.random.default_rng(seed)
+    index, rows = jnp.asarray(rng.permutation(K)), rng.permutation(N)
+    arranged = Mixture(
+        start.log_weights[index],
+        start.means[index],
+        start.scale if start.model.shared else start.scale[index],
+        name,
+    )
+    frame = Frame(jnp.full(D, shift, dtype), jnp.full(D, scale))
+    moved = run_all(
+        to_user(arranged, frame), (np.asarray(shift, dtype) + scale * x)[rows], weight[rows]
+    )
+    back = to_frame(moved.mixture, frame)
+    # Both end where the log-likelihood no longer changes in its last digit; that fixes parameters
+    # to the root of a rounding error. An offset costs the digits by which it exceeds the spread.
+    eps, far = np.finfo(dtype).eps, max(1, abs(shift) / float(scale))
+    for found, expected in (
+        (back.weights, plain.mixture.weights),
+        (back.means, plain.mixture.means),
+        (back.covariances, plain.mixture.covariances),
+    ):
+        np.testing.assert_allclose(found, expected[index], atol=10 * np.sqrt(eps * far))
+    np.testing.assert_allclose(
+        float(moved.log_likelihood) / weight.sum() + D * np.log(scale),
+        float(plain.log_likelihood) / weight.sum(),
+        atol=100 * eps * far,
+    )
+
+
+def test_a_weight_of_two_is_a_doubled_row(start, x, dtype):
+    """And a weight of zero a missing one: rows written twice, or counted twice and not at all."""
+    half = N // 2
+    twice = np.concatenate([x[:half], x[:half]])
+    doubled = np.concatenate([np.full(half, 2, dtype), np.zeros(half, dtype)])
+    once = run_all(start, twice, np.ones(N, dtype))
+    counted = run_all(start, twice, doubled)
+    atol = 1e4 * np.finfo(dtype).eps
+    chex.assert_trees_all_close(counted.mixture, once.mixture, rtol=atol, atol=atol)
+    np.testing.assert_allclose(counted.log_likelihood, once.log_likelihood, rtol=atol)
+
+
+def test_an_offset_does_not_show_in_the_covariances(name, dtype):
+    """1e6 standard deviations in float32, 1e8 in float64, against an oracle that subtracts it."""
+    offset = {4: 1e6, 8: 1e8}[dtype.itemsize]
+    x = oracle.draw(0, N, *oracle.parameters(SEED, k=K, d=D))
+    x = (10 * x + offset).astype(dtype)  # what rounding to the grid at the offset leaves
+    exact = x.astype(np.float64) - offset
+    resp = np.random.default_rng(1).dirichlet(np.ones(K), size=N)
+    found = jgmm.m_step(x, resp.astype(dtype), name)
+    expected = oracle.m_step(exact, resp, name)
+    rtol = 500 * np.finfo(dtype).eps
+    np.testing.assert_allclose(found.covariances, expected[2], rtol=rtol, atol=rtol * 100)
+    grid = offset * np.finfo(dtype).eps
+    np.testing.assert_allclose(found.means - np.asarray(offset, dtype), expected[1], atol=2 * grid)
+
+
+def test_a_fit_far_from_the_origin_is_the_fit_near_it(dtype):
+    offset = {4: 1e6, 8: 1e8}[dtype.itemsize]
+    x = np.round(16 * oracle.draw(0, N, *oracle.parameters(SEED, k=K, d=D)))  # exact at any offset
+    truth = oracle.parameters(SEED, k=K, d=D)
+    ends = []
+    for shift in (0.0, offset):
+        start = jgmm.make_mixture(
+            truth[0].astype(dtype),
+            (np.round(16 * truth[1]) + shift).astype(dtype),
+            (256 * truth[2]).astype(dtype),
+        )
+        ends.append(em.run(start, (x + shift).astype(dtype), tol=0.0, rtol=0.0, max_steps=20))
+    near, far = ends
+    rtol = 5000 * np.finfo(dtype).eps
+    scale = float(np.abs(near.mixture.covariances).max())
+    np.testing.assert_allclose(
+        far.mixture.covariances, near.mixture.covariances, rtol=rtol, atol=rtol * scale
+    )
+    np.testing.assert_allclose(far.log_likelihood, near.log_likelihood, rtol=rtol)
+
+
+@pytest.mark.parametrize("value", [-1e-3, np.nan])
+@pytest.mark.parametrize("which", ["tol", "rtol", "ridge"])
+def test_controls_below_zero_are_refused(which, value, full, x):
+    with pytest.raises(jgmm.DataError, match=f"{which} must be at least zero"):
+        em.run(full, x, **{which: value})
+
+
+def test_default_tolerances_follow_the_dtype():
+    assert float(make_control(np.float64, None, None, 0.0).tol) == 1e-8
+    np.testing.assert_allclose(float(make_control(np.float32, None, None, 0.0).tol), 1e-6)
+
+
+def test_collapsed_components_judges_each_by_itself(dtype):
+    eps = np.finfo(dtype).eps
+    fine, spike = np.eye(2), eps * np.eye(2)
+    flat = np.array([[1.0, 0.0], [1.0, eps]])
+    scale = jnp.asarray(np.stack([fine, spike, flat, fine, fine * np.nan]), dtype)
+    log_weights = jnp.log(jnp.asarray([0.5, 0.2, 0.2, eps / 10, 0.1], dtype))
+    given = Mixture(log_weights, jnp.zeros((5, 2), dtype), scale, "full")
+    found = collapsed_components(given, given)
+    np.testing.assert_array_equal(found, [False, True, True, True, True])
+
+
+def test_a_result_shows_what_matters(converged):
+    text = repr(converged)
+    assert "K=3" in text
+    assert "CONVERGED" in text
+    assert f"n_steps={int(converged.n_steps)}" in text
+    batch = jax.tree.map(lambda leaf: leaf[None], converged)
+    assert "shape=(1,)" in repr(batch)
