@@ -8,7 +8,11 @@ at a time (and from one that breaks none), and both methods are told the number 
 adjusted Rand index compares what they find with the components that produced the samples; the
 true mixture's own most probable components show how much can be found at all.
 
-TIME
+Takes about 20 s on two cores, 40 s the first time, when the programs have to be compiled. It prints
+the mean gain of the mixture over k-means in adjusted Rand index, over 50 data sets of 400 samples:
+−0.001 on round clusters (95 % interval −0.002 to 0.000), 0.60 on overlapping ones (0.59 to 0.61),
+0.20 on wider ones (0.19 to 0.21), 0.94 on elongated ones (0.92 to 0.96) and 0.82 on unequal ones
+(0.79 to 0.85).
 """
 
 from __future__ import annotations

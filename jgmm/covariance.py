@@ -286,8 +286,9 @@ class CovarianceModel:
       storage: ``Full``, ``Diagonal`` or ``Spherical``.
       shared: whether all components have the same covariance, stored once.
       per_column: whether the model keeps its form when columns change their units, one by one.
-      estimate: ``(counts (K,), scatter (K, …)) -> covariances (K or 1, …)``, the maximiser of the
-        expected complete-data log-likelihood; a component without samples gets the unit covariance.
+      estimate: ``(counts (K,), scatter (K or 1, …)) -> covariances (K or 1, …)``, the maximiser
+        of the expected complete-data log-likelihood; a component without samples gets the unit
+        covariance.
       count: ``(K, D) -> `` number of free covariance parameters.
     """
 
@@ -303,6 +304,10 @@ class CovarianceModel:
     def name(self) -> str:
         """How the package writes it."""
         return self.names[0]
+
+    def pool(self, scatter: Array) -> Array:
+        """What the estimate needs of the components' scatter: all of it, or its sum if shared."""
+        return scatter.sum(axis=0, keepdims=True) if self.shared else scatter
 
     def n_parameters(self, n_components: int, n_features: int) -> int:
         """Free parameters of a mixture: weights (K - 1), means (K D) and covariances.
@@ -333,7 +338,7 @@ def _per_component(storage: Storage) -> Callable[[Array, Array], Array]:
 
 def _pooled(counts: Array, scatter: Array) -> Array:
     """Σ = Σₖ Sₖ / Σₖ Nₖ, one copy for all components."""
-    return scatter.sum(axis=0, keepdims=True) / counts.sum()
+    return scatter / counts.sum()
 
 
 def _triangle(d: int) -> int:

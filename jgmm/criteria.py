@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from jgmm.mixture import Mixture, log_joint, n_parameters, normalise
 from jgmm.samples import Samples, fold, make_samples
-from jgmm.statistics import default_block
+from jgmm.statistics import block_rows
 from jgmm.status import DataError
 
 
@@ -144,6 +144,5 @@ def evidence(mixture: Mixture, samples: Samples) -> tuple[Array, Array]:
             jnp.where(counts, weights * row_entropy, 0).sum(),
         )
 
-    item_bytes = mixture.means.dtype.itemsize
-    block = default_block(mixture.n_components, mixture.n_features, item_bytes)
-    return fold(samples, min(block, samples.n_samples), body)
+    row_bytes = mixture.means.size * mixture.means.dtype.itemsize
+    return fold(samples, block_rows(samples, row_bytes), body)

@@ -15,10 +15,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jgmm import lanes, natural
 from jgmm.covariance import model
+from jgmm.lanes import Queue, Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples
-from jgmm.statistics import Statistics, accumulate, accumulate_with
+from jgmm.statistics import Form, Statistics, accumulate, accumulate_with, fitting
 from jgmm.status import DataError, Status, is_traced
 
 
@@ -54,18 +56,6 @@ def make_control(dtype: Any, tol: Any, rtol: Any, ridge: Any) -> Control:
         if not is_traced(value) and not value >= 0:
             raise DataError(f"{name} must be at least zero; it is {value}.")
     return Control(**{name: jnp.asarray(value, dtype) for name, value in values.items()})
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Restarts:
-    """What became of each of R restarts; leaves (R,), and the index of the one chosen."""
-
-    log_likelihood: Leaf
-    status: Leaf
-    n_steps: Leaf
-    collapsed: Leaf
-    best: Leaf
 
 
 @jax.tree_util.register_dataclass
@@ -120,7 +110,7 @@ def maximize(statistics: Statistics, covariance: str, ridge: Any = 0.0) -> Mixtu
     counts = statistics.counts
     shift = statistics.first / jnp.where(counts > 0, counts, 1)[:, None]
     weighted = jnp.sqrt(counts)[:, None] * shift
-    scatter = statistics.second - entry.storage.outer(weighted)
+    scatter = statistics.second - entry.pool(entry.storage.outer(weighted))
     sigma = entry.estimate(counts, scatter)
     unit = entry.storage.identity(shift.shape[1], sigma.dtype)
     return Mixture(
@@ -197,9 +187,9 @@ def from_responsibilities(
         return jnp.zeros(difference.shape[0], difference.dtype), resp(rows)
 
     origin = jnp.zeros((n_components, samples.n_features), samples.x.dtype)
-    rough = accumulate_with(infer, samples, origin, entry.storage)
+    rough = accumulate_with(infer, samples, origin, entry)
     center = rough.first / jnp.where(rough.counts > 0, rough.counts, 1)[:, None]
-    return accumulate_with(infer, samples, center, entry.storage)
+    return accumulate_with(infer, samples, center, entry)
 
 
 def em_step(
@@ -213,18 +203,8 @@ def em_step(
     Raises:
       DataError: see ``as_samples``; or another number of columns than the mixture's.
     """
-    mixture, samples = _fitting(mixture, x, sample_weight)
+    mixture, samples = fitting(mixture, x, sample_weight)
     return _em_step(mixture, samples, jnp.asarray(ridge, samples.x.dtype))
-
-
-def _fitting(mixture: Mixture, x: Any, sample_weight: Any) -> tuple[Mixture, Samples]:
-    """Checked samples, and the mixture in their dtype once it is known to fit them."""
-    samples = make_samples(x, sample_weight)
-    if samples.n_features != mixture.n_features:
-        raise DataError(
-            f"x has {samples.n_features} columns; the mixture was made for {mixture.n_features}."
-        )
-    return jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture), samples
 
 
 @jax.jit
@@ -250,63 +230,85 @@ def to_user(mixture: Mixture, frame: Frame) -> Mixture:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class State:
-    """What the next step needs, and what has been recorded on the way; one lane of a batch."""
+class Lane:
+    """One run of EM: what the next step needs, and how things stand."""
 
     mixture: Mixture
     log_likelihood: Leaf
     n_steps: Leaf
     status: Leaf
     collapsed: Leaf
-    history: Leaf
 
 
-def begin(mixture: Mixture, max_steps: int) -> State:
-    """The state before the first step. The length of the history bounds the number of steps."""
-    dtype = mixture.means.dtype
-    return State(
-        mixture,
-        jnp.asarray(-jnp.inf, dtype),
-        jnp.asarray(0),
-        jnp.asarray(int(Status.RUNNING)),
-        jnp.asarray(-1),
-        jnp.full(max_steps + 1, jnp.nan, dtype),
-    )
+@dataclass(frozen=True)
+class EM:
+    """Expectation–maximisation as a ``lanes.Method``; a start is a mixture in the frame."""
 
+    max_steps: int
+    form: Form = "auto"
 
-def step(state: State, samples: Samples, control: Control) -> State:
-    """One E-step of the current parameters; then either stop with them, or take the M-step."""
-    statistics = accumulate(state.mixture, samples)
-    log_likelihood = statistics.log_likelihood
-    updated = maximize(statistics, state.mixture.covariance, control.ridge)
-    broken = collapsed_components(updated, state.mixture)
-    # Only a start can be singular before the step: from then on a collapse has ended the fit.
-    singular = collapsed_components(state.mixture, state.mixture)
-    broken = jnp.where(jnp.isfinite(log_likelihood), broken, singular)
-    status = _judge(state, log_likelihood, broken, updated, samples.total_weight(), control)
-    going_on = status == Status.RUNNING
-    return State(
-        mixture=jax.tree.map(
-            lambda new, old: jnp.where(going_on, new, old), updated, state.mixture
-        ),
-        log_likelihood=log_likelihood,
-        n_steps=jnp.where(going_on, state.n_steps + 1, state.n_steps),
-        status=status,
-        collapsed=jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1),
-        history=state.history.at[state.n_steps].set(log_likelihood),
-    )
+    def begin(self, start: Mixture) -> Lane:
+        """The lane before its first step."""
+        return Lane(
+            start,
+            jnp.asarray(-jnp.inf, start.means.dtype),
+            jnp.asarray(0),
+            jnp.asarray(int(Status.RUNNING)),
+            jnp.asarray(-1),
+        )
+
+    def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
+        """One step of every lane, by products unless one of them needs differences.
+
+        The choice is one for all: under ``vmap`` a choice for each would cost both.
+        """
+
+        def by(form: Form) -> Lane:
+            return jax.vmap(lambda lane: self._step(lane, samples, control, form))(lanes)
+
+        if self.form != "auto":
+            return by(self.form)
+        safe = jax.vmap(natural.is_safe)(lanes.mixture) | (lanes.status != Status.RUNNING)
+        return lax.cond(safe.all(), lambda: by("product"), lambda: by("difference"))
+
+    def _step(self, lane: Lane, samples: Samples, control: Control, form: Form) -> Lane:
+        """One E-step of the current parameters; then stop with them, or take the M-step."""
+        statistics = accumulate(lane.mixture, samples, form=form)
+        log_likelihood = statistics.log_likelihood
+        updated = maximize(statistics, lane.mixture.covariance, control.ridge)
+        broken = collapsed_components(updated, lane.mixture)
+        # Only a start can be singular before the step: from then on a collapse has ended the fit.
+        singular = collapsed_components(lane.mixture, lane.mixture)
+        broken = jnp.where(jnp.isfinite(log_likelihood), broken, singular)
+        spent = lane.n_steps >= self.max_steps
+        total = samples.total_weight()
+        status = _judge(lane, log_likelihood, broken, updated, total, spent, control)
+        going_on = status == Status.RUNNING
+        mixture = jax.tree.map(
+            lambda new, old: jnp.where(going_on, new, old), updated, lane.mixture
+        )
+        stepped = Lane(
+            mixture=mixture,
+            log_likelihood=log_likelihood,
+            n_steps=jnp.where(going_on, lane.n_steps + 1, lane.n_steps),
+            status=status,
+            collapsed=jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1),
+        )
+        ended = lane.status != Status.RUNNING
+        return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
 
 
 def _judge(
-    state: State,
+    lane: Lane,
     log_likelihood: Array,
     broken: Array,
     updated: Mixture,
     total: Array,
+    spent: Array,
     control: Control,
 ) -> Array:
     """The status after an E-step, the first that applies."""
-    change = jnp.abs(log_likelihood - state.log_likelihood) / total
+    change = jnp.abs(log_likelihood - lane.log_likelihood) / total
     close = change <= control.tol + control.rtol * jnp.abs(log_likelihood) / total
     finite = jnp.isfinite(updated.means).all()
     rules = (
@@ -315,7 +317,7 @@ def _judge(
             jnp.where(broken.any(), int(Status.COLLAPSED), int(Status.NON_FINITE_PARAMETERS)),
         ),
         (close, Status.CONVERGED),
-        (state.n_steps >= state.history.shape[0] - 1, Status.STEPS_RAN_OUT),
+        (spent, Status.STEPS_RAN_OUT),
         (broken.any(), Status.COLLAPSED),
         (~finite, Status.NON_FINITE_PARAMETERS),
     )
@@ -341,28 +343,29 @@ def collapsed_components(updated: Mixture, before: Mixture) -> Array:
     return (jnp.broadcast_to(spike | flat, lost.shape) | lost) & was_used
 
 
-def advance(state: State, samples: Samples, control: Control, limit: Array) -> State:
-    """Take steps until the fit ends or ``limit`` updates have been made."""
-
-    def running(state: State) -> Array:
-        return (state.status == Status.RUNNING) & (state.n_steps < limit)
-
-    return lax.while_loop(running, lambda state: step(state, samples, control), state)
-
-
-def finish(state: State, samples: Samples) -> FitResult:
-    """Carry the outcome from the frame to the user's units."""
+def finish(mixture: Mixture, log_likelihood: Array, queue: Queue, samples: Samples) -> FitResult:
+    """The outcome of the best lane, carried from the frame to the user's units."""
     # Inside a transformation data are not inspected; one bad value spoils the frame.
-    frame = samples.frame
+    frame, table = samples.frame, queue.table
     usable = jnp.isfinite(frame.shift).all() & jnp.isfinite(frame.scale).all()
-    shift = samples.total_weight() * samples.frame.log_volume()
+
+    def status(codes: Array) -> Array:
+        return jnp.where(usable, codes, int(Status.NON_FINITE_DATA))
+
+    shift = samples.total_weight() * frame.log_volume()
     return FitResult(
-        mixture=to_user(state.mixture, samples.frame),
-        log_likelihood=state.log_likelihood - shift,
-        status=jnp.where(usable, state.status, int(Status.NON_FINITE_DATA)),
-        n_steps=state.n_steps,
-        history=state.history - shift,
-        collapsed=jnp.where(usable, state.collapsed, -1),
+        mixture=to_user(mixture, frame),
+        log_likelihood=log_likelihood - shift,
+        status=status(queue.best.status),
+        n_steps=queue.best.n_steps,
+        history=clean_history(queue.best_history, queue.best.n_steps) - shift,
+        collapsed=jnp.where(usable, queue.best.collapsed, -1),
+        restarts=replace(
+            table,
+            log_likelihood=table.log_likelihood - shift,
+            status=status(table.status),
+            collapsed=jnp.where(usable, table.collapsed, -1),
+        ),
     )
 
 
@@ -393,7 +396,7 @@ def run(
     Raises:
       DataError: see ``as_samples``; or another number of columns than the mixture's.
     """
-    mixture, samples = _fitting(mixture, x, sample_weight)
+    mixture, samples = fitting(mixture, x, sample_weight)
     control = make_control(samples.x.dtype, tol, rtol, ridge)
     return _run(mixture, samples, control, max_steps)
 
@@ -401,5 +404,7 @@ def run(
 @jax.jit(static_argnums=3)
 def _run(mixture: Mixture, samples: Samples, control: Control, max_steps: int) -> FitResult:
     inside = framed(samples, mixture.model.per_column)
-    state = begin(to_frame(mixture, inside.frame), max_steps)
-    return finish(advance(state, inside, control, jnp.asarray(max_steps + 1)), inside)
+    start = jax.tree.map(lambda leaf: leaf[None], to_frame(mixture, inside.frame))
+    queue = lanes.run(EM(max_steps), start, inside, control, work=1)
+    result = finish(queue.best.mixture, queue.best.log_likelihood, queue, inside)
+    return replace(result, restarts=None)

@@ -16,17 +16,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 from jaxtyping import Array, Key
 
-from jgmm import em
-from jgmm.em import FitResult, collapsed_components
+from jgmm import lanes
+from jgmm.covariance import model
+from jgmm.em import FitResult, collapsed_components, finish
+from jgmm.lanes import ProgressCallback, Queue
 from jgmm.mixture import Mixture
-from jgmm.restarts import ProgressCallback, check_problem, choose, drive, prepare
+from jgmm.restarts import check_problem, in_waves, work_of
 from jgmm.samples import Leaf, Samples, check_key, make_samples
 from jgmm.statistics import accumulate, expected_log_likelihood
 from jgmm.status import DataError, Status, check
 from jgmm.unconstrained import Free, from_free, to_free
+
+MINI_BATCHES = 0x6D62  # folded into the key, so that no start is drawn with a mini-batch's
 
 
 def fit(
@@ -85,17 +88,27 @@ def fit(
     eps = float(jnp.finfo(samples.x.dtype).eps)
     default = 1e-6 if eps < 1e-10 else 1e-4
     threshold = jnp.asarray(default if tol is None else tol, samples.x.dtype)
-    inside, mixtures = prepare(
-        check_key(key), samples, n_components, covariance, n_restarts, init, 0.0
+    method = Gradient(optimizer, model(covariance).name, batch_size, max_steps)
+
+    def wave(mixtures: Mixture, inside: Samples) -> FitResult:
+        starts = (mixtures, jnp.arange(len(mixtures.means)))
+        control = Control(threshold, key)
+        work = work_of(mixtures, inside)
+        queue = lanes.run(method, starts, inside, control, work, progress)
+        return _finish(queue, inside, method)
+
+    return check(
+        in_waves(wave, check_key(key), samples, n_components, covariance, n_restarts, init, 0.0)
     )
-    draws = jax.vmap(lambda r: jax.random.fold_in(jax.random.fold_in(key, r), n_restarts))(
-        jnp.arange(n_restarts)
-    )
-    state = _begin(mixtures, draws, optimizer, max_steps)
-    name = mixtures.covariance
-    advance_all = partial(_advance, optimizer=optimizer, covariance=name, batch_size=batch_size)
-    state = drive(advance_all, state, inside, threshold, max_steps, progress)
-    return check(_finish(state, inside, name, batch_size is not None))
+
+
+@partial(jax.jit, static_argnums=2)
+def _finish(queue: Queue, samples: Samples, method: Gradient) -> FitResult:
+    mixture = from_free(queue.best.free, method.covariance)
+    log_likelihood = queue.best.log_likelihood
+    if method.batch_size is not None:  # until here only estimated
+        log_likelihood = accumulate(mixture, samples).log_likelihood
+    return finish(mixture, log_likelihood, queue, samples)
 
 
 def objective(samples: Samples, covariance: str) -> Callable[[Free], Array]:
@@ -128,131 +141,111 @@ def objective(samples: Samples, covariance: str) -> Callable[[Free], Array]:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class State:
-    """One lane of a gradient fit: where it is, and the optimiser's memory."""
+class Control:
+    """When to stop, and the key mini-batches are drawn with."""
+
+    tol: Leaf
+    key: Leaf
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Lane:
+    """One gradient fit: where it is, the optimiser's memory, and how things stand."""
 
     free: Free
     memory: Any
-    key: Leaf
+    number: Leaf
     log_likelihood: Leaf
     n_steps: Leaf
     status: Leaf
     collapsed: Leaf
-    history: Leaf
 
 
-@partial(jax.jit, static_argnums=(2, 3))
-def _begin(
-    mixtures: Mixture, keys: Array, optimizer: optax.GradientTransformation, max_steps: int
-) -> State:
-    def one(mixture: Mixture, key: Array) -> State:
+@dataclass(frozen=True)
+class Gradient:
+    """Gradient steps by an optax optimiser as a ``lanes.Method``.
+
+    A start is a mixture in the frame, and the number of its restart, which its mini-batches
+    depend on.
+    """
+
+    optimizer: optax.GradientTransformation
+    covariance: str
+    batch_size: int | None
+    max_steps: int
+
+    def begin(self, start: tuple[Mixture, Array]) -> Lane:
+        """The lane before its first step."""
+        mixture, number = start
         free: Any = to_free(mixture)
-        dtype = mixture.means.dtype
-        return State(
+        return Lane(
             free,
-            optimizer.init(free),
-            key,
-            jnp.asarray(-jnp.inf, dtype),
+            self.optimizer.init(free),
+            number,
+            jnp.asarray(-jnp.inf, mixture.means.dtype),
             jnp.asarray(0),
             jnp.asarray(int(Status.RUNNING)),
             jnp.asarray(-1),
-            jnp.full(max_steps + 1, jnp.nan, dtype),
         )
 
-    return jax.vmap(one)(mixtures, keys)
+    def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
+        """One gradient of every lane; then stop where it was taken, or move."""
+        return jax.vmap(lambda lane: self._step(lane, samples, control))(lanes)
 
+    def _step(self, lane: Lane, samples: Samples, control: Control) -> Lane:
+        loss = objective(self._batch(lane, samples, control), self.covariance)
+        here: Any = lane.free  # optax describes its trees more narrowly than it treats them
+        value, gradient = jax.value_and_grad(loss)(here)
+        # A plain transformation ignores the extra arguments; a line search needs them all. optax
+        # mixes dtypes inside, which strict users of JAX would otherwise see as an error of ours.
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            updates, memory = optax.with_extra_args_support(self.optimizer).update(
+                gradient, lane.memory, here, value=value, grad=gradient, value_fn=loss
+            )
+            memory = jax.tree.map(lambda new, old: new.astype(old.dtype), memory, lane.memory)
+            moved = optax.apply_updates(here, updates)
+        status, broken = self._judge(lane, value, gradient, control)
+        going_on = status == Status.RUNNING
 
-@partial(jax.jit, static_argnames=("optimizer", "covariance", "batch_size"))
-def _advance(
-    state: State,
-    samples: Samples,
-    tol: Array,
-    limit: Array,
-    *,
-    optimizer: optax.GradientTransformation,
-    covariance: str,
-    batch_size: int | None,
-) -> State:
-    def running(lane: State) -> Array:
-        return (lane.status == Status.RUNNING) & (lane.n_steps < limit)
+        def keep(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda n, o: jnp.where(going_on, n, o), new, old)
 
-    def step(lane: State) -> State:
-        return _step(lane, samples, tol, optimizer, covariance, batch_size)
-
-    return jax.vmap(lambda lane: lax.while_loop(running, step, lane))(state)
-
-
-def _step(
-    lane: State,
-    samples: Samples,
-    tol: Array,
-    optimizer: optax.GradientTransformation,
-    covariance: str,
-    batch_size: int | None,
-) -> State:
-    """One gradient; then either stop where it was taken, or move."""
-    batch = _draw(lane, samples, batch_size)
-    loss = objective(batch, covariance)
-    here: Any = lane.free  # optax describes its trees more narrowly than it treats them
-    value, gradient = jax.value_and_grad(loss)(here)
-    # A plain transformation ignores the extra arguments; a line search needs them all. optax
-    # mixes dtypes inside, which strict users of JAX would otherwise see as an error of ours.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        updates, memory = optax.with_extra_args_support(optimizer).update(
-            gradient, lane.memory, here, value=value, grad=gradient, value_fn=loss
+        stepped = Lane(
+            keep(moved, lane.free),
+            keep(memory, lane.memory),
+            lane.number,
+            -value * samples.total_weight(),
+            jnp.where(going_on, lane.n_steps + 1, lane.n_steps),
+            status,
+            jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1),
         )
-        memory = jax.tree.map(lambda new, old: new.astype(old.dtype), memory, lane.memory)
-        moved = optax.apply_updates(here, updates)
-    steepest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(gradient)]).max()
-    mixture = from_free(here, covariance)
-    broken = collapsed_components(mixture, mixture)
-    log_likelihood = -value * samples.total_weight()
-    rules = (
-        (~(jnp.isfinite(value) & jnp.isfinite(steepest)), Status.NON_FINITE_PARAMETERS),
-        (broken.any(), Status.COLLAPSED),
-        ((steepest <= tol) & (batch_size is None), Status.CONVERGED),
-        (lane.n_steps >= lane.history.shape[0] - 1, Status.STEPS_RAN_OUT),
-    )
-    status = jnp.select(
-        [rule for rule, _ in rules], [jnp.asarray(int(s)) for _, s in rules], int(Status.RUNNING)
-    )
-    going_on = status == Status.RUNNING
+        ended = lane.status != Status.RUNNING
+        return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
 
-    def keep(new: Any, old: Any) -> Any:
-        return jax.tree.map(lambda n, o: jnp.where(going_on, n, o), new, old)
-
-    return State(
-        keep(moved, lane.free),
-        keep(memory, lane.memory),
-        lane.key,
-        log_likelihood,
-        jnp.where(going_on, lane.n_steps + 1, lane.n_steps),
-        status,
-        jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1),
-        lane.history.at[lane.n_steps].set(log_likelihood),
-    )
-
-
-def _draw(lane: State, samples: Samples, batch_size: int | None) -> Samples:
-    """All samples, or a batch drawn with replacement for this step."""
-    if batch_size is None:
-        return samples
-    key = jax.random.fold_in(lane.key, lane.n_steps)
-    rows = jax.random.randint(key, (batch_size,), 0, samples.n_samples)
-    weights = None if samples.weights is None else samples.weights[rows]
-    return Samples(samples.x[rows], weights, samples.frame)
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _finish(state: State, samples: Samples, covariance: str, in_batches: bool) -> FitResult:
-    def one(lane: State) -> FitResult:
-        mixture = from_free(lane.free, covariance)
-        log_likelihood = lane.log_likelihood
-        if in_batches:  # until here only estimated
-            log_likelihood = accumulate(mixture, samples).log_likelihood
-        ended = em.State(
-            mixture, log_likelihood, lane.n_steps, lane.status, lane.collapsed, lane.history
+    def _judge(
+        self, lane: Lane, value: Array, gradient: Free, control: Control
+    ) -> tuple[Array, Array]:
+        """The status after a gradient, and which components have collapsed."""
+        steepest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(gradient)]).max()
+        mixture = from_free(lane.free, self.covariance)
+        broken = collapsed_components(mixture, mixture)
+        whole = self.batch_size is None
+        rules = (
+            (~(jnp.isfinite(value) & jnp.isfinite(steepest)), Status.NON_FINITE_PARAMETERS),
+            (broken.any(), Status.COLLAPSED),
+            ((steepest <= control.tol) & whole, Status.CONVERGED),
+            (lane.n_steps >= self.max_steps, Status.STEPS_RAN_OUT),
         )
-        return em.finish(ended, samples)
+        codes = [jnp.asarray(int(code)) for _, code in rules]
+        return jnp.select([rule for rule, _ in rules], codes, int(Status.RUNNING)), broken
 
-    return choose(jax.vmap(one)(state))
+    def _batch(self, lane: Lane, samples: Samples, control: Control) -> Samples:
+        """All samples, or a batch drawn with replacement for this step of this restart."""
+        if self.batch_size is None:
+            return samples
+        key = jax.random.fold_in(jax.random.fold_in(control.key, MINI_BATCHES), lane.number)
+        key = jax.random.fold_in(key, lane.n_steps)
+        rows = jax.random.randint(key, (self.batch_size,), 0, samples.n_samples)
+        weights = None if samples.weights is None else samples.weights[rows]
+        return Samples(samples.x[rows], weights, samples.frame)

@@ -15,19 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jgmm import kmeans
+from jgmm import kmeans, lanes
 from jgmm.covariance import model
-from jgmm.em import (
-    advance,
-    begin,
-    from_responsibilities,
-    make_control,
-    maximize,
-)
+from jgmm.em import EM, from_responsibilities, make_control, maximize
 from jgmm.mixture import Mixture
 from jgmm.samples import Samples
 from jgmm.statistics import accumulate_with
-from jgmm.status import VALID, DataError, is_traced
+from jgmm.status import DataError, is_traced
 
 Start = Callable[[Array, Samples, int, str], Mixture]
 
@@ -95,16 +89,10 @@ def short_em(key: Key[Array, ""], samples: Samples, n_components: int, covarianc
     Reference: Biernacki, Celeux & Govaert (2003), "small EM".
     """
     control = make_control(samples.x.dtype, 0.0, 0.0, 0.0)
-
-    def attempt(k: Array) -> tuple[Mixture, Array]:
-        start = kmeans_plus_plus(k, samples, n_components, covariance)
-        state = begin(start, SHORT_EM_STEPS)
-        ended = advance(state, samples, control, jnp.asarray(SHORT_EM_STEPS + 1))
-        valid = jnp.isin(ended.status, jnp.asarray([int(s) for s in VALID]))
-        return ended.mixture, jnp.where(valid, ended.log_likelihood, -jnp.inf)
-
-    mixtures, scores = jax.vmap(attempt)(jax.random.split(key, SHORT_EM_TRIES))
-    return jax.tree.map(lambda leaf: leaf[jnp.argmax(scores)], mixtures)
+    method = EM(SHORT_EM_STEPS, form="difference")
+    keys = jax.random.split(key, SHORT_EM_TRIES)
+    seeds = jax.vmap(lambda k: kmeans_plus_plus(k, samples, n_components, covariance))(keys)
+    return lanes.run(method, seeds, samples, control, work=1).best.mixture
 
 
 STARTS: dict[str, Start] = {
@@ -118,8 +106,7 @@ STARTS: dict[str, Start] = {
 
 def from_centers(centers: Float[Array, "K D"], samples: Samples, covariance: str) -> Mixture:
     """The M-step of the assignment of every sample to its nearest center."""
-    storage = model(covariance).storage
-    found = accumulate_with(kmeans.hard, samples, centers, storage)
+    found = accumulate_with(kmeans.hard, samples, centers, model(covariance))
     return maximize(found, covariance, START_RIDGE)
 
 

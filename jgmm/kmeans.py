@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from jgmm.covariance import Spherical
+from jgmm.covariance import model
 from jgmm.samples import Leaf, Samples, as_samples, check_key, framed, make_samples
-from jgmm.statistics import Statistics, accumulate_with, default_block
+from jgmm.statistics import Statistics, accumulate_with, block_rows
 from jgmm.status import DataError, Status, is_traced
 
 
@@ -124,9 +124,8 @@ def nearest(centers: Float[Array, "K D"], samples: Samples) -> tuple[Array, Arra
         distance = ((x[None, :] - centers) ** 2).sum(axis=1)
         return distance.min(), distance.argmin()
 
-    n_clusters, n_features = centers.shape
-    block = default_block(n_clusters, n_features, centers.dtype.itemsize)
-    distance, label = lax.map(one, samples.x, batch_size=min(block, samples.n_samples))
+    block = block_rows(samples, centers.size * centers.dtype.itemsize)
+    distance, label = lax.map(one, samples.x, batch_size=block)
     return distance, label
 
 
@@ -162,7 +161,7 @@ def seed(key: Key[Array, ""], samples: Samples, n_clusters: int) -> Float[Array,
 
 def assign(centers: Float[Array, "K D"], samples: Samples) -> Statistics:
     """Statistics of the assignment to nearest centers; its log-likelihood is minus the inertia."""
-    return accumulate_with(hard, samples, centers, Spherical)
+    return accumulate_with(hard, samples, centers, model("spherical"))
 
 
 def hard(difference: Float[Array, "B K D"], rows: Int[Array, "B"]) -> tuple[Array, Array]:

@@ -183,11 +183,20 @@ def _row_by_row(mixture: Mixture, x: Array, ask: Callable[[Array], Any]) -> Any:
 
 def _samples_for(mixture: Mixture, x: Any) -> Array:
     samples = as_samples(x)
-    if samples.shape[1] != mixture.n_features:
-        raise DataError(
-            f"x has {samples.shape[1]} columns; the mixture was made for {mixture.n_features}."
-        )
+    check_columns(mixture, samples.shape[1])
     return samples.astype(mixture.means.dtype)
+
+
+def check_columns(mixture: Mixture, n_columns: int) -> None:
+    """Refuse samples of another width than the mixture's.
+
+    Raises:
+      DataError: with both numbers.
+    """
+    if n_columns != mixture.n_features:
+        raise DataError(
+            f"x has {n_columns} columns; the mixture was made for {mixture.n_features}."
+        )
 
 
 def normalise(log_joint: Float[Array, "K"]) -> tuple[Float[Array, ""], Float[Array, "K"]]:

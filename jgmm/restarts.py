@@ -3,46 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Key
 
-from jgmm import initialize
+from jgmm import initialize, lanes, natural
 from jgmm.covariance import model
-from jgmm.em import (
-    Control,
-    FitResult,
-    Restarts,
-    State,
-    advance,
-    begin,
-    finish,
-    make_control,
-    to_frame,
-)
+from jgmm.em import EM, FitResult, finish, make_control, to_frame
 from jgmm.kmeans import check_counts
+from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture
 from jgmm.samples import Samples, check_key, framed, make_samples
-from jgmm.status import VALID, DataError, Status, check, is_traced
+from jgmm.status import DataError, check, is_traced
 
-CHUNK_STEPS = 25  # between two reports of progress
-
-
-class Progress(NamedTuple):
-    """What a fit tells its caller between compiled chunks of steps."""
-
-    step: int
-    max_steps: int
-    log_likelihood: float
-    n_running: int
-    n_restarts: int
-
-
-ProgressCallback = Callable[[Progress], None]
-AnyState = TypeVar("AnyState")
+# Starts made at once; beyond that they come in waves, so that memory does not grow with R.
+WAVE = 4096
+START_NUMBERS = 1 << 24
 
 
 def fit(
@@ -131,12 +112,22 @@ def fit_unchecked(
     """
     check_problem(samples, n_components, n_restarts, max_steps)
     control = make_control(samples.x.dtype, tol, rtol, ridge)
-    inside, mixtures = prepare(
-        check_key(key), samples, n_components, covariance, n_restarts, init, ridge
+    method = EM(max_steps)
+
+    def wave(mixtures: Mixture, inside: Samples) -> FitResult:
+        work = work_of(mixtures, inside)
+        queue = lanes.run(method, mixtures, inside, control, work, progress)
+        return finish(queue.best.mixture, queue.best.log_likelihood, queue, inside)
+
+    return in_waves(
+        wave, check_key(key), samples, n_components, covariance, n_restarts, init, ridge
     )
-    state = _begin(mixtures, max_steps)
-    state = drive(_advance, state, inside, control, max_steps, progress)
-    return _finish(state, inside)
+
+
+def work_of(mixtures: Mixture, samples: Samples) -> int:
+    """Multiplications one step of one of the starts takes, roughly."""
+    n_features = natural.n_features(mixtures.model, mixtures.n_features)
+    return 2 * samples.n_samples * mixtures.n_components * n_features
 
 
 def check_problem(samples: Samples, n_components: int, n_restarts: int, max_steps: int) -> None:
@@ -150,7 +141,8 @@ def check_problem(samples: Samples, n_components: int, n_restarts: int, max_step
         raise DataError(f"max_steps must be at least zero; it is {max_steps}.")
 
 
-def prepare(
+def in_waves(
+    fit_wave: Callable[[Mixture, Samples], FitResult],
     key: Array,
     samples: Samples,
     n_components: int,
@@ -158,8 +150,12 @@ def prepare(
     n_restarts: int,
     init: Any,
     ridge: Any,
-) -> tuple[Samples, Mixture]:
-    """The samples in their frame, and R starts with a leading axis.
+) -> FitResult:
+    """Make R starts, fit them in waves of a size that memory bears, and keep the best.
+
+    Args:
+      fit_wave: ``(starts with a leading axis, samples in the frame) -> FitResult``.
+      init: a name in ``STARTS``, labels, or a ``Mixture``; the last two are one start.
 
     Raises:
       DataError: a start that does not fit, or constant columns where the model cannot bear them.
@@ -169,19 +165,53 @@ def prepare(
     _check_constant_columns(
         samples, inside, entry.per_column and not is_traced(ridge) and not ridge
     )
-    if isinstance(init, str):
-        if init not in initialize.STARTS:
-            known = ", ".join(initialize.STARTS)
-            raise DataError(f"unknown init {init!r}. Known: {known}; or give labels or a Mixture.")
-        return inside, _starts(key, inside, n_components, entry.name, n_restarts, init)
+    if not isinstance(init, str):
+        start = given_start(init, samples, inside, n_components, entry.name, n_restarts)
+        return fit_wave(jax.tree.map(lambda leaf: leaf[None], start), inside)
+    if init not in initialize.STARTS:
+        known = ", ".join(initialize.STARTS)
+        raise DataError(f"unknown init {init!r}. Known: {known}; or give labels or a Mixture.")
+    results = []
+    for first in range(0, n_restarts, WAVE):
+        size = min(WAVE, n_restarts - first)
+        numbers = first + jnp.arange(size)
+        mixtures = _starts(key, numbers, inside, n_components, entry.name, init)
+        results.append(fit_wave(mixtures, inside))
+    return results[0] if len(results) == 1 else best_of(results)
+
+
+def best_of(results: list[FitResult]) -> FitResult:
+    """The best of several results of one problem, with the outcomes of all their restarts."""
+    tables = [result.restarts for result in results]
+    whole = jax.tree.map(lambda *leaves: jnp.concatenate(jnp.atleast_1d(*leaves)), *tables)
+    best = lanes.choose(whole)
+    ends = [0]
+    for table in tables:
+        assert table is not None  # fit_wave always reports its restarts
+        ends.append(ends[-1] + len(table.status))
+    wave = max(i for i, end in enumerate(ends[:-1]) if end <= int(best))
+    return replace(results[wave], restarts=replace(whole, best=best))
+
+
+def given_start(
+    init: Any,
+    samples: Samples,
+    inside: Samples,
+    n_components: int,
+    covariance: str,
+    n_restarts: int,
+) -> Mixture:
+    """The start that labels or a mixture given by the user stand for, in the frame.
+
+    Raises:
+      DataError: it does not fit the problem, or more than one restart is asked for.
+    """
     if n_restarts != 1:
         raise DataError("init by labels or by a mixture is one start: n_restarts must be 1.")
     if isinstance(init, Mixture):
         mixture = initialize.from_mixture(init, samples, n_components, covariance)
-        mixture = to_frame(mixture, inside.frame)
-    else:
-        mixture = initialize.from_labels(init, inside, n_components, entry.name)
-    return inside, jax.tree.map(lambda leaf: leaf[None], mixture)
+        return to_frame(mixture, inside.frame)
+    return initialize.from_labels(init, inside, n_components, covariance)
 
 
 _framed = jax.jit(framed, static_argnums=1)
@@ -202,91 +232,17 @@ def _check_constant_columns(samples: Samples, inside: Samples, matters: bool) ->
         )
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4, 5))
+@partial(jax.jit, static_argnums=(3, 4, 5))
 def _starts(
-    key: Array, samples: Samples, n_components: int, covariance: str, n_restarts: int, init: str
+    key: Array, numbers: Array, samples: Samples, n_components: int, covariance: str, init: str
 ) -> Mixture:
     start = initialize.STARTS[init]
 
     def one(r: Array) -> Mixture:
         return start(jax.random.fold_in(key, r), samples, n_components, covariance)
 
-    return jax.vmap(one)(jnp.arange(n_restarts))
-
-
-@partial(jax.jit, static_argnums=1)
-def _begin(mixtures: Mixture, max_steps: int) -> State:
-    return jax.vmap(lambda mixture: begin(mixture, max_steps))(mixtures)
-
-
-@jax.jit
-def _advance(state: State, samples: Samples, control: Control, limit: Array) -> State:
-    return jax.vmap(lambda lane: advance(lane, samples, control, limit))(state)
-
-
-@jax.jit
-def _finish(state: State, samples: Samples) -> FitResult:
-    return choose(jax.vmap(lambda lane: finish(lane, samples))(state))
-
-
-def drive(
-    advance_all: Callable[..., AnyState],
-    state: AnyState,
-    samples: Samples,
-    control: Any,
-    max_steps: int,
-    progress: ProgressCallback | None,
-) -> AnyState:
-    """Advance all lanes until each has ended, telling the caller between chunks of steps.
-
-    Without a callback it is one call of the compiled program, and traceable.
-    """
-    if progress is None or is_traced(state, samples):
-        return advance_all(state, samples, control, jnp.asarray(max_steps + 1))
-    limit = 0
-    while limit <= max_steps:
-        limit += CHUNK_STEPS
-        state = advance_all(state, samples, control, jnp.asarray(min(limit, max_steps + 1)))
-        lanes: Any = state
-        running = lanes.status == Status.RUNNING
-        frame = samples.total_weight() * samples.frame.log_volume()
-        progress(
-            Progress(
-                step=int(lanes.n_steps.max()),
-                max_steps=max_steps,
-                log_likelihood=float(_score(lanes.log_likelihood, lanes.status).max() - frame),
-                n_running=int(running.sum()),
-                n_restarts=len(running),
-            )
-        )
-        if not bool(running.any()):
-            break
-    return state
-
-
-def _score(log_likelihood: Array, status: Array) -> Array:
-    """What restarts are compared by: the log-likelihood, -inf for one that failed."""
-    alive = jnp.isin(status, jnp.asarray([int(s) for s in (*VALID, Status.RUNNING)]))
-    return jnp.where(alive & jnp.isfinite(log_likelihood), log_likelihood, -jnp.inf)
-
-
-def choose(results: FitResult) -> FitResult:
-    """The best valid of R results (leading axis), with the outcome of all in ``restarts``.
-
-    Valid means that the status is, and that the log-likelihood is finite. Of equals the first is
-    taken; when none is valid, the first, whose status then says why.
-    """
-    best = jnp.argmax(_score(results.log_likelihood, results.status))
-    chosen = jax.tree.map(lambda leaf: leaf[best], results)
-    restarts = Restarts(
-        results.log_likelihood, results.status, results.n_steps, results.collapsed, best
-    )
-    return FitResult(
-        chosen.mixture,
-        chosen.log_likelihood,
-        chosen.status,
-        chosen.n_steps,
-        chosen.history,
-        chosen.collapsed,
-        restarts,
+    # In batches: a start may hold a number a sample.
+    batch = max(1, min(len(numbers), START_NUMBERS // samples.n_samples))
+    return (
+        jax.vmap(one)(numbers) if batch == len(numbers) else lax.map(one, numbers, batch_size=batch)
     )

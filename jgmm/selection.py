@@ -19,8 +19,9 @@ from jgmm.covariance import model
 from jgmm.criteria import aic, aicc, bic, criteria, entropy, evidence, icl
 from jgmm.crossvalidation import HeldOut, check_training, held_out, held_out_unchecked
 from jgmm.em import Control, FitResult, make_control
+from jgmm.lanes import Progress, ProgressCallback
 from jgmm.mixture import n_parameters
-from jgmm.restarts import Progress, ProgressCallback, check_problem, fit_unchecked
+from jgmm.restarts import check_problem, fit_unchecked
 from jgmm.samples import Samples, make_samples
 from jgmm.status import VALID, DataError, FitError, Status, describe
 

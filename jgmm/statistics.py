@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
-from jgmm import gaussian
-from jgmm.covariance import Storage
-from jgmm.mixture import BLOCK_BYTES, Mixture, log_joint, normalise
+from jgmm import gaussian, natural
+from jgmm.covariance import CovarianceModel
+from jgmm.mixture import BLOCK_BYTES, Mixture, check_columns, log_joint, normalise
 from jgmm.samples import Leaf, Samples, fold, make_samples
+
+Form = Literal["auto", "product", "difference"]
 
 
 @jax.tree_util.register_dataclass
@@ -25,14 +28,15 @@ from jgmm.samples import Leaf, Samples, fold, make_samples
 class Statistics:
     """Expected sufficient statistics of K components; the sum over samples that EM needs.
 
-    Moments are taken about ``center``, one point a component close to its mean, because
-    E[x²] − mean² about a distant origin loses all its digits.
+    Moments are taken about ``center``, one point a component that is not many of its standard
+    deviations from its mean: E[x²] − mean² about a distant origin loses all its digits.
 
     Attributes:
       center: cₖ, (K, D); the same in all summands.
       counts: Nₖ = Σₙ wₙ γₙₖ, (K,).
       first: Σₙ wₙ γₙₖ (xₙ − cₖ), (K, D).
-      second: Σₙ wₙ γₙₖ (xₙ − cₖ)(xₙ − cₖ)ᵀ, (K, D, D), or what the model's storage keeps of it.
+      second: Σₙ wₙ γₙₖ (xₙ − cₖ)(xₙ − cₖ)ᵀ, (K, D, D), or what the model's storage keeps of it;
+        summed over components, with a first axis of 1, where they share one covariance.
       log_likelihood: Σₙ wₙ log p(xₙ), ().
     """
 
@@ -54,7 +58,11 @@ class Statistics:
 
 
 def accumulate(
-    mixture: Mixture, x: Any, sample_weight: Any = None, block_size: int | None = None
+    mixture: Mixture,
+    x: Any,
+    sample_weight: Any = None,
+    block_size: int | None = None,
+    form: Form = "auto",
 ) -> Statistics:
     """Run the E-step over all samples and add up what the M-step needs.
 
@@ -63,13 +71,43 @@ def accumulate(
       x: samples (N, D), or ``Samples``.
       sample_weight: how many times each sample counts, (N,).
       block_size: rows held at once; chosen to fit the cache by default.
+      form: "difference" takes every sample's difference to every mean, and is exact; "product"
+        uses matrix products (``jgmm.natural``), is faster, and loses digits for components that
+        are narrow and far from the origin; "auto" takes the product where it is safe.
 
     Returns:
-      Statistics about the mixture's means, and the log-likelihood of the mixture passed in.
+      Statistics, and the log-likelihood of the mixture passed in.
 
     The result does not depend on ``block_size`` but for rounding.
     """
-    samples = x if isinstance(x, Samples) else make_samples(x, sample_weight)
+    if isinstance(x, Samples):
+        samples = x
+    else:
+        mixture, samples = fitting(mixture, x, sample_weight)
+    if form == "product":
+        return _by_product(mixture, samples, block_size)
+    if form == "difference":
+        return _by_difference(mixture, samples, block_size)
+    return lax.cond(
+        natural.is_safe(mixture),
+        lambda: _by_product(mixture, samples, block_size),
+        lambda: _by_difference(mixture, samples, block_size),
+    )
+
+
+def fitting(mixture: Mixture, x: Any, sample_weight: Any) -> tuple[Mixture, Samples]:
+    """Checked samples, and the mixture in their dtype once it is known to fit them.
+
+    Raises:
+      DataError: bad samples or weights, or another number of columns than the mixture's.
+    """
+    samples = make_samples(x, sample_weight)
+    check_columns(mixture, samples.n_features)
+    return jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture), samples
+
+
+def _by_difference(mixture: Mixture, samples: Samples, block_size: int | None) -> Statistics:
+    """The readable reference: every other form is tested against it."""
     inverse = mixture.model.storage.invert(mixture.scale)
 
     def infer(difference: Array, rows: Array) -> tuple[Array, Array]:
@@ -78,14 +116,14 @@ def accumulate(
         log_prob, log_resp = jax.vmap(normalise)(joint)
         return log_prob, jnp.exp(log_resp)
 
-    return accumulate_with(infer, samples, mixture.means, mixture.model.storage, block_size)
+    return accumulate_with(infer, samples, mixture.means, mixture.model, block_size)
 
 
 def accumulate_with(
     infer: Callable[[Array, Array], tuple[Array, Array]],
     samples: Samples,
     center: Float[Array, "K D"],
-    storage: Storage,
+    entry: CovarianceModel,
     block_size: int | None = None,
 ) -> Statistics:
     """Add up statistics for responsibilities from any source.
@@ -94,7 +132,7 @@ def accumulate_with(
       infer: ``(x − center (B, K, D), rows (B,)) -> (log_prob (B,), responsibilities (B, K))``.
       samples: N samples in their frame.
       center: the points moments are taken about.
-      storage: form of the second moments.
+      entry: covariance model, which says what is kept of the second moments.
       block_size: rows held at once.
     """
 
@@ -105,18 +143,58 @@ def accumulate_with(
         return (
             counted.sum(axis=0),
             jnp.einsum("bk,bkd->kd", counted, difference),
-            storage.scatter(counted, difference),
-            # A row of weight zero is missing, even one so far out that its density is -inf.
-            jnp.where(weights > 0, weights * log_prob, 0).sum(),
+            entry.pool(entry.storage.scatter(counted, difference)),
+            _counted(weights, log_prob),
         )
 
-    size = block_size or default_block(center.shape[0], center.shape[1], samples.x.dtype.itemsize)
-    return Statistics(center, *fold(samples, min(size, samples.n_samples), body))
+    row_bytes = center.size * samples.x.dtype.itemsize
+    return Statistics(center, *fold(samples, block_rows(samples, row_bytes, block_size), body))
 
 
-def default_block(n_components: int, n_features: int, item_bytes: int) -> int:
-    """Rows whose differences to all components fit the cache."""
-    return max(64, BLOCK_BYTES // (n_components * n_features * item_bytes))
+def _by_product(mixture: Mixture, samples: Samples, block_size: int | None) -> Statistics:
+    """One product for the scores of a block, one back for its moments; about the origin."""
+    entry, d = mixture.model, mixture.n_features
+    eta = natural.natural_parameters(mixture)
+
+    def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
+        del rows
+        columns = x.T
+        features = natural.linear_features(columns)
+        quadratic = natural.quadratic_features(mixture, columns)
+        if not entry.shared:
+            features = jnp.concatenate([features, quadratic])
+        log_prob, resp = _softmax(eta @ features)
+        if entry.shared:
+            log_prob = log_prob + natural.shared_score(mixture, columns)
+        moments = (weights[None, :] * resp) @ features.T
+        second = quadratic @ weights[:, None] if entry.shared else moments[:, 1 + d :].T
+        return moments[:, 0], moments[:, 1 : 1 + d], second.T, _counted(weights, log_prob)
+
+    n_rows = natural.n_features(entry, d) + 2 * mixture.n_components
+    row_bytes = n_rows * samples.x.dtype.itemsize
+    sums = fold(samples, block_rows(samples, row_bytes, block_size), body)
+    counts, first, second, log_likelihood = sums
+    center = jnp.zeros_like(mixture.means)
+    return Statistics(center, counts, first, natural.unpack(mixture, second), log_likelihood)
+
+
+def _softmax(scores: Float[Array, "K B"]) -> tuple[Float[Array, "B"], Float[Array, "K B"]]:
+    """Log of the sum of exponentials over components, and each one's share in it."""
+    highest = scores.max(axis=0)
+    highest = jnp.where(jnp.isfinite(highest), highest, 0)
+    shares = jnp.exp(scores - highest[None, :])
+    total = shares.sum(axis=0)
+    return highest + jnp.log(total), shares * (1 / total)[None, :]
+
+
+def _counted(weights: Float[Array, "B"], log_prob: Float[Array, "B"]) -> Float[Array, ""]:
+    """Σ w log p. A row of weight zero is missing, even one so far out that its density is -inf."""
+    return jnp.where(weights > 0, weights * log_prob, 0).sum()
+
+
+def block_rows(samples: Samples, row_bytes: int, block_size: int | None = None) -> int:
+    """Rows in a block: as asked for, or as many as fit the cache."""
+    return min(block_size or max(64, BLOCK_BYTES // row_bytes), samples.n_samples)
 
 
 def expected_log_likelihood(mixture: Mixture, statistics: Statistics) -> Float[Array, ""]:
@@ -136,10 +214,10 @@ def expected_log_likelihood(mixture: Mixture, statistics: Statistics) -> Float[A
     first = statistics.first
     # Σ γ (x − μ)(x − μ)ᵀ from moments about the center, in the storage's own form.
     cross = storage.outer(moved + first) - storage.outer(moved) - storage.outer(first)
-    per_count = counts.reshape(counts.shape + (1,) * (statistics.second.ndim - 1))
-    scatter = statistics.second - cross + per_count * storage.outer(moved)
+    per_count = counts.reshape(counts.shape + (1,) * (cross.ndim - 1))
+    scatter = statistics.second - mixture.model.pool(cross - per_count * storage.outer(moved))
     squares = storage.trace_ratio(mixture.scale, scatter, d)
     log_det = storage.half_log_det(mixture.scale, d)
     log_weights = jnp.where(used, mixture.log_weights, 0)
     constant = log_weights - 0.5 * d * gaussian.LOG_2PI - log_det
-    return jnp.where(used, counts * constant - 0.5 * squares, 0).sum()
+    return jnp.where(used, counts * constant, 0).sum() - 0.5 * squares.sum()

@@ -63,7 +63,7 @@ def test_parameter_count_is_the_dimension_of_what_it_can_reach(code):
     reached = []
     for _ in range(40):
         counts, scatter = random_scatter(rng, np.float64)
-        stored = entry.estimate(counts, entry.storage.compress(scatter))
+        stored = entry.estimate(counts, entry.pool(entry.storage.compress(scatter)))
         root = entry.storage.factor(stored)
         dense = entry.storage.dense(root, D)
         sigma = jnp.broadcast_to(dense @ dense.mT, (K, D, D))
@@ -82,7 +82,7 @@ def random_scatter(rng, dtype):
 def test_estimate_is_the_closed_form(name, dtype, tolerance):
     entry = model(name)
     counts, scatter = random_scatter(np.random.default_rng(1), dtype)
-    stored = entry.estimate(counts, entry.storage.compress(scatter))
+    stored = entry.estimate(counts, entry.pool(entry.storage.compress(scatter)))
     assert stored.shape[0] == (1 if entry.shared else K)
     assert stored.ndim == entry.storage.ndim
     dense = entry.storage.dense(entry.storage.factor(stored), D)
@@ -113,9 +113,9 @@ def test_estimate_maximises_the_expected_log_likelihood(name):
             for k in range(K)
         )
 
-    best = entry.estimate(counts, entry.storage.compress(scatter))
+    best = entry.estimate(counts, entry.pool(entry.storage.compress(scatter)))
     other_counts, other = random_scatter(rng, np.float64)
-    direction = entry.estimate(other_counts, entry.storage.compress(other))
+    direction = entry.estimate(other_counts, entry.pool(entry.storage.compress(other)))
     values = [score(best + t * direction) for t in (-0.02, 0.0, 0.02)]
     assert values[1] > max(values[0], values[2])
 
@@ -127,7 +127,7 @@ def test_a_component_without_samples_gets_the_unit_covariance(name, dtype):
     empty = jnp.asarray([True, False, False])
     counts = jnp.where(empty, 0, counts)
     scatter = jnp.where(empty[:, None, None], 0, scatter)
-    stored = entry.estimate(counts, entry.storage.compress(scatter))
+    stored = entry.estimate(counts, entry.pool(entry.storage.compress(scatter)))
     assert np.isfinite(stored).all()
     if not entry.shared:
         np.testing.assert_array_equal(stored[:1], entry.storage.identity(D, dtype))

@@ -96,7 +96,7 @@ def test_corrected_aic_is_infinite_where_it_says_nothing():
 def test_block_by_block(dtype, tolerance, monkeypatch):
     """Blocks that do not divide N; one row less than elsewhere, so that it is traced anew."""
     parameters, mixture, x = problem(dtype)
-    monkeypatch.setattr(criteria, "default_block", lambda *shape: 7)
+    monkeypatch.setattr(criteria, "block_rows", lambda samples, row_bytes: 7)
     found = criteria.icl(mixture, x[1:], WEIGHTS[1:])
     np.testing.assert_allclose(found, textbook(parameters, x[1:], WEIGHTS[1:], 29)[4], **tolerance)
 

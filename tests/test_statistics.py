@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jgmm
-from jgmm.covariance import Full
+from jgmm.covariance import model
 from jgmm.mixture import Mixture
 from jgmm.samples import make_samples
-from jgmm.statistics import Statistics, accumulate_with, default_block
+from jgmm.statistics import Statistics, accumulate_with, block_rows
 
 N, K, D = 60, 3, 3
 
-accumulate = jax.jit(jgmm.accumulate, static_argnums=3)
+accumulate = jax.jit(jgmm.accumulate, static_argnums=(3, 4))
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +49,21 @@ def close(found, expected, tolerance):
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("form", ["difference", "product"])
 @pytest.mark.parametrize("name", oracle.NAMES)
-def test_statistics_are_the_loops(name, weighted, x, weight, dtype, tolerance):
+def test_statistics_are_the_loops(name, form, weighted, x, weight, dtype, tolerance):
     w = weight if weighted else None
     given = mixture(name, dtype)
-    found = accumulate(given, x, w)
+    found = accumulate(given, x, w, None, form)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {dtype}
     truth = oracle.parameters(1, k=K, d=D, model=name)
     log_prob, resp = oracle.e_step(x.astype(np.float64), *truth)
-    counts, first, second = oracle.statistics(x.astype(np.float64), resp, truth[1], w)
-    second = given.model.storage.compress(jnp.asarray(second))
+    # By differences moments are about the means, by products about the origin.
+    center = truth[1] if form == "difference" else np.zeros_like(truth[1])
+    counts, first, second = oracle.statistics(x.astype(np.float64), resp, center, w)
+    second = given.model.pool(given.model.storage.compress(jnp.asarray(second)))
     log_likelihood = log_prob @ (np.ones(N) if w is None else w)
-    expected = Statistics(given.means, counts, first, second, log_likelihood)
+    expected = Statistics(center, counts, first, second, log_likelihood)
     close(found, expected, tolerance)
 
 
@@ -149,7 +152,9 @@ def test_responsibilities_may_come_from_anywhere(x, weight, dtype, tolerance):
 
     center = x[:K]
     found = jax.jit(
-        lambda samples: accumulate_with(infer, samples, jnp.asarray(center), Full, block_size=7)
+        lambda samples: accumulate_with(
+            infer, samples, jnp.asarray(center), model("full"), block_size=7
+        )
     )(make_samples(x, weight))
     counts, first, second = oracle.statistics(
         x.astype(np.float64), resp, center.astype(np.float64), weight
@@ -157,9 +162,12 @@ def test_responsibilities_may_come_from_anywhere(x, weight, dtype, tolerance):
     close(found, Statistics(center, counts, first, second, np.zeros(())), tolerance)
 
 
-def test_default_block_is_bounded():
-    assert default_block(2, 2, 4) * 2 * 2 * 4 <= 1 << 22
-    assert default_block(1000, 1000, 8) >= 1
+def test_blocks_are_bounded():
+    samples = make_samples(np.zeros((10_000, 2)))
+    assert block_rows(samples, 64) * 64 <= 1 << 22
+    assert block_rows(samples, 1 << 30) >= 1
+    assert block_rows(samples, 1) == 10_000  # never more than there are
+    assert block_rows(samples, 64, block_size=7) == 7
 
 
 @pytest.mark.parametrize("columns", [1, 2, 4])

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from jgmm.em import FitResult
+    from jgmm.lanes import Progress
     from jgmm.mixture import Mixture
-    from jgmm.restarts import Progress
     from jgmm.workbench.datasets import Dataset
 
 BUILT_IN = {

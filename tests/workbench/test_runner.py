@@ -215,7 +215,7 @@ def test_many_features_are_left_to_the_file(a_run):
 
 
 def test_progress_shows_steps_and_log_likelihood(a_run, capsys):
-    from jgmm.restarts import Progress
+    from jgmm.lanes import Progress
 
     a_run.show_progress = True
     with a_run.progress(100, "fitting") as show:

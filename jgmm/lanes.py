@@ -1,0 +1,306 @@
+"""Many runs of one iterative method as one compiled program that wastes little on those that end.
+
+R starts queue up for W lanes. All lanes step together; a lane whose run has ended hands in its
+outcome and takes the next start. Memory holds W runs and the best so far, whatever R is, and a slow
+run holds up nothing but the lane it is in. The method is EM, a gradient method, or a reader's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from jgmm.samples import Leaf, Samples
+from jgmm.status import VALID, Status, is_traced
+
+CHUNK_STEPS = 25  # between two reports of progress
+MIN_LANES, MAX_LANES = 32, 1024
+# Work a step, in multiplications, at which more lanes bring no more speed, and above which it
+# pays to compile the program once more for the few lanes that run on at the end.
+ENOUGH_WORK = 1 << 25
+NARROWING_WORK = 1 << 29
+
+
+@runtime_checkable
+class Method(Protocol):
+    """What a method must offer to run in lanes; static and hashable.
+
+    A lane is a pytree with ``log_likelihood``, ``status``, ``n_steps`` and ``collapsed``.
+    ``max_steps`` bounds ``n_steps``; the method itself sets the status when it gets there.
+    """
+
+    @property
+    def max_steps(self) -> int:
+        """Updates at most, a run."""
+
+    def begin(self, start: Any) -> Any:
+        """The lane of one start."""
+
+    def step(self, lanes: Any, samples: Samples, control: Any) -> Any:
+        """One step of every lane, leading axis W; a lane that has ended stays as it is."""
+
+
+class Progress(NamedTuple):
+    """What a fit tells its caller between compiled chunks of steps."""
+
+    step: int
+    max_steps: int
+    log_likelihood: float
+    n_running: int
+    n_restarts: int
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Restarts:
+    """What became of each of R restarts; leaves (R,), and the index of the one chosen."""
+
+    log_likelihood: Leaf
+    status: Leaf
+    n_steps: Leaf
+    collapsed: Leaf
+    best: Leaf
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Queue:
+    """The lanes, who is in them, and what has been handed in.
+
+    Attributes:
+      lanes: W runs.
+      restart: which of R starts each lane runs, (W,); R for an idle lane.
+      history: log-likelihood of each lane before each of its steps, (W, max_steps + 1).
+      waiting: the first start that has not begun, ().
+      turns: steps taken by all lanes together, ().
+      table: outcomes handed in, and the index of the best.
+      best: its lane.
+      best_history: its history, (max_steps + 1,).
+    """
+
+    lanes: Any
+    restart: Leaf
+    history: Leaf
+    waiting: Leaf
+    turns: Leaf
+    table: Restarts
+    best: Any
+    best_history: Leaf
+
+
+def run(
+    method: Method,
+    starts: Any,
+    samples: Samples,
+    control: Any,
+    work: int,
+    progress: ProgressCallback | None = None,
+) -> Queue:
+    """Run every start to its end.
+
+    Args:
+      method: what a step does.
+      starts: R starts, leading axis.
+      samples: what they are fitted to, in their frame.
+      control: leaves the method reads.
+      work: multiplications a step takes for one lane, roughly; sets the number of lanes.
+      progress: called on the host every few steps. Without it, and inside a transformation, the
+        whole is one call of one compiled program.
+
+    Returns:
+      The emptied queue: its ``table``, and the ``best`` lane with its history. Best is the highest
+      log-likelihood among the valid, of equals the first; when none is valid, restart 0.
+    """
+    n_restarts = len(starts_axis(starts))
+    width = min(n_restarts, max(MIN_LANES, min(MAX_LANES, ENOUGH_WORK // work)))
+    queue = _open(method, starts, width)
+    traced = is_traced(queue, samples, control)
+    forever = jnp.iinfo(jnp.int32).max
+    all_begun = width == n_restarts
+    while True:
+        narrowing = width > MIN_LANES and work * width > NARROWING_WORK and not traced
+        limit = forever if progress is None or traced else queue.turns + CHUNK_STEPS
+        few = width // 4 * narrowing
+        queue = _work(method, all_begun, queue, starts, samples, control, limit, few)
+        if traced:
+            return _hand_in(queue)
+        n_running = int(_running(queue).sum())
+        if progress is not None:
+            progress(_report(queue, samples, n_running, n_restarts, method.max_steps))
+        if not n_running:
+            return _hand_in(queue)
+        if narrowing and n_running <= width // 4 and int(queue.waiting) == n_restarts:
+            width, all_begun = width // 4, True
+            queue = _narrow(queue, width)
+
+
+def starts_axis(starts: Any) -> Array:
+    """Any leaf of the starts: its first axis is R."""
+    return jax.tree.leaves(starts)[0]
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _open(method: Method, starts: Any, width: int) -> Queue:
+    """A queue whose first W starts have begun."""
+    n_restarts = starts_axis(starts).shape[0]
+    lanes = jax.vmap(method.begin)(jax.tree.map(lambda leaf: leaf[:width], starts))
+    dtype = lanes.log_likelihood.dtype
+    nothing = jnp.full(n_restarts, -1)
+    table = Restarts(
+        jnp.full(n_restarts, jnp.nan, dtype), nothing, nothing, nothing, jnp.asarray(n_restarts)
+    )
+    history = jnp.full((width, method.max_steps + 1), jnp.nan, dtype)
+    first = jax.tree.map(lambda leaf: leaf[0], lanes)
+    return Queue(
+        lanes,
+        jnp.arange(width),
+        history,
+        jnp.asarray(width),
+        jnp.asarray(0),
+        table,
+        first,
+        history[0],
+    )
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _work(
+    method: Method,
+    all_begun: bool,
+    queue: Queue,
+    starts: Any,
+    samples: Samples,
+    control: Any,
+    limit: Array,
+    few: Array,
+) -> Queue:
+    """Take turns until ``limit``, or until at most ``few`` lanes run and no start waits."""
+    n_restarts = starts_axis(starts).shape[0]
+
+    def going_on(queue: Queue) -> Array:
+        n_running = _running(queue).sum()
+        busy = (n_running > few) | (queue.waiting < n_restarts)
+        return (n_running > 0) & busy & (queue.turns < limit)
+
+    def turn(queue: Queue) -> Queue:
+        lanes = method.step(queue.lanes, samples, control)
+        # A step that ended a run, or moved it on, has set the log-likelihood before the move.
+        rows = jnp.arange(lanes.status.shape[0])
+        history = queue.history.at[rows, queue.lanes.n_steps].set(lanes.log_likelihood)
+        stepped = replace(queue, lanes=lanes, history=history, turns=queue.turns + 1)
+        # Once every start has a lane, outcomes stay in the lanes until they are asked for.
+        return stepped if all_begun else _refill(method, _hand_in(stepped), starts)
+
+    return lax.while_loop(going_on, turn, queue)
+
+
+def _running(queue: Queue) -> Array:
+    seated = queue.restart < queue.table.status.shape[0]
+    return (queue.lanes.status == Status.RUNNING) & seated
+
+
+@jax.jit
+def _hand_in(queue: Queue) -> Queue:
+    """Enter the lanes that have ended into the table, and keep the best of them."""
+    lanes, table = queue.lanes, queue.table
+    n_restarts = table.status.shape[0]
+    where = jnp.where(lanes.status != Status.RUNNING, queue.restart, n_restarts)
+
+    def enter(column: Array, values: Array) -> Array:
+        return column.at[where].set(values.astype(column.dtype), mode="drop")
+
+    table = Restarts(
+        enter(table.log_likelihood, lanes.log_likelihood),
+        enter(table.status, lanes.status),
+        enter(table.n_steps, lanes.n_steps),
+        enter(table.collapsed, lanes.collapsed),
+        table.best,
+    )
+    best = choose(table)
+    lane = jnp.argmax(where == best)  # the lane that has just handed it in, if one has
+    new = where[lane] == best
+
+    def keep(candidate: Array, old: Array) -> Array:
+        return jnp.where(new, candidate[lane], old)
+
+    return replace(
+        queue,
+        table=replace(table, best=best),
+        best=jax.tree.map(keep, lanes, queue.best),
+        best_history=keep(queue.history, queue.best_history),
+    )
+
+
+def choose(table: Restarts) -> Array:
+    """Index of the best valid outcome in a table, the first of equals; 0 when there is none."""
+    return jnp.argmax(score(table.log_likelihood, table.status))
+
+
+def score(log_likelihood: Array, status: Array) -> Array:
+    """What outcomes are compared by: the log-likelihood, -inf for one that is not valid."""
+    valid = jnp.isin(status, jnp.asarray([int(s) for s in VALID])) & jnp.isfinite(log_likelihood)
+    return jnp.where(valid, log_likelihood, -jnp.inf)
+
+
+def _refill(method: Method, queue: Queue, starts: Any) -> Queue:
+    """Give each lane that has ended the next start that waits, or leave it idle."""
+    n_restarts = starts_axis(starts).shape[0]
+    ended = (queue.lanes.status != Status.RUNNING) & (queue.restart < n_restarts)
+    turn_of = queue.waiting + jnp.cumsum(ended) - 1
+    restart = jnp.where(ended, jnp.minimum(turn_of, n_restarts), queue.restart)
+    begun = ended & (restart < n_restarts)
+    chosen = jnp.minimum(restart, n_restarts - 1)
+    fresh = jax.vmap(method.begin)(jax.tree.map(lambda leaf: leaf[chosen], starts))
+
+    def swap(new: Array, old: Array) -> Array:
+        return jnp.where(begun.reshape(begun.shape + (1,) * (old.ndim - 1)), new, old)
+
+    return replace(
+        queue,
+        lanes=jax.tree.map(swap, fresh, queue.lanes),
+        restart=restart,
+        waiting=jnp.minimum(queue.waiting + ended.sum(), n_restarts),
+    )
+
+
+@partial(jax.jit, static_argnums=1)
+def _narrow(queue: Queue, width: int) -> Queue:
+    """The same queue with fewer lanes, which hold all that still run."""
+    queue = _hand_in(queue)
+    order = jnp.argsort(~_running(queue))[:width]
+    lanes, restart, history = jax.tree.map(
+        lambda leaf: leaf[order], (queue.lanes, queue.restart, queue.history)
+    )
+    return replace(queue, lanes=lanes, restart=restart, history=history)
+
+
+def _report(
+    queue: Queue, samples: Samples, n_running: int, n_restarts: int, max_steps: int
+) -> Progress:
+    highest = jnp.maximum(
+        score(queue.table.log_likelihood, queue.table.status).max(),
+        jnp.where(_running(queue), queue.lanes.log_likelihood, -jnp.inf).max(),
+    )
+    shift = samples.total_weight() * samples.frame.log_volume()
+    return Progress(
+        step=int(queue.lanes.n_steps.max()),
+        max_steps=max_steps,
+        log_likelihood=float(highest - shift),
+        n_running=n_running + n_restarts - int(queue.waiting),
+        n_restarts=n_restarts,
+    )
+
+
+def clean_history(history: Array, n_steps: Array) -> Array:
+    """A lane's history with NaN beyond its last step: what a run before it left there."""
+    return jnp.where(jnp.arange(history.shape[0]) <= n_steps, history, jnp.nan)

@@ -1,0 +1,110 @@
+"""The exponential-family form: a component's log joint density as a product.
+
+    log πₖ + log N(x | μₖ, Σₖ) = φ(x) · ηₖ,    φ(x) = [1, x, the products x_d x_e that Σₖ can see]
+
+For a block of samples all scores are one matrix product ``η Φ``, and the moments of all components
+one product back, ``γ Φᵀ``; restarts share the features Φ and widen both products. Where all
+components share one covariance the quadratic part is the same for all and leaves the product.
+
+The price is cancellation: the terms of φ·η are of the size of |Lₖ⁻¹ μₖ|², the squared distance of
+a component from the origin in its own standard deviations, and so many roundings are lost.
+``is_safe`` measures it; the engine falls back on differences where it is large.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jgmm.covariance import CovarianceModel, Diagonal, Full
+from jgmm.gaussian import LOG_2PI
+from jgmm.mixture import Mixture
+
+# The product form is used while no used component is farther from the origin, in squared standard
+# deviations of its own. Moments then lose at most a factor of this over those by differences: in
+# float32 about 1e-5 of a variance, in float64 about 1e-11.
+SAFE_DISTANCE = {"float32": 400.0, "float64": 1e5}
+
+
+def is_safe(mixture: Mixture) -> Bool[Array, ""]:
+    """Whether the product form keeps enough digits for this mixture, in the samples' frame.
+
+    A NaN, or a covariance that has all but collapsed, is not safe.
+    """
+    distance = mixture.model.storage.distance(_inverse(mixture), mixture.means)
+    used = mixture.log_weights > -jnp.inf
+    limit = SAFE_DISTANCE[str(mixture.means.dtype)]
+    return ((distance <= limit) | ~used).all()
+
+
+def _inverse(mixture: Mixture) -> Array:
+    return mixture.model.storage.invert(mixture.scale)
+
+
+def natural_parameters(mixture: Mixture) -> Float[Array, "K P"]:
+    """ηₖ: constant, linear part Σₖ⁻¹ μₖ, and, unless shared, the quadratic part -Σₖ⁻¹/2."""
+    entry, d = mixture.model, mixture.n_features
+    inverse = _inverse(mixture)
+    storage = entry.storage
+    distance = storage.distance(inverse, mixture.means)
+    log_det = storage.half_log_det(mixture.scale, d)
+    constant = mixture.log_weights - 0.5 * d * LOG_2PI - log_det - 0.5 * distance
+    if storage is Full:
+        precision = inverse.mT @ inverse
+        every = jnp.broadcast_to(precision, (mixture.n_components, d, d))
+        linear = jnp.einsum("kde,ke->kd", every, mixture.means)
+        rows, columns = np.triu_indices(d)
+        # Off the diagonal a product stands once in φ and twice in xᵀ Σ⁻¹ x.
+        quadratic = -0.5 * precision[:, rows, columns] * _once_or_twice(d, precision.dtype)[None, :]
+    elif storage is Diagonal:
+        linear = inverse**2 * mixture.means
+        quadratic = -0.5 * inverse**2
+    else:
+        linear = inverse[:, None] ** 2 * mixture.means
+        quadratic = -0.5 * d * inverse[:, None] ** 2
+    parts = [constant[:, None], linear] if entry.shared else [constant[:, None], linear, quadratic]
+    return jnp.concatenate(parts, axis=1)
+
+
+def _once_or_twice(n_features: int, dtype: object) -> np.ndarray:
+    rows, columns = np.triu_indices(n_features)
+    return np.where(rows == columns, 1.0, 2.0).astype(str(dtype))
+
+
+def n_features(entry: CovarianceModel, n_columns: int) -> int:
+    """P, the length of φ with its quadratic part, for D columns."""
+    per_storage = {Full: n_columns * (n_columns + 1) // 2, Diagonal: n_columns}
+    return 1 + n_columns + per_storage.get(entry.storage, 1)
+
+
+def linear_features(x: Float[Array, "D B"]) -> Float[Array, "_ B"]:
+    """[1, x], samples in columns."""
+    return jnp.concatenate([jnp.ones((1, x.shape[1]), x.dtype), x])
+
+
+def quadratic_features(mixture: Mixture, x: Float[Array, "D B"]) -> Float[Array, "Q B"]:
+    """The products x_d x_e that the storage keeps, samples in columns: d ≤ e, d = e, or |x|²/D."""
+    storage = mixture.model.storage
+    if storage is Full:
+        rows, columns = np.triu_indices(x.shape[0])
+        return x[rows] * x[columns]
+    return x**2 if storage is Diagonal else (x**2).mean(axis=0, keepdims=True)
+
+
+def shared_score(mixture: Mixture, x: Float[Array, "D B"]) -> Float[Array, "B"]:
+    """-|L⁻¹ x|²/2, the quadratic part of the score where all components share one covariance."""
+    inverse = _inverse(mixture)[0]
+    z = inverse @ x if mixture.model.storage is Full else jnp.atleast_1d(inverse)[:, None] * x
+    return -0.5 * (z**2).sum(axis=0)
+
+
+def unpack(mixture: Mixture, moments: Float[Array, "J Q"]) -> Array:
+    """Second moments about the origin in the storage's form, from sums of quadratic features."""
+    storage, d = mixture.model.storage, mixture.n_features
+    if storage is Full:
+        rows, columns = np.triu_indices(d)
+        where = np.zeros((d, d), int)
+        where[rows, columns] = where[columns, rows] = np.arange(len(rows))
+        return moments[:, where]
+    return moments if storage is Diagonal else moments[:, 0]

@@ -1,0 +1,253 @@
+"""Many starts as one program: what each does, and which is kept."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+
+import jgmm
+from jgmm import em
+from jgmm.restarts import CHUNK_STEPS, Progress, choose
+from jgmm.status import Status
+
+N, K, D, R, STEPS = 60, 3, 2, 6, 120
+
+
+@pytest.fixture(scope="module")
+def x(dtype):
+    return oracle.draw(1, N, *oracle.parameters(5, k=K, d=D)).astype(dtype)
+
+
+def fit(x, n_restarts=R, **options):
+    options = {"covariance": "diag", "init": "points", "max_steps": STEPS} | options
+    return jgmm.fit(jax.random.key(0), x, K, n_restarts=n_restarts, **options)
+
+
+@pytest.fixture(scope="module")
+def result(x):
+    return fit(x)
+
+
+def test_the_best_valid_restart_is_chosen(result):
+    restarts = result.restarts
+    valid = np.isin(np.asarray(restarts.status), [Status.CONVERGED, Status.STEPS_RAN_OUT])
+    assert valid.any()
+    best = int(restarts.best)
+    assert valid[best]
+    assert float(restarts.log_likelihood[best]) == np.asarray(restarts.log_likelihood)[valid].max()
+    for field in ("log_likelihood", "status", "n_steps", "collapsed"):
+        assert getattr(result, field) == getattr(restarts, field)[best]
+
+
+def test_the_outcome_of_every_restart_is_told(result):
+    for field in ("log_likelihood", "status", "n_steps", "collapsed"):
+        assert getattr(result.restarts, field).shape == (R,)
+    assert result.restarts.best.shape == ()
+    assert (np.asarray(result.restarts.status) != Status.RUNNING).all()
+    # Starts differ, so outcomes do: a key used twice would show here.
+    assert len(set(np.asarray(result.restarts.n_steps).tolist())) > 1
+
+
+def test_the_log_likelihood_belongs_to_the_mixture(result, x, tolerance):
+    np.testing.assert_allclose(
+        result.log_likelihood, jgmm.log_prob(result.mixture, x).sum(), **tolerance
+    )
+    assert result.history[int(result.n_steps)] == result.log_likelihood
+
+
+def test_restarts_do_not_depend_on_their_number(result, x):
+    """Restart r uses fold_in(key, r): those of a smaller run are the first of a larger one."""
+    few = fit(x, n_restarts=3)
+    np.testing.assert_array_equal(few.restarts.n_steps, result.restarts.n_steps[:3])
+    np.testing.assert_array_equal(few.restarts.status, result.restarts.status[:3])
+    rtol = 100 * np.finfo(x.dtype).eps
+    np.testing.assert_allclose(
+        few.restarts.log_likelihood, result.restarts.log_likelihood[:3], rtol=rtol
+    )
+    assert float(result.log_likelihood) >= float(few.log_likelihood)
+
+
+def test_the_same_key_gives_the_same_fit(result, x):
+    chex.assert_trees_all_equal(fit(x), result)
+    other = jgmm.fit(
+        jax.random.key(1), x, K, n_restarts=R, covariance="diag", init="points", max_steps=STEPS
+    )
+    assert not np.array_equal(other.restarts.log_likelihood, result.restarts.log_likelihood)
+
+
+def test_progress_changes_nothing_and_says_where_the_fit_is(result, x):
+    told = []
+    watched = fit(x, progress=told.append)
+    chex.assert_trees_all_equal(watched, result)
+    assert all(isinstance(report, Progress) for report in told)
+    steps = [report.step for report in told]
+    assert steps == sorted(steps)
+    longest = int(result.restarts.n_steps.max())
+    assert steps[-1] == longest
+    assert len(told) == -(-(longest + 1) // CHUNK_STEPS)
+    assert told[-1].n_running == 0
+    assert all(report.n_restarts == R and report.max_steps == STEPS for report in told)
+    likelihoods = [report.log_likelihood for report in told]
+    np.testing.assert_allclose(likelihoods[-1], float(result.log_likelihood), rtol=1e-6)
+    assert all(low <= high + 1e-3 for low, high in zip(likelihoods, likelihoods[1:], strict=False))
+
+
+def test_an_error_in_progress_reaches_the_caller(x):
+    def stop(report):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(x, progress=stop)
+
+
+@pytest.mark.parametrize("max_steps", [0, CHUNK_STEPS - 1, CHUNK_STEPS])
+def test_steps_run_out_exactly(max_steps, x):
+    told = []
+    ended = fit(x, max_steps=max_steps, tol=0.0, rtol=0.0, progress=told.append)
+    assert Status(int(ended.status)) is Status.STEPS_RAN_OUT
+    assert int(ended.n_steps) == max_steps
+    assert told[-1].n_running == 0
+    assert np.isfinite(ended.history).all()
+
+
+def one_lane(log_likelihood, status, index):
+    mixture = jgmm.make_mixture([1.0], [[float(index)]], [1.0], "spherical")
+    return jgmm.FitResult(
+        mixture,
+        jnp.asarray(log_likelihood),
+        jnp.asarray(int(status)),
+        jnp.asarray(index),
+        jnp.asarray([log_likelihood]),
+        jnp.asarray(-1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("lanes", "expected"),
+    [
+        ([(1.0, Status.CONVERGED), (3.0, Status.CONVERGED), (2.0, Status.CONVERGED)], 1),
+        ([(1.0, Status.CONVERGED), (9.0, Status.COLLAPSED), (0.0, Status.CONVERGED)], 0),
+        ([(-5.0, Status.STEPS_RAN_OUT), (np.inf, Status.COLLAPSED)], 0),
+        ([(np.nan, Status.NON_FINITE_PARAMETERS), (-7.0, Status.CONVERGED)], 1),
+        ([(np.nan, Status.CONVERGED), (-7.0, Status.STEPS_RAN_OUT)], 1),
+        ([(np.inf, Status.CONVERGED), (-7.0, Status.STEPS_RAN_OUT)], 1),
+        ([(2.0, Status.CONVERGED), (2.0, Status.CONVERGED)], 0),
+        ([(1.0, Status.COLLAPSED), (2.0, Status.NON_FINITE_PARAMETERS)], 0),
+    ],
+)
+def test_choose(lanes, expected):
+    results = [one_lane(*lane, index) for index, lane in enumerate(lanes)]
+    chosen = choose(jax.tree.map(lambda *leaves: jnp.stack(leaves), *results))
+    assert int(chosen.restarts.best) == expected
+    assert float(chosen.mixture.means[0, 0]) == expected
+    assert int(chosen.n_steps) == expected
+
+
+@pytest.fixture(scope="module")
+def spiky(dtype):
+    """Two samples repeated among others: restarts that start there collapse, others do not."""
+    x = oracle.draw(1, N, *oracle.parameters(5, k=K, d=D)).astype(dtype)
+    x[:6] = x[0] + np.array([8, 8], dtype)
+    return x
+
+
+def test_restarts_that_fail_are_told_and_not_chosen(spiky):
+    result = fit(spiky, n_restarts=16)
+    status = np.asarray(result.restarts.status)
+    assert (status == Status.COLLAPSED).any()
+    assert (status == Status.CONVERGED).any()
+    assert Status(int(result.status)) is Status.CONVERGED
+    collapsed = np.asarray(result.restarts.collapsed)
+    assert (collapsed[status == Status.COLLAPSED] >= 0).all()
+    assert (collapsed[status != Status.COLLAPSED] == -1).all()
+
+
+def test_a_restart_ends_as_it_would_alone(result, x):
+    """Bit for bit in the same program: em.run vmapped, with another lane broken or not."""
+    mixtures = [
+        jgmm.make_mixture(
+            np.full(K, 1 / K), x[rows], np.broadcast_to(x.var(axis=0), (K, D)), "diag"
+        )
+        for rows in (slice(0, 3), slice(3, 6), slice(6, 9))
+    ]
+    lanes = jax.tree.map(lambda *leaves: jnp.stack(leaves), *mixtures)
+    run = jax.jit(jax.vmap(lambda m: em.run(m, x, max_steps=STEPS)))
+    healthy = run(lanes)
+    broken = run(jax.tree.map(lambda leaf: leaf.at[1].set(jnp.nan), lanes))
+    assert not Status(int(broken.status[1])).is_valid
+    for lane in (0, 2):
+        pick = jax.tree.map(lambda leaf, at=lane: leaf[at], (healthy, broken))
+        chex.assert_trees_all_equal(*pick)
+
+
+def test_no_valid_restart_raises_and_says_why(x):
+    pairs = np.repeat(x[:3], N // 3, axis=0)
+    with pytest.raises(jgmm.FitError) as raised:
+        fit(pairs, n_restarts=4, covariance="full")
+    text = str(raised.value)
+    assert "collapsed after" in text
+    assert "Outcomes of the restarts: 4 collapsed" in text
+    assert "ridge" in text
+
+
+def test_a_ridge_rescues_it(x):
+    pairs = np.repeat(x[:3], N // 3, axis=0)
+    result = fit(pairs, n_restarts=4, covariance="full", ridge=1e-3)
+    assert Status(int(result.status)).is_valid
+
+
+@pytest.mark.parametrize("covariance", ["full", "spherical", "EII"])
+def test_weights_count_rows(covariance, x, dtype):
+    """Samples written twice, or counted twice: the same optimum from k-means starts."""
+    half = N // 2
+    twice = np.concatenate([x[:half], x[:half]])
+    doubled = np.concatenate([np.full(half, 2, dtype), np.zeros(half, dtype)])
+    labels = np.resize([0, 1, 2], N)
+    ends = [
+        jgmm.fit(
+            jax.random.key(0),
+            twice,
+            K,
+            covariance=covariance,
+            init=labels,
+            sample_weight=weight,
+            ridge=1e-3,
+            max_steps=20,
+        )
+        for weight in (np.ones(N, dtype), doubled)
+    ]
+    np.testing.assert_allclose(
+        ends[0].log_likelihood, ends[1].log_likelihood, rtol=1e4 * np.finfo(dtype).eps
+    )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_inside_jit_bad_data_are_a_status(bad, x):
+    spoiled = x.copy()
+    spoiled[3, 1] = bad
+    inside = jax.jit(lambda x: fit(x).status)
+    assert Status(int(inside(spoiled))) is Status.NON_FINITE_DATA
+    assert Status(int(inside(x))).is_valid
+
+
+def test_recovers_what_made_the_data(dtype):
+    """Well separated components, many samples: parameters within five standard errors."""
+    truth = oracle.parameters(9, k=K, d=D)
+    truth = (truth[0], np.array([[-10.0, 0], [10, 0], [0, 15]]), truth[2])
+    n = 3000
+    x = oracle.draw(0, n, *truth).astype(dtype)
+    found = jgmm.fit(jax.random.key(0), x, K, n_restarts=2, init="kmeans++").mixture
+    order = [
+        int(np.linalg.norm(np.asarray(found.means) - mean, axis=1).argmin()) for mean in truth[1]
+    ]
+    counts = truth[0] * n
+    weights, means = np.asarray(found.weights)[order], np.asarray(found.means)[order]
+    covariances = np.asarray(found.covariances)[order]
+    assert (np.abs(weights - truth[0]) < 5 * np.sqrt(truth[0] / n)).all()
+    for k in range(K):
+        variances = np.diag(truth[2][k])
+        assert (np.abs(means[k] - truth[1][k]) < 5 * np.sqrt(variances / counts[k])).all()
+        error = np.sqrt((truth[2][k] ** 2 + np.outer(variances, variances)) / counts[k])
+        assert (np.abs(covariances[k] - truth[2][k]) < 5 * error).all()
