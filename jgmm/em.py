@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jgmm import lanes, natural
+from jgmm import natural
 from jgmm.covariance import model
-from jgmm.lanes import Queue, Restarts, clean_history
+from jgmm.lanes import Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples
 from jgmm.statistics import Form, Statistics, accumulate, accumulate_with, fitting
@@ -258,22 +258,27 @@ class EM:
         )
 
     def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
-        """One step of every lane, by products unless one of them needs differences.
+        """One step of every lane: E-step of the current parameters; then stop there, or M-step."""
+        statistics = self._expect(lanes, samples)
+        return jax.vmap(lambda lane, sums: self._step(lane, sums, samples, control))(
+            lanes, statistics
+        )
+
+    def _expect(self, lanes: Lane, samples: Samples) -> Statistics:
+        """Statistics of every lane, by products unless one of them needs differences.
 
         The choice is one for all: under ``vmap`` a choice for each would cost both.
         """
 
-        def by(form: Form) -> Lane:
-            return jax.vmap(lambda lane: self._step(lane, samples, control, form))(lanes)
+        def by(form: Form) -> Statistics:
+            return jax.vmap(lambda mixture: accumulate(mixture, samples, form=form))(lanes.mixture)
 
         if self.form != "auto":
             return by(self.form)
         safe = jax.vmap(natural.is_safe)(lanes.mixture) | (lanes.status != Status.RUNNING)
         return lax.cond(safe.all(), lambda: by("product"), lambda: by("difference"))
 
-    def _step(self, lane: Lane, samples: Samples, control: Control, form: Form) -> Lane:
-        """One E-step of the current parameters; then stop with them, or take the M-step."""
-        statistics = accumulate(lane.mixture, samples, form=form)
+    def _step(self, lane: Lane, statistics: Statistics, samples: Samples, control: Control) -> Lane:
         log_likelihood = statistics.log_likelihood
         updated = maximize(statistics, lane.mixture.covariance, control.ridge)
         broken = collapsed_components(updated, lane.mixture)
@@ -343,10 +348,17 @@ def collapsed_components(updated: Mixture, before: Mixture) -> Array:
     return (jnp.broadcast_to(spike | flat, lost.shape) | lost) & was_used
 
 
-def finish(mixture: Mixture, log_likelihood: Array, queue: Queue, samples: Samples) -> FitResult:
-    """The outcome of the best lane, carried from the frame to the user's units."""
+def finish(
+    mixture: Mixture,
+    log_likelihood: Array,
+    lane: Any,
+    history: Array,
+    table: Restarts | None,
+    samples: Samples,
+) -> FitResult:
+    """The outcome of a lane, and of all restarts, carried from the frame to the user's units."""
     # Inside a transformation data are not inspected; one bad value spoils the frame.
-    frame, table = samples.frame, queue.table
+    frame = samples.frame
     usable = jnp.isfinite(frame.shift).all() & jnp.isfinite(frame.scale).all()
 
     def status(codes: Array) -> Array:
@@ -356,15 +368,17 @@ def finish(mixture: Mixture, log_likelihood: Array, queue: Queue, samples: Sampl
     return FitResult(
         mixture=to_user(mixture, frame),
         log_likelihood=log_likelihood - shift,
-        status=status(queue.best.status),
-        n_steps=queue.best.n_steps,
-        history=clean_history(queue.best_history, queue.best.n_steps) - shift,
-        collapsed=jnp.where(usable, queue.best.collapsed, -1),
-        restarts=replace(
-            table,
-            log_likelihood=table.log_likelihood - shift,
-            status=status(table.status),
-            collapsed=jnp.where(usable, table.collapsed, -1),
+        status=status(lane.status),
+        n_steps=lane.n_steps,
+        history=clean_history(history, lane.n_steps) - shift,
+        collapsed=jnp.where(usable, lane.collapsed, -1),
+        restarts=table
+        and Restarts(
+            table.log_likelihood - shift,
+            status(table.status),
+            table.n_steps,
+            jnp.where(usable, table.collapsed, -1),
+            table.best,
         ),
     )
 
@@ -404,7 +418,19 @@ def run(
 @jax.jit(static_argnums=3)
 def _run(mixture: Mixture, samples: Samples, control: Control, max_steps: int) -> FitResult:
     inside = framed(samples, mixture.model.per_column)
-    start = jax.tree.map(lambda leaf: leaf[None], to_frame(mixture, inside.frame))
-    queue = lanes.run(EM(max_steps), start, inside, control, work=1)
-    result = finish(queue.best.mixture, queue.best.log_likelihood, queue, inside)
-    return replace(result, restarts=None)
+    method = EM(max_steps)
+    start = method.begin(to_frame(mixture, inside.frame))
+    history = jnp.full(max_steps + 1, jnp.nan, inside.x.dtype)
+
+    def turn(carry: tuple[Lane, Array]) -> tuple[Lane, Array]:
+        lanes, history = carry
+        stepped = method.step(lanes, inside, control)
+        return stepped, history.at[lanes.n_steps[0]].set(stepped.log_likelihood[0])
+
+    ended, history = lax.while_loop(
+        lambda carry: carry[0].status[0] == Status.RUNNING,
+        turn,
+        (jax.tree.map(lambda leaf: leaf[None], start), history),
+    )
+    lane = jax.tree.map(lambda leaf: leaf[0], ended)
+    return finish(lane.mixture, lane.log_likelihood, lane, history, None, inside)

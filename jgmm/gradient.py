@@ -108,7 +108,8 @@ def _finish(queue: Queue, samples: Samples, method: Gradient) -> FitResult:
     log_likelihood = queue.best.log_likelihood
     if method.batch_size is not None:  # until here only estimated
         log_likelihood = accumulate(mixture, samples).log_likelihood
-    return finish(mixture, log_likelihood, queue, samples)
+    history, table = queue.best_history, queue.table
+    return finish(mixture, log_likelihood, queue.best, history, table, samples)
 
 
 def objective(samples: Samples, covariance: str) -> Callable[[Free], Array]:

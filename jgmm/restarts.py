@@ -117,11 +117,17 @@ def fit_unchecked(
     def wave(mixtures: Mixture, inside: Samples) -> FitResult:
         work = work_of(mixtures, inside)
         queue = lanes.run(method, mixtures, inside, control, work, progress)
-        return finish(queue.best.mixture, queue.best.log_likelihood, queue, inside)
+        return _finish(queue, inside)
 
     return in_waves(
         wave, check_key(key), samples, n_components, covariance, n_restarts, init, ridge
     )
+
+
+@jax.jit
+def _finish(queue: lanes.Queue, samples: Samples) -> FitResult:
+    best = queue.best
+    return finish(best.mixture, best.log_likelihood, best, queue.best_history, queue.table, samples)
 
 
 def work_of(mixtures: Mixture, samples: Samples) -> int:
