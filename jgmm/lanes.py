@@ -287,9 +287,12 @@ def _narrow(queue: Queue, width: int) -> Queue:
 def _report(
     queue: Queue, samples: Samples, n_running: int, n_restarts: int, max_steps: int
 ) -> Progress:
+    lanes, table = queue.lanes, queue.table
+    best_ended = score(lanes.log_likelihood, lanes.status)  # which may not be in the table yet
+    best_running = jnp.where(_running(queue), lanes.log_likelihood, -jnp.inf)
     highest = jnp.maximum(
-        score(queue.table.log_likelihood, queue.table.status).max(),
-        jnp.where(_running(queue), queue.lanes.log_likelihood, -jnp.inf).max(),
+        score(table.log_likelihood, table.status).max(),
+        jnp.maximum(best_ended, best_running).max(),
     )
     shift = samples.total_weight() * samples.frame.log_volume()
     return Progress(

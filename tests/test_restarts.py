@@ -1,9 +1,7 @@
 """Many starts as one program: what each does, and which is kept."""
 
-from itertools import pairwise
-from operator import attrgetter
-
 import itertools
+from operator import attrgetter
 
 import chex
 import jax
@@ -173,9 +171,9 @@ def test_choose(lanes, expected):
 
 @pytest.fixture(scope="module")
 def spiky(dtype):
-    """Two samples repeated among others: restarts that start there collapse, others do not."""
+    """One sample three times, a little apart: of 16 restarts some collapse on it, some do not."""
     x = oracle.draw(1, N, *oracle.parameters(5, k=K, d=D)).astype(dtype)
-    x[:6] = x[0] + np.array([8, 8], dtype)
+    x[:3] = x[0] + np.array([4, 4], dtype)
     return x
 
 
