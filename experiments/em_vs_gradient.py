@@ -9,7 +9,7 @@ smaller the more components overlap; L-BFGS learns the curvature and ends faster
 evaluations a step; Adam and SGD hang on their step size. None escapes the optimum that the start
 leads to on purpose, so all of them need many starts.
 
-Takes about 15 s on two cores, 30 s the first time, when the programs have to be compiled. On Old
+Takes about 15 s on two cores, 40 s the first time, when the programs have to be compiled. On Old
 Faithful with three components, from 64 starts, it prints the best log-likelihood, −1114.44, and
 the shares of starts that reach it: EM and SGD 0.16, Adam and L-BFGS 0.17. EM needs 133 steps in
 the median and L-BFGS 87, each of which costs about five of EM's; SGD runs out of its 1,000 steps
