@@ -33,7 +33,7 @@ def is_safe(mixture: Mixture) -> Bool[Array, ""]:
     A NaN, or a covariance that has all but collapsed, is not safe.
     """
     distance = mixture.model.storage.distance(_inverse(mixture), mixture.means)
-    used = mixture.log_weights > -jnp.inf
+    used = mixture.log_weights != -jnp.inf  # a NaN counts as used
     limit = SAFE_DISTANCE[str(mixture.means.dtype)]
     return ((distance <= limit) | ~used).all()
 

@@ -75,6 +75,8 @@ def _check_values(array: Array, x: Any, name: str, weights: Array | None) -> Non
     if is_traced(array):
         return
     usable = _usable(array, None if is_traced(weights) else weights)
+    if is_traced(usable):  # known data inside somebody's jit: its values are not to be had there
+        return
     if not bool(usable.all()):
         row, column = (int(i) for i in np.argwhere(~np.asarray(usable))[0])
         n_bad = int((~usable).any(axis=1).sum())

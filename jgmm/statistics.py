@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -84,6 +85,13 @@ def accumulate(
         samples = x
     else:
         mixture, samples = fitting(mixture, x, sample_weight)
+    return _accumulate(mixture, samples, block_size, form)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _accumulate(
+    mixture: Mixture, samples: Samples, block_size: int | None, form: Form
+) -> Statistics:
     if form == "product":
         return _by_product(mixture, samples, block_size)
     if form == "difference":

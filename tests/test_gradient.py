@@ -1,0 +1,124 @@
+"""The gradient path: the same likelihood, maximised another way."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracle
+import pytest
+
+import jgmm
+from jgmm import gradient
+from jgmm.samples import make_samples
+from jgmm.status import Status
+from jgmm.unconstrained import from_free, to_free
+
+N, K, D = 90, 2, 2
+KEY = jax.random.key(0)
+ADAM, SGD, LBFGS = optax.adam(5e-2), optax.sgd(0.3), optax.lbfgs()
+
+
+@functools.cache
+def samples():
+    truth = oracle.parameters(4, k=K, d=D)
+    return oracle.draw(0, N, *truth)
+
+
+@pytest.fixture(scope="module")
+def x(dtype):
+    return samples().astype(dtype)
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+def test_gradient_is_that_of_the_mean_log_likelihood(name):
+    """Fisher's identity against differences of an independent loop, weights included."""
+    x, rng = samples()[:20], np.random.default_rng(0)
+    weight = rng.integers(0, 3, size=20).astype(float)
+    truth = oracle.parameters(5, k=K, d=D, model=name)
+    free = to_free(jgmm.make_mixture(*truth, name))
+    loss = gradient.objective(make_samples(x, weight), name)
+
+    def slow(leaves):
+        mixture = from_free(jax.tree.unflatten(jax.tree.structure(free), leaves), name)
+        parameters = (np.asarray(a) for a in (mixture.weights, mixture.means, mixture.covariances))
+        return -oracle.log_likelihood(x, *parameters, weight) / weight.sum()
+
+    leaves = jax.tree.leaves(free)
+    value, found = jax.value_and_grad(loss)(free)
+    np.testing.assert_allclose(value, slow(leaves), rtol=1e-12)
+    for _ in range(3):
+        direction = [jnp.asarray(rng.normal(size=leaf.shape)) for leaf in leaves]
+        ahead, behind = (
+            slow([leaf + h * step for leaf, step in zip(leaves, direction, strict=True)])
+            for h in (1e-5, -1e-5)
+        )
+        slope = sum((g * s).sum() for g, s in zip(jax.tree.leaves(found), direction, strict=True))
+        # A central difference of step h is good to h² and to rounding over h.
+        np.testing.assert_allclose(slope, (ahead - behind) / 2e-5, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("optimizer", [ADAM, LBFGS], ids=["adam", "lbfgs"])
+def test_ends_where_em_ends(optimizer, x, dtype):
+    em = jgmm.fit(KEY, x, K)
+    found = gradient.fit(KEY, x, K, optimizer=optimizer, tol=1e-4, max_steps=2000)
+    assert found.status == Status.CONVERGED
+    assert found.log_likelihood.dtype == dtype
+    # A gradient of 1e-4 leaves its square over the curvature, about 1e-6 nats a sample; in float32
+    # EM itself stops when a step gains 1e-6 a sample, some ten steps from the end.
+    limit = 1e-3 if dtype == np.float64 else 1e-2
+    np.testing.assert_allclose(found.log_likelihood, em.log_likelihood, atol=limit)
+
+
+def test_result_is_of_the_parameters_returned(x):
+    found = gradient.fit(KEY, x, K, optimizer=SGD, max_steps=40, tol=0.0)
+    assert found.status == Status.STEPS_RAN_OUT
+    assert found.n_steps == 40
+    np.testing.assert_allclose(
+        jgmm.log_prob(found.mixture, x).sum(), found.log_likelihood, rtol=1e-5
+    )
+    np.testing.assert_allclose(found.history[40], found.log_likelihood, rtol=1e-7)
+    assert found.history[0] < found.history[40]
+
+
+def test_starts_are_those_of_em_and_do_not_depend_on_how_many(x):
+    kept = {"optimizer": SGD, "max_steps": 5, "tol": 0.0, "init": "points"}
+    few = gradient.fit(KEY, x, K, n_restarts=2, **kept).restarts
+    many = gradient.fit(KEY, x, K, n_restarts=4, **kept).restarts
+    np.testing.assert_allclose(many.log_likelihood[:2], few.log_likelihood, rtol=1e-6)
+    start = gradient.fit(KEY, x, K, optimizer=SGD, max_steps=0, init="points")
+    em = jgmm.fit(KEY, x, K, max_steps=0, init="points")
+    np.testing.assert_allclose(start.log_likelihood, em.log_likelihood, rtol=1e-6)
+
+
+def test_mini_batches_climb_and_report_the_whole(x):
+    kept = {"optimizer": optax.adam(2e-2), "batch_size": 16, "init": "points"}
+    found = gradient.fit(KEY, x, K, max_steps=150, **kept)
+    assert found.status == Status.STEPS_RAN_OUT
+    np.testing.assert_allclose(
+        jgmm.log_prob(found.mixture, x).sum(), found.log_likelihood, rtol=1e-5
+    )
+    start = gradient.fit(KEY, x, K, optimizer=SGD, max_steps=0, init="points")
+    assert found.log_likelihood > start.log_likelihood
+
+
+def test_a_step_that_is_too_large_is_a_status(x):
+    with pytest.raises(jgmm.FitError, match="step size that is too large"):
+        gradient.fit(KEY, x, K, optimizer=optax.sgd(1e30), max_steps=20)
+
+
+def test_weights_of_two_are_doubled_rows():
+    x = samples()[:30]
+    kept = {"optimizer": SGD, "max_steps": 10, "tol": 0.0, "init": np.arange(30) % 2}
+    weighted = gradient.fit(KEY, x, 2, sample_weight=np.full(30, 2.0), **kept)
+    doubled = gradient.fit(
+        KEY, np.concatenate([x, x]), 2, **(kept | {"init": np.tile(np.arange(30) % 2, 2)})
+    )
+    np.testing.assert_allclose(weighted.log_likelihood, doubled.log_likelihood, rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_an_empty_batch_is_refused(size):
+    with pytest.raises(jgmm.DataError, match="batch_size"):
+        gradient.fit(KEY, samples(), K, optimizer=SGD, batch_size=size)

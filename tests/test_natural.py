@@ -1,0 +1,108 @@
+"""The exponential-family form, and when the engine may use it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+
+import jgmm
+from jgmm import natural
+from jgmm.samples import make_samples
+
+K, D, N = 3, 4, 200
+
+
+def given(name, dtype, seed=3):
+    truth = oracle.parameters(seed, k=K, d=D, model=name)
+    return jgmm.make_mixture(*(a.astype(dtype) for a in truth), name)
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+def test_product_of_features_and_parameters_is_the_log_joint(name, dtype, tolerance):
+    mixture = given(name, dtype)
+    x = np.random.default_rng(0).normal(size=(5, D)).astype(dtype)
+    columns = jnp.asarray(x.T)
+    features = natural.linear_features(columns)
+    shared = 0
+    if mixture.model.shared:
+        shared = natural.shared_score(mixture, columns)[None, :]
+    else:
+        features = jnp.concatenate([features, natural.quadratic_features(mixture, columns)])
+        assert features.shape[0] == natural.n_features(mixture.model, D)
+    found = natural.natural_parameters(mixture) @ features + shared
+    expected = jgmm.e_step(mixture, x)
+    # Scores here are of order ten.
+    limits = {"rtol": tolerance["rtol"], "atol": 10 * tolerance["atol"]}
+    log_joint = expected.log_resp + expected.log_prob[:, None]
+    np.testing.assert_allclose(found.T, log_joint, **limits)
+
+
+def narrow_and_far(dtype, distance):
+    """Two components of unit width, so many standard deviations from the origin, and samples."""
+    rng = np.random.default_rng(1)
+    means = np.array([[distance, 0.0], [-distance, 1.0]])
+    x = np.concatenate([mean + rng.normal(size=(N, 2)) for mean in means])
+    x = np.asarray(x, dtype).astype(np.float64)  # what the dtype can hold is the truth
+    parameters = (np.array([0.5, 0.5]), means, np.stack([np.eye(2), np.eye(2)]))
+    return x, parameters
+
+
+@pytest.mark.parametrize("name", ["full", "diag", "spherical", "tied"])
+def test_narrow_components_far_out_keep_their_digits(name, dtype):
+    """Made to break the product form: the pass must notice and take differences."""
+    x, parameters = narrow_and_far(dtype, 1e3 if dtype == np.float32 else 1e6)
+    mixture = jgmm.make_mixture(
+        *(np.asarray(a, dtype) for a in parameters[:2]),
+        np.ones(2, dtype) if name == "spherical" else np.asarray(parameters[2], dtype),
+        name,
+    )
+    assert not natural.is_safe(mixture)
+    _, resp = oracle.e_step(x, *parameters)
+    _, _, expected = oracle.m_step(x, resp, name)
+
+    def error(form):
+        sums = jgmm.accumulate(mixture, x.astype(dtype), form=form)
+        found = jgmm.em.maximize(sums, name).covariances
+        return float(np.abs(np.asarray(found, np.float64) - expected).max())
+
+    assert error("auto") == error("difference") < 1e-3 * expected.max()
+    assert not error("product") < 30 * error("difference")  # else the guard guards nothing
+
+
+def test_safe_is_judged_where_it_is_used(dtype):
+    mixture = given("full", dtype)
+    assert natural.is_safe(mixture)
+    assert not natural.is_safe(
+        jgmm.mixture.reframe(mixture, jnp.full(D, 1e5, dtype), jnp.ones(D, dtype))
+    )
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, mixture)
+    assert not natural.is_safe(broken)
+    # A component that is switched off does not matter.
+    off = jgmm.Mixture(
+        mixture.log_weights.at[0].set(-jnp.inf), mixture.means.at[0].set(1e6), mixture.scale, "full"
+    )
+    assert natural.is_safe(off)
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+def test_at_the_limit_of_safety_products_agree_with_differences(name, dtype):
+    x, parameters = narrow_and_far(dtype, 19.0)  # 19² is just inside float32's limit of 400
+    covariances = np.ones(2) if name == "spherical" else parameters[2]
+    if name == "EII":
+        covariances = np.ones(1)
+    if name == "EEI":
+        covariances = np.ones((1, 2))
+    mixture = jgmm.make_mixture(
+        *(np.asarray(a, dtype) for a in parameters[:2]), np.asarray(covariances, dtype), name
+    )
+    assert natural.is_safe(mixture)
+    samples = make_samples(x.astype(dtype))
+    by = {form: jgmm.accumulate(mixture, samples, form=form) for form in ("product", "difference")}
+    a, b = (jgmm.em.maximize(by[form], name).covariances for form in by)
+    # Squares of 19 lose a factor of 400 over the roundings of a sum.
+    limit = 1e-3 if dtype == np.float32 else 1e-11
+    np.testing.assert_allclose(a, b, atol=limit)
+    np.testing.assert_allclose(
+        by["product"].log_likelihood, by["difference"].log_likelihood, rtol=limit / 10
+    )
