@@ -397,6 +397,7 @@ def model(name: str) -> CovarianceModel:
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
-    nearest = difflib.get_close_matches(str(name), _BY_NAME, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    known = {each.lower(): each for each in _BY_NAME}
+    nearest = difflib.get_close_matches(str(name).lower(), known, n=1)
+    hint = f" Did you mean {known[nearest[0]]!r}?" if nearest else ""
     raise ValueError(f"unknown covariance model {name!r}.{hint} Known: {', '.join(_BY_NAME)}.")
