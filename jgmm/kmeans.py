@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
@@ -77,7 +78,8 @@ def check_counts(samples: Samples, n_components: int, n_restarts: int) -> None:
       DataError: fewer than one component or restart, or fewer samples than components.
     """
     for name, value in (("n_components", n_components), ("n_restarts", n_restarts)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not whole or value < 1:
             raise DataError(f"{name} must be a whole number of at least 1; it is {value!r}.")
     n_samples = samples.n_samples
     if samples.weights is not None and not is_traced(samples.weights):

@@ -147,6 +147,11 @@ def test_counts_of_another_type(count):
         check(samples, 1, count)
 
 
+def test_counts_may_come_from_numpy():
+    samples = jgmm.samples.make_samples(GOOD)
+    inspect.unwrap(kmeans.check_counts)(samples, np.int64(2), np.uint8(3))
+
+
 @pytest.mark.parametrize(
     ("wrong", "nearest"), [("ful", "full"), ("Diagonal", "diag"), ("sphere", "spherical")]
 )
