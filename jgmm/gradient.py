@@ -20,12 +20,12 @@ from jaxtyping import Array, Key
 
 from jgmm import lanes
 from jgmm.covariance import model
-from jgmm.em import FitResult, collapsed_components, finish
+from jgmm.em import FitResult, collapsed_components, finish, maximize
 from jgmm.lanes import ProgressCallback, Queue
 from jgmm.mixture import Mixture
 from jgmm.restarts import check_problem, in_waves, work_of
 from jgmm.samples import Leaf, Samples, check_key, make_samples
-from jgmm.statistics import accumulate, expected_log_likelihood
+from jgmm.statistics import Statistics, accumulate, expected_log_likelihood
 from jgmm.status import DataError, Status, check
 from jgmm.unconstrained import Free, from_free, to_free
 
@@ -119,25 +119,34 @@ def objective(samples: Samples, covariance: str) -> Callable[[Free], Array]:
       A function whose value and reverse-mode gradient both come from one pass of the engine. It
       has no forward-mode derivative: asking for one is an error.
     """
-    total = samples.total_weight()
 
     @jax.custom_vjp
     def loss(free: Free) -> Array:
-        return -accumulate(from_free(free, covariance), samples).log_likelihood / total
+        statistics = accumulate(from_free(free, covariance), samples)
+        return -statistics.log_likelihood / samples.total_weight()
 
     def forward(free: Free) -> tuple[Array, Free]:
-        statistics = accumulate(from_free(free, covariance), samples)
-
-        def complete(free: Free) -> Array:
-            return -expected_log_likelihood(from_free(free, covariance), statistics) / total
-
-        return -statistics.log_likelihood / total, jax.grad(complete)(free)
+        value, gradient, _ = value_and_gradient(free, samples, covariance)
+        return value, gradient
 
     def backward(gradient: Free, cotangent: Array) -> tuple[Free]:
         return (jax.tree.map(lambda leaf: cotangent * leaf, gradient),)
 
     loss.defvjp(forward, backward)
     return loss
+
+
+def value_and_gradient(
+    free: Free, samples: Samples, covariance: str
+) -> tuple[Array, Any, Statistics]:
+    """The objective, its gradient, and the statistics both come from."""
+    total = samples.total_weight()
+    statistics = accumulate(from_free(free, covariance), samples)
+
+    def complete(free: Free) -> Array:
+        return -expected_log_likelihood(from_free(free, covariance), statistics) / total
+
+    return -statistics.log_likelihood / total, jax.grad(complete)(free), statistics
 
 
 @jax.tree_util.register_dataclass
@@ -195,9 +204,10 @@ class Gradient:
         return jax.vmap(lambda lane: self._step(lane, samples, control))(lanes)
 
     def _step(self, lane: Lane, samples: Samples, control: Control) -> Lane:
-        loss = objective(self._batch(lane, samples, control), self.covariance)
+        batch = self._batch(lane, samples, control)
+        loss = objective(batch, self.covariance)
         here: Any = lane.free  # optax describes its trees more narrowly than it treats them
-        value, gradient = jax.value_and_grad(loss)(here)
+        value, gradient, statistics = value_and_gradient(here, batch, self.covariance)
         # A plain transformation ignores the extra arguments; a line search needs them all. optax
         # mixes dtypes inside, which strict users of JAX would otherwise see as an error of ours.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
@@ -206,7 +216,7 @@ class Gradient:
             )
             memory = jax.tree.map(lambda new, old: new.astype(old.dtype), memory, lane.memory)
             moved = optax.apply_updates(here, updates)
-        status, broken = self._judge(lane, value, gradient, control)
+        status, broken = self._judge(lane, value, gradient, statistics, control)
         going_on = status == Status.RUNNING
 
         def keep(new: Any, old: Any) -> Any:
@@ -225,18 +235,27 @@ class Gradient:
         return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
 
     def _judge(
-        self, lane: Lane, value: Array, gradient: Free, control: Control
+        self, lane: Lane, value: Array, gradient: Free, statistics: Statistics, control: Control
     ) -> tuple[Array, Array]:
-        """The status after a gradient, and which components have collapsed."""
+        """The status after a gradient, and which components have collapsed.
+
+        A gradient method creeps up a spike that EM falls into, so where it ends it is asked what
+        one M-step would do: a component that collapses there is no optimum.
+        """
         steepest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(gradient)]).max()
         mixture = from_free(lane.free, self.covariance)
         broken = collapsed_components(mixture, mixture)
         whole = self.batch_size is None
+        flat = (steepest <= control.tol) & whole
+        spent = lane.n_steps >= self.max_steps
+        if whole:
+            next_broken = collapsed_components(maximize(statistics, self.covariance), mixture)
+            broken |= next_broken & (flat | spent)
         rules = (
             (~(jnp.isfinite(value) & jnp.isfinite(steepest)), Status.NON_FINITE_PARAMETERS),
             (broken.any(), Status.COLLAPSED),
-            ((steepest <= control.tol) & whole, Status.CONVERGED),
-            (lane.n_steps >= self.max_steps, Status.STEPS_RAN_OUT),
+            (flat, Status.CONVERGED),
+            (spent, Status.STEPS_RAN_OUT),
         )
         codes = [jnp.asarray(int(code)) for _, code in rules]
         return jnp.select([rule for rule, _ in rules], codes, int(Status.RUNNING)), broken

@@ -103,6 +103,23 @@ def test_mini_batches_climb_and_report_the_whole(x):
     assert found.log_likelihood > start.log_likelihood
 
 
+def test_a_spike_is_no_optimum():
+    """Started on two of the samples, a component shrinks until the steps run out."""
+    x = samples()
+    labels = np.zeros(N, int)
+    labels[:3] = 1
+    with pytest.raises(jgmm.FitError, match="Component 1 collapsed after 12 steps"):
+        gradient.fit(
+            KEY,
+            np.concatenate([x[:1], x[:1], x[:1] + 1e-3, x[3:]]),
+            2,
+            optimizer=SGD,
+            init=labels,
+            max_steps=12,
+            covariance="spherical",
+        )
+
+
 def test_a_step_that_is_too_large_is_a_status(x):
     with pytest.raises(jgmm.FitError, match="step size that is too large"):
         gradient.fit(KEY, x, K, optimizer=optax.sgd(1e30), max_steps=20)
