@@ -72,9 +72,7 @@ def test_jit_changes_nothing(question, mixture, x, weight, dtype):
     close(jax.jit(ask)(mixture, x, weight, resp), ask(mixture, x, weight, resp), dtype)
 
 
-@pytest.mark.parametrize(
-    "question", ["e_step", "accumulate", "m_step", "em_step", "run", "sample", "marginal"]
-)
+@pytest.mark.parametrize("question", ["accumulate", "m_step", "run", "sample"])
 def test_vmap_over_mixtures_is_a_loop(question, mixture, x, weight, dtype):
     ask = QUESTIONS[question]
     mixtures = [
@@ -87,7 +85,7 @@ def test_vmap_over_mixtures_is_a_loop(question, mixture, x, weight, dtype):
         close(pick(batch, lane), ask(each, x, weight, resp), dtype)
 
 
-@pytest.mark.parametrize("question", ["log_prob", "em_step", "run", "fit", "kmeans"])
+@pytest.mark.parametrize("question", ["em_step", "fit", "kmeans"])
 def test_vmap_over_data_sets_is_a_loop(question, mixture, x, weight, dtype):
     ask = QUESTIONS[question]
     sets = np.stack([x, 1.25 * x + 0.125, x[::-1] - 0.25])
@@ -128,8 +126,11 @@ def sums(covariance):
     }[covariance]
 
 
-@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
-@pytest.mark.parametrize("route", ["log_prob", "accumulate"])
+@pytest.mark.parametrize(
+    ("route", "covariance"),
+    [("log_prob", name) for name in ("full", "tied", "diag", "spherical")]
+    + [("accumulate", "full"), ("accumulate", "spherical")],
+)
 def test_gradients_are_finite_differences(route, covariance, x, dtype):
     """In float64 to the square of the step; the float32 gradient against the float64 one."""
     truth = oracle.parameters(1, k=K, d=D, model=covariance)
