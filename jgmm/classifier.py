@@ -181,30 +181,23 @@ def _gaussians(
 
 def _mixtures(problem: Problem, key: Array, weights: Array) -> tuple[Mixture, Array]:
     """A mixture for each class, fitted with the samples of all others missing."""
-    samples, fits = problem.samples, []
+    samples, fits, widest = problem.samples, [], max(problem.n_components)
     for c, k in enumerate(problem.n_components):
         own = jnp.where(problem.labels == c, weights, 0)
         try:
             fits.append(
                 fit_unchecked(
-                    jax.random.fold_in(key, c), replace(samples, weights=own), k, **problem.options
+                    jax.random.fold_in(key, c),
+                    replace(samples, weights=own),
+                    k,
+                    slots=widest,
+                    **problem.options,
                 )
             )
         except DataError as error:
             raise DataError(f"class {problem.class_names[c]!r}: {error}") from error
-    widest = max(problem.n_components)
-    padded = [_padded(result.mixture, widest) for result in fits]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *padded)
-    return stacked, jnp.stack([result.status for result in fits])
-
-
-def _padded(mixture: Mixture, n_components: int) -> Mixture:
-    """The same mixture with copies of its first component at weight zero."""
-    k = mixture.n_components
-    index = jnp.where(jnp.arange(n_components) < k, jnp.arange(n_components), 0)
-    log_weights = jnp.where(jnp.arange(n_components) < k, mixture.log_weights[index], -jnp.inf)
-    scale = mixture.scale if mixture.model.shared else mixture.scale[index]
-    return Mixture(log_weights, mixture.means[index], scale, mixture.covariance)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[fit.mixture for fit in fits])
+    return stacked, jnp.stack([fit.status for fit in fits])
 
 
 def _samples_for(classifier: Classifier, x: Any) -> Array:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Key
 
@@ -89,6 +90,7 @@ def fit(
     default = 1e-6 if eps < 1e-10 else 1e-4
     threshold = jnp.asarray(default if tol is None else tol, samples.x.dtype)
     method = Gradient(optimizer, model(covariance).name, batch_size, max_steps)
+    every = np.ones(n_components, bool)
 
     def wave(mixtures: Mixture, inside: Samples) -> FitResult:
         starts = (mixtures, jnp.arange(len(mixtures.means)))
@@ -97,9 +99,8 @@ def fit(
         queue = lanes.run(method, starts, inside, control, work, progress)
         return _finish(queue, inside, method)
 
-    return check(
-        in_waves(wave, check_key(key), samples, n_components, covariance, n_restarts, init, 0.0)
-    )
+    found = in_waves(wave, check_key(key), samples, every, covariance, n_restarts, init, 0.0)
+    return check(found)
 
 
 @partial(jax.jit, static_argnums=2)

@@ -1,6 +1,8 @@
-"""Every way to start: ``(key, samples, n_components, covariance) -> Mixture``, in the frame.
+"""Every way to start: ``(key, samples, active, covariance) -> Mixture``, in the frame.
 
-All pass through the M-step that EM itself uses. To add one, write the function and list it in
+``active`` (K,) says which of K components take part; the others are switched off, with weight zero.
+A program made for K components so serves any smaller number, and the components that take part are
+those that a program made for them alone would give. All pass through the M-step that EM itself uses. To add one, write the function and list it in
 ``STARTS``; every restart, study and config can then name it.
 """
 
@@ -13,17 +15,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from jgmm import kmeans, lanes
 from jgmm.covariance import model
 from jgmm.em import EM, from_responsibilities, make_control, maximize
 from jgmm.mixture import Mixture
 from jgmm.samples import Samples
-from jgmm.statistics import accumulate_with
 from jgmm.status import DataError, is_traced
 
-Start = Callable[[Array, Samples, int, str], Mixture]
+Start = Callable[[Array, Samples, Array, str], Mixture]
 
 # In the frame the data's variance is one. A start from hard assignments may hold clusters of one
 # sample; this much variance keeps them alive and is forgotten after a few steps.
@@ -34,7 +35,9 @@ SHORT_EM_TRIES = 5
 SHORT_EM_STEPS = 10
 
 
-def random(key: Key[Array, ""], samples: Samples, n_components: int, covariance: str) -> Mixture:
+def random(
+    key: Key[Array, ""], samples: Samples, active: Bool[Array, "K"], covariance: str
+) -> Mixture:
     """Random responsibilities, nearly all on one random component for every sample.
 
     The means differ by about √(K/N) standard deviations, so EM takes many steps to leave the
@@ -44,23 +47,27 @@ def random(key: Key[Array, ""], samples: Samples, n_components: int, covariance:
 
     def resp(rows: Array) -> Array:
         keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
-        draw = jax.vmap(lambda k: jax.random.gumbel(k, (n_components,), samples.x.dtype))(keys)
-        return jax.nn.softmax(draw / RANDOM_TEMPERATURE, axis=1)
+        draw = jax.vmap(lambda k: jax.random.gumbel(k, active.shape, samples.x.dtype))(keys)
+        draw = jnp.where(active[None, :], draw / RANDOM_TEMPERATURE, -jnp.inf)
+        return jax.nn.softmax(draw, axis=1)
 
-    return maximize(from_responsibilities(samples, resp, n_components, covariance), covariance)
+    return maximize(from_responsibilities(samples, resp, len(active), covariance), covariance)
 
 
-def points(key: Key[Array, ""], samples: Samples, n_components: int, covariance: str) -> Mixture:
+def points(
+    key: Key[Array, ""], samples: Samples, active: Bool[Array, "K"], covariance: str
+) -> Mixture:
     """Means at distinct random samples, equal weights, and the data's covariance for all."""
     whole = from_responsibilities(
         samples, lambda rows: jnp.ones((rows.shape[0], 1), samples.x.dtype), 1, covariance
     )
     one = maximize(whole, covariance)
     mass = None if samples.weights is None else samples.weights / samples.weights.sum()
-    rows = jax.random.choice(key, samples.n_samples, (n_components,), replace=False, p=mass)
-    copies = 1 if one.model.shared else n_components
+    rows = jax.random.choice(key, samples.n_samples, active.shape, replace=False, p=mass)
+    copies = 1 if one.model.shared else len(active)
+    share = -jnp.log(active.sum().astype(samples.x.dtype))
     return Mixture(
-        jnp.full(n_components, -jnp.log(n_components), samples.x.dtype),
+        jnp.where(active, share, -jnp.inf),
         samples.take(rows),
         jnp.broadcast_to(one.scale, (copies, *one.scale.shape[1:])),
         one.covariance,
@@ -68,22 +75,24 @@ def points(key: Key[Array, ""], samples: Samples, n_components: int, covariance:
 
 
 def kmeans_plus_plus(
-    key: Key[Array, ""], samples: Samples, n_components: int, covariance: str
+    key: Key[Array, ""], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
     """The M-step of the nearest k-means++ seed."""
-    return from_centers(kmeans.seed(key, samples, n_components), samples, covariance)
+    return from_centers(kmeans.seed(key, samples, len(active)), samples, active, covariance)
 
 
 def from_kmeans(
-    key: Key[Array, ""], samples: Samples, n_components: int, covariance: str
+    key: Key[Array, ""], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
     """The M-step of the clusters that k-means finds from k-means++ seeds."""
-    seeds = kmeans.seed(key, samples, n_components)
-    found = kmeans.lloyd(seeds, samples, jnp.asarray(KMEANS_STEPS))
-    return from_centers(found.centers, samples, covariance)
+    seeds = kmeans.seed(key, samples, len(active))
+    found = kmeans.lloyd(seeds, samples, active, jnp.asarray(KMEANS_STEPS))
+    return from_centers(found.centers, samples, active, covariance)
 
 
-def short_em(key: Key[Array, ""], samples: Samples, n_components: int, covariance: str) -> Mixture:
+def short_em(
+    key: Key[Array, ""], samples: Samples, active: Bool[Array, "K"], covariance: str
+) -> Mixture:
     """The best of a few short runs of EM, each from k-means++ seeds.
 
     Reference: Biernacki, Celeux & Govaert (2003), "small EM".
@@ -91,7 +100,7 @@ def short_em(key: Key[Array, ""], samples: Samples, n_components: int, covarianc
     control = make_control(samples.x.dtype, 0.0, 0.0, 0.0)
     method = EM(SHORT_EM_STEPS, form="difference")
     keys = jax.random.split(key, SHORT_EM_TRIES)
-    seeds = jax.vmap(lambda k: kmeans_plus_plus(k, samples, n_components, covariance))(keys)
+    seeds = jax.vmap(lambda k: kmeans_plus_plus(k, samples, active, covariance))(keys)
     return lanes.run(method, seeds, samples, control, work=1).best.mixture
 
 
@@ -104,9 +113,11 @@ STARTS: dict[str, Start] = {
 }
 
 
-def from_centers(centers: Float[Array, "K D"], samples: Samples, covariance: str) -> Mixture:
-    """The M-step of the assignment of every sample to its nearest center."""
-    found = accumulate_with(kmeans.hard, samples, centers, model(covariance))
+def from_centers(
+    centers: Float[Array, "K D"], samples: Samples, active: Bool[Array, "K"], covariance: str
+) -> Mixture:
+    """The M-step of the assignment of every sample to the nearest of the active centers."""
+    found = kmeans.assign(centers, samples, active, model(covariance))
     return maximize(found, covariance, START_RIDGE)
 
 

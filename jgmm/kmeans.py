@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from jgmm.covariance import model
+from jgmm.covariance import MODELS, CovarianceModel
 from jgmm.samples import Leaf, Samples, as_samples, check_key, framed, make_samples
 from jgmm.statistics import Statistics, accumulate_with, block_rows
 from jgmm.status import DataError, Status, is_traced
@@ -97,7 +97,8 @@ def _fit(
 ) -> KMeansResult:
     inside = framed(samples, per_column=False)
     keys = jax.vmap(lambda r: jax.random.fold_in(key, r))(jnp.arange(n_restarts))
-    found = jax.vmap(lambda k: lloyd(seed(k, inside, n_clusters), inside, max_steps))(keys)
+    every = jnp.ones(n_clusters, bool)
+    found = jax.vmap(lambda k: lloyd(seed(k, inside, n_clusters), inside, every, max_steps))(keys)
     best = jax.tree.map(lambda leaf: leaf[jnp.argmin(found.inertia)], found)
     frame = inside.frame
     centers = frame.shift[None, :] + frame.scale[None, :] * best.centers
@@ -118,12 +119,16 @@ def predict(centers: Any, x: Any) -> Int[Array, "N"]:
     return _nearest(points, samples)[1]
 
 
-def nearest(centers: Float[Array, "K D"], samples: Samples) -> tuple[Array, Array]:
-    """Squared distance to the nearest center, and which it is, (N,) each."""
+def nearest(
+    centers: Float[Array, "K D"], samples: Samples, active: Bool[Array, "K"] | None = None
+) -> tuple[Array, Array]:
+    """Squared distance to the nearest center, of those active, and which it is, (N,) each."""
 
     def one(row: Array) -> tuple[Array, Array]:
         x = (row - samples.frame.shift) / samples.frame.scale
         distance = ((x[None, :] - centers) ** 2).sum(axis=1)
+        if active is not None:
+            distance = jnp.where(active, distance, jnp.inf)
         return distance.min(), distance.argmin()
 
     block = block_rows(samples, centers.size * centers.dtype.itemsize)
@@ -137,7 +142,8 @@ _nearest = jax.jit(nearest)
 def seed(key: Key[Array, ""], samples: Samples, n_clusters: int) -> Float[Array, "K D"]:
     """k-means++: each center is a sample drawn with probability ∝ wₙ times its squared distance.
 
-    The distance is to the nearest center drawn before; the first is drawn by weight alone.
+    The distance is to the nearest center drawn before; the first is drawn by weight alone. The
+    first centers drawn are the same whatever K is.
     Reference: Arthur & Vassilvitskii (2007).
     """
     weights = samples.weights
@@ -161,18 +167,24 @@ def seed(key: Key[Array, ""], samples: Samples, n_clusters: int) -> Float[Array,
     return lax.fori_loop(0, n_clusters, draw, (centers, distance))[0]
 
 
-def assign(centers: Float[Array, "K D"], samples: Samples) -> Statistics:
-    """Statistics of the assignment to nearest centers; its log-likelihood is minus the inertia."""
-    return accumulate_with(hard, samples, centers, model("spherical"))
+def assign(
+    centers: Float[Array, "K D"],
+    samples: Samples,
+    active: Bool[Array, "K"],
+    entry: CovarianceModel = MODELS["VII"],
+) -> Statistics:
+    """Statistics of the assignment of every sample to the nearest of the active centers.
 
+    Their log-likelihood is minus the inertia; ``entry`` says what second moments they hold.
+    """
 
-def hard(difference: Float[Array, "B K D"], rows: Int[Array, "B"]) -> tuple[Array, Array]:
-    """Responsibilities one for the nearest center and zero for the rest."""
-    del rows
-    distance = (difference**2).sum(axis=2)
-    n_clusters = difference.shape[1]
-    resp = jax.nn.one_hot(distance.argmin(axis=1), n_clusters, dtype=difference.dtype)
-    return -distance.min(axis=1), resp
+    def hard(difference: Array, rows: Array) -> tuple[Array, Array]:
+        del rows
+        distance = jnp.where(active[None, :], (difference**2).sum(axis=2), jnp.inf)
+        resp = jax.nn.one_hot(distance.argmin(axis=1), len(centers), dtype=centers.dtype)
+        return -distance.min(axis=1), resp
+
+    return accumulate_with(hard, samples, centers, entry)
 
 
 @jax.tree_util.register_dataclass
@@ -187,10 +199,12 @@ class Lloyd:
     status: Leaf
 
 
-def lloyd(centers: Float[Array, "K D"], samples: Samples, max_steps: Array) -> Lloyd:
+def lloyd(
+    centers: Float[Array, "K D"], samples: Samples, active: Bool[Array, "K"], max_steps: Array
+) -> Lloyd:
     """Alternate between assigning samples and moving centers until the inertia stops falling.
 
-    When that leaves clusters empty, they move to the samples farthest from their centers and the
+    Centers that are not active stay where they are and get no samples. When that leaves clusters empty, they move to the samples farthest from their centers and the
     alternation goes on, at most K times; distinct samples permitting, none stays empty.
     """
     running = jnp.asarray(int(Status.RUNNING))
@@ -205,23 +219,23 @@ def lloyd(centers: Float[Array, "K D"], samples: Samples, max_steps: Array) -> L
     def settle(state: Lloyd) -> Lloyd:
         return lax.while_loop(
             lambda s: s.status == Status.RUNNING,
-            lambda s: _lloyd_step(s, samples, max_steps),
+            lambda s: _lloyd_step(s, samples, active, max_steps),
             Lloyd(state.centers, state.inertia, state.empty, state.n_steps, running),
         )
 
     def unfinished(carry: tuple[Lloyd, Array]) -> Array:
         state, rounds = carry
-        return state.empty.any() & (rounds < centers.shape[0]) & (state.inertia > 0)
+        return state.empty.any() & (rounds < active.sum()) & (state.inertia > 0)
 
     def repair(carry: tuple[Lloyd, Array]) -> tuple[Lloyd, Array]:
         state, rounds = carry
-        return settle(_move_empty(state, samples)), rounds + 1
+        return settle(_move_empty(state, samples, active)), rounds + 1
 
     return lax.while_loop(unfinished, repair, (settle(start), jnp.asarray(0)))[0]
 
 
-def _lloyd_step(state: Lloyd, samples: Samples, max_steps: Array) -> Lloyd:
-    found = assign(state.centers, samples)
+def _lloyd_step(state: Lloyd, samples: Samples, active: Array, max_steps: Array) -> Lloyd:
+    found = assign(state.centers, samples, active)
     inertia = -found.log_likelihood
     eps = jnp.finfo(inertia.dtype).eps
     settled = state.inertia - inertia <= 4 * eps * inertia
@@ -233,11 +247,11 @@ def _lloyd_step(state: Lloyd, samples: Samples, max_steps: Array) -> Lloyd:
     step = found.first / jnp.where(found.counts > 0, found.counts, 1)[:, None]
     centers = jnp.where(going_on, state.centers + step, state.centers)
     n_steps = jnp.where(going_on, state.n_steps + 1, state.n_steps)
-    return Lloyd(centers, inertia, found.counts == 0, n_steps, status)
+    return Lloyd(centers, inertia, active & (found.counts == 0), n_steps, status)
 
 
-def _move_empty(state: Lloyd, samples: Samples) -> Lloyd:
-    distance = nearest(state.centers, samples)[0]
+def _move_empty(state: Lloyd, samples: Samples, active: Array) -> Lloyd:
+    distance = nearest(state.centers, samples, active)[0]
     if samples.weights is not None:
         distance = jnp.where(samples.weights > 0, distance, -jnp.inf)
     n_clusters = state.centers.shape[0]

@@ -393,6 +393,16 @@ def n_parameters(mixture: Mixture) -> int:
     return mixture.model.n_parameters(mixture.n_components, mixture.n_features)
 
 
+def leading(mixture: Mixture, n_components: int) -> Mixture:
+    """The mixture without all components but the first few; those left out have weight zero."""
+    return Mixture(
+        mixture.log_weights[:n_components],
+        mixture.means[:n_components],
+        mixture.scale[:n_components],  # a shared scale has one entry, which stays
+        mixture.covariance,
+    )
+
+
 def reframe(mixture: Mixture, shift: Float[Array, "D"], scale: Float[Array, "D"]) -> Mixture:
     """The mixture of ``shift + scale * x`` when x follows the one given.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Key
 
@@ -96,6 +97,7 @@ def fit_unchecked(
     samples: Samples,
     n_components: int,
     *,
+    slots: int | None = None,
     covariance: str = "full",
     n_restarts: int = 1,
     init: Any = "kmeans",
@@ -106,6 +108,12 @@ def fit_unchecked(
     progress: ProgressCallback | None = None,
 ) -> FitResult:
     """``fit`` of checked samples that leaves a failure in the status instead of raising it.
+
+    Args:
+      slots: components the program is made for, K by default. Those beyond K are switched off, so
+        that one program serves every K up to it; the mixture returned still has them.
+
+    The other arguments are those of ``fit``.
 
     Raises:
       DataError: arguments that cannot be used, before any work starts.
@@ -119,9 +127,8 @@ def fit_unchecked(
         queue = lanes.run(method, mixtures, inside, control, work, progress)
         return _finish(queue, inside)
 
-    return in_waves(
-        wave, check_key(key), samples, n_components, covariance, n_restarts, init, ridge
-    )
+    active = np.arange(slots or n_components) < n_components
+    return in_waves(wave, check_key(key), samples, active, covariance, n_restarts, init, ridge)
 
 
 @jax.jit
@@ -151,7 +158,7 @@ def in_waves(
     fit_wave: Callable[[Mixture, Samples], FitResult],
     key: Array,
     samples: Samples,
-    n_components: int,
+    active: np.ndarray,
     covariance: str,
     n_restarts: int,
     init: Any,
@@ -161,6 +168,7 @@ def in_waves(
 
     Args:
       fit_wave: ``(starts with a leading axis, samples in the frame) -> FitResult``.
+      active: which components take part, (K,).
       init: a name in ``STARTS``, labels, or a ``Mixture``; the last two are one start.
 
     Raises:
@@ -172,7 +180,7 @@ def in_waves(
         samples, inside, entry.per_column and not is_traced(ridge) and not ridge
     )
     if not isinstance(init, str):
-        start = given_start(init, samples, inside, n_components, entry.name, n_restarts)
+        start = given_start(init, samples, inside, len(active), entry.name, n_restarts)
         return fit_wave(jax.tree.map(lambda leaf: leaf[None], start), inside)
     if init not in initialize.STARTS:
         known = ", ".join(initialize.STARTS)
@@ -181,7 +189,7 @@ def in_waves(
     for first in range(0, n_restarts, WAVE):
         size = min(WAVE, n_restarts - first)
         numbers = first + jnp.arange(size)
-        mixtures = _starts(key, numbers, inside, n_components, entry.name, init)
+        mixtures = _starts(key, numbers, inside, active, entry.name, init)
         results.append(fit_wave(mixtures, inside))
     return results[0] if len(results) == 1 else best_of(results)
 
@@ -238,14 +246,14 @@ def _check_constant_columns(samples: Samples, inside: Samples, matters: bool) ->
         )
 
 
-@partial(jax.jit, static_argnums=(3, 4, 5))
+@partial(jax.jit, static_argnums=(4, 5))
 def _starts(
-    key: Array, numbers: Array, samples: Samples, n_components: int, covariance: str, init: str
+    key: Array, numbers: Array, samples: Samples, active: Array, covariance: str, init: str
 ) -> Mixture:
     start = initialize.STARTS[init]
 
     def one(r: Array) -> Mixture:
-        return start(jax.random.fold_in(key, r), samples, n_components, covariance)
+        return start(jax.random.fold_in(key, r), samples, active, covariance)
 
     # In batches: a start may hold a number a sample.
     batch = max(1, min(len(numbers), START_NUMBERS // samples.n_samples))

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from jgmm import natural
 from jgmm.covariance import model
 from jgmm.criteria import aic, aicc, bic, criteria, entropy, evidence, icl
 from jgmm.crossvalidation import HeldOut, check_training, held_out, held_out_unchecked
 from jgmm.em import Control, FitResult, make_control
 from jgmm.lanes import Progress, ProgressCallback
-from jgmm.mixture import n_parameters
+from jgmm.mixture import leading
 from jgmm.restarts import check_problem, fit_unchecked
 from jgmm.samples import Samples, make_samples
 from jgmm.status import VALID, DataError, FitError, Status, describe
@@ -38,6 +39,10 @@ __all__ = [
     "icl",
     "select",
 ]
+
+# Multiplications in a step of all restarts above which the components a table pads its fits with
+# cost more than the compilations they save.
+PADDING_WORK = 1 << 28
 
 CRITERIA = ("bic", "aic", "icl", "held_out")
 
@@ -171,6 +176,7 @@ def select(
     counts = _listed(n_components)
     models = list(dict.fromkeys(model(name).name for name in _listed(covariance)))
     _check_selection(samples, counts, models, criterion, n_restarts, n_folds, max_steps)
+    slots = _slots(counts, models, samples, n_restarts)
     options: dict[str, Any] = {
         "n_restarts": n_restarts,
         "init": init,
@@ -184,14 +190,14 @@ def select(
     table, results = [], {}
     for i, (k, name) in enumerate(cells):
         report = _through_table(progress, i, len(cells), max_steps)
-        result = fit_unchecked(key, samples, k, covariance=name, progress=report, **options)
+        again = {"slots": slots[k], "covariance": name, **options}
+        result = fit_unchecked(key, samples, k, progress=report, **again)
         judged = None
         if criterion == "held_out":
-            again = {"covariance": name, **options}
             found = held_out_unchecked(key, samples, k, n_folds, again)
             judged = float(found.log_likelihood) if bool(_is_valid(result).any()) else math.nan
-        table.append(_row(result, samples, control, judged))
-        results[k, name] = result
+        table.append(_row(result, k, samples, control, judged))
+        results[k, name] = replace(result, mixture=leading(result.mixture, k))
     best = _best(table, criterion)
     chosen = results[best.n_components, best.covariance]
     return Selection(table, criterion, best, chosen, results)
@@ -224,6 +230,21 @@ def _check_selection(
             check_training(samples, k, n_folds)
 
 
+def _slots(
+    counts: Sequence[int], models: Sequence[str], samples: Samples, n_restarts: int
+) -> dict[int, int]:
+    """How many components the program is made for that fits each number of them.
+
+    One program for all where compiling costs more than the multiplications by zero; else one for
+    each power of two, which at most doubles them.
+    """
+    largest = max(counts)
+    widest = max(natural.n_features(model(name), samples.n_features) for name in models)
+    if 2 * samples.n_samples * largest * widest * n_restarts <= PADDING_WORK:
+        return dict.fromkeys(counts, largest)
+    return {k: min(largest, 1 << (k - 1).bit_length()) for k in counts}
+
+
 def _through_table(
     progress: ProgressCallback | None, cell: int, n_cells: int, max_steps: int
 ) -> ProgressCallback | None:
@@ -238,9 +259,12 @@ def _through_table(
     return report
 
 
-def _row(result: FitResult, samples: Samples, control: Control, judged: float | None) -> Row:
+def _row(
+    result: FitResult, n_components: int, samples: Samples, control: Control, judged: float | None
+) -> Row:
     mixture, status = result.mixture, Status(int(result.status))
-    p, valid = n_parameters(mixture), _is_valid(result)
+    p = mixture.model.n_parameters(n_components, samples.n_features)
+    valid = _is_valid(result)
     found = criteria(
         jnp.where(status.is_valid, result.log_likelihood, jnp.nan),
         evidence(mixture, samples)[1],
@@ -248,7 +272,7 @@ def _row(result: FitResult, samples: Samples, control: Control, judged: float | 
         p,
     )
     return Row(
-        n_components=mixture.n_components,
+        n_components=n_components,
         covariance=mixture.covariance,
         n_parameters=p,
         log_likelihood=float(result.log_likelihood) if status.is_valid else math.nan,

@@ -103,7 +103,7 @@ def test_parameter_counts_agree(pair):
 
 def test_kmeans_agrees(x):
     theirs = KMeans(4, init=x[:4], n_init=1, tol=0, algorithm="lloyd", max_iter=300).fit(x)
-    ours = jax.jit(lambda x: lloyd(x[:4], make_samples(x), jnp.asarray(300)))(x)
+    ours = jax.jit(lambda x: lloyd(x[:4], make_samples(x), jnp.ones(4, bool), jnp.asarray(300)))(x)
     np.testing.assert_allclose(ours.centers, theirs.cluster_centers_, **CLOSE)
     np.testing.assert_allclose(ours.inertia, theirs.inertia_, **CLOSE)
     np.testing.assert_array_equal(kmeans.predict(ours.centers, x), theirs.labels_)

@@ -12,6 +12,7 @@ import jgmm
 from jgmm import initialize
 from jgmm.em import to_user
 from jgmm.initialize import STARTS
+from jgmm.mixture import leading
 from jgmm.samples import framed, make_samples
 
 N, K, D = 60, 3, 2
@@ -36,11 +37,11 @@ def begin(name, covariance):
     """The start as one program of key, samples and weights, in the user's units."""
 
     @jax.jit
-    def one(key, x, weight):
+    def one(key, x, weight, active):
         samples = inside(x, weight, jgmm.covariance.model(covariance).per_column)
-        return to_user(STARTS[name](key, samples, K, covariance), samples.frame)
+        return to_user(STARTS[name](key, samples, active, covariance), samples.frame)
 
-    return one
+    return lambda key, x, weight, active=np.ones(K, bool): one(key, x, weight, active)
 
 
 @pytest.fixture(scope="module", params=list(STARTS))
@@ -91,6 +92,14 @@ def test_a_start_does_not_notice_units(program, x, dtype):
     np.testing.assert_allclose(
         (np.asarray(moved.means) - origin) / unit, plain.means, rtol=rtol, atol=rtol
     )
+
+
+def test_components_switched_off_change_nothing(start, program, x, weight, dtype, tolerance):
+    """A program made for three components gives the start of two that one made for two gives."""
+    padded = program(jax.random.key(0), x, weight, np.arange(K) < 2)
+    assert padded.weights[2] == 0
+    alone = program(jax.random.key(0), x, weight, np.ones(2, bool))
+    chex.assert_trees_all_close(leading(padded, 2), alone, **tolerance)
 
 
 def test_random_starts_near_the_mean_of_the_data(x, weight):

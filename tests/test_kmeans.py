@@ -36,7 +36,7 @@ def found(x):
 
 @jax.jit
 def descend(centers, x, weight):
-    return lloyd(centers, make_samples(x, weight), jnp.asarray(100))
+    return lloyd(centers, make_samples(x, weight), jnp.ones(len(centers), bool), jnp.asarray(100))
 
 
 def test_result_is_consistent(found, x, dtype, tolerance):

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import jgmm
 from jgmm import selection
+from jgmm.samples import Samples, identity_frame
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(7)
@@ -47,6 +49,23 @@ def test_a_cell_is_what_fit_returns(found, dtype):
     assert row.status == "CONVERGED"
     # Two clusters this far apart leave no other optimum.
     assert (row.n_valid, row.n_agree) == (8, 8)
+
+
+def test_a_cell_smaller_than_the_program_is_what_fit_returns(found, dtype, tolerance):
+    """All numbers of components share one program, made for the largest."""
+    alone = jgmm.fit(KEY, X.astype(dtype), 1, covariance="spherical", **OPTIONS)
+    cell = found.results[1, "spherical"]
+    chex.assert_trees_all_close(alone, cell, **tolerance)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "expected"),
+    [(1000, {1: 9, 2: 9, 5: 9, 9: 9}), (10**7, {1: 1, 2: 2, 5: 8, 9: 9})],
+)
+def test_one_program_for_all_unless_padding_costs_more(n_samples, expected):
+    x = np.broadcast_to(np.zeros((1, 2)), (n_samples, 2))  # one row of memory
+    samples = Samples(x, None, identity_frame(2, x.dtype))
+    assert selection._slots([1, 2, 5, 9], ["full"], samples, 16) == expected
 
 
 @pytest.mark.parametrize("name", ["aic", "bic", "icl"])
