@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-from jax.scipy.linalg import solve_triangular
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -35,8 +35,7 @@ class Full:
     @staticmethod
     def invert(scale: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
         """L⁻¹, so that every sample costs a product, not a triangular solve."""
-        identity = jnp.broadcast_to(jnp.eye(scale.shape[-1], dtype=scale.dtype), scale.shape)
-        return solve_triangular(scale, identity, lower=True)
+        return _invert_lower(scale)
 
     @staticmethod
     def half_log_det(scale: Float[Array, "K D D"], n_features: int) -> Float[Array, "K"]:
@@ -107,6 +106,34 @@ class Full:
     def apply(scale: Float[Array, "N D D"], noise: Float[Array, "N D"]) -> Float[Array, "N D"]:
         """Lₙ εₙ."""
         return jnp.einsum("nde,ne->nd", scale, noise)
+
+
+def _invert_lower(factor: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
+    """Inverses of lower triangular matrices, by halves, all blocks of one size at a time.
+
+        [A 0]⁻¹   [    A⁻¹      0 ]
+        [B C]   = [-C⁻¹ B A⁻¹  C⁻¹]
+
+    As accurate as LAPACK's solver, which on a CPU also wakes a pool of threads that then spin for
+    some 40 ms and take the cores from the pass over the samples.
+    """
+    k, d, _ = factor.shape
+    n = 1 << (d - 1).bit_length()  # the identity fills up to a power of two
+    filled = jnp.broadcast_to(jnp.eye(n, dtype=factor.dtype), (k, n, n))
+    filled = filled.at[:, :d, :d].set(factor)
+    inverse = (1 / jnp.diagonal(filled, axis1=1, axis2=2))[:, :, None, None]
+    size = 1
+    while size < n:
+        pairs = np.arange(n // (2 * size))
+        # The diagonal blocks of twice the size, (K, n / 2 size, …), and their lower left corners.
+        blocks = filled.reshape(k, len(pairs), 2 * size, len(pairs), 2 * size)
+        corner = jnp.moveaxis(blocks[:, pairs, size:, pairs, :size], 0, 1)
+        first, last = inverse[:, 0::2], inverse[:, 1::2]
+        above = jnp.concatenate([first, jnp.zeros_like(first)], axis=3)
+        below = jnp.concatenate([-(last @ corner) @ first, last], axis=3)
+        inverse = jnp.concatenate([above, below], axis=2)
+        size *= 2
+    return inverse[:, 0, :d, :d]
 
 
 class Diagonal:

@@ -27,7 +27,7 @@ class Criteria(NamedTuple):
     icl: Array
 
 
-def criteria(log_likelihood: Any, entropy: Any, total_weight: Any, n_parameters: int) -> Criteria:
+def criteria(log_likelihood: Any, entropy: Any, total_weight: Any, n_parameters: Any) -> Criteria:
     """All criteria from the four numbers they depend on.
 
         AIC  = -2ℓ + 2p                     Akaike (1974)

@@ -20,7 +20,14 @@ from jgmm.covariance import model
 from jgmm.lanes import Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples
-from jgmm.statistics import Form, Statistics, accumulate, accumulate_with, fitting
+from jgmm.statistics import (
+    Form,
+    Statistics,
+    accumulate,
+    accumulate_with,
+    fitting,
+    product_rows,
+)
 from jgmm.status import DataError, Status, is_traced
 
 
@@ -270,8 +277,14 @@ class EM:
         The choice is one for all: under ``vmap`` a choice for each would cost both.
         """
 
+        n_lanes = lanes.status.shape[0]
+        sizes = {"product": product_rows(lanes.mixture, samples, n_lanes)}
+
         def by(form: Form) -> Statistics:
-            return jax.vmap(lambda mixture: accumulate(mixture, samples, form=form))(lanes.mixture)
+            size = sizes.get(form)
+            return jax.vmap(lambda one: accumulate(one, samples, block_size=size, form=form))(
+                lanes.mixture
+            )
 
         if self.form != "auto":
             return by(self.form)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -127,10 +129,11 @@ def kl_divergence(
     return 0.5 * squares + half_log_det(cholesky_q) - half_log_det(cholesky_p)
 
 
+@partial(jax.jit, static_argnames="n_points")
 def ellipse(
     mean: Float[Array, "2"],
     covariance: Float[Array, "2 2"],
-    mass: float = 0.95,
+    mass: Any = 0.95,
     n_points: int = 100,
 ) -> Float[Array, "n_points 2"]:
     """The closed curve of equal density that holds a given probability, for plots.
@@ -150,4 +153,5 @@ def ellipse(
     root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]
     t = jnp.linspace(0, 2 * jnp.pi, n_points, dtype=mean.dtype)
     circle = jnp.stack([jnp.cos(t), jnp.sin(t)])
-    return mean[None, :] + math.sqrt(-2 * math.log1p(-mass)) * (root @ circle).T
+    radius = jnp.sqrt(-2 * jnp.log1p(-mass)).astype(mean.dtype)
+    return mean[None, :] + radius * (root @ circle).T

@@ -2,7 +2,9 @@
 
 ``active`` (K,) says which of K components take part; the others are switched off, with weight zero.
 A program made for K components so serves any smaller number, and the components that take part are
-those that a program made for them alone would give. All pass through the M-step that EM itself uses. To add one, write the function and list it in
+those that a program made for them alone would give.
+
+All pass through the M-step that EM itself uses. To add one, write the function and list it in
 ``STARTS``; every restart, study and config can then name it.
 """
 

@@ -204,8 +204,9 @@ def lloyd(
 ) -> Lloyd:
     """Alternate between assigning samples and moving centers until the inertia stops falling.
 
-    Centers that are not active stay where they are and get no samples. When that leaves clusters empty, they move to the samples farthest from their centers and the
-    alternation goes on, at most K times; distinct samples permitting, none stays empty.
+    Centers that are not active stay where they are and get no samples. When clusters are left
+    empty, they move to the samples farthest from their centers and the alternation goes on, at
+    most K times; distinct samples permitting, none stays empty.
     """
     running = jnp.asarray(int(Status.RUNNING))
     start = Lloyd(

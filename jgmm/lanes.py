@@ -125,21 +125,24 @@ def run(
     width = min(n_restarts, max(MIN_LANES, min(MAX_LANES, ENOUGH_WORK // work)))
     queue = _open(method, starts, width)
     traced = is_traced(queue, samples, control)
-    forever = jnp.iinfo(jnp.int32).max
+    forever = jnp.iinfo(jnp.int32).max // 2
     all_begun = width == n_restarts
     while True:
         narrowing = width > MIN_LANES and work * width > NARROWING_WORK and not traced
-        limit = forever if progress is None or traced else queue.turns + CHUNK_STEPS
+        turns = forever if progress is None or traced else CHUNK_STEPS
         few = width // 4 * narrowing
-        queue = _work(method, all_begun, queue, starts, samples, control, limit, few)
+        queue, standing = _work(method, all_begun, queue, starts, samples, control, turns, few)
         if traced:
             return _hand_in(queue)
-        n_running = int(_running(queue).sum())
+        now = jax.device_get(standing)
+        n_running, n_waiting = int(now.n_running), int(now.n_waiting)
         if progress is not None:
-            progress(_report(queue, samples, n_running, n_restarts, method.max_steps))
+            highest, unfinished = float(now.log_likelihood), n_running + n_waiting
+            most = method.max_steps
+            progress(Progress(int(now.step), most, highest, unfinished, n_restarts))
         if not n_running:
             return _hand_in(queue)
-        if narrowing and n_running <= width // 4 and int(queue.waiting) == n_restarts:
+        if narrowing and n_running <= width // 4 and not n_waiting:
             width, all_begun = width // 4, True
             queue = _narrow(queue, width)
 
@@ -154,6 +157,8 @@ def _open(method: Method, starts: Any, width: int) -> Queue:
     """A queue whose first W starts have begun."""
     n_restarts = starts_axis(starts).shape[0]
     lanes = jax.vmap(method.begin)(jax.tree.map(lambda leaf: leaf[:width], starts))
+    # Not weakly typed, as no step leaves them: else the program would be compiled once more.
+    lanes = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), lanes)
     dtype = lanes.log_likelihood.dtype
     nothing = jnp.full(n_restarts, -1)
     table = Restarts(
@@ -181,11 +186,11 @@ def _work(
     starts: Any,
     samples: Samples,
     control: Any,
-    limit: Array,
+    turns: Array,
     few: Array,
-) -> Queue:
-    """Take turns until ``limit``, or until at most ``few`` lanes run and no start waits."""
-    n_restarts = starts_axis(starts).shape[0]
+) -> tuple[Queue, _Standing]:
+    """Take so many turns, or fewer when at most ``few`` lanes run and no start waits."""
+    n_restarts, limit = starts_axis(starts).shape[0], queue.turns + turns
 
     def going_on(queue: Queue) -> Array:
         n_running = _running(queue).sum()
@@ -201,7 +206,8 @@ def _work(
         # Once every start has a lane, outcomes stay in the lanes until they are asked for.
         return stepped if all_begun else _refill(method, _hand_in(stepped), starts)
 
-    return lax.while_loop(going_on, turn, queue)
+    queue = lax.while_loop(going_on, turn, queue)
+    return queue, _stand(queue, samples)
 
 
 def _running(queue: Queue) -> Array:
@@ -284,24 +290,27 @@ def _narrow(queue: Queue, width: int) -> Queue:
     return replace(queue, lanes=lanes, restart=restart, history=history)
 
 
-def _report(
-    queue: Queue, samples: Samples, n_running: int, n_restarts: int, max_steps: int
-) -> Progress:
+class _Standing(NamedTuple):
+    """How the queue stands, () each."""
+
+    step: Array
+    log_likelihood: Array
+    n_running: Array
+    n_waiting: Array
+
+
+def _stand(queue: Queue, samples: Samples) -> _Standing:
     lanes, table = queue.lanes, queue.table
+    running = _running(queue)
     best_ended = score(lanes.log_likelihood, lanes.status)  # which may not be in the table yet
-    best_running = jnp.where(_running(queue), lanes.log_likelihood, -jnp.inf)
+    best_running = jnp.where(running, lanes.log_likelihood, -jnp.inf)
     highest = jnp.maximum(
         score(table.log_likelihood, table.status).max(),
         jnp.maximum(best_ended, best_running).max(),
     )
     shift = samples.total_weight() * samples.frame.log_volume()
-    return Progress(
-        step=int(queue.lanes.n_steps.max()),
-        max_steps=max_steps,
-        log_likelihood=float(highest - shift),
-        n_running=n_running + n_restarts - int(queue.waiting),
-        n_restarts=n_restarts,
-    )
+    n_waiting = table.status.shape[0] - queue.waiting
+    return _Standing(lanes.n_steps.max(), highest - shift, running.sum(), n_waiting)
 
 
 def clean_history(history: Array, n_steps: Array) -> Array:

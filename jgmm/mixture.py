@@ -64,17 +64,20 @@ class Mixture:
         return jnp.exp(self.log_weights)
 
     @property
+    @jax.jit
     def cholesky(self) -> Array:
         """Lower Cholesky factors as matrices, (K, D, D), whatever the storage."""
         dense = self.model.storage.dense(self.scale, self.n_features)
         return jnp.broadcast_to(dense, (self.n_components, *dense.shape[1:]))
 
     @property
+    @jax.jit
     def covariances(self) -> Array:
         """Σₖ as matrices, (K, D, D), whatever the storage."""
         return self.cholesky @ self.cholesky.mT
 
     @property
+    @jax.jit
     def variances(self) -> Array:
         """The diagonals of the covariances, (K, D), without making matrices."""
         variances = self.model.storage.variances(self.scale, self.n_features)
@@ -391,16 +394,6 @@ def cov(mixture: Mixture) -> Float[Array, "D D"]:
 def n_parameters(mixture: Mixture) -> int:
     """Number of free parameters: weights, means and covariances."""
     return mixture.model.n_parameters(mixture.n_components, mixture.n_features)
-
-
-def leading(mixture: Mixture, n_components: int) -> Mixture:
-    """The mixture without all components but the first few; those left out have weight zero."""
-    return Mixture(
-        mixture.log_weights[:n_components],
-        mixture.means[:n_components],
-        mixture.scale[:n_components],  # a shared scale has one entry, which stays
-        mixture.covariance,
-    )
 
 
 def reframe(mixture: Mixture, shift: Float[Array, "D"], scale: Float[Array, "D"]) -> Mixture:

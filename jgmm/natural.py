@@ -2,9 +2,12 @@
 
     log πₖ + log N(x | μₖ, Σₖ) = φ(x) · ηₖ,    φ(x) = [1, x, the products x_d x_e that Σₖ can see]
 
-For a block of samples all scores are one matrix product ``η Φ``, and the moments of all components
-one product back, ``γ Φᵀ``; restarts share the features Φ and widen both products. Where all
-components share one covariance the quadratic part is the same for all and leaves the product.
+For a block of samples all scores are a matrix product ``η Φ``, and the moments of all components
+one back, ``γ Φᵀ``; restarts share the features Φ and widen both products. Where all components
+share one covariance the quadratic part is the same for all and leaves the product.
+
+The linear features [1, x] and the quadratic ones are kept apart, as are the parameters that go with
+them: to put them into one matrix would cost a copy of the larger, a fifth of the whole pass.
 
 The price is cancellation: the terms of φ·η are of the size of |Lₖ⁻¹ μₖ|², the squared distance of
 a component from the origin in its own standard deviations, and so many roundings are lost.
@@ -13,8 +16,11 @@ a component from the origin in its own standard deviations, and so many rounding
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jgmm.covariance import CovarianceModel, Diagonal, Full
@@ -42,8 +48,15 @@ def _inverse(mixture: Mixture) -> Array:
     return mixture.model.storage.invert(mixture.scale)
 
 
-def natural_parameters(mixture: Mixture) -> Float[Array, "K P"]:
-    """ηₖ: constant, linear part Σₖ⁻¹ μₖ, and, unless shared, the quadratic part -Σₖ⁻¹/2."""
+class Natural(NamedTuple):
+    """ηₖ: constant and Σₖ⁻¹ μₖ, (K, 1 + D); and -Σₖ⁻¹/2, (K, Q), or None where it is shared."""
+
+    linear: Array
+    quadratic: Array | None
+
+
+def natural_parameters(mixture: Mixture) -> Natural:
+    """The coefficients of the linear and of the quadratic features."""
     entry, d = mixture.model, mixture.n_features
     inverse = _inverse(mixture)
     storage = entry.storage
@@ -63,8 +76,8 @@ def natural_parameters(mixture: Mixture) -> Float[Array, "K P"]:
     else:
         linear = inverse[:, None] ** 2 * mixture.means
         quadratic = -0.5 * d * inverse[:, None] ** 2
-    parts = [constant[:, None], linear] if entry.shared else [constant[:, None], linear, quadratic]
-    return jnp.concatenate(parts, axis=1)
+    first = jnp.concatenate([constant[:, None], linear], axis=1)
+    return Natural(first, None if entry.shared else quadratic)
 
 
 def _once_or_twice(n_features: int, dtype: object) -> np.ndarray:
@@ -76,6 +89,16 @@ def n_features(entry: CovarianceModel, n_columns: int) -> int:
     """P, the length of φ with its quadratic part, for D columns."""
     per_storage = {Full: n_columns * (n_columns + 1) // 2, Diagonal: n_columns}
     return 1 + n_columns + per_storage.get(entry.storage, 1)
+
+
+def in_columns(x: Float[Array, "B D"]) -> Float[Array, "D B"]:
+    """The samples in columns, written to memory that way.
+
+    As a product with the identity, which is exact: a plain transpose XLA would fuse into all that
+    read it, and each of the D²/2 products of columns would step through memory by D.
+    """
+    identity = jnp.eye(x.shape[1], dtype=x.dtype)
+    return lax.dot_general(identity, x, (((1,), (1,)), ((), ())), precision="highest")
 
 
 def linear_features(x: Float[Array, "D B"]) -> Float[Array, "_ B"]:

@@ -234,16 +234,20 @@ _framed = jax.jit(framed, static_argnums=1)
 def _check_constant_columns(samples: Samples, inside: Samples, matters: bool) -> None:
     if not matters or is_traced(samples, inside):
         return
-    weights = samples.weights
-    first = samples.x[0] if weights is None else samples.x[jnp.argmax(weights > 0)]
-    same = samples.x == first[None, :]
-    same = same if weights is None else same | (weights == 0)[:, None]
-    constant = jnp.flatnonzero(same.all(axis=0)).tolist()
+    constant = np.flatnonzero(_constant_columns(samples)).tolist()
     if constant:
         raise DataError(
             f"column(s) {', '.join(map(str, constant))} of x are constant: a covariance with them "
             "is singular. Drop them, or give a ridge such as ridge=1e-6."
         )
+
+
+@jax.jit
+def _constant_columns(samples: Samples) -> Array:
+    weights = samples.weights
+    first = samples.x[0] if weights is None else samples.x[jnp.argmax(weights > 0)]
+    same = samples.x == first[None, :]
+    return (same if weights is None else same | (weights == 0)[:, None]).all(axis=0)
 
 
 @partial(jax.jit, static_argnums=(4, 5))

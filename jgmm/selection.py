@@ -9,19 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
 from jgmm import natural
 from jgmm.covariance import model
-from jgmm.criteria import aic, aicc, bic, criteria, entropy, evidence, icl
+from jgmm.criteria import Criteria, aic, aicc, bic, criteria, entropy, evidence, icl
 from jgmm.crossvalidation import HeldOut, check_training, held_out, held_out_unchecked
 from jgmm.em import Control, FitResult, make_control
 from jgmm.lanes import Progress, ProgressCallback
-from jgmm.mixture import leading
+from jgmm.mixture import Mixture
 from jgmm.restarts import check_problem, fit_unchecked
 from jgmm.samples import Samples, make_samples
 from jgmm.status import VALID, DataError, FitError, Status, describe
@@ -195,9 +196,9 @@ def select(
         judged = None
         if criterion == "held_out":
             found = held_out_unchecked(key, samples, k, n_folds, again)
-            judged = float(found.log_likelihood) if bool(_is_valid(result).any()) else math.nan
+            judged = float(found.log_likelihood)
         table.append(_row(result, k, samples, control, judged))
-        results[k, name] = replace(result, mixture=leading(result.mixture, k))
+        results[k, name] = replace(result, mixture=_leading(result.mixture, k))
     best = _best(table, criterion)
     chosen = results[best.n_components, best.covariance]
     return Selection(table, criterion, best, chosen, results)
@@ -230,6 +231,12 @@ def _check_selection(
             check_training(samples, k, n_folds)
 
 
+def _leading(mixture: Mixture, n_components: int) -> Mixture:
+    """The first components; those left out have weight zero. Cut on the host: nothing compiles."""
+    # A shared scale has one entry, which stays.
+    return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)[:n_components]), mixture)
+
+
 def _slots(
     counts: Sequence[int], models: Sequence[str], samples: Samples, n_restarts: int
 ) -> dict[int, int]:
@@ -259,45 +266,54 @@ def _through_table(
     return report
 
 
+class _Outcome(NamedTuple):
+    """What a row says of a fit, () each."""
+
+    criteria: Criteria
+    n_valid: Array
+    n_agree: Array
+
+
+@jax.jit
+def _outcome(
+    result: FitResult, samples: Samples, control: Control, n_parameters: Array
+) -> _Outcome:
+    assert result.restarts is not None  # fit_unchecked always reports its restarts
+    total, best = samples.total_weight(), result.log_likelihood
+    valid = _is_valid(result.restarts.status)
+    # Restarts agree that ended at the log-likelihood of the best, as far as tolerances tell.
+    stop = control.tol + control.rtol * jnp.abs(best) / total
+    agree = jnp.abs(result.restarts.log_likelihood - best) / total <= AGREEING_STEPS * stop
+    ell = jnp.where(_is_valid(result.status), best, jnp.nan)
+    _, entropy = evidence(result.mixture, samples)
+    found = criteria(ell, entropy, total, n_parameters.astype(total.dtype))
+    return _Outcome(found, valid.sum(), (valid & agree).sum())
+
+
+def _is_valid(status: Array) -> Array:
+    return jnp.isin(status, jnp.asarray([int(s) for s in VALID]))
+
+
 def _row(
     result: FitResult, n_components: int, samples: Samples, control: Control, judged: float | None
 ) -> Row:
     mixture, status = result.mixture, Status(int(result.status))
     p = mixture.model.n_parameters(n_components, samples.n_features)
-    valid = _is_valid(result)
-    found = criteria(
-        jnp.where(status.is_valid, result.log_likelihood, jnp.nan),
-        evidence(mixture, samples)[1],
-        samples.total_weight(),
-        p,
-    )
+    outcome = jax.device_get(_outcome(result, samples, control, np.asarray(p)))
+    found, usable = outcome.criteria, status.is_valid
     return Row(
         n_components=n_components,
         covariance=mixture.covariance,
         n_parameters=p,
-        log_likelihood=float(result.log_likelihood) if status.is_valid else math.nan,
+        log_likelihood=float(result.log_likelihood) if usable else math.nan,
         aic=float(found.aic),
         bic=float(found.bic),
         icl=float(found.icl),
-        held_out=judged,
+        held_out=judged if judged is None or usable else math.nan,
         status=status.name,
-        n_valid=int(valid.sum()),
-        n_agree=int((valid & _agrees(result, samples.total_weight(), control)).sum()),
+        n_valid=int(outcome.n_valid),
+        n_agree=int(outcome.n_agree),
     )
-
-
-def _is_valid(result: FitResult) -> Array:
-    """Which restarts ended valid, (R,)."""
-    assert result.restarts is not None  # fit_unchecked always reports its restarts
-    return jnp.isin(result.restarts.status, jnp.asarray([int(s) for s in VALID]))
-
-
-def _agrees(result: FitResult, total: Array, control: Control) -> Array:
-    """Which restarts ended at the log-likelihood of the best, (R,)."""
-    assert result.restarts is not None
-    best = result.log_likelihood
-    stop = control.tol + control.rtol * jnp.abs(best) / total
-    return jnp.abs(result.restarts.log_likelihood - best) / total <= AGREEING_STEPS * stop
 
 
 def _best(table: Sequence[Row], criterion: str) -> Row:

@@ -23,6 +23,9 @@ from jgmm.samples import Leaf, Samples, fold, make_samples
 
 Form = Literal["auto", "product", "difference"]
 
+# A block's features and scores; matrix products like it larger than loops over differences do.
+PRODUCT_BYTES, PRODUCT_ROWS = 1 << 22, 2048
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -160,30 +163,29 @@ def accumulate_with(
 
 
 def _by_product(mixture: Mixture, samples: Samples, block_size: int | None) -> Statistics:
-    """One product for the scores of a block, one back for its moments; about the origin."""
-    entry, d = mixture.model, mixture.n_features
+    """Products for the scores of a block, and products back for its moments, about the origin."""
+    entry = mixture.model
     eta = natural.natural_parameters(mixture)
 
     def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
         del rows
-        columns = x.T
-        features = natural.linear_features(columns)
+        columns = natural.in_columns(x)
+        linear = natural.linear_features(columns)
         quadratic = natural.quadratic_features(mixture, columns)
-        if not entry.shared:
-            features = jnp.concatenate([features, quadratic])
-        log_prob, resp = _softmax(eta @ features)
-        if entry.shared:
+        scores = eta.linear @ linear
+        if eta.quadratic is None:  # the same for all components: no part of the softmax
+            log_prob, resp = _softmax(scores)
             log_prob = log_prob + natural.shared_score(mixture, columns)
-        moments = (weights[None, :] * resp) @ features.T
-        second = quadratic @ weights[:, None] if entry.shared else moments[:, 1 + d :].T
-        return moments[:, 0], moments[:, 1 : 1 + d], second.T, _counted(weights, log_prob)
+        else:
+            log_prob, resp = _softmax(scores + eta.quadratic @ quadratic)
+        counted = weights[None, :] * resp
+        second = (weights[None, :] if entry.shared else counted) @ quadratic.T
+        return counted @ linear.T, second, _counted(weights, log_prob)
 
-    n_rows = natural.n_features(entry, d) + 2 * mixture.n_components
-    row_bytes = n_rows * samples.x.dtype.itemsize
-    sums = fold(samples, block_rows(samples, row_bytes, block_size), body)
-    counts, first, second, log_likelihood = sums
-    center = jnp.zeros_like(mixture.means)
-    return Statistics(center, counts, first, natural.unpack(mixture, second), log_likelihood)
+    rows = block_size or product_rows(mixture, samples)
+    first, second, log_likelihood = fold(samples, min(rows, samples.n_samples), body)
+    center, second = jnp.zeros_like(mixture.means), natural.unpack(mixture, second)
+    return Statistics(center, first[:, 0], first[:, 1:], second, log_likelihood)
 
 
 def _softmax(scores: Float[Array, "K B"]) -> tuple[Float[Array, "B"], Float[Array, "K B"]]:
@@ -198,6 +200,13 @@ def _softmax(scores: Float[Array, "K B"]) -> tuple[Float[Array, "B"], Float[Arra
 def _counted(weights: Float[Array, "B"], log_prob: Float[Array, "B"]) -> Float[Array, ""]:
     """Σ w log p. A row of weight zero is missing, even one so far out that its density is -inf."""
     return jnp.where(weights > 0, weights * log_prob, 0).sum()
+
+
+def product_rows(mixture: Mixture, samples: Samples, n_lanes: int = 1) -> int:
+    """Rows in a block of the product form, whose features are shared by ``n_lanes`` mixtures."""
+    n_features = natural.n_features(mixture.model, mixture.n_features)
+    row_bytes = (n_features + 2 * n_lanes * mixture.n_components) * samples.x.dtype.itemsize
+    return max(64, min(PRODUCT_BYTES // row_bytes, PRODUCT_ROWS))
 
 
 def block_rows(samples: Samples, row_bytes: int, block_size: int | None = None) -> int:

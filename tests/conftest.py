@@ -1,6 +1,7 @@
 """What every test runs under: strict JAX, both precisions, the same examples every time."""
 
 import os
+import pathlib
 
 os.environ["MPLBACKEND"] = "Agg"
 
@@ -14,6 +15,14 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Programs are compiled once a worker, not once a module, and not at all in the next run. Workers do
+# not share a folder: JAX does not write entries in one piece.
+_CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "xla"
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+jax.config.update("jax_compilation_cache_dir", str(_CACHE / _WORKER))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 # Compilation makes the first example slow, so no deadline; a failure must come back on every run.
 hypothesis.settings.register_profile("jgmm", deadline=None, derandomize=True, database=None)

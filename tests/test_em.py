@@ -394,14 +394,15 @@ def test_a_fit_does_not_notice_units_or_order(
     )
     back = to_frame(moved.mixture, frame)
     # Both end where the log-likelihood no longer changes in its last digit; that fixes parameters
-    # to the root of a rounding error. An offset costs the digits by which it exceeds the spread.
+    # to the root of a rounding error over the curvature, which is down to about 1/1000 a sample
+    # here. An offset costs the digits by which it exceeds the spread.
     eps, far = np.finfo(dtype).eps, max(1, abs(shift) / float(scale))
     for found, expected in (
         (back.weights, plain.mixture.weights),
         (back.means, plain.mixture.means),
         (back.covariances, plain.mixture.covariances),
     ):
-        np.testing.assert_allclose(found, expected[index], atol=10 * np.sqrt(eps * far))
+        np.testing.assert_allclose(found, expected[index], atol=30 * np.sqrt(eps * far))
     np.testing.assert_allclose(
         float(moved.log_likelihood) / weight.sum() + D * np.log(scale),
         float(plain.log_likelihood) / weight.sum(),

@@ -12,10 +12,10 @@ import jgmm
 from jgmm import initialize
 from jgmm.em import to_user
 from jgmm.initialize import STARTS
-from jgmm.mixture import leading
 from jgmm.samples import framed, make_samples
 
 N, K, D = 60, 3, 2
+EVERY = np.ones(K, bool)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def begin(name, covariance):
         samples = inside(x, weight, jgmm.covariance.model(covariance).per_column)
         return to_user(STARTS[name](key, samples, active, covariance), samples.frame)
 
-    return lambda key, x, weight, active=np.ones(K, bool): one(key, x, weight, active)
+    return lambda key, x, weight, active=EVERY: one(key, x, weight, active)
 
 
 @pytest.fixture(scope="module", params=list(STARTS))
@@ -94,12 +94,16 @@ def test_a_start_does_not_notice_units(program, x, dtype):
     )
 
 
-def test_components_switched_off_change_nothing(start, program, x, weight, dtype, tolerance):
+@pytest.mark.parametrize("name", list(STARTS))
+def test_components_switched_off_change_nothing(name):
     """A program made for three components gives the start of two that one made for two gives."""
+    x = oracle.draw(0, N, *oracle.parameters(0, k=K, d=D))
+    weight, program = np.resize([1.0, 2.0, 0.0, 0.5, 3.0], N), begin(name, "full")
     padded = program(jax.random.key(0), x, weight, np.arange(K) < 2)
     assert padded.weights[2] == 0
     alone = program(jax.random.key(0), x, weight, np.ones(2, bool))
-    chex.assert_trees_all_close(leading(padded, 2), alone, **tolerance)
+    leading = jax.tree.map(lambda leaf: leaf[:2], padded)
+    chex.assert_trees_all_close(leading, alone, rtol=1e-10, atol=1e-10)
 
 
 def test_random_starts_near_the_mean_of_the_data(x, weight):

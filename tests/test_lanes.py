@@ -22,7 +22,7 @@ N, K, D, R = 80, 3, 2, 13
 def problem():
     x = oracle.draw(0, N, *oracle.parameters(6, k=K, d=D))
     samples = framed(make_samples(x), True)
-    starts = _starts(jax.random.key(0), jnp.arange(R), samples, K, "full", "points")
+    starts = _starts(jax.random.key(0), jnp.arange(R), samples, np.ones(K, bool), "full", "points")
     return samples, starts, make_control(jnp.float64, None, None, 0.0)
 
 
@@ -63,8 +63,9 @@ def test_narrowing_changes_nothing(problem, seated, monkeypatch):
 
 
 def test_progress_ends_with_the_result_and_nothing_running(problem, seated):
-    told = []
+    told, compiled = [], lanes._work._cache_size()
     found = ran(problem, work=1, progress=told.append)
+    assert lanes._work._cache_size() == compiled  # with progress, too, there is one program
     np.testing.assert_array_equal(found.table.n_steps, seated.table.n_steps)
     assert len(told) == -(-int(seated.turns) // lanes.CHUNK_STEPS)
     assert told[-1].n_running == 0

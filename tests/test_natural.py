@@ -23,14 +23,16 @@ def test_product_of_features_and_parameters_is_the_log_joint(name, dtype, tolera
     mixture = given(name, dtype)
     x = np.random.default_rng(0).normal(size=(5, D)).astype(dtype)
     columns = jnp.asarray(x.T)
-    features = natural.linear_features(columns)
-    shared = 0
+    linear = natural.linear_features(columns)
+    quadratic = natural.quadratic_features(mixture, columns)
+    assert len(linear) + len(quadratic) == natural.n_features(mixture.model, D)
+    eta = natural.natural_parameters(mixture)
+    found = eta.linear @ linear
     if mixture.model.shared:
-        shared = natural.shared_score(mixture, columns)[None, :]
+        assert eta.quadratic is None
+        found = found + natural.shared_score(mixture, columns)[None, :]
     else:
-        features = jnp.concatenate([features, natural.quadratic_features(mixture, columns)])
-        assert features.shape[0] == natural.n_features(mixture.model, D)
-    found = natural.natural_parameters(mixture) @ features + shared
+        found = found + eta.quadratic @ quadratic
     expected = jgmm.e_step(mixture, x)
     # Scores here are of order ten.
     limits = {"rtol": tolerance["rtol"], "atol": 10 * tolerance["atol"]}

@@ -15,6 +15,12 @@ from jgmm.covariance import model
 N, K, D, STEPS = 60, 3, 2, 30
 
 
+# A transformation does not know the precision; float64 shows differences best.
+@pytest.fixture(scope="module", params=["float64"])
+def dtype(request):
+    return np.dtype(request.param)
+
+
 @pytest.fixture(scope="module")
 def x(dtype):
     return oracle.draw(0, N, *oracle.parameters(1, k=K, d=D)).astype(dtype)

@@ -153,7 +153,7 @@ def marginal_of(mixture: Mixture, dims: Sequence[int]) -> Mixture:
     """The mixture of the chosen columns, known to be finite."""
     _check_dims(dims, mixture.n_features)
     parts = (mixture.weights, mixture.means, mixture.variances)
-    if not all(bool(jnp.isfinite(part).all()) for part in parts):
+    if not all(np.isfinite(np.asarray(part)).all() for part in parts):
         raise ValueError("the mixture has parameters that are NaN or infinite; see result.status.")
     return mixture if list(dims) == list(range(mixture.n_features)) else marginal(mixture, dims)
 

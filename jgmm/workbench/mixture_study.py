@@ -5,6 +5,7 @@ config; the settings here say how the result is shown.
 """
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 12
 MAX_PAIRS = 4
+PANEL_MASSES = (0.25, 0.5, 0.75, 0.95)
+PANEL_SAMPLES = 20_000
 MAX_ASSIGNMENTS = 100_000
 
 
@@ -235,9 +238,10 @@ def _panels(run: Run, data: "Dataset", selection: "Selection") -> None:
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     figure, axes = plot.new_figure(rows, columns, size=(4 * columns, 3.3 * rows))
+    widest = max(row.n_components for row in shown)
     for ax, row in zip(axes, shown, strict=False):
         mixture = selection.results[row.n_components, row.covariance].mixture
-        _panel(ax, data, mixture)
+        _panel(ax, data, _widened(mixture, widest))
         ax.set_title(f"K = {row.n_components}, {row.covariance}", loc="left")
     for ax in axes[len(shown) :]:
         ax.remove()
@@ -247,16 +251,40 @@ def _panels(run: Run, data: "Dataset", selection: "Selection") -> None:
     run.figure("components", figure, caption)
 
 
+def _widened(mixture: "Mixture", n_components: int) -> "Mixture":
+    """The same mixture with components of weight zero: one compiled program draws all panels."""
+    import jax
+
+    more = n_components - mixture.n_components
+
+    def repeated(leaf: Any) -> np.ndarray:
+        host = np.asarray(leaf)
+        return np.concatenate([host, np.repeat(host[:1], more, axis=0)])
+
+    log_weights = np.pad(np.asarray(mixture.log_weights), (0, more), constant_values=-np.inf)
+    scale = mixture.scale if mixture.model.shared else repeated(mixture.scale)
+    put = jax.device_put
+    return replace(
+        mixture,
+        log_weights=put(log_weights),
+        means=put(repeated(mixture.means)),
+        scale=put(scale),
+    )
+
+
 def _panel(ax: "Axes", data: "Dataset", mixture: "Mixture") -> None:
     import jgmm
     from jgmm.workbench import plot
 
     if mixture.n_features == 1:
         plot.density_1d(mixture, data.x, ax, columns=data.columns, legend=False)
-        return
-    labels = np.asarray(jgmm.predict(mixture, data.x))
-    plot.scatter(data.x, labels, ax, columns=data.columns, legend=False)
-    plot.ellipses(mixture, ax)
+    elif mixture.n_features == 2:
+        options: Any = {"columns": data.columns, "n_samples": PANEL_SAMPLES}
+        plot.density_contours(mixture, data.x, ax, PANEL_MASSES, **options)
+    else:
+        labels = np.asarray(jgmm.predict(mixture, data.x))
+        plot.scatter(data.x, labels, ax, columns=data.columns, legend=False)
+        plot.ellipses(mixture, ax)
 
 
 def _best_by_count(selection: "Selection") -> list["Row"]:

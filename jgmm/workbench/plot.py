@@ -128,14 +128,14 @@ def ellipses(
     """
     flat = canvas.marginal_of(mixture, dims)
     ax = canvas.prepare(ax)
-    weights, covariances = np.asarray(flat.weights), flat.covariances
+    weights, means, covariances = map(np.asarray, (flat.weights, flat.means, flat.covariances))
     for k in np.flatnonzero(weights > 0):
         alpha = 0.4 + 0.6 * min(1.0, float(weights[k] / weights.max()))
         for share in mass:
-            curve = np.asarray(gaussian.ellipse(flat.means[k], covariances[k], share))
+            curve = np.asarray(gaussian.ellipse(means[k], covariances[k], share))
             color = canvas.look(int(k)).color
             ax.plot(curve[:, 0], curve[:, 1], color=color, alpha=alpha, linewidth=1.6)
-        _cross(ax, np.asarray(flat.means[k]))
+        _cross(ax, means[k])
     return ax
 
 

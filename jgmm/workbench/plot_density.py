@@ -52,6 +52,7 @@ def density_contours(
     labels: npt.ArrayLike | None = None,
     columns: Sequence[str] | None = None,
     dims: tuple[int, int] = (0, 1),
+    n_samples: int = 100_000,
 ) -> Axes:
     """Draw the joint density as nested highest-density regions, over the samples.
 
@@ -70,6 +71,7 @@ def density_contours(
       labels: component of each sample, to colour them.
       columns: names of the D columns.
       dims: the two columns to draw.
+      n_samples: how many are drawn to find the levels, see ``density_levels``.
     """
     flat = canvas.marginal_of(mixture, dims)
     ax = canvas.prepare(ax)
@@ -82,7 +84,7 @@ def density_contours(
     log_density = canvas.log_density_at(flat, mesh.reshape(-1, 2)).reshape(mesh.shape[:2])
     ax.set_xlim(grids[0][0], grids[0][-1])
     ax.set_ylim(grids[1][0], grids[1][-1])
-    _draw_regions(ax, grids, log_density, masses, density_levels(flat, masses))
+    _draw_regions(ax, grids, log_density, masses, density_levels(flat, masses, n_samples))
     canvas.name_axes(ax, canvas.named(found, columns, dims))
     return ax
 
