@@ -1,0 +1,1 @@
+"""How fast, against other libraries and against the machine: `python -m experiments.benchmark`."""

@@ -1,0 +1,61 @@
+"""How fast jgmm is: against other libraries, against the machine, and as problems grow.
+
+    ./dev python -m experiments.benchmark
+
+prints tables and leaves `benchmark.json` and `benchmark.png` in `runs/benchmark`. All contestants
+take turns in one run, so read ratios, not seconds. Expected time: ten minutes on two cores.
+Expected numbers: at least the targets printed beside the ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+# Before any array is made: half the cases are in double precision.
+jax.config.update("jax_enable_x64", True)
+
+from experiments.benchmark import chart, sections  # noqa: E402
+from jgmm.workbench import storage  # noqa: E402
+
+SECTIONS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
+    "steps": sections.steps,
+    "restarts": sections.restarts,
+    "memory": sections.memory,
+    "growth": sections.growth,
+    "first_result": sections.first_result,
+}
+
+
+def main() -> None:
+    """Run the sections asked for, print each as a table, and write all."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.benchmark")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--repeats", type=int, default=5, help="turns of every contestant")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("runs/benchmark"))
+    asked = parser.parse_args()
+    asked.output.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {
+        "machine": {
+            "device": jax.devices()[0].device_kind,
+            "processor": platform.processor() or platform.machine(),
+            "jax": jax.__version__,
+            "python": platform.python_version(),
+        }
+    }
+    for name in asked.only:
+        rows = SECTIONS[name](asked.repeats)
+        found[name] = rows
+        print(f"\n{name}\n{chart.as_table(rows)}", flush=True)
+    storage.write_json(asked.output / "benchmark.json", found)
+    storage.write_bytes(asked.output / "benchmark.png", chart.draw(found))
+    print(f"\n{asked.output / 'benchmark.json'}")
+
+
+if __name__ == "__main__":
+    main()
