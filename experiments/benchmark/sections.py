@@ -112,14 +112,15 @@ def restarts(repeats: int) -> list[dict[str, Any]]:
     rows = []
     timed = 4
     for n, d, k in RESTART_CASES:
-        x, best = overlapping(n, d, k), {}
+        x = overlapping(n, d, k)
+        best: dict[str, float] = {}
 
-        def own(x: np.ndarray = x, k: int = k, best: dict = best) -> Any:
+        def own(x: np.ndarray = x, k: int = k, best: dict[str, float] = best) -> Any:
             found = jgmm.fit(jax.random.key(0), x, k, n_restarts=N_RESTARTS, tol=1e-5)
             best["jgmm"] = float(found.log_likelihood)
             return found.log_likelihood
 
-        def theirs(x: np.ndarray = x, k: int = k, best: dict = best) -> Any:
+        def theirs(x: np.ndarray = x, k: int = k, best: dict[str, float] = best) -> Any:
             gm = GaussianMixture(k, n_init=timed, tol=1e-5, max_iter=1000, random_state=0)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
@@ -129,7 +130,7 @@ def restarts(repeats: int) -> list[dict[str, Any]]:
         times = measure.in_turns({"jgmm": own, "scikit-learn": theirs}, max(1, repeats // 2))
         times["scikit-learn"] *= N_RESTARTS / timed
         for name, taken in times.items():
-            row = {"case": f"{N_RESTARTS} restarts, {n}, {d}, {k}", "library": name}
+            row: dict[str, Any] = {"case": f"{N_RESTARTS} restarts, {n}, {d}, {k}", "library": name}
             row |= {"seconds": taken, "times jgmm": taken / times["jgmm"]}
             row |= {"target": 60 if name == "scikit-learn" else None, "best": best[name]}
             rows.append(row)
@@ -180,7 +181,7 @@ def growth(repeats: int) -> list[dict[str, Any]]:
         "K": [(20_000, k, 1) for k in (4, 40, 400, 4000)],
         "R": [(2_000, 4, r) for r in (4, 40, 400, 4000)],
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for place, (axis, points) in enumerate(ranges.items()):
         times = []
         for n, k, r in points:
@@ -226,9 +227,9 @@ def first_result(repeats: int) -> list[dict[str, Any]]:
             rows.append(_process(f"jgmm run, {name} cache", run, environment, target))
         warm = [_process("jgmm run, warm cache", run, environment, 5.0) for _ in range(repeats)]
         rows[1] = sorted([*warm, rows[1]], key=lambda row: row["seconds"])[len(warm) // 2]
-    for code, target in (("import jax", None), ("import jax, jgmm; jgmm.fit", None)):
+    for code in ("import jax", "import jax, jgmm; jgmm.fit"):
         python = [sys.executable, "-c", code]
-        times = [_process(code, python, dict(os.environ), target) for _ in range(repeats)]
+        times = [_process(code, python, dict(os.environ), None) for _ in range(repeats)]
         rows.append(sorted(times, key=lambda row: row["seconds"])[len(times) // 2])
     return rows
 
