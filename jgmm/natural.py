@@ -28,9 +28,12 @@ from jgmm.gaussian import LOG_2PI
 from jgmm.mixture import Mixture
 
 # The product form is used while no used component is farther from the origin, in squared standard
-# deviations of its own. Moments then lose at most a factor of this over those by differences: in
-# float32 about 1e-5 of a variance, in float64 about 1e-11.
+# deviations of its own, than this, and so much more for each column. A squared distance is also
+# how many roundings a log density may be off, and a variance in the worst direction; taken by
+# differences, a log density is off by about one for each column anyway. In float32 that makes
+# about 1e-5 of a variance for few columns and 3e-4 for a thousand, in float64 about 1e-11.
 SAFE_DISTANCE = {"float32": 400.0, "float64": 1e5}
+SAFE_DISTANCE_PER_COLUMN = 32
 
 
 def is_safe(mixture: Mixture) -> Bool[Array, ""]:
@@ -40,7 +43,8 @@ def is_safe(mixture: Mixture) -> Bool[Array, ""]:
     """
     distance = mixture.model.storage.distance(_inverse(mixture), mixture.means)
     used = mixture.log_weights != -jnp.inf  # a NaN counts as used
-    limit = SAFE_DISTANCE[str(mixture.means.dtype)]
+    more = SAFE_DISTANCE_PER_COLUMN * mixture.n_features
+    limit = SAFE_DISTANCE[str(mixture.means.dtype)] + more
     return ((distance <= limit) | ~used).all()
 
 

@@ -89,7 +89,7 @@ def test_safe_is_judged_where_it_is_used(dtype):
 
 @pytest.mark.parametrize("name", oracle.NAMES)
 def test_at_the_limit_of_safety_products_agree_with_differences(name, dtype):
-    x, parameters = narrow_and_far(dtype, 19.0)  # 19² is just inside float32's limit of 400
+    x, parameters = narrow_and_far(dtype, 19.0)  # 19² is inside float32's limit of 400 and more
     covariances = np.ones(2) if name == "spherical" else parameters[2]
     if name == "EII":
         covariances = np.ones(1)

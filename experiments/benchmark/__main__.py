@@ -17,11 +17,8 @@ from typing import Any
 
 import jax
 
-# Before any array is made: half the cases are in double precision.
-jax.config.update("jax_enable_x64", True)
-
-from experiments.benchmark import chart, sections  # noqa: E402
-from jgmm.workbench import storage  # noqa: E402
+from experiments.benchmark import chart, sections
+from jgmm.workbench import storage
 
 SECTIONS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "steps": sections.steps,

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jgmm
-from jgmm.em import maximize
+from jgmm.em import maximize, to_frame, to_user
 from jgmm.mixture import Mixture
-from jgmm.samples import make_samples
+from jgmm.samples import framed, make_samples
 from jgmm.statistics import accumulate
 
 STEPS = 3
@@ -88,21 +88,22 @@ class AbsentError(RuntimeError):
 
 
 def ours(case: Case, x: np.ndarray, start: Mixture) -> Contestant:
-    """This package: the E-step and the M-step that ``jgmm.fit`` is made of."""
-    samples = make_samples(x)
+    """This package: the E-step and the M-step that ``jgmm.fit`` is made of, in its frame."""
+    samples = framed(make_samples(x), start.model.per_column)
+    inside = to_frame(start, samples.frame)
 
     @jax.jit
     def step(mixture: Mixture) -> Mixture:
         return maximize(accumulate(mixture, samples), case.covariance)
 
     def advance() -> Mixture:
-        mixture = start
+        mixture = inside
         for _ in range(STEPS):
             mixture = step(mixture)
         return mixture
 
     def reached() -> Parameters:
-        mixture = advance()
+        mixture = to_user(advance(), samples.frame)
         own = mixture.covariances if case.covariance == "full" else mixture.variances
         return Parameters(mixture.weights, mixture.means, own)
 
@@ -135,6 +136,8 @@ def scikit_learn(case: Case, x: np.ndarray, start: Mixture) -> Contestant:
 
 def gmmx(case: Case, x: np.ndarray, start: Mixture) -> Contestant:
     """gmmx's E-step and M-step in one compiled program."""
+    if case.dtype != "float32":
+        raise AbsentError("takes float32 only")
     if case.n_samples * case.n_components * case.n_features**2 > 5e9:
         raise AbsentError("takes minutes: it holds N K D² numbers")
     try:

@@ -22,7 +22,6 @@ from experiments.benchmark.contestants import (
     AbsentError,
     Case,
     Contestant,
-    Parameters,
 )
 from jgmm.criteria import evidence
 from jgmm.samples import make_samples
@@ -46,30 +45,35 @@ def steps(repeats: int) -> list[dict[str, Any]]:
     """Seconds of one EM step, the machine's limits for it, and the likelihood reached."""
     rows = []
     for case, targets in STEP_CASES:
-        x, start = case.problem()
-        running, absent = _entered(case, x, start)
-        dtype = np.dtype(case.dtype)
-        works = {name: each.advance for name, each in running.items()}
-        limits = {"square": measure.square_product(dtype), "stream": measure.streaming(x.nbytes)}
-        times = measure.in_turns(works | limits, repeats)
-        square, stream = times.pop("square"), times.pop("stream")
-        own = times["jgmm"] / STEPS
-        bare = square * case.operations / (2 * measure.SQUARE**3)
-        samples = make_samples(x.astype(np.float64))
-        for name in CONTESTANTS:
-            row: dict[str, Any] = {"case": case.name, "library": name}
-            if name in absent:
-                rows.append(row | {"note": absent[name]})
-                continue
-            taken = times[name] / STEPS
-            row |= {"seconds": taken, "times jgmm": taken / own, "target": targets.get(name)}
-            row |= {"log_likelihood": _log_likelihood(running[name].reached(), case, samples)}
-            rows.append(row)
-        for name, limit in (("bare products", bare), ("reading x", stream)):
-            row = {"case": case.name, "library": name, "seconds": limit, "times jgmm": limit / own}
-            if name == "bare products" and "products" in targets:
-                row["target"] = 1 / targets["products"]
-            rows.append(row)
+        with jax.enable_x64(case.dtype == "float64"):
+            rows.extend(_case(case, targets, repeats))
+    return rows
+
+
+def _case(case: Case, targets: dict[str, float], repeats: int) -> list[dict[str, Any]]:
+    x, start = case.problem()
+    running, absent = _entered(case, x, start)
+    works = {name: each.advance for name, each in running.items()}
+    product = measure.square_product(np.dtype(case.dtype))
+    limits = {"square": product, "stream": measure.streaming(x.nbytes)}
+    times = measure.in_turns(works | limits, repeats)
+    square, stream = times.pop("square"), times.pop("stream")
+    own = times["jgmm"] / STEPS
+    bare = square * case.operations / (2 * measure.SQUARE**3)
+    rows: list[dict[str, Any]] = []
+    for name in CONTESTANTS:
+        row: dict[str, Any] = {"case": case.name, "library": name}
+        if name in absent:
+            rows.append(row | {"note": absent[name]})
+            continue
+        taken = times[name] / STEPS
+        row |= {"seconds": taken, "times jgmm": taken / own, "target": targets.get(name)}
+        rows.append(row | {"log_likelihood": _log_likelihood(running[name], case, x)})
+    for name, limit in (("bare products", bare), ("reading x", stream)):
+        row = {"case": case.name, "library": name, "seconds": limit, "times jgmm": limit / own}
+        if name == "bare products" and "products" in targets:
+            row["target"] = 1 / targets["products"]
+        rows.append(row)
     return rows
 
 
@@ -83,11 +87,14 @@ def _entered(case: Case, x: np.ndarray, start: Any) -> tuple[dict[str, Contestan
     return running, absent
 
 
-def _log_likelihood(reached: Parameters, case: Case, samples: Any) -> float:
-    """Of any contestant's parameters, in double precision."""
-    weights, means, covariances = (np.asarray(leaf, np.float64) for leaf in reached)
-    mixture = jgmm.make_mixture(weights / weights.sum(), means, covariances, case.covariance)
-    return float(evidence(mixture, samples)[0])
+def _log_likelihood(contestant: Contestant, case: Case, x: np.ndarray) -> float:
+    """Of the parameters a contestant ends with, in double precision."""
+    reached = contestant.reached()
+    with jax.enable_x64(True):
+        weights, means, covariances = (np.asarray(leaf, np.float64) for leaf in reached)
+        weights = weights / weights.sum()
+        mixture = jgmm.make_mixture(weights, means, covariances, case.covariance)
+        return float(evidence(mixture, make_samples(x.astype(np.float64)))[0])
 
 
 RESTART_CASES = [(10_000, 8, 5), (50_000, 16, 10)]
