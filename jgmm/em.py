@@ -8,6 +8,7 @@ reported with it.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -272,24 +273,29 @@ class EM:
         )
 
     def _expect(self, lanes: Lane, samples: Samples) -> Statistics:
-        """Statistics of every lane, by products unless one of them needs differences.
+        """Statistics of every lane, by products; of those that need it, once more by differences.
 
-        The choice is one for all: under ``vmap`` a choice for each would cost both.
+        Products are shared by all lanes; differences are nobody's but the lane's own, and one
+        after another they take less than half the time of all at once.
         """
-
-        n_lanes = lanes.status.shape[0]
-        sizes = {"product": product_rows(lanes.mixture, samples, n_lanes)}
-
-        def by(form: Form) -> Statistics:
-            size = sizes.get(form)
-            return jax.vmap(lambda one: accumulate(one, samples, block_size=size, form=form))(
-                lanes.mixture
-            )
-
-        if self.form != "auto":
-            return by(self.form)
+        if self.form == "difference":
+            return jax.vmap(lambda one: accumulate(one, samples, form="difference"))(lanes.mixture)
+        rows = product_rows(lanes.mixture, samples, lanes.status.shape[0])
+        products = jax.vmap(lambda one: accumulate(one, samples, None, rows, "product"))(
+            lanes.mixture
+        )
+        if self.form == "product":
+            return products
         safe = jax.vmap(natural.is_safe)(lanes.mixture) | (lanes.status != Status.RUNNING)
-        return lax.cond(safe.all(), lambda: by("product"), lambda: by("difference"))
+
+        def again(lane: tuple[Mixture, Array, Statistics]) -> Statistics:
+            mixture, safe, found = lane
+            exact = partial(accumulate, mixture, samples, form="difference")
+            return lax.cond(safe, lambda: found, exact)
+
+        return lax.cond(
+            safe.all(), lambda: products, lambda: lax.map(again, (lanes.mixture, safe, products))
+        )
 
     def _step(self, lane: Lane, statistics: Statistics, samples: Samples, control: Control) -> Lane:
         log_likelihood = statistics.log_likelihood

@@ -8,6 +8,7 @@ import pytest
 
 import jgmm
 from jgmm import natural
+from jgmm.em import EM
 from jgmm.samples import make_samples
 
 K, D, N = 3, 4, 200
@@ -108,3 +109,21 @@ def test_at_the_limit_of_safety_products_agree_with_differences(name, dtype):
     np.testing.assert_allclose(
         by["product"].log_likelihood, by["difference"].log_likelihood, rtol=limit / 10
     )
+
+
+def test_only_the_lane_that_needs_differences_takes_them(dtype):
+    """Beside a mixture whose components are narrow and far out, one that products are safe for."""
+    x, (weights, means, covariances) = narrow_and_far(dtype, 1e3 if dtype == np.float32 else 1e6)
+    far = jgmm.make_mixture(*(np.asarray(a, dtype) for a in (weights, means, covariances)))
+    wide = np.broadcast_to(np.cov(x.T), (2, 2, 2))
+    near = jgmm.make_mixture(*(np.asarray(a, dtype) for a in (weights, means / 2, wide)))
+    assert natural.is_safe(near)
+    assert not natural.is_safe(far)
+    samples, method = make_samples(x.astype(dtype)), EM(5)
+    lanes = jax.tree.map(lambda *leaves: jnp.stack(leaves), method.begin(near), method.begin(far))
+    found = jax.jit(lambda lanes: method._expect(lanes, samples))(lanes)
+    for lane, (mixture, form) in enumerate([(near, "product"), (far, "difference")]):
+        expected = jgmm.accumulate(mixture, samples, form=form)
+        np.testing.assert_array_equal(found.center[lane], expected.center)
+        np.testing.assert_allclose(found.second[lane], expected.second, rtol=1e-4)
+        np.testing.assert_allclose(found.log_likelihood[lane], expected.log_likelihood, rtol=1e-5)
