@@ -3,7 +3,7 @@
     ./dev python -m experiments.benchmark
 
 prints tables and leaves `benchmark.json` and `benchmark.png` in `runs/benchmark`. All contestants
-take turns in one run, so read ratios, not seconds. Expected time: ten minutes on two cores.
+take turns in one run, so read ratios, not seconds. Expected time: half an hour on two cores.
 Expected numbers: at least the targets printed beside the ratios.
 """
 

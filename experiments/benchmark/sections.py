@@ -117,7 +117,7 @@ def restarts(repeats: int) -> list[dict[str, Any]]:
     from sklearn.mixture import GaussianMixture
 
     rows = []
-    timed = 4
+    timed = 4  # scikit-learn: its restarts run one after another, so its time is scaled
     for n, d, k in RESTART_CASES:
         x = overlapping(n, d, k)
         best: dict[str, float] = {}
