@@ -101,9 +101,14 @@ def test_parameter_counts_agree(pair):
     assert jgmm.mixture.n_parameters(ours.mixture) == theirs._n_parameters()
 
 
-def test_kmeans_agrees(x):
-    theirs = KMeans(4, init=x[:4], n_init=1, tol=0, algorithm="lloyd", max_iter=300).fit(x)
-    ours = jax.jit(lambda x: lloyd(x[:4], make_samples(x), jnp.ones(4, bool), jnp.asarray(300)))(x)
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+def test_kmeans_agrees(x, weighted):
+    """k-means is where scikit-learn has weights; its mixtures have none."""
+    weight = np.resize([1.0, 2.5, 0.5], len(x)) if weighted else None
+    theirs = KMeans(4, init=x[:4], n_init=1, tol=0, algorithm="lloyd", max_iter=300)
+    theirs.fit(x, sample_weight=weight)
+    every, most = jnp.ones(4, bool), jnp.asarray(300)
+    ours = jax.jit(lambda x: lloyd(x[:4], make_samples(x, weight), every, most))(x)
     np.testing.assert_allclose(ours.centers, theirs.cluster_centers_, **CLOSE)
     np.testing.assert_allclose(ours.inertia, theirs.inertia_, **CLOSE)
     np.testing.assert_array_equal(kmeans.predict(ours.centers, x), theirs.labels_)
