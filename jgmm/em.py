@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,6 @@ from jgmm.lanes import Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples
 from jgmm.statistics import (
-    Form,
     Statistics,
     accumulate,
     accumulate_with,
@@ -253,7 +252,7 @@ class EM:
     """Expectation–maximisation as a ``lanes.Method``; a start is a mixture in the frame."""
 
     max_steps: int
-    form: Form = "auto"
+    form: Literal["auto", "difference"] = "auto"
 
     def begin(self, start: Mixture) -> Lane:
         """The lane before its first step."""
@@ -284,8 +283,6 @@ class EM:
         products = jax.vmap(lambda one: accumulate(one, samples, None, rows, "product"))(
             lanes.mixture
         )
-        if self.form == "product":
-            return products
         safe = jax.vmap(natural.is_safe)(lanes.mixture) | (lanes.status != Status.RUNNING)
 
         def again(lane: tuple[Mixture, Array, Statistics]) -> Statistics:

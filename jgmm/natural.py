@@ -31,7 +31,7 @@ from jgmm.mixture import Mixture
 # deviations of its own, than this, and so much more for each column. A squared distance is also
 # how many roundings a log density may be off, and a variance in the worst direction; taken by
 # differences, a log density is off by about one for each column anyway. In float32 that makes
-# about 1e-5 of a variance for few columns and 3e-4 for a thousand, in float64 about 1e-11.
+# about 3e-5 of a variance for few columns and 2e-3 for a thousand, in float64 about 1e-11.
 SAFE_DISTANCE = {"float32": 400.0, "float64": 1e5}
 SAFE_DISTANCE_PER_COLUMN = 32
 

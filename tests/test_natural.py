@@ -127,3 +127,12 @@ def test_only_the_lane_that_needs_differences_takes_them(dtype):
         np.testing.assert_array_equal(found.center[lane], expected.center)
         np.testing.assert_allclose(found.second[lane], expected.second, rtol=1e-4)
         np.testing.assert_allclose(found.log_likelihood[lane], expected.log_likelihood, rtol=1e-5)
+
+
+@pytest.mark.parametrize("d", [2, 50])
+def test_the_limit_of_safety_grows_with_the_columns(d, dtype):
+    limit = natural.SAFE_DISTANCE[str(dtype)] + 32 * d
+    for factor, expected in ((0.99, True), (1.01, False)):
+        mean = np.full((1, d), np.sqrt(factor * limit / d), dtype)
+        one = jgmm.make_mixture(np.ones(1, dtype), mean, np.ones(1, dtype), "spherical")
+        assert bool(natural.is_safe(one)) is expected
