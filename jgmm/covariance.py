@@ -51,10 +51,10 @@ class Full:
 
     @staticmethod
     def scatter(
-        resp: Float[Array, "B K"], difference: Float[Array, "B K D"]
+        resp: Float[Array, "K B"], difference: Float[Array, "K D B"]
     ) -> Float[Array, "K D D"]:
-        """Σ_b γ_bk d_bk d_bkᵀ."""
-        return jnp.einsum("bkd,bke->kde", resp[:, :, None] * difference, difference)
+        """Σ_b γ_kb d_kb d_kbᵀ."""
+        return jnp.einsum("kdb,keb->kde", resp[:, None, :] * difference, difference)
 
     @staticmethod
     def outer(x: Float[Array, "K D"]) -> Float[Array, "K D D"]:
@@ -165,10 +165,10 @@ class Diagonal:
 
     @staticmethod
     def scatter(
-        resp: Float[Array, "B K"], difference: Float[Array, "B K D"]
+        resp: Float[Array, "K B"], difference: Float[Array, "K D B"]
     ) -> Float[Array, "K D"]:
-        """Σ_b γ_bk d_bk²."""
-        return (resp[:, :, None] * difference**2).sum(axis=0)
+        """Σ_b γ_kb d_kb²."""
+        return (resp[:, None, :] * difference**2).sum(axis=2)
 
     @staticmethod
     def outer(x: Float[Array, "K D"]) -> Float[Array, "K D"]:
@@ -247,9 +247,9 @@ class Spherical:
         return ((inverse[:, None] * x) ** 2).sum(axis=1)
 
     @staticmethod
-    def scatter(resp: Float[Array, "B K"], difference: Float[Array, "B K D"]) -> Float[Array, "K"]:
-        """Σ_b γ_bk |d_bk|² / D, so that dividing by Nₖ gives the variance."""
-        return (resp * (difference**2).mean(axis=2)).sum(axis=0)
+    def scatter(resp: Float[Array, "K B"], difference: Float[Array, "K D B"]) -> Float[Array, "K"]:
+        """Σ_b γ_kb |d_kb|² / D, so that dividing by Nₖ gives the variance."""
+        return (resp * (difference**2).mean(axis=1)).sum(axis=1)
 
     @staticmethod
     def outer(x: Float[Array, "K D"]) -> Float[Array, "K"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ from jgmm.statistics import (
     Statistics,
     accumulate,
     accumulate_with,
+    exact_where_needed,
     fitting,
     product_rows,
 )
@@ -191,7 +192,7 @@ def from_responsibilities(
     entry = model(covariance)
 
     def infer(difference: Array, rows: Array) -> tuple[Array, Array]:
-        return jnp.zeros(difference.shape[0], difference.dtype), resp(rows)
+        return jnp.zeros(difference.shape[2], difference.dtype), resp(rows).T
 
     origin = jnp.zeros((n_components, samples.n_features), samples.x.dtype)
     rough = accumulate_with(infer, samples, origin, entry)
@@ -252,7 +253,6 @@ class EM:
     """Expectation–maximisation as a ``lanes.Method``; a start is a mixture in the frame."""
 
     max_steps: int
-    form: Literal["auto", "difference"] = "auto"
 
     def begin(self, start: Mixture) -> Lane:
         """The lane before its first step."""
@@ -272,27 +272,15 @@ class EM:
         )
 
     def _expect(self, lanes: Lane, samples: Samples) -> Statistics:
-        """Statistics of every lane, by products; of those that need it, once more by differences.
-
-        Products are shared by all lanes; differences are nobody's but the lane's own, and one
-        after another they take less than half the time of all at once.
-        """
-        if self.form == "difference":
-            return jax.vmap(lambda one: accumulate(one, samples, form="difference"))(lanes.mixture)
-        rows = product_rows(lanes.mixture, samples, lanes.status.shape[0])
+        """Statistics of every lane, by products where they are safe."""
+        exact = partial(accumulate, x=samples, form="difference")
+        entry, (n_lanes, n_components) = lanes.mixture.model, lanes.mixture.log_weights.shape
+        rows = product_rows(entry, samples, n_components, n_lanes)
         products = jax.vmap(lambda one: accumulate(one, samples, None, rows, "product"))(
             lanes.mixture
         )
         safe = jax.vmap(natural.is_safe)(lanes.mixture) | (lanes.status != Status.RUNNING)
-
-        def again(lane: tuple[Mixture, Array, Statistics]) -> Statistics:
-            mixture, safe, found = lane
-            exact = partial(accumulate, mixture, samples, form="difference")
-            return lax.cond(safe, lambda: found, exact)
-
-        return lax.cond(
-            safe.all(), lambda: products, lambda: lax.map(again, (lanes.mixture, safe, products))
-        )
+        return exact_where_needed(safe, products, exact, lanes.mixture)
 
     def _step(self, lane: Lane, statistics: Statistics, samples: Samples, control: Control) -> Lane:
         log_likelihood = statistics.log_likelihood

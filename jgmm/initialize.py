@@ -1,4 +1,4 @@
-"""Every way to start: ``(key, samples, active, covariance) -> Mixture``, in the frame.
+"""Every way to start: ``(keys (R,), samples, active, covariance) -> R mixtures``, in the frame.
 
 ``active`` (K,) says which of K components take part; the others are switched off, with weight zero.
 A program made for K components so serves any smaller number, and the components that take part are
@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
 from jgmm import kmeans, lanes
@@ -32,13 +33,15 @@ Start = Callable[[Array, Samples, Array, str], Mixture]
 # sample; this much variance keeps them alive and is forgotten after a few steps.
 START_RIDGE = 1e-2
 RANDOM_TEMPERATURE = 0.1
+# A start need not be where k-means ends to the last digit.
 KMEANS_STEPS = 100
+KMEANS_RTOL = 1e-3
 SHORT_EM_TRIES = 5
 SHORT_EM_STEPS = 10
 
 
 def random(
-    key: Key[Array, ""], samples: Samples, active: Bool[Array, "K"], covariance: str
+    keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
     """Random responsibilities, nearly all on one random component for every sample.
 
@@ -47,63 +50,87 @@ def random(
     the log-likelihood is flat there. Given for comparison; the other starts are better.
     """
 
-    def resp(rows: Array) -> Array:
-        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
-        draw = jax.vmap(lambda k: jax.random.gumbel(k, active.shape, samples.x.dtype))(keys)
-        draw = jnp.where(active[None, :], draw / RANDOM_TEMPERATURE, -jnp.inf)
-        return jax.nn.softmax(draw, axis=1)
+    def one(key: Array) -> Mixture:
+        def resp(rows: Array) -> Array:
+            keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
+            draw = jax.vmap(lambda k: jax.random.gumbel(k, active.shape, samples.x.dtype))(keys)
+            draw = jnp.where(active[None, :], draw / RANDOM_TEMPERATURE, -jnp.inf)
+            return jax.nn.softmax(draw, axis=1)
 
-    return maximize(from_responsibilities(samples, resp, len(active), covariance), covariance)
+        found = from_responsibilities(samples, resp, len(active), covariance)
+        return maximize(found, covariance)
+
+    return kmeans.map_keys(one, keys, samples)
 
 
 def points(
-    key: Key[Array, ""], samples: Samples, active: Bool[Array, "K"], covariance: str
+    keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
     """Means at distinct random samples, equal weights, and the data's covariance for all."""
     whole = from_responsibilities(
         samples, lambda rows: jnp.ones((rows.shape[0], 1), samples.x.dtype), 1, covariance
     )
     one = maximize(whole, covariance)
-    mass = None if samples.weights is None else samples.weights / samples.weights.sum()
-    rows = jax.random.choice(key, samples.n_samples, active.shape, replace=False, p=mass)
-    copies = 1 if one.model.shared else len(active)
+    n_components, weights = len(active), kmeans.relative_weights(samples)
+
+    def draw(key: Array) -> Array:
+        def another(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            rows, mass = carry
+            row = kmeans.draw_row(jax.random.fold_in(key, i), mass)
+            return rows.at[i].set(row), mass.at[row].set(0)
+
+        rows = jnp.zeros(n_components, int)
+        return lax.fori_loop(0, n_components, another, (rows, weights))[0]
+
+    means = jax.vmap(samples.take)(kmeans.map_keys(draw, keys, samples))
+    copies = (len(keys), 1 if one.model.shared else n_components)
     share = -jnp.log(active.sum().astype(samples.x.dtype))
     return Mixture(
-        jnp.where(active, share, -jnp.inf),
-        samples.take(rows),
-        jnp.broadcast_to(one.scale, (copies, *one.scale.shape[1:])),
+        jnp.broadcast_to(jnp.where(active, share, -jnp.inf), means.shape[:2]),
+        means,
+        jnp.broadcast_to(one.scale[:1], (*copies, *one.scale.shape[1:])),
         one.covariance,
     )
 
 
 def kmeans_plus_plus(
-    key: Key[Array, ""], samples: Samples, active: Bool[Array, "K"], covariance: str
+    keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
     """The M-step of the nearest k-means++ seed."""
-    return from_centers(kmeans.seed(key, samples, len(active)), samples, active, covariance)
+    seeds = kmeans.seed(keys, samples, len(active))
+    return from_centers(seeds, samples, active, covariance)
 
 
 def from_kmeans(
-    key: Key[Array, ""], samples: Samples, active: Bool[Array, "K"], covariance: str
+    keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
-    """The M-step of the clusters that k-means finds from k-means++ seeds."""
-    seeds = kmeans.seed(key, samples, len(active))
-    found = kmeans.lloyd(seeds, samples, active, jnp.asarray(KMEANS_STEPS))
+    """The M-step of the clusters that k-means all but settles on from k-means++ seeds."""
+    seeds = kmeans.seed(keys, samples, len(active))
+    found = kmeans.lloyd(seeds, samples, active, KMEANS_STEPS, KMEANS_RTOL)
     return from_centers(found.centers, samples, active, covariance)
 
 
 def short_em(
-    key: Key[Array, ""], samples: Samples, active: Bool[Array, "K"], covariance: str
+    keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
     """The best of a few short runs of EM, each from k-means++ seeds.
 
     Reference: Biernacki, Celeux & Govaert (2003), "small EM".
     """
     control = make_control(samples.x.dtype, 0.0, 0.0, 0.0)
-    method = EM(SHORT_EM_STEPS, form="difference")
-    keys = jax.random.split(key, SHORT_EM_TRIES)
-    seeds = jax.vmap(lambda k: kmeans_plus_plus(k, samples, active, covariance))(keys)
-    return lanes.run(method, seeds, samples, control, work=1).best.mixture
+    method = EM(SHORT_EM_STEPS)
+    tries = jax.vmap(lambda key: jax.random.split(key, SHORT_EM_TRIES))(keys).ravel()
+    seeds = kmeans_plus_plus(tries, samples, active, covariance)
+    # A last turn for the log-likelihood of what the last step led to.
+    ended = lax.fori_loop(
+        0,
+        SHORT_EM_STEPS + 1,
+        lambda _, runs: method.step(runs, samples, control),
+        jax.vmap(method.begin)(seeds),
+    )
+    reached = lanes.score(ended.log_likelihood, ended.status).reshape(-1, SHORT_EM_TRIES)
+    best = jnp.arange(len(keys)) * SHORT_EM_TRIES + reached.argmax(axis=1)
+    return jax.tree.map(lambda leaf: leaf[best], ended.mixture)
 
 
 STARTS: dict[str, Start] = {
@@ -116,11 +143,14 @@ STARTS: dict[str, Start] = {
 
 
 def from_centers(
-    centers: Float[Array, "K D"], samples: Samples, active: Bool[Array, "K"], covariance: str
+    centers: Float[Array, "R K D"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
     """The M-step of the assignment of every sample to the nearest of the active centers."""
-    found = kmeans.assign(centers, samples, active, model(covariance))
-    return maximize(found, covariance, START_RIDGE)
+    # Moments about the origin lose |c|² roundings, which must be little next to the ridge.
+    eps = jnp.finfo(centers.dtype).eps
+    near = eps * (centers**2).sum(axis=2).max(axis=1) < 0.01 * START_RIDGE
+    found = kmeans.assign(centers, samples, active, model(covariance), near)
+    return jax.vmap(lambda sums: maximize(sums, covariance, START_RIDGE))(found)
 
 
 def from_labels(labels: Any, samples: Samples, n_components: int, covariance: str) -> Mixture:

@@ -7,6 +7,8 @@ References: Lloyd (1982); Arthur & Vassilvitskii (2007).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,10 +19,24 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from jgmm import natural
 from jgmm.covariance import MODELS, CovarianceModel
-from jgmm.samples import Leaf, Samples, as_samples, check_key, framed, make_samples
-from jgmm.statistics import Statistics, accumulate_with, block_rows
+from jgmm.samples import Leaf, Samples, as_samples, check_key, framed, make_samples, map_rows
+from jgmm.statistics import (
+    Features,
+    Statistics,
+    accumulate_products,
+    accumulate_with,
+    block_rows,
+    exact_where_needed,
+    product_rows,
+)
 from jgmm.status import DataError, Status, is_traced
+
+# Distances come from products while their mean is this many times their rounding error.
+SHARP = 1e3
+# Restarts are seeded together while they hold fewer numbers than this.
+HELD_NUMBERS = 1 << 24
 
 
 @jax.tree_util.register_dataclass
@@ -98,13 +114,14 @@ def _fit(
     inside = framed(samples, per_column=False)
     keys = jax.vmap(lambda r: jax.random.fold_in(key, r))(jnp.arange(n_restarts))
     every = jnp.ones(n_clusters, bool)
-    found = jax.vmap(lambda k: lloyd(seed(k, inside, n_clusters), inside, every, max_steps))(keys)
+    found = lloyd(seed(keys, inside, n_clusters), inside, every, max_steps)
     best = jax.tree.map(lambda leaf: leaf[jnp.argmin(found.inertia)], found)
     frame = inside.frame
     centers = frame.shift[None, :] + frame.scale[None, :] * best.centers
     # Labels come from the framed centers: in the user's units an offset would cost digits.
-    labels = nearest(best.centers, inside)[1]
-    inertia = best.inertia * frame.scale[0] ** 2
+    distance, labels = nearest(best.centers, inside)
+    weights = 1 if samples.weights is None else samples.weights
+    inertia = (weights * distance).sum() * frame.scale[0] ** 2
     # Data are checked before, but not inside a transformation.
     status = jnp.where(jnp.isfinite(inertia), best.status, int(Status.NON_FINITE_DATA))
     return KMeansResult(centers, labels, inertia, best.n_steps, status)
@@ -121,68 +138,142 @@ def predict(centers: Any, x: Any) -> Int[Array, "N"]:
 
 def nearest(
     centers: Float[Array, "K D"], samples: Samples, active: Bool[Array, "K"] | None = None
-) -> tuple[Array, Array]:
-    """Squared distance to the nearest center, of those active, and which it is, (N,) each."""
+) -> tuple[Float[Array, "N"], Int[Array, "N"]]:
+    """Squared distance to the nearest center, of those active, and which it is."""
 
-    def one(row: Array) -> tuple[Array, Array]:
-        x = (row - samples.frame.shift) / samples.frame.scale
-        distance = ((x[None, :] - centers) ** 2).sum(axis=1)
+    def block(x: Array) -> tuple[Array, Array]:
+        columns = natural.in_columns(x)
+        distance = ((columns[None] - centers[:, :, None]) ** 2).sum(axis=1)
         if active is not None:
-            distance = jnp.where(active, distance, jnp.inf)
-        return distance.min(), distance.argmin()
+            distance = jnp.where(active[:, None], distance, jnp.inf)
+        return distance.min(axis=0), distance.argmin(axis=0)
 
-    block = block_rows(samples, centers.size * centers.dtype.itemsize)
-    distance, label = lax.map(one, samples.x, batch_size=block)
+    distance, label = map_rows(samples, block_rows(samples, centers.nbytes), block)
     return distance, label
 
 
 _nearest = jax.jit(nearest)
 
 
-def seed(key: Key[Array, ""], samples: Samples, n_clusters: int) -> Float[Array, "K D"]:
+def seed(keys: Key[Array, "R"], samples: Samples, n_clusters: int) -> Float[Array, "R K D"]:
     """k-means++: each center is a sample drawn with probability ∝ wₙ times its squared distance.
 
     The distance is to the nearest center drawn before; the first is drawn by weight alone. The
-    first centers drawn are the same whatever K is.
+    first centers drawn with a key are the same whatever K is.
     Reference: Arthur & Vassilvitskii (2007).
     """
-    weights = samples.weights
-    distance = jnp.zeros(samples.n_samples, samples.x.dtype)
-    log_weights = distance if weights is None else jnp.log(weights)
+    weights = relative_weights(samples)
 
-    def draw(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        centers, distance = carry
-        log_mass = log_weights + jnp.log(distance)
-        # By weight alone at first, and once every sample that counts is a center already.
-        log_mass = jnp.where((log_mass > -jnp.inf).any(), log_mass, log_weights)
-        chosen = jax.random.categorical(jax.random.fold_in(key, i), log_mass)
-        center = samples.take(chosen[None])
-        to_this = nearest(center, samples)[0]
-        if weights is not None:  # a missing row may hold anything
-            to_this = jnp.where(weights > 0, to_this, 0)
-        distance = jnp.where(i == 0, to_this, jnp.minimum(distance, to_this))
-        return centers.at[i].set(center[0]), distance
+    def one(key: Array) -> Array:
+        def draw(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            centers, distance = carry
+            mass = weights * distance
+            # By weight alone at first, and once every sample that counts is a center already.
+            mass = jnp.where((mass > 0).any() & (i > 0), mass, weights)
+            center = samples.take(draw_row(jax.random.fold_in(key, i), mass)[None])
+            to_this = nearest(center, samples)[0]
+            distance = jnp.where(i == 0, to_this, jnp.minimum(distance, to_this))
+            return centers.at[i].set(center[0]), distance
 
-    centers = jnp.zeros((n_clusters, samples.n_features), distance.dtype)
-    return lax.fori_loop(0, n_clusters, draw, (centers, distance))[0]
+        centers = jnp.zeros((n_clusters, samples.n_features), weights.dtype)
+        return lax.fori_loop(0, n_clusters, draw, (centers, weights))[0]
+
+    return map_keys(one, keys, samples)
+
+
+def map_keys(one: Callable[[Array], Any], keys: Key[Array, "R"], samples: Samples) -> Any:
+    """``vmap`` of a function of a key that holds a number a sample, a few keys at a time."""
+    batch = max(1, HELD_NUMBERS // samples.n_samples)
+    return jax.vmap(one)(keys) if len(keys) <= batch else lax.map(one, keys, batch_size=batch)
+
+
+def relative_weights(samples: Samples) -> Float[Array, "N"]:
+    """Weights with the largest one: products with them neither overflow nor vanish."""
+    if samples.weights is None:
+        return jnp.ones(samples.n_samples, samples.x.dtype)
+    return samples.weights / samples.weights.max()
+
+
+def draw_row(key: Key[Array, ""], mass: Float[Array, "N"]) -> Int[Array, ""]:
+    """An index with probability ∝ mass ≥ 0, never one of mass zero unless all are.
+
+    First a group of about √N neighbours by the sum of their masses, then one in the group: two
+    random numbers and one pass. The running sums are short, so they round little.
+    """
+    size = math.isqrt(len(mass) - 1) + 1
+    groups = jnp.pad(mass, (0, -len(mass) % size)).reshape(-1, size)
+    first, second = jax.random.uniform(key, (2,), mass.dtype)
+    group = _draw(first, groups.sum(axis=1))
+    return group * size + _draw(second, groups[group])
+
+
+def _draw(uniform: Array, mass: Array) -> Array:
+    reached = jnp.cumsum(mass)
+    # A running sum may step up at a mass of zero, by rounding, or stay below the number drawn.
+    found = (reached > uniform * reached[-1]) & (mass > 0)
+    return jnp.where(found.any(), found.argmax(), mass.argmax())
 
 
 def assign(
-    centers: Float[Array, "K D"],
+    centers: Float[Array, "R K D"],
     samples: Samples,
     active: Bool[Array, "K"],
     entry: CovarianceModel = MODELS["VII"],
+    safe: Any = True,
 ) -> Statistics:
     """Statistics of the assignment of every sample to the nearest of the active centers.
 
-    Their log-likelihood is minus the inertia; ``entry`` says what second moments they hold.
+    Args:
+      centers: of R restarts.
+      samples: N samples in their frame.
+      active: which of the K centers take part.
+      entry: what second moments to hold.
+      safe: restarts whose second moments may be taken about the origin, (R,); the others, and
+        those whose distances rounding would blur, go by differences.
+
+    Returns:
+      Statistics with leading axis R; their log-likelihood is minus the inertia Σₙ wₙ minₖ |xₙ−cₖ|².
     """
+    n_lanes, n_clusters, _ = centers.shape
+    rows = product_rows(entry, samples, n_clusters, n_lanes)
+    products = jax.vmap(lambda one: _by_product(one, samples, active, entry, rows))(centers)
+    # Each squared distance is off by a rounding of |x|²; the frame makes their mean D.
+    blurred = jnp.finfo(centers.dtype).eps * samples.n_features * samples.total_weight()
+    sharp = -products.log_likelihood > SHARP * blurred
+    return exact_where_needed(
+        sharp & safe, products, lambda one: by_difference(one, samples, active, entry), centers
+    )
+
+
+def _by_product(
+    centers: Array, samples: Samples, active: Array, entry: CovarianceModel, rows: int
+) -> Statistics:
+    """The nearest center is the one of largest cₖ·x − |cₖ|²/2."""
+    number = jnp.arange(len(centers))[:, None]
+    constant = jnp.where(active, -0.5 * (centers**2).sum(axis=1), -jnp.inf)
+    eta = jnp.concatenate([constant[:, None], centers], axis=1)
+
+    def hard(block: Features) -> tuple[Array, Array]:
+        scores = eta @ block.linear
+        highest = scores.max(axis=0)
+        # The first of equals; ``argmax`` does the same, several times slower on a CPU.
+        label = jnp.where(scores == highest[None, :], number, len(centers)).min(axis=0)
+        squares = (block.columns**2).sum(axis=0)
+        return 2 * highest - squares, (label[None, :] == number).astype(centers.dtype)
+
+    return accumulate_products(hard, samples, entry, len(centers), rows)
+
+
+def by_difference(
+    centers: Float[Array, "K D"], samples: Samples, active: Array, entry: CovarianceModel
+) -> Statistics:
+    """``assign`` for one restart by every sample's difference to every center: the reference."""
 
     def hard(difference: Array, rows: Array) -> tuple[Array, Array]:
         del rows
-        distance = jnp.where(active[None, :], (difference**2).sum(axis=2), jnp.inf)
-        resp = jax.nn.one_hot(distance.argmin(axis=1), len(centers), dtype=centers.dtype)
-        return -distance.min(axis=1), resp
+        distance = jnp.where(active[:, None], (difference**2).sum(axis=1), jnp.inf)
+        label, every = distance.argmin(axis=0), jnp.arange(len(centers))
+        return -distance.min(axis=0), (label[None, :] == every[:, None]).astype(centers.dtype)
 
     return accumulate_with(hard, samples, centers, entry)
 
@@ -190,75 +281,99 @@ def assign(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Lloyd:
-    """Centers and their inertia on the way; leaves of one lane."""
+    """Centers and their inertia on the way; leaves of one lane.
+
+    Attributes:
+      centers: (K, D).
+      inertia: of these centers once the lane has ended, of those before until then.
+      n_moves: how often centers without samples have been moved.
+      n_steps: moves of centers.
+      status: code of a ``Status``.
+    """
 
     centers: Leaf
     inertia: Leaf
-    empty: Leaf
+    n_moves: Leaf
     n_steps: Leaf
     status: Leaf
 
 
 def lloyd(
-    centers: Float[Array, "K D"], samples: Samples, active: Bool[Array, "K"], max_steps: Array
+    centers: Float[Array, "R K D"],
+    samples: Samples,
+    active: Bool[Array, "K"],
+    max_steps: Any,
+    rtol: Any = 0.0,
 ) -> Lloyd:
     """Alternate between assigning samples and moving centers until the inertia stops falling.
 
-    Centers that are not active stay where they are and get no samples. When clusters are left
-    empty, they move to the samples farthest from their centers and the alternation goes on, at
-    most K times; distinct samples permitting, none stays empty.
+    Args:
+      centers: where R restarts begin.
+      samples: in their frame.
+      active: which centers take part; the others stay where they are and get no samples.
+      max_steps: moves at most.
+      rtol: the inertia has stopped falling when it does so by less than this share of it, or by
+        a few roundings.
+
+    When clusters are left empty, they move to the samples farthest from their centers and the
+    alternation goes on, at most K times; distinct samples permitting, none stays empty.
     """
-    running = jnp.asarray(int(Status.RUNNING))
+    n_lanes, dtype = len(centers), centers.dtype
+    nothing = jnp.zeros(n_lanes, int)
     start = Lloyd(
-        centers,
-        jnp.asarray(jnp.inf, centers.dtype),
-        jnp.zeros(centers.shape[0], bool),
-        jnp.asarray(0),
-        running,
+        centers, jnp.full(n_lanes, jnp.inf, dtype), nothing, nothing, nothing + int(Status.RUNNING)
+    )
+    return lax.while_loop(
+        lambda state: (state.status == Status.RUNNING).any(),
+        lambda state: _lloyd_step(state, samples, active, max_steps, rtol),
+        start,
     )
 
-    def settle(state: Lloyd) -> Lloyd:
-        return lax.while_loop(
-            lambda s: s.status == Status.RUNNING,
-            lambda s: _lloyd_step(s, samples, active, max_steps),
-            Lloyd(state.centers, state.inertia, state.empty, state.n_steps, running),
-        )
 
-    def unfinished(carry: tuple[Lloyd, Array]) -> Array:
-        state, rounds = carry
-        return state.empty.any() & (rounds < active.sum()) & (state.inertia > 0)
-
-    def repair(carry: tuple[Lloyd, Array]) -> tuple[Lloyd, Array]:
-        state, rounds = carry
-        return settle(_move_empty(state, samples, active)), rounds + 1
-
-    return lax.while_loop(unfinished, repair, (settle(start), jnp.asarray(0)))[0]
-
-
-def _lloyd_step(state: Lloyd, samples: Samples, active: Array, max_steps: Array) -> Lloyd:
+def _lloyd_step(state: Lloyd, samples: Samples, active: Array, max_steps: Any, rtol: Any) -> Lloyd:
     found = assign(state.centers, samples, active)
     inertia = -found.log_likelihood
-    eps = jnp.finfo(inertia.dtype).eps
-    settled = state.inertia - inertia <= 4 * eps * inertia
-    spent = state.n_steps >= max_steps
-    status = jnp.where(
-        settled, int(Status.CONVERGED), jnp.where(spent, int(Status.STEPS_RAN_OUT), state.status)
+    least = jnp.maximum(4 * jnp.finfo(inertia.dtype).eps, rtol) * inertia
+    settled = state.inertia - inertia <= least
+    empty = active[None, :] & (found.counts == 0)
+    stuck = settled & empty.any(axis=1) & (state.n_moves < active.sum()) & (inertia > 0)
+    status = jnp.select(
+        [settled & ~stuck, state.n_steps >= max_steps],
+        [int(Status.CONVERGED), int(Status.STEPS_RAN_OUT)],
+        int(Status.RUNNING),
     )
     going_on = status == Status.RUNNING
-    step = found.first / jnp.where(found.counts > 0, found.counts, 1)[:, None]
-    centers = jnp.where(going_on, state.centers + step, state.centers)
-    n_steps = jnp.where(going_on, state.n_steps + 1, state.n_steps)
-    return Lloyd(centers, inertia, active & (found.counts == 0), n_steps, status)
+    means = found.center + found.first / jnp.where(found.counts > 0, found.counts, 1)[:, :, None]
+    moved = jnp.where((found.counts > 0)[:, :, None], means, state.centers)
+    moved = _move_empty(moved, empty & (stuck & going_on)[:, None], samples, active)
+    stepped = Lloyd(
+        jnp.where(going_on[:, None, None], moved, state.centers),
+        inertia,
+        jnp.where(stuck & going_on, state.n_moves + 1, state.n_moves),
+        jnp.where(going_on, state.n_steps + 1, state.n_steps),
+        status,
+    )
+    ended = state.status != Status.RUNNING
+
+    def keep(old: Array, new: Array) -> Array:
+        return jnp.where(ended.reshape(-1, *(1,) * (old.ndim - 1)), old, new)
+
+    return jax.tree.map(keep, state, stepped)
 
 
-def _move_empty(state: Lloyd, samples: Samples, active: Array) -> Lloyd:
-    distance = nearest(state.centers, samples, active)[0]
-    if samples.weights is not None:
-        distance = jnp.where(samples.weights > 0, distance, -jnp.inf)
-    n_clusters = state.centers.shape[0]
-    farthest = lax.top_k(distance, min(n_clusters, samples.n_samples))[1]
-    rank = jnp.cumsum(state.empty) - 1
-    moved = samples.take(farthest[jnp.maximum(rank, 0)])
-    centers = jnp.where(state.empty[:, None], moved, state.centers)
-    # The inertia only falls from here: an empty cluster gains a sample and no other loses more.
-    return Lloyd(centers, state.inertia, state.empty, state.n_steps, state.status)
+def _move_empty(centers: Array, empty: Array, samples: Samples, active: Array) -> Array:
+    """Move the empty clusters of R restarts to the samples farthest from their centers."""
+
+    def move(one: tuple[Array, Array]) -> Array:
+        centers, empty = one
+        distance = nearest(centers, samples, active & ~empty)[0]
+        if samples.weights is not None:
+            distance = jnp.where(samples.weights > 0, distance, -jnp.inf)
+        farthest = lax.top_k(distance, min(len(centers), samples.n_samples))[1]
+        rank = jnp.cumsum(empty) - 1
+        return jnp.where(empty[:, None], samples.take(farthest[jnp.maximum(rank, 0)]), centers)
+
+    def where_needed(one: tuple[Array, Array]) -> Array:
+        return lax.cond(one[1].any(), move, lambda one: one[0], one)
+
+    return lax.cond(empty.any(), lambda: lax.map(where_needed, (centers, empty)), lambda: centers)

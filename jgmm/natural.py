@@ -110,9 +110,9 @@ def linear_features(x: Float[Array, "D B"]) -> Float[Array, "_ B"]:
     return jnp.concatenate([jnp.ones((1, x.shape[1]), x.dtype), x])
 
 
-def quadratic_features(mixture: Mixture, x: Float[Array, "D B"]) -> Float[Array, "Q B"]:
+def quadratic_features(entry: CovarianceModel, x: Float[Array, "D B"]) -> Float[Array, "Q B"]:
     """The products x_d x_e that the storage keeps, samples in columns: d ≤ e, d = e, or |x|²/D."""
-    storage = mixture.model.storage
+    storage = entry.storage
     if storage is Full:
         rows, columns = np.triu_indices(x.shape[0])
         return x[rows] * x[columns]
@@ -126,9 +126,9 @@ def shared_score(mixture: Mixture, x: Float[Array, "D B"]) -> Float[Array, "B"]:
     return -0.5 * (z**2).sum(axis=0)
 
 
-def unpack(mixture: Mixture, moments: Float[Array, "J Q"]) -> Array:
+def unpack(entry: CovarianceModel, moments: Float[Array, "J Q"], d: int) -> Array:
     """Second moments about the origin in the storage's form, from sums of quadratic features."""
-    storage, d = mixture.model.storage, mixture.n_features
+    storage = entry.storage
     if storage is Full:
         rows, columns = np.triu_indices(d)
         where = np.zeros((d, d), int)

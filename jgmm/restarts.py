@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Key
 
 from jgmm import initialize, lanes, natural
@@ -24,7 +23,6 @@ from jgmm.status import DataError, check, is_traced
 
 # Starts made at once; beyond that they come in waves, so that memory does not grow with R.
 WAVE = 4096
-START_NUMBERS = 1 << 24
 
 
 def fit(
@@ -254,13 +252,5 @@ def _constant_columns(samples: Samples) -> Array:
 def _starts(
     key: Array, numbers: Array, samples: Samples, active: Array, covariance: str, init: str
 ) -> Mixture:
-    start = initialize.STARTS[init]
-
-    def one(r: Array) -> Mixture:
-        return start(jax.random.fold_in(key, r), samples, active, covariance)
-
-    # In batches: a start may hold a number a sample.
-    batch = max(1, min(len(numbers), START_NUMBERS // samples.n_samples))
-    return (
-        jax.vmap(one)(numbers) if batch == len(numbers) else lax.map(one, numbers, batch_size=batch)
-    )
+    keys = jax.vmap(lambda r: jax.random.fold_in(key, r))(numbers)
+    return initialize.STARTS[init](keys, samples, active, covariance)

@@ -27,6 +27,7 @@ else:
     Leaf = Any
 
 Sums = TypeVar("Sums")
+Rows = TypeVar("Rows")
 
 
 def column_names(x: Any) -> list[str]:
@@ -324,3 +325,31 @@ def fold(samples: Samples, block_size: int, body: Callable[[Array, Array, Array]
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(block, 0))
     (total, _), _ = lax.scan(add, (zeros, zeros), jnp.arange(n_blocks))
     return total
+
+
+def map_rows(samples: Samples, block_size: int, body: Callable[[Array], Rows]) -> Rows:
+    """Apply a function to blocks of samples, and put what it finds for each sample together.
+
+    Args:
+      samples: N samples.
+      block_size: B, rows a block; at most N is used.
+      body: ``x (B, D) -> `` any pytree of arrays with first axis B.
+
+    Returns:
+      The pytree with first axis N.
+    """
+    n_samples, size = samples.n_samples, min(block_size, samples.n_samples)
+    n_blocks = -(-n_samples // size)
+
+    def block(i: Any) -> Rows:
+        return body(samples.rows(jnp.minimum(i * size, n_samples - size), size)[0])
+
+    if n_blocks == 1:
+        return block(0)
+    # The last block starts early: what it shares with the one before is left out.
+    seen = n_blocks * size - n_samples
+
+    def join(leaf: Array) -> Array:
+        return jnp.concatenate([leaf[:-1].reshape(-1, *leaf.shape[2:]), leaf[-1, seen:]])
+
+    return jax.tree.map(join, lax.map(block, jnp.arange(n_blocks)))

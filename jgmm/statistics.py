@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jgmm import gaussian, natural
 from jgmm.covariance import CovarianceModel
@@ -123,8 +123,8 @@ def _by_difference(mixture: Mixture, samples: Samples, block_size: int | None) -
 
     def infer(difference: Array, rows: Array) -> tuple[Array, Array]:
         del rows
-        joint = jax.vmap(lambda row: log_joint(mixture, inverse, row))(difference)
-        log_prob, log_resp = jax.vmap(normalise)(joint)
+        columns = jax.vmap(lambda one: log_joint(mixture, inverse, one), in_axes=2, out_axes=1)
+        log_prob, log_resp = jax.vmap(normalise, in_axes=1, out_axes=(0, 1))(columns(difference))
         return log_prob, jnp.exp(log_resp)
 
     return accumulate_with(infer, samples, mixture.means, mixture.model, block_size)
@@ -140,7 +140,7 @@ def accumulate_with(
     """Add up statistics for responsibilities from any source.
 
     Args:
-      infer: ``(x − center (B, K, D), rows (B,)) -> (log_prob (B,), responsibilities (B, K))``.
+      infer: ``(x − center (K, D, B), rows (B,)) -> (log_prob (B,), responsibilities (K, B))``.
       samples: N samples in their frame.
       center: the points moments are taken about.
       entry: covariance model, which says what is kept of the second moments.
@@ -148,12 +148,12 @@ def accumulate_with(
     """
 
     def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
-        difference = x[:, None, :] - center[None]
+        difference = natural.in_columns(x)[None] - center[:, :, None]
         log_prob, resp = infer(difference, rows)
-        counted = weights[:, None] * resp
+        counted = weights[None, :] * resp
         return (
-            counted.sum(axis=0),
-            jnp.einsum("bk,bkd->kd", counted, difference),
+            counted.sum(axis=1),
+            jnp.einsum("kb,kdb->kd", counted, difference),
             entry.pool(entry.storage.scatter(counted, difference)),
             _counted(weights, log_prob),
         )
@@ -163,29 +163,85 @@ def accumulate_with(
 
 
 def _by_product(mixture: Mixture, samples: Samples, block_size: int | None) -> Statistics:
-    """Products for the scores of a block, and products back for its moments, about the origin."""
-    entry = mixture.model
+    """Products for the scores of a block, and products back for its moments."""
     eta = natural.natural_parameters(mixture)
+
+    def infer(block: Features) -> tuple[Array, Array]:
+        scores = eta.linear @ block.linear
+        if eta.quadratic is not None:
+            return _softmax(scores + eta.quadratic @ block.quadratic)
+        log_prob, resp = _softmax(scores)  # the rest is the same for all components
+        return log_prob + natural.shared_score(mixture, block.columns), resp
+
+    rows = block_size or product_rows(mixture.model, samples, mixture.n_components)
+    return accumulate_products(infer, samples, mixture.model, mixture.n_components, rows)
+
+
+class Features(NamedTuple):
+    """What the product form reads of a block: x (D, B), [1, x], and the products it needs."""
+
+    columns: Float[Array, "D B"]
+    linear: Float[Array, "P B"]
+    quadratic: Float[Array, "Q B"]
+
+
+def accumulate_products(
+    infer: Callable[[Features], tuple[Array, Array]],
+    samples: Samples,
+    entry: CovarianceModel,
+    n_components: int,
+    block_size: int,
+) -> Statistics:
+    """``accumulate_with`` by matrix products, with moments about the origin.
+
+    Under ``vmap`` the features of a block are shared by all lanes, and the products widen.
+
+    Args:
+      infer: ``features -> (log_prob (B,), responsibilities (K, B))``.
+      samples, entry, block_size: as there.
+      n_components: K.
+    """
 
     def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
         del rows
         columns = natural.in_columns(x)
         linear = natural.linear_features(columns)
-        quadratic = natural.quadratic_features(mixture, columns)
-        scores = eta.linear @ linear
-        if eta.quadratic is None:  # the same for all components: no part of the softmax
-            log_prob, resp = _softmax(scores)
-            log_prob = log_prob + natural.shared_score(mixture, columns)
-        else:
-            log_prob, resp = _softmax(scores + eta.quadratic @ quadratic)
+        quadratic = natural.quadratic_features(entry, columns)
+        log_prob, resp = infer(Features(columns, linear, quadratic))
         counted = weights[None, :] * resp
         second = (weights[None, :] if entry.shared else counted) @ quadratic.T
         return counted @ linear.T, second, _counted(weights, log_prob)
 
-    rows = block_size or product_rows(mixture, samples)
-    first, second, log_likelihood = fold(samples, min(rows, samples.n_samples), body)
-    center, second = jnp.zeros_like(mixture.means), natural.unpack(mixture, second)
+    rows = min(block_size, samples.n_samples)
+    first, second, log_likelihood = fold(samples, rows, body)
+    center = jnp.zeros((n_components, samples.n_features), samples.x.dtype)
+    second = natural.unpack(entry, second, samples.n_features)
     return Statistics(center, first[:, 0], first[:, 1:], second, log_likelihood)
+
+
+def exact_where_needed(
+    safe: Bool[Array, "W"],
+    products: Statistics,
+    exact: Callable[[Any], Statistics],
+    lanes: Any,
+) -> Statistics:
+    """Statistics of W lanes by products, but for those that are not safe by differences.
+
+    Products are shared by all lanes; differences are nobody's but the lane's own, and one after
+    another they take less than half the time of all at once.
+
+    Args:
+      safe: whether the product form keeps enough digits, a lane.
+      products: what it gave, leading axis W.
+      exact: ``lane -> Statistics`` by differences.
+      lanes: what ``exact`` is called with, leading axis W.
+    """
+
+    def again(one: tuple[Array, Statistics, Any]) -> Statistics:
+        safe, found, lane = one
+        return lax.cond(safe, lambda: found, lambda: exact(lane))
+
+    return lax.cond(safe.all(), lambda: products, lambda: lax.map(again, (safe, products, lanes)))
 
 
 def _softmax(scores: Float[Array, "K B"]) -> tuple[Float[Array, "B"], Float[Array, "K B"]]:
@@ -202,16 +258,18 @@ def _counted(weights: Float[Array, "B"], log_prob: Float[Array, "B"]) -> Float[A
     return jnp.where(weights > 0, weights * log_prob, 0).sum()
 
 
-def product_rows(mixture: Mixture, samples: Samples, n_lanes: int = 1) -> int:
-    """Rows in a block of the product form, whose features are shared by ``n_lanes`` mixtures."""
-    n_features = natural.n_features(mixture.model, mixture.n_features)
-    row_bytes = (n_features + 2 * n_lanes * mixture.n_components) * samples.x.dtype.itemsize
+def product_rows(
+    entry: CovarianceModel, samples: Samples, n_components: int, n_lanes: int = 1
+) -> int:
+    """Rows in a block of the product form, whose features ``n_lanes`` of K components share."""
+    n_features = natural.n_features(entry, samples.n_features)
+    row_bytes = (n_features + 2 * n_lanes * n_components) * samples.x.dtype.itemsize
     return max(64, min(PRODUCT_BYTES // row_bytes, PRODUCT_ROWS))
 
 
 def block_rows(samples: Samples, row_bytes: int, block_size: int | None = None) -> int:
     """Rows in a block: as asked for, or as many as fit the cache."""
-    return min(block_size or max(64, BLOCK_BYTES // row_bytes), samples.n_samples)
+    return min(block_size or max(64, min(BLOCK_BYTES // row_bytes, 2048)), samples.n_samples)
 
 
 def expected_log_likelihood(mixture: Mixture, statistics: Statistics) -> Float[Array, ""]:

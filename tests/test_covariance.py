@@ -176,12 +176,12 @@ def test_distance_is_mahalanobis(form, stored, copies, dtype, tolerance):
 
 def test_scatter_and_outer_are_the_compressed_matrices(form, dtype, tolerance):
     rng = np.random.default_rng(1)
-    resp, difference = rng.uniform(size=(6, K)), rng.normal(size=(6, K, D))
-    dense = np.einsum("bk,bkd,bke->kde", resp, difference, difference)
+    resp, difference = rng.uniform(size=(K, 6)), rng.normal(size=(K, D, 6))
+    dense = np.einsum("kb,kdb,keb->kde", resp, difference, difference)
     found = form.scatter(jnp.asarray(resp, dtype), jnp.asarray(difference, dtype))
     np.testing.assert_allclose(found, form.compress(jnp.asarray(dense)), **tolerance)
-    outer = np.einsum("kd,ke->kde", difference[0], difference[0])
-    found = form.outer(jnp.asarray(difference[0], dtype))
+    outer = np.einsum("kd,ke->kde", difference[..., 0], difference[..., 0])
+    found = form.outer(jnp.asarray(difference[..., 0], dtype))
     np.testing.assert_allclose(found, form.compress(jnp.asarray(outer)), **tolerance)
 
 

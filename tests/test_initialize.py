@@ -39,7 +39,8 @@ def begin(name, covariance):
     @jax.jit
     def one(key, x, weight, active):
         samples = inside(x, weight, jgmm.covariance.model(covariance).per_column)
-        return to_user(STARTS[name](key, samples, active, covariance), samples.frame)
+        starts = STARTS[name](key[None], samples, active, covariance)
+        return to_user(jax.tree.map(lambda leaf: leaf[0], starts), samples.frame)
 
     return lambda key, x, weight, active=EVERY: one(key, x, weight, active)
 

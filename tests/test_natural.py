@@ -25,7 +25,7 @@ def test_product_of_features_and_parameters_is_the_log_joint(name, dtype, tolera
     x = np.random.default_rng(0).normal(size=(5, D)).astype(dtype)
     columns = jnp.asarray(x.T)
     linear = natural.linear_features(columns)
-    quadratic = natural.quadratic_features(mixture, columns)
+    quadratic = natural.quadratic_features(mixture.model, columns)
     assert len(linear) + len(quadratic) == natural.n_features(mixture.model, D)
     eta = natural.natural_parameters(mixture)
     found = eta.linear @ linear

@@ -19,6 +19,7 @@ from jgmm.samples import (
     framed,
     identity_frame,
     make_samples,
+    map_rows,
 )
 from jgmm.status import DataError
 
@@ -192,3 +193,11 @@ def test_the_rounding_of_a_sum_does_not_grow_with_the_number_of_blocks(dtype):
     total = jax.jit(lambda s: fold(s, 1, lambda x, w, _: w @ x))(samples)
     exact = n * float(x[0, 0])
     assert abs(float(total[0]) - exact) <= 2 * np.finfo(dtype).eps * exact
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 5, 8])
+def test_what_is_found_for_each_row_comes_back_in_order(block):
+    samples = make_samples(X)
+    doubled, total = map_rows(samples, block, lambda x: (2 * x, x.sum(axis=1)))
+    np.testing.assert_array_equal(doubled, 2 * X)
+    np.testing.assert_array_equal(total, X.sum(axis=1))
