@@ -29,7 +29,7 @@ from jgmm.statistics import (
     fitting,
     product_rows,
 )
-from jgmm.status import DataError, Status, is_traced
+from jgmm.status import VALID, DataError, Status, is_traced
 
 
 @jax.tree_util.register_dataclass
@@ -239,13 +239,17 @@ def to_user(mixture: Mixture, frame: Frame) -> Mixture:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Lane:
-    """One run of EM: what the next step needs, and how things stand."""
+    """One run of EM: what the next step needs, and how things stand.
+
+    ``exact`` says that the end is near, and that products which are rough will not do.
+    """
 
     mixture: Mixture
     log_likelihood: Leaf
     n_steps: Leaf
     status: Leaf
     collapsed: Leaf
+    exact: Leaf
 
 
 @dataclass(frozen=True)
@@ -262,27 +266,39 @@ class EM:
             jnp.asarray(0),
             jnp.asarray(int(Status.RUNNING)),
             jnp.asarray(-1),
+            jnp.asarray(False),
         )
 
     def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
         """One step of every lane: E-step of the current parameters; then stop there, or M-step."""
-        statistics = self._expect(lanes, samples)
-        return jax.vmap(lambda lane, sums: self._step(lane, sums, samples, control))(
-            lanes, statistics
-        )
+        digits = jax.vmap(natural.digits)(lanes.mixture)
+        rough = digits.is_rough & ~lanes.exact
+        statistics = self._expect(lanes, digits.is_safe | rough, samples)
 
-    def _expect(self, lanes: Lane, samples: Samples) -> Statistics:
-        """Statistics of every lane, by products where they are safe."""
+        def one(lane: Lane, sums: Statistics, rough: Array) -> Lane:
+            return self._step(lane, sums, rough, samples, control)
+
+        return jax.vmap(one)(lanes, statistics, rough)
+
+    def _expect(self, lanes: Lane, safe: Array, samples: Samples) -> Statistics:
+        """Statistics of every lane, by products where they may be used."""
         exact = partial(accumulate, x=samples, form="difference")
         entry, (n_lanes, n_components) = lanes.mixture.model, lanes.mixture.log_weights.shape
         rows = product_rows(entry, samples, n_components, n_lanes)
         products = jax.vmap(lambda one: accumulate(one, samples, None, rows, "product"))(
             lanes.mixture
         )
-        safe = jax.vmap(natural.is_safe)(lanes.mixture) | (lanes.status != Status.RUNNING)
-        return exact_where_needed(safe, products, exact, lanes.mixture)
+        ended = lanes.status != Status.RUNNING
+        return exact_where_needed(safe | ended, products, exact, lanes.mixture)
 
-    def _step(self, lane: Lane, statistics: Statistics, samples: Samples, control: Control) -> Lane:
+    def _step(
+        self,
+        lane: Lane,
+        statistics: Statistics,
+        rough: Array,
+        samples: Samples,
+        control: Control,
+    ) -> Lane:
         log_likelihood = statistics.log_likelihood
         updated = maximize(statistics, lane.mixture.covariance, control.ridge)
         broken = collapsed_components(updated, lane.mixture)
@@ -292,7 +308,12 @@ class EM:
         spent = lane.n_steps >= self.max_steps
         total = samples.total_weight()
         status = _judge(lane, log_likelihood, broken, updated, total, spent, control)
-        going_on = status == Status.RUNNING
+        # What rough products call the end, differences have yet to confirm. Nor may the
+        # log-likelihood fall: where it does, rounding is larger than the steps.
+        fell = log_likelihood < lane.log_likelihood
+        confirm = rough & (fell | jnp.isin(status, jnp.asarray([int(s) for s in VALID])))
+        status = jnp.where(confirm, int(Status.RUNNING), status)
+        going_on = (status == Status.RUNNING) & ~spent
         mixture = jax.tree.map(
             lambda new, old: jnp.where(going_on, new, old), updated, lane.mixture
         )
@@ -302,6 +323,7 @@ class EM:
             n_steps=jnp.where(going_on, lane.n_steps + 1, lane.n_steps),
             status=status,
             collapsed=jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1),
+            exact=lane.exact | confirm,
         )
         ended = lane.status != Status.RUNNING
         return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)

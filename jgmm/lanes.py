@@ -21,10 +21,10 @@ from jgmm.samples import Leaf, Samples
 from jgmm.status import VALID, Status, is_traced
 
 CHUNK_STEPS = 25  # between two reports of progress
-MIN_LANES, MAX_LANES = 32, 1024
+MIN_LANES, MAX_LANES = 8, 1024
 # Work a step, in multiplications, at which more lanes bring no more speed, and above which it
 # pays to compile the program once more for the few lanes that run on at the end.
-ENOUGH_WORK = 1 << 25
+ENOUGH_WORK = 1 << 27
 NARROWING_WORK = 1 << 29
 
 

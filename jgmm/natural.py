@@ -34,18 +34,37 @@ from jgmm.mixture import Mixture
 # about 3e-5 of a variance for few columns and 2e-3 for a thousand, in float64 about 1e-11.
 SAFE_DISTANCE = {"float32": 400.0, "float64": 1e5}
 SAFE_DISTANCE_PER_COLUMN = 32
+# Up to so many times that distance EM goes by products until their rounding shows, and only the
+# last steps go by differences. In float64 the distance alone is far beyond what data ask for.
+ROUGH_TIMES = {"float32": 50, "float64": 1}
 
 
-def is_safe(mixture: Mixture) -> Bool[Array, ""]:
+class Digits(NamedTuple):
+    """What the product form keeps: digits enough, or digits enough to find the way, or neither."""
+
+    is_safe: Bool[Array, ""]
+    is_rough: Bool[Array, ""]
+
+
+def digits(mixture: Mixture) -> Digits:
     """Whether the product form keeps enough digits for this mixture, in the samples' frame.
 
-    A NaN, or a covariance that has all but collapsed, is not safe.
+    It goes by the farthest component. With a NaN, or a covariance that has all but collapsed, the
+    form is neither safe nor rough.
     """
     distance = mixture.model.storage.distance(_inverse(mixture), mixture.means)
     used = mixture.log_weights != -jnp.inf  # a NaN counts as used
+    squared = jnp.where(used, distance, 0).max()
     more = SAFE_DISTANCE_PER_COLUMN * mixture.n_features
-    limit = SAFE_DISTANCE[str(mixture.means.dtype)] + more
-    return ((distance <= limit) | ~used).all()
+    dtype = str(mixture.means.dtype)
+    limit = SAFE_DISTANCE[dtype] + more
+    safe = squared <= limit
+    return Digits(safe, ~safe & (squared <= ROUGH_TIMES[dtype] * limit))
+
+
+def is_safe(mixture: Mixture) -> Bool[Array, ""]:
+    """Whether the product form keeps enough digits for this mixture; see ``digits``."""
+    return digits(mixture).is_safe
 
 
 def _inverse(mixture: Mixture) -> Array:

@@ -28,7 +28,7 @@ def problem():
 
 def ran(problem, work, progress=None):
     samples, starts, control = problem
-    return lanes.run(EM(300), starts, samples, control, work, progress)
+    return lanes.run(EM(2000), starts, samples, control, work, progress)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 import jgmm
 from jgmm import natural
-from jgmm.em import EM
+from jgmm.em import EM, make_control
 from jgmm.samples import make_samples
 
 K, D, N = 3, 4, 200
@@ -121,12 +121,41 @@ def test_only_the_lane_that_needs_differences_takes_them(dtype):
     assert not natural.is_safe(far)
     samples, method = make_samples(x.astype(dtype)), EM(5)
     lanes = jax.tree.map(lambda *leaves: jnp.stack(leaves), method.begin(near), method.begin(far))
-    found = jax.jit(lambda lanes: method._expect(lanes, samples))(lanes)
+    safe = jax.vmap(natural.is_safe)(lanes.mixture)
+    found = jax.jit(lambda lanes: method._expect(lanes, safe, samples))(lanes)
     for lane, (mixture, form) in enumerate([(near, "product"), (far, "difference")]):
         expected = jgmm.accumulate(mixture, samples, form=form)
         np.testing.assert_array_equal(found.center[lane], expected.center)
         np.testing.assert_allclose(found.second[lane], expected.second, rtol=1e-4)
         np.testing.assert_allclose(found.log_likelihood[lane], expected.log_likelihood, rtol=1e-5)
+
+
+def test_rough_products_find_the_way_and_differences_the_end():
+    """Sixty deviations out, products lose the last digits that float32 has; the result does not."""
+    x, (weights, means, covariances) = narrow_and_far(np.float32, 60.0)
+    start = jgmm.make_mixture(
+        *(np.asarray(a, np.float32) for a in (weights, means + [[2, 3]], 9 * covariances))
+    )
+    samples, method = make_samples(x.astype(np.float32)), EM(100)
+    control = make_control(np.float32, None, None, 0.0)
+    step = jax.jit(lambda lanes: method.step(lanes, samples, control))
+    lanes, forms = jax.tree.map(lambda leaf: leaf[None], method.begin(start)), []
+    while int(lanes.status[0]) == jgmm.Status.RUNNING:
+        digits = natural.digits(jax.tree.map(lambda leaf: leaf[0], lanes.mixture))
+        forms.append((bool(digits.is_safe), bool(digits.is_rough and not lanes.exact[0])))
+        lanes = step(lanes)
+    assert int(lanes.status[0]) == jgmm.Status.CONVERGED
+    # Wide components are safe; then narrow ones are rough, and at last neither will do.
+    assert forms == sorted(forms, reverse=True)
+    assert set(forms) == {(True, False), (False, True), (False, False)}
+    mixture = jax.tree.map(lambda leaf: leaf[0], lanes.mixture)
+    by = {form: jgmm.accumulate(mixture, samples, form=form) for form in ("product", "difference")}
+    assert lanes.log_likelihood[0] == by["difference"].log_likelihood
+    assert lanes.log_likelihood[0] != by["product"].log_likelihood
+    _, resp = oracle.e_step(x, weights, means, covariances)
+    expected = oracle.m_step(x, resp, "full")
+    np.testing.assert_allclose(mixture.means, expected[1], rtol=1e-6)
+    np.testing.assert_allclose(mixture.covariances, expected[2], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("d", [2, 50])
