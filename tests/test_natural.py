@@ -134,7 +134,10 @@ def test_rough_products_find_the_way_and_differences_the_end():
     """Sixty deviations out, products lose the last digits that float32 has; the result does not."""
     x, (weights, means, covariances) = narrow_and_far(np.float32, 60.0)
     start = jgmm.make_mixture(
-        *(np.asarray(a, np.float32) for a in (weights, means + [[2, 3]], 9 * covariances))
+        *(
+            np.asarray(a, np.float32)
+            for a in (weights, means + np.array([2.0, 3.0]), 9 * covariances)
+        )
     )
     samples, method = make_samples(x.astype(np.float32)), EM(100)
     control = make_control(np.float32, None, None, 0.0)
