@@ -89,6 +89,12 @@ class Full:
         return (scale**2).sum(axis=2)
 
     @staticmethod
+    def precisions(inverse: Float[Array, "K D D"], n_features: int) -> Float[Array, "K D"]:
+        """The diagonals of the inverse covariances."""
+        del n_features
+        return (inverse**2).sum(axis=1)
+
+    @staticmethod
     def conditional_variances(scale: Float[Array, "K D D"]) -> Float[Array, "K D"]:
         """Variance of each coordinate given those before it: small means nearly singular."""
         return jnp.diagonal(scale, axis1=1, axis2=2) ** 2
@@ -202,6 +208,12 @@ class Diagonal:
         return scale**2
 
     @staticmethod
+    def precisions(inverse: Float[Array, "K D"], n_features: int) -> Float[Array, "K D"]:
+        """The diagonals of the inverse covariances."""
+        del n_features
+        return inverse**2
+
+    @staticmethod
     def conditional_variances(scale: Float[Array, "K D"]) -> Float[Array, "K D"]:
         """Variance of each coordinate given the others."""
         return scale**2
@@ -281,6 +293,11 @@ class Spherical:
     def variances(scale: Float[Array, "K"], n_features: int) -> Float[Array, "K D"]:
         """The diagonals of the covariances."""
         return jnp.broadcast_to(scale[:, None] ** 2, (scale.shape[0], n_features))
+
+    @staticmethod
+    def precisions(inverse: Float[Array, "K"], n_features: int) -> Float[Array, "K D"]:
+        """The diagonals of the inverse covariances."""
+        return jnp.broadcast_to(inverse[:, None] ** 2, (inverse.shape[0], n_features))
 
     @staticmethod
     def conditional_variances(scale: Float[Array, "K"]) -> Float[Array, "K 1"]:

@@ -9,9 +9,12 @@ share one covariance the quadratic part is the same for all and leaves the produ
 The linear features [1, x] and the quadratic ones are kept apart, as are the parameters that go with
 them: to put them into one matrix would cost a copy of the larger, a fifth of the whole pass.
 
-The price is cancellation: the terms of φ·η are of the size of |Lₖ⁻¹ μₖ|², the squared distance of
-a component from the origin in its own standard deviations, and so many roundings are lost.
-``is_safe`` measures it; the engine falls back on differences where it is large.
+The price is cancellation. Of the products in φ·η those of column d with itself are, for the samples
+of component k, P_dd (Σ_dd + μ_d²) in the mean, P = Σₖ⁻¹, and no other is larger; their sum over d is
+how many times larger than their result, of order one, the terms are, and so how many roundings are
+lost. P_dd Σ_dd is column d's variance inflation factor, 1 / (1 - R²), large where columns nearly
+determine each other; P_dd μ_d² is large for a component that is narrow and far from the origin.
+``digits`` measures it; the engine falls back on differences where it is large.
 """
 
 from __future__ import annotations
@@ -27,16 +30,15 @@ from jgmm.covariance import CovarianceModel, Diagonal, Full
 from jgmm.gaussian import LOG_2PI
 from jgmm.mixture import Mixture
 
-# The product form is used while no used component is farther from the origin, in squared standard
-# deviations of its own, than this, and so much more for each column. A squared distance is also
-# how many roundings a log density may be off, and a variance in the worst direction; taken by
-# differences, a log density is off by about one for each column anyway. In float32 that makes
-# about 3e-5 of a variance for few columns and 2e-3 for a thousand, in float64 about 1e-11.
-SAFE_DISTANCE = {"float32": 400.0, "float64": 1e5}
-SAFE_DISTANCE_PER_COLUMN = 32
-# Up to so many times that distance EM goes by products until their rounding shows, and only the
-# last steps go by differences. In float64 the distance alone is far beyond what data ask for.
-ROUGH_TIMES = {"float32": 50, "float64": 1}
+# The product form is used while no used component loses more roundings than this, and so many more
+# for each column: taken by differences, a log density is off by about one for each column anyway.
+# In float32 that makes about 3e-5 of a nat and of a variance for few columns and 2e-3 for a
+# thousand, in float64 about 1e-11.
+SAFE_ROUNDINGS = {"float32": 400.0, "float64": 1e5}
+SAFE_ROUNDINGS_PER_COLUMN = 32
+# Up to so many times that many EM goes by products until their rounding shows, and only the
+# last steps go by differences.
+ROUGH_TIMES = 50
 
 
 class Digits(NamedTuple):
@@ -49,17 +51,21 @@ class Digits(NamedTuple):
 def digits(mixture: Mixture) -> Digits:
     """Whether the product form keeps enough digits for this mixture, in the samples' frame.
 
-    It goes by the farthest component. With a NaN, or a covariance that has all but collapsed, the
-    form is neither safe nor rough.
+    It goes by the component that loses most. With a NaN, or a covariance that has all but collapsed,
+    the form is neither safe nor rough.
     """
-    distance = mixture.model.storage.distance(_inverse(mixture), mixture.means)
-    used = mixture.log_weights != -jnp.inf  # a NaN counts as used
-    squared = jnp.where(used, distance, 0).max()
-    more = SAFE_DISTANCE_PER_COLUMN * mixture.n_features
-    dtype = str(mixture.means.dtype)
-    limit = SAFE_DISTANCE[dtype] + more
-    safe = squared <= limit
-    return Digits(safe, ~safe & (squared <= ROUGH_TIMES[dtype] * limit))
+    d, dtype = mixture.n_features, str(mixture.means.dtype)
+    lost = jnp.where(mixture.log_weights != -jnp.inf, roundings(mixture), 0)  # a NaN counts as used
+    limit = SAFE_ROUNDINGS[dtype] + SAFE_ROUNDINGS_PER_COLUMN * d
+    safe = lost.max() <= limit
+    return Digits(safe, ~safe & (lost.max() <= ROUGH_TIMES * limit))
+
+
+def roundings(mixture: Mixture) -> Float[Array, "K"]:
+    """Σ_d P_dd (Σ_dd + μ_d²), how many roundings the product form loses, for each component."""
+    storage, d = mixture.model.storage, mixture.n_features
+    precisions = storage.precisions(_inverse(mixture), d)
+    return (precisions * (storage.variances(mixture.scale, d) + mixture.means**2)).sum(axis=1)
 
 
 def is_safe(mixture: Mixture) -> Bool[Array, ""]:

@@ -154,7 +154,7 @@ def test_factor_and_dense(form, stored, dtype, tolerance):
     np.testing.assert_allclose(dense @ dense.mT, stored[1], **tolerance)
 
 
-def test_half_log_det_and_variances(form, stored, tolerance):
+def test_half_log_det_variances_and_precisions(form, stored, tolerance):
     scale = form.factor(stored[0])
     np.testing.assert_allclose(
         form.half_log_det(scale, D), 0.5 * np.linalg.slogdet(stored[1])[1], **tolerance
@@ -162,6 +162,8 @@ def test_half_log_det_and_variances(form, stored, tolerance):
     np.testing.assert_allclose(
         form.variances(scale, D), np.diagonal(stored[1], axis1=1, axis2=2), **tolerance
     )
+    precisions = np.diagonal(np.linalg.inv(stored[1]), axis1=1, axis2=2)
+    np.testing.assert_allclose(form.precisions(form.invert(scale), D), precisions, **tolerance)
 
 
 @pytest.mark.parametrize("copies", [1, K])

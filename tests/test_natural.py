@@ -73,6 +73,50 @@ def test_narrow_components_far_out_keep_their_digits(name, dtype):
     assert not error("product") < 30 * error("difference")  # else the guard guards nothing
 
 
+def nearly_collinear(dtype, correlation):
+    """One component at the origin whose columns nearly determine each other, and samples."""
+    rng, d = np.random.default_rng(2), 3
+    covariance = np.full((d, d), correlation) + (1 - correlation) * np.eye(d)
+    x = rng.multivariate_normal(np.zeros(d), covariance, size=N).astype(dtype)
+    return x.astype(np.float64), (np.ones(1), np.zeros((1, d)), covariance[None])
+
+
+@pytest.mark.parametrize("name", ["full", "tied"])
+def test_columns_that_nearly_determine_each_other_keep_their_digits(name, dtype):
+    """Nothing is far from the origin, and yet the products of columns cancel."""
+    x, parameters = nearly_collinear(dtype, 1 - (1e-6 if dtype == np.float32 else 1e-12))
+    weights, means, covariances = (np.asarray(a, dtype) for a in parameters)
+    mixture = jgmm.make_mixture(weights, means, covariances, name)
+    digits = natural.digits(mixture)
+    assert not digits.is_safe
+    # The factor as the dtype holds it is the truth; NumPy's inverse in float64 would not do.
+    factor, z = np.asarray(mixture.cholesky[0], np.longdouble), x.astype(np.longdouble)
+    for row in range(3):  # forward substitution: z = L⁻¹ x
+        z[:, row] = (x[:, row] - z[:, :row] @ factor[row, :row]) / factor[row, row]
+    log_det = np.log(np.diagonal(factor)).sum()
+    expected = -0.5 * (z**2).sum() - N * (log_det + 1.5 * np.log(2 * np.longdouble(np.pi)))
+
+    def error(form):
+        found = jgmm.accumulate(mixture, x.astype(dtype), form=form).log_likelihood
+        return abs(float(found) - expected)
+
+    # Whitening loses the square root of what products lose: one factor of the covariance, not two.
+    lost = float(natural.roundings(mixture)[0])
+    limit = N * float(np.finfo(dtype).eps) * np.sqrt(lost)
+    assert error("auto") == error("difference") < limit
+    if name == "full":  # a shared quadratic part is taken from whitened samples, and is exact
+        assert error("product") > 10 * limit  # else the guard guards nothing
+
+
+def test_roundings_are_variance_inflation_and_squared_distance(dtype):
+    covariance = np.array([[4.0, 2.4], [2.4, 4.0]])  # correlation 0.6: both factors 1 / 0.64
+    mixture = jgmm.make_mixture(
+        np.ones(1, dtype), np.array([[3.0, 0.0]], dtype), covariance[None].astype(dtype)
+    )
+    expected = 2 / 0.64 + 9 / (4 * 0.64)
+    np.testing.assert_allclose(natural.roundings(mixture), [expected], rtol=1e-5)
+
+
 def test_safe_is_judged_where_it_is_used(dtype):
     mixture = given("full", dtype)
     assert natural.is_safe(mixture)
@@ -163,8 +207,9 @@ def test_rough_products_find_the_way_and_differences_the_end():
 
 @pytest.mark.parametrize("d", [2, 50])
 def test_the_limit_of_safety_grows_with_the_columns(d, dtype):
-    limit = natural.SAFE_DISTANCE[str(dtype)] + 32 * d
+    limit = natural.SAFE_ROUNDINGS[str(dtype)] + 32 * d
     for factor, expected in ((0.99, True), (1.01, False)):
-        mean = np.full((1, d), np.sqrt(factor * limit / d), dtype)
+        # A unit variance costs each column one rounding, the mean its square.
+        mean = np.full((1, d), np.sqrt(factor * limit / d - 1), dtype)
         one = jgmm.make_mixture(np.ones(1, dtype), mean, np.ones(1, dtype), "spherical")
         assert bool(natural.is_safe(one)) is expected
