@@ -46,6 +46,9 @@ class Method(Protocol):
     def step(self, lanes: Any, samples: Samples, control: Any) -> Any:
         """One step of every lane, leading axis W; a lane that has ended stays as it is."""
 
+    def scout(self) -> Method:
+        """The same method where runs are only compared: it may leave the last digits for later."""
+
 
 class Progress(NamedTuple):
     """What a fit tells its caller between compiled chunks of steps."""
@@ -121,19 +124,37 @@ def run(
       The emptied queue: its ``table``, and the ``best`` lane with its history. Best is the highest
       log-likelihood among the valid, of equals the first; when none is valid, restart 0.
     """
-    n_restarts = len(starts_axis(starts))
-    width = min(n_restarts, max(MIN_LANES, min(MAX_LANES, ENOUGH_WORK // work)))
-    queue = _open(method, starts, width)
+    n_restarts, width = len(starts_axis(starts)), lanes_for(starts, work)
+    queue = open_queue(method, starts, width)
+    return drain(method, queue, width == n_restarts, starts, samples, control, work, progress)
+
+
+def lanes_for(starts: Any, work: int) -> int:
+    """How many lanes R starts share: enough to fill the machine, and no more."""
+    return min(len(starts_axis(starts)), max(MIN_LANES, min(MAX_LANES, ENOUGH_WORK // work)))
+
+
+def drain(
+    method: Method,
+    queue: Queue,
+    all_begun: bool,
+    starts: Any,
+    samples: Samples,
+    control: Any,
+    work: int,
+    progress: ProgressCallback | None,
+) -> Queue:
+    """Run a queue until it is empty; ``all_begun`` says that no start waits for a lane."""
+    n_restarts, width = len(starts_axis(starts)), len(queue.restart)
     traced = is_traced(queue, samples, control)
     forever = jnp.iinfo(jnp.int32).max // 2
-    all_begun = width == n_restarts
     while True:
         narrowing = width > MIN_LANES and work * width > NARROWING_WORK and not traced
         turns = forever if progress is None or traced else CHUNK_STEPS
         few = width // 4 * narrowing
         queue, standing = _work(method, all_begun, queue, starts, samples, control, turns, few)
         if traced:
-            return _hand_in(queue)
+            return hand_in(queue)
         now = jax.device_get(standing)
         n_running, n_waiting = int(now.n_running), int(now.n_waiting)
         if progress is not None:
@@ -141,7 +162,7 @@ def run(
             most = method.max_steps
             progress(Progress(int(now.step), most, highest, unfinished, n_restarts))
         if not n_running:
-            return _hand_in(queue)
+            return hand_in(queue)
         if narrowing and n_running <= width // 4 and not n_waiting:
             width, all_begun = width // 4, True
             queue = _narrow(queue, width)
@@ -153,7 +174,7 @@ def starts_axis(starts: Any) -> Array:
 
 
 @partial(jax.jit, static_argnums=(0, 2))
-def _open(method: Method, starts: Any, width: int) -> Queue:
+def open_queue(method: Method, starts: Any, width: int) -> Queue:
     """A queue whose first W starts have begun."""
     n_restarts = starts_axis(starts).shape[0]
     lanes = jax.vmap(method.begin)(jax.tree.map(lambda leaf: leaf[:width], starts))
@@ -198,16 +219,21 @@ def _work(
         return (n_running > 0) & busy & (queue.turns < limit)
 
     def turn(queue: Queue) -> Queue:
-        lanes = method.step(queue.lanes, samples, control)
-        # A step that ended a run, or moved it on, has set the log-likelihood before the move.
-        rows = jnp.arange(lanes.status.shape[0])
-        history = queue.history.at[rows, queue.lanes.n_steps].set(lanes.log_likelihood)
-        stepped = replace(queue, lanes=lanes, history=history, turns=queue.turns + 1)
+        stepped = replace(step(method, queue, samples, control), turns=queue.turns + 1)
         # Once every start has a lane, outcomes stay in the lanes until they are asked for.
-        return stepped if all_begun else _refill(method, _hand_in(stepped), starts)
+        return stepped if all_begun else _refill(method, hand_in(stepped), starts)
 
     queue = lax.while_loop(going_on, turn, queue)
     return queue, _stand(queue, samples)
+
+
+def step(method: Method, queue: Queue, samples: Samples, control: Any) -> Queue:
+    """One step of every lane, entered into its history."""
+    lanes = method.step(queue.lanes, samples, control)
+    # A step that ended a run, or moved it on, has set the log-likelihood before the move.
+    rows = jnp.arange(lanes.status.shape[0])
+    history = queue.history.at[rows, queue.lanes.n_steps].set(lanes.log_likelihood)
+    return replace(queue, lanes=lanes, history=history)
 
 
 def _running(queue: Queue) -> Array:
@@ -216,7 +242,7 @@ def _running(queue: Queue) -> Array:
 
 
 @jax.jit
-def _hand_in(queue: Queue) -> Queue:
+def hand_in(queue: Queue) -> Queue:
     """Enter the lanes that have ended into the table, and keep the best of them."""
     lanes, table = queue.lanes, queue.table
     n_restarts = table.status.shape[0]
@@ -282,10 +308,14 @@ def _refill(method: Method, queue: Queue, starts: Any) -> Queue:
 @partial(jax.jit, static_argnums=1)
 def _narrow(queue: Queue, width: int) -> Queue:
     """The same queue with fewer lanes, which hold all that still run."""
-    queue = _hand_in(queue)
-    order = jnp.argsort(~_running(queue))[:width]
+    queue = hand_in(queue)
+    return seat(queue, jnp.argsort(~_running(queue))[:width])
+
+
+def seat(queue: Queue, places: Array) -> Queue:
+    """The same queue with the lanes at the given places only, in that order."""
     lanes, restart, history = jax.tree.map(
-        lambda leaf: leaf[order], (queue.lanes, queue.restart, queue.history)
+        lambda leaf: leaf[places], (queue.lanes, queue.restart, queue.history)
     )
     return replace(queue, lanes=lanes, restart=restart, history=history)
 

@@ -9,8 +9,8 @@ share one covariance the quadratic part is the same for all and leaves the produ
 The linear features [1, x] and the quadratic ones are kept apart, as are the parameters that go with
 them: to put them into one matrix would cost a copy of the larger, a fifth of the whole pass.
 
-The price is cancellation. Of the products in φ·η those of column d with itself are, for the samples
-of component k, P_dd (Σ_dd + μ_d²) in the mean, P = Σₖ⁻¹, and no other is larger; their sum over d is
+The price is cancellation. Of the products in φ·η those of column d with itself are, for samples of
+component k, P_dd (Σ_dd + μ_d²) in the mean, P = Σₖ⁻¹, and no other is larger; their sum over d is
 how many times larger than their result, of order one, the terms are, and so how many roundings are
 lost. P_dd Σ_dd is column d's variance inflation factor, 1 / (1 - R²), large where columns nearly
 determine each other; P_dd μ_d² is large for a component that is narrow and far from the origin.
@@ -51,8 +51,8 @@ class Digits(NamedTuple):
 def digits(mixture: Mixture) -> Digits:
     """Whether the product form keeps enough digits for this mixture, in the samples' frame.
 
-    It goes by the component that loses most. With a NaN, or a covariance that has all but collapsed,
-    the form is neither safe nor rough.
+    It goes by the component that loses most. With a NaN, or a covariance that has all but
+    collapsed, the form is neither safe nor rough.
     """
     d, dtype = mixture.n_features, str(mixture.means.dtype)
     lost = jnp.where(mixture.log_weights != -jnp.inf, roundings(mixture), 0)  # a NaN counts as used

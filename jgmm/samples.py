@@ -75,10 +75,12 @@ def _check_values(array: Array, x: Any, name: str, weights: Array | None) -> Non
     """Refuse values that sums of squares cannot bear; ``x`` is where column names come from."""
     if is_traced(array):
         return
-    usable = _usable(array, None if is_traced(weights) else weights)
-    if is_traced(usable):  # known data inside somebody's jit: its values are not to be had there
+    weights = None if is_traced(weights) else weights
+    sound = _all_usable(array, weights)
+    if is_traced(sound):  # known data inside somebody's jit: its values are not to be had there
         return
-    if not bool(usable.all()):
+    if not bool(sound):
+        usable = _usable(array, weights)
         row, column = (int(i) for i in np.argwhere(~np.asarray(usable))[0])
         n_bad = int((~usable).any(axis=1).sum())
         raise DataError(
@@ -86,6 +88,11 @@ def _check_values(array: Array, x: Any, name: str, weights: Array | None) -> Non
             f"{n_bad} row(s) have NaN, infinite or overflowing values. Drop those rows (a sample "
             "weight of zero drops a row), repair them, or rescale the column."
         )
+
+
+@jax.jit
+def _all_usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
+    return _usable(x, weights).all()  # in one pass that writes nothing
 
 
 @jax.jit

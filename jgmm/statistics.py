@@ -23,8 +23,9 @@ from jgmm.samples import Leaf, Samples, fold, make_samples
 
 Form = Literal["auto", "product", "difference"]
 
-# A block's features and scores; matrix products like it larger than loops over differences do.
-PRODUCT_BYTES, PRODUCT_ROWS = 1 << 22, 2048
+# A block's features and scores, and one row of them; matrix products like it larger than loops over
+# differences do.
+PRODUCT_BYTES, COLUMN_BYTES = 1 << 23, 1 << 13
 
 
 @jax.tree_util.register_dataclass
@@ -263,8 +264,9 @@ def product_rows(
 ) -> int:
     """Rows in a block of the product form, whose features ``n_lanes`` of K components share."""
     n_features = natural.n_features(entry, samples.n_features)
-    row_bytes = (n_features + 2 * n_lanes * n_components) * samples.x.dtype.itemsize
-    return max(64, min(PRODUCT_BYTES // row_bytes, PRODUCT_ROWS))
+    itemsize = samples.x.dtype.itemsize
+    row_bytes = (n_features + 2 * n_lanes * n_components) * itemsize
+    return max(64, min(PRODUCT_BYTES // row_bytes, COLUMN_BYTES // itemsize))
 
 
 def block_rows(samples: Samples, row_bytes: int, block_size: int | None = None) -> int:

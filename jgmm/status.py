@@ -34,6 +34,7 @@ class Status(IntEnum):
     COLLAPSED = 3
     NON_FINITE_DATA = 4
     NON_FINITE_PARAMETERS = 5
+    OUTRUN = 6
 
     @property
     def is_valid(self) -> bool:
@@ -65,6 +66,10 @@ SENTENCES: dict[Status, str] = {
         "order: a step size that is too large (gradient fits), a start that is not finite, columns "
         "whose scales differ by more than the precision holds. Try a smaller step, float64, or "
         "rescaled columns."
+    ),
+    Status.OUTRUN: (
+        "Left a race: after as many steps other restarts had a higher log-likelihood, so this one "
+        "was not run to its end."
     ),
 }
 

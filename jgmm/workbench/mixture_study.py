@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 MAX_PANELS = 12
 MAX_PAIRS = 4
 PANEL_MASSES = (0.25, 0.5, 0.75, 0.95)
-PANEL_SAMPLES = 20_000
 MAX_ASSIGNMENTS = 100_000
 
 
@@ -194,19 +193,19 @@ def _figures(
         plot.density_1d(mixture, data.x, ax, columns=columns)
         run.figure("density", figure, "Histogram, components and density of the chosen mixture.")
     else:
-        _plane_figures(run, data, mixture, responsibilities)
+        _plane_figures(run, data, selection, responsibilities)
     _panels(run, data, selection)
 
 
 def _plane_figures(
-    run: Run, data: "Dataset", mixture: "Mixture", responsibilities: np.ndarray
+    run: Run, data: "Dataset", selection: "Selection", responsibilities: np.ndarray
 ) -> None:
     from jgmm.workbench import plot
 
-    columns = data.columns
+    mixture, columns = selection.result.mixture, data.columns
     if mixture.n_features == 2:
         figure, (ax,) = plot.new_figure(size=(7, 5.2))
-        plot.density_contours(mixture, data.x, ax, columns=columns)
+        plot.density_contours(_widened(mixture, selection), data.x, ax, columns=columns)
         run.figure("density", figure, "Joint density: regions that hold the given probability.")
     else:
         from matplotlib.figure import Figure
@@ -238,10 +237,9 @@ def _panels(run: Run, data: "Dataset", selection: "Selection") -> None:
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     figure, axes = plot.new_figure(rows, columns, size=(4 * columns, 3.3 * rows))
-    widest = max(row.n_components for row in shown)
     for ax, row in zip(axes, shown, strict=False):
         mixture = selection.results[row.n_components, row.covariance].mixture
-        _panel(ax, data, _widened(mixture, widest))
+        _panel(ax, data, _widened(mixture, selection))
         ax.set_title(f"K = {row.n_components}, {row.covariance}", loc="left")
     for ax in axes[len(shown) :]:
         ax.remove()
@@ -251,11 +249,11 @@ def _panels(run: Run, data: "Dataset", selection: "Selection") -> None:
     run.figure("components", figure, caption)
 
 
-def _widened(mixture: "Mixture", n_components: int) -> "Mixture":
-    """The same mixture with components of weight zero: one compiled program draws all panels."""
+def _widened(mixture: "Mixture", selection: "Selection") -> "Mixture":
+    """The same with components of weight zero up to the most: one program draws all pictures."""
     import jax
 
-    more = n_components - mixture.n_components
+    more = max(row.n_components for row in selection.table) - mixture.n_components
 
     def repeated(leaf: Any) -> np.ndarray:
         host = np.asarray(leaf)
@@ -279,8 +277,7 @@ def _panel(ax: "Axes", data: "Dataset", mixture: "Mixture") -> None:
     if mixture.n_features == 1:
         plot.density_1d(mixture, data.x, ax, columns=data.columns, legend=False)
     elif mixture.n_features == 2:
-        options: Any = {"columns": data.columns, "n_samples": PANEL_SAMPLES}
-        plot.density_contours(mixture, data.x, ax, PANEL_MASSES, **options)
+        plot.density_contours(mixture, data.x, ax, PANEL_MASSES, columns=data.columns)
     else:
         labels = np.asarray(jgmm.predict(mixture, data.x))
         plot.scatter(data.x, labels, ax, columns=data.columns, legend=False)

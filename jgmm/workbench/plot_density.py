@@ -15,16 +15,18 @@ from matplotlib.lines import Line2D
 from jgmm.mixture import Mixture, sample
 from jgmm.workbench import canvas
 
+LEVEL_SAMPLES = 2 * canvas.BATCH
+
 
 def density_levels(
-    mixture: Mixture, masses: Sequence[float], n_samples: int = 100_000
+    mixture: Mixture, masses: Sequence[float], n_samples: int = LEVEL_SAMPLES
 ) -> np.ndarray:
     """Log densities that bound the highest-density regions of a mixture.
 
     The highest-density region of mass m is the smallest set that holds probability m. It is
     {x : log p(x) >= c}, where c is the (1 - m)-quantile of log p(X) for X drawn from the mixture.
     The quantile is taken over a sample, so a region holds its mass up to a standard error of
-    sqrt(m (1 - m) / n_samples), at most 0.16 % by default.
+    sqrt(m (1 - m) / n_samples), at most 0.2 % by default.
 
     Args:
       mixture: K components in D dimensions.
@@ -52,7 +54,7 @@ def density_contours(
     labels: npt.ArrayLike | None = None,
     columns: Sequence[str] | None = None,
     dims: tuple[int, int] = (0, 1),
-    n_samples: int = 100_000,
+    n_samples: int = LEVEL_SAMPLES,
 ) -> Axes:
     """Draw the joint density as nested highest-density regions, over the samples.
 
