@@ -105,11 +105,11 @@ def fit_unchecked(
     covariance: str = "full",
     n_restarts: int = 1,
     init: Any = "kmeans",
+    race: int = 0,
     tol: float | None = None,
     rtol: float | None = None,
     max_steps: int = 1000,
     ridge: float = 0.0,
-    race: int = 0,
     progress: ProgressCallback | None = None,
 ) -> FitResult:
     """``fit`` of checked samples that leaves a failure in the status instead of raising it.

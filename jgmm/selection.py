@@ -134,6 +134,7 @@ def select(
     *,
     n_restarts: int = 16,
     init: str = "kmeans",
+    race: int = 0,
     n_folds: int = 5,
     sample_weight: Any = None,
     tol: float | None = None,
@@ -152,7 +153,7 @@ def select(
       covariance: the models to try, or one.
       criterion: "bic", "aic" or "icl", of which the lowest is chosen, or "held_out", of which the
         highest is, at the price of one more fit for each fold.
-      n_restarts, init, sample_weight, tol, rtol, max_steps, ridge: as for ``jgmm.fit``.
+      n_restarts, init, race, sample_weight, tol, rtol, max_steps, ridge: as for ``jgmm.fit``.
       n_folds: folds for "held_out".
       progress: as for ``jgmm.fit``, with steps counted through the whole table: a cell that
         converges early skips what it did not use.
@@ -181,6 +182,7 @@ def select(
     options: dict[str, Any] = {
         "n_restarts": n_restarts,
         "init": init,
+        "race": race,
         "tol": tol,
         "rtol": rtol,
         "max_steps": max_steps,

@@ -73,6 +73,16 @@ def test_autompg_general_covariances_beat_the_largest_class(tmp_path):
     assert metrics["accuracy"] > metrics["share_of_largest_class"]
 
 
+def test_longer_races_lose_less_and_cost_more(tmp_path):
+    metrics, tables = run(
+        "racing", tmp_path, "settings.seeds=4", "settings.rounds=[3,25]", "fit.n_restarts=64"
+    )
+    short, long = (metrics[f"race {steps}: times less work"] for steps in (3, 25))
+    assert short > long > 1.5
+    assert metrics["race 25: share right"] >= metrics["race 3: share right"]
+    assert all(float(row["worst_loss"]) > -1e-3 for row in tables["races"])  # best of all starts
+
+
 def test_iris_species_are_found_without_labels(tmp_path):
     petals = 'data.columns=["petal length (cm)", "petal width (cm)"]'
     metrics, tables = run("iris", tmp_path, "fit.n_restarts=4", petals)

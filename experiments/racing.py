@@ -1,0 +1,123 @@
+"""Racing: how much work it saves, and how often it finds what running every start to its end finds.
+
+    ./dev jgmm run configs/racing.toml
+
+For each of many seeds all starts run to their ends, and then race with a first round of several
+lengths (`jgmm.racing`). The work is counted in EM steps of single starts, so it does not depend on
+the machine. A race is right when it ends within a tolerance of the best of all starts.
+
+Takes a little over two minutes on two cores. On Old Faithful with three components and
+`init = "points"`, where 6 % of the starts lead to the best optimum, a race of 256 starts finds it
+from 63 of 100 seeds with 15 times less work (a first round of 3 steps), 96 with 11 times less (5
+steps), 99 with 7 times less (10 steps), and all 100 with 3.7 times less (25 steps). On iris
+(`--set data.source=iris`), where the best is a spurious optimum that 3 % of the starts lead to, 25
+steps still miss it from 1 of 20 seeds; from k-means starts, most of which lead to the best, no race
+missed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+from pydantic import Field
+
+from experiments._shared import one_problem
+from jgmm.em import FitResult
+from jgmm.racing import LEAST_STEPS
+from jgmm.restarts import fit_unchecked
+from jgmm.samples import make_samples
+from jgmm.status import VALID
+from jgmm.workbench import plot
+from jgmm.workbench.canvas import COLORS
+from jgmm.workbench.config import Amount, Count, Strict
+from jgmm.workbench.runner import Run
+
+
+class Settings(Strict):
+    """How often, and how long the first rounds are; [data] and [fit] say what is fitted."""
+
+    seeds: Count = 100
+    """Seeds, each of which makes all starts anew."""
+    rounds: Annotated[tuple[Annotated[int, Field(ge=LEAST_STEPS)], ...], Field(min_length=1)] = (
+        3,
+        5,
+        10,
+        25,
+    )
+    """Steps before the first starts are dropped."""
+    within: Amount = 0.01
+    """A race is right when it ends within so many nats of the best of all starts."""
+
+
+def run(run: Run) -> None:
+    """Race with every first round from every seed, and count what is saved and what is lost."""
+    settings: Settings = run.settings
+    found = [_of_seed(run, jax.random.fold_in(run.key, seed)) for seed in range(settings.seeds)]
+    whole = [each[0] for each in found]
+    at_best = [_share_at_best(each, settings.within) for each in whole]
+    run.metric("share of starts at the best", float(np.mean(at_best)))
+    rows = []
+    for place, steps in enumerate(settings.rounds, start=1):
+        raced = [each[place] for each in found]
+        losses = [
+            float(a.log_likelihood - b.log_likelihood) for a, b in zip(whole, raced, strict=True)
+        ]
+        right = sum(loss <= settings.within for loss in losses)
+        saved = sum(map(_work, whole)) / sum(map(_work, raced))
+        run.metric(f"race {steps}: share right", right / len(losses))
+        run.metric(f"race {steps}: times less work", saved)
+        rows.append(
+            {
+                "first_round": steps,
+                "seeds": len(losses),
+                "right": right,
+                "times_less_work": saved,
+                "worst_loss": max(losses),
+            }
+        )
+    run.table("races", rows, "How often a race ends at the best of all starts, and what it saves.")
+    _draw(run, rows)
+
+
+def _draw(run: Run, rows: Sequence[dict[str, Any]]) -> None:
+    figure, (ax,) = plot.new_figure(size=(6, 4))
+    ax.spines[["top", "right"]].set_visible(False)
+    work = [row["times_less_work"] for row in rows]
+    right = [row["right"] / row["seeds"] for row in rows]
+    ax.plot(work, right, color=COLORS[0], marker="o")
+    for x, y, row in zip(work, right, rows, strict=True):
+        note = f"{row['first_round']} steps"
+        ax.annotate(note, (x, y), (0, -14), textcoords="offset points", ha="center")
+    ax.set_xscale("log")
+    ax.set_ylim(-0.05, 1.05)
+    ax.set_xlabel("times less work than running every start to its end")
+    ax.set_ylabel("share of seeds with the same best")
+    run.figure("races", figure, "What a longer first round costs, and what it buys.")
+
+
+def _of_seed(run: Run, key: jax.Array) -> list[FitResult]:
+    """The fit without a race, and with a race of each kind."""
+    fit, settings = run.config.fit, run.settings
+    data, n_components, covariance = one_problem(run)
+    samples = make_samples(data.x, data.weights)
+    options: Any = fit.model_dump(
+        include={"n_restarts", "init", "tol", "rtol", "max_steps", "ridge"}
+    )
+    return [
+        fit_unchecked(key, samples, n_components, covariance=covariance, race=race, **options)
+        for race in (0, *settings.rounds)
+    ]
+
+
+def _work(result: FitResult) -> int:
+    outcome: Any = result.restarts
+    return int(np.asarray(outcome.n_steps).sum())
+
+
+def _share_at_best(result: FitResult, within: float) -> float:
+    outcome: Any = result.restarts
+    ends = np.where(np.isin(outcome.status, VALID), outcome.log_likelihood, -np.inf)
+    return float((ends >= float(result.log_likelihood) - within).mean())
