@@ -90,8 +90,8 @@ def _draw(run: Run, rows: Sequence[dict[str, Any]]) -> None:
     ax.plot(work, right, color=COLORS[0], marker="o")
     for x, y, row in zip(work, right, rows, strict=True):
         note = f"{row['first_round']} steps"
-        ax.annotate(note, (x, y), (0, -14), textcoords="offset points", ha="center")
-    ax.set_xscale("log")
+        ax.annotate(note, (x, y), (-6, -12), textcoords="offset points", ha="right")
+    ax.set_xlim(0, 1.1 * max(work))
     ax.set_ylim(-0.05, 1.05)
     ax.set_xlabel("times less work than running every start to its end")
     ax.set_ylabel("share of seeds with the same best")

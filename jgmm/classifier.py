@@ -33,6 +33,7 @@ from jgmm.crossvalidation import assign_folds, check_folds
 from jgmm.em import collapsed_components, from_responsibilities, maximize, to_user
 from jgmm.mixture import Mixture, normalise
 from jgmm.mixture import log_prob as mixture_log_prob
+from jgmm.precision import jit
 from jgmm.restarts import fit_unchecked
 from jgmm.samples import Leaf, Samples, as_samples, check_key, framed
 from jgmm.status import VALID, DataError, Status
@@ -159,7 +160,7 @@ def _train(problem: Problem, key: Array | None, weights: Array) -> tuple[Classif
     return Classifier(jnp.log(priors), mixtures, names, counts), status
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@partial(jit, static_argnums=(3, 4))
 def _gaussians(
     samples: Samples, labels: Array, ridge: Array, n_classes: int, covariance: str
 ) -> tuple[Mixture, Array]:
@@ -208,13 +209,13 @@ def _samples_for(classifier: Classifier, x: Any) -> Array:
     return samples.astype(classifier.log_priors.dtype)
 
 
-@jax.jit
+@jit
 def _log_joint(classifier: Classifier, x: Array) -> Array:
     log_probs = jax.vmap(mixture_log_prob, in_axes=(0, None))(classifier.mixtures, x)
     return (classifier.log_priors[:, None] + log_probs).T
 
 
-@jax.jit
+@jit
 def _normalise(joint: Array) -> tuple[Array, Array]:
     return jax.vmap(normalise)(joint)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgmm.mixture import Mixture, log_joint, n_parameters, normalise
+from jgmm.precision import jit
 from jgmm.samples import Samples, fold, make_samples
 from jgmm.statistics import block_rows
 from jgmm.status import DataError
@@ -121,7 +122,7 @@ def _samples_for(mixture: Mixture, x: Any, sample_weight: Any) -> Samples:
     return jax.tree.map(lambda leaf: leaf.astype(mixture.means.dtype), samples)
 
 
-@jax.jit
+@jit
 def evidence(mixture: Mixture, samples: Samples) -> tuple[Array, Array]:
     """Log-likelihood, and entropy of the responsibilities, () each, in one pass.
 

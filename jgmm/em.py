@@ -20,6 +20,7 @@ from jgmm import natural
 from jgmm.covariance import model
 from jgmm.lanes import Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
+from jgmm.precision import jit
 from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples
 from jgmm.statistics import (
     Statistics,
@@ -169,7 +170,7 @@ def m_step(
     return _m_step(samples, resp, model(covariance).name, jnp.asarray(ridge, resp.dtype))
 
 
-@jax.jit(static_argnums=2)
+@partial(jit, static_argnums=2)
 def _m_step(samples: Samples, resp: Array, covariance: str, ridge: Array) -> Mixture:
     inside = framed(samples, model(covariance).per_column)
     statistics = from_responsibilities(inside, lambda rows: resp[rows], resp.shape[1], covariance)
@@ -215,7 +216,7 @@ def em_step(
     return _em_step(mixture, samples, jnp.asarray(ridge, samples.x.dtype))
 
 
-@jax.jit
+@jit
 def _em_step(mixture: Mixture, samples: Samples, ridge: Array) -> tuple[Mixture, Array]:
     inside = framed(samples, mixture.model.per_column)
     statistics = accumulate(to_frame(mixture, inside.frame), inside)
@@ -449,7 +450,7 @@ def run(
     return _run(mixture, samples, control, max_steps)
 
 
-@jax.jit(static_argnums=3)
+@partial(jit, static_argnums=3)
 def _run(mixture: Mixture, samples: Samples, control: Control, max_steps: int) -> FitResult:
     inside = framed(samples, mixture.model.per_column)
     method = EM(max_steps)

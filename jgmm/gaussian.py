@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Key
 
+from jgmm.precision import jit
+
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -129,7 +131,7 @@ def kl_divergence(
     return 0.5 * squares + half_log_det(cholesky_q) - half_log_det(cholesky_p)
 
 
-@partial(jax.jit, static_argnames="n_points")
+@partial(jit, static_argnames="n_points")
 def ellipse(
     mean: Float[Array, "2"],
     covariance: Float[Array, "2 2"],

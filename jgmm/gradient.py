@@ -24,6 +24,7 @@ from jgmm.covariance import model
 from jgmm.em import FitResult, collapsed_components, finish, maximize
 from jgmm.lanes import ProgressCallback, Queue
 from jgmm.mixture import Mixture
+from jgmm.precision import jit
 from jgmm.restarts import check_problem, in_waves, work_of
 from jgmm.samples import Leaf, Samples, check_key, make_samples
 from jgmm.statistics import Statistics, accumulate, expected_log_likelihood
@@ -103,7 +104,7 @@ def fit(
     return check(found)
 
 
-@partial(jax.jit, static_argnums=2)
+@partial(jit, static_argnums=2)
 def _finish(queue: Queue, samples: Samples, method: Gradient) -> FitResult:
     mixture = from_free(queue.best.free, method.covariance)
     log_likelihood = queue.best.log_likelihood

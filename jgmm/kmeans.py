@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jgmm import natural
 from jgmm.covariance import MODELS, CovarianceModel
+from jgmm.precision import jit
 from jgmm.samples import Leaf, Samples, as_samples, check_key, framed, make_samples, map_rows
 from jgmm.statistics import (
     Features,
@@ -107,7 +108,7 @@ def check_counts(samples: Samples, n_components: int, n_restarts: int) -> None:
         )
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@partial(jit, static_argnums=(2, 3))
 def _fit(
     key: Array, samples: Samples, n_clusters: int, n_restarts: int, max_steps: Array
 ) -> KMeansResult:
@@ -152,7 +153,7 @@ def nearest(
     return distance, label
 
 
-_nearest = jax.jit(nearest)
+_nearest = jit(nearest)
 
 
 def seed(keys: Key[Array, "R"], samples: Samples, n_clusters: int) -> Float[Array, "R K D"]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from jgmm.precision import jit
 from jgmm.samples import Leaf, Samples
 from jgmm.status import VALID, Status, is_traced
 
@@ -173,7 +174,7 @@ def starts_axis(starts: Any) -> Array:
     return jax.tree.leaves(starts)[0]
 
 
-@partial(jax.jit, static_argnums=(0, 2))
+@partial(jit, static_argnums=(0, 2))
 def open_queue(method: Method, starts: Any, width: int) -> Queue:
     """A queue whose first W starts have begun."""
     n_restarts = starts_axis(starts).shape[0]
@@ -199,7 +200,7 @@ def open_queue(method: Method, starts: Any, width: int) -> Queue:
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jit, static_argnums=(0, 1))
 def _work(
     method: Method,
     all_begun: bool,
@@ -241,7 +242,7 @@ def _running(queue: Queue) -> Array:
     return (queue.lanes.status == Status.RUNNING) & seated
 
 
-@jax.jit
+@jit
 def hand_in(queue: Queue) -> Queue:
     """Enter the lanes that have ended into the table, and keep the best of them."""
     lanes, table = queue.lanes, queue.table
@@ -305,7 +306,7 @@ def _refill(method: Method, queue: Queue, starts: Any) -> Queue:
     )
 
 
-@partial(jax.jit, static_argnums=1)
+@partial(jit, static_argnums=1)
 def _narrow(queue: Queue, width: int) -> Queue:
     """The same queue with fewer lanes, which hold all that still run."""
     queue = hand_in(queue)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jgmm import gaussian
 from jgmm.covariance import CovarianceModel, Full, model
+from jgmm.precision import jit
 from jgmm.samples import Leaf, as_samples, check_key
 from jgmm.status import DataError, is_traced
 
@@ -64,20 +66,20 @@ class Mixture:
         return jnp.exp(self.log_weights)
 
     @property
-    @jax.jit
+    @jit
     def cholesky(self) -> Array:
         """Lower Cholesky factors as matrices, (K, D, D), whatever the storage."""
         dense = self.model.storage.dense(self.scale, self.n_features)
         return jnp.broadcast_to(dense, (self.n_components, *dense.shape[1:]))
 
     @property
-    @jax.jit
+    @jit
     def covariances(self) -> Array:
         """Σₖ as matrices, (K, D, D), whatever the storage."""
         return self.cholesky @ self.cholesky.mT
 
     @property
-    @jax.jit
+    @jit
     def variances(self) -> Array:
         """The diagonals of the covariances, (K, D), without making matrices."""
         variances = self.model.storage.variances(self.scale, self.n_features)
@@ -212,17 +214,17 @@ def normalise(log_joint: Float[Array, "K"]) -> tuple[Float[Array, ""], Float[Arr
     return largest + log_sum, score - log_sum
 
 
-@jax.jit
+@jit
 def _log_prob(mixture: Mixture, x: Array) -> Array:
     return _row_by_row(mixture, x, lambda log_joint: normalise(log_joint)[0])
 
 
-@jax.jit
+@jit
 def _e_step(mixture: Mixture, x: Array) -> Expectation:
     return Expectation(*_row_by_row(mixture, x, normalise))
 
 
-@jax.jit
+@jit
 def _predict(mixture: Mixture, x: Array) -> Array:
     return _row_by_row(mixture, x, jnp.argmax)
 
@@ -297,7 +299,7 @@ def sample(
     return _sample(check_key(key), mixture, n_samples)
 
 
-@jax.jit(static_argnums=2)
+@partial(jit, static_argnums=2)
 def _sample(key: Array, mixture: Mixture, n_samples: int) -> tuple[Array, Array]:
     pick, draw = jax.random.split(key)
     labels = jax.random.categorical(pick, mixture.log_weights, shape=(n_samples,))

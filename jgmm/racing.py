@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Int
 
 from jgmm import lanes
 from jgmm.lanes import Method, ProgressCallback, Queue
+from jgmm.precision import jit
 from jgmm.samples import Samples
 from jgmm.status import VALID, DataError, Status
 
@@ -89,7 +90,7 @@ def rounds(n_restarts: int, first_steps: int) -> list[tuple[int, int, int]]:
     return found
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jit, static_argnums=(0, 1, 2))
 def _race(
     method: Method, width: int, first_steps: int, queue: Queue, samples: Samples, control: Any
 ) -> Queue:

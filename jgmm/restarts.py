@@ -18,6 +18,7 @@ from jgmm.em import EM, FitResult, finish, make_control, to_frame
 from jgmm.kmeans import check_counts
 from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture
+from jgmm.precision import jit
 from jgmm.samples import Samples, check_key, framed, make_samples
 from jgmm.status import DataError, check, is_traced
 
@@ -140,7 +141,7 @@ def fit_unchecked(
     return in_waves(wave, check_key(key), samples, active, covariance, n_restarts, init, ridge)
 
 
-@jax.jit
+@jit
 def _finish(queue: lanes.Queue, samples: Samples) -> FitResult:
     best = queue.best
     return finish(best.mixture, best.log_likelihood, best, queue.best_history, queue.table, samples)
@@ -237,7 +238,7 @@ def given_start(
     return initialize.from_labels(init, inside, n_components, covariance)
 
 
-_framed = jax.jit(framed, static_argnums=1)
+_framed = jit(framed, static_argnums=1)
 
 
 def _check_constant_columns(samples: Samples, inside: Samples, matters: bool) -> None:
@@ -251,7 +252,7 @@ def _check_constant_columns(samples: Samples, inside: Samples, matters: bool) ->
         )
 
 
-@jax.jit
+@jit
 def _constant_columns(samples: Samples) -> Array:
     weights = samples.weights
     first = samples.x[0] if weights is None else samples.x[jnp.argmax(weights > 0)]
@@ -259,7 +260,7 @@ def _constant_columns(samples: Samples) -> Array:
     return (same if weights is None else same | (weights == 0)[:, None]).all(axis=0)
 
 
-@partial(jax.jit, static_argnums=(4, 5))
+@partial(jit, static_argnums=(4, 5))
 def _starts(
     key: Array, numbers: Array, samples: Samples, active: Array, covariance: str, init: str
 ) -> Mixture:

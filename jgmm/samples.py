@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from jgmm.precision import jit
 from jgmm.status import DataError, is_traced
 
 # Fields of pytrees. To a type checker they are arrays; at run time they may be anything, because
@@ -90,12 +91,12 @@ def _check_values(array: Array, x: Any, name: str, weights: Array | None) -> Non
         )
 
 
-@jax.jit
+@jit
 def _all_usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
     return _usable(x, weights).all()  # in one pass that writes nothing
 
 
-@jax.jit
+@jit
 def _usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
     limit = jnp.sqrt(jnp.finfo(x.dtype).max) / x.shape[1]  # the sum of squares must not overflow
     usable = jnp.abs(x) < limit  # false for NaN

@@ -23,6 +23,7 @@ from jgmm.crossvalidation import HeldOut, check_training, held_out, held_out_unc
 from jgmm.em import Control, FitResult, make_control
 from jgmm.lanes import Progress, ProgressCallback
 from jgmm.mixture import Mixture
+from jgmm.precision import jit
 from jgmm.restarts import check_problem, fit_unchecked
 from jgmm.samples import Samples, make_samples
 from jgmm.status import VALID, DataError, FitError, Status, describe
@@ -276,7 +277,7 @@ class _Outcome(NamedTuple):
     n_agree: Array
 
 
-@jax.jit
+@jit
 def _outcome(
     result: FitResult, samples: Samples, control: Control, n_parameters: Array
 ) -> _Outcome:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float
 from jgmm import gaussian, natural
 from jgmm.covariance import CovarianceModel
 from jgmm.mixture import BLOCK_BYTES, Mixture, check_columns, log_joint, normalise
+from jgmm.precision import jit
 from jgmm.samples import Leaf, Samples, fold, make_samples
 
 Form = Literal["auto", "product", "difference"]
@@ -92,7 +93,7 @@ def accumulate(
     return _accumulate(mixture, samples, block_size, form)
 
 
-@partial(jax.jit, static_argnums=(2, 3))
+@partial(jit, static_argnums=(2, 3))
 def _accumulate(
     mixture: Mixture, samples: Samples, block_size: int | None, form: Form
 ) -> Statistics:

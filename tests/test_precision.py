@@ -1,0 +1,63 @@
+"""Every product keeps the digits of its operands, and the user may ask for fewer."""
+
+import jax
+import numpy as np
+import optax
+import oracle
+import pytest
+
+import jgmm
+
+N, K, D = 60, 2, 3
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def x():
+    return oracle.draw(0, N, *oracle.parameters(6, k=K, d=D))
+
+
+def products(function, *args):
+    """The precisions of all matrix products in the program of a function, inner programs too."""
+    found = []
+
+    def walk(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "dot_general":
+                found.append(equation.params["precision"])
+            for inner in jax.tree.leaves(
+                list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
+            ):
+                walk(getattr(inner, "jaxpr", inner)) if hasattr(inner, "eqns") else None
+
+    walk(jax.make_jaxpr(function)(*args).jaxpr)
+    return found
+
+
+HIGHEST = (jax.lax.Precision.HIGHEST,) * 2
+PROGRAMS = {
+    "fit": lambda x: jgmm.fit(KEY, x, K, n_restarts=2, max_steps=2).log_likelihood,
+    "race": lambda x: jgmm.fit(KEY, x, K, n_restarts=9, race=3, max_steps=9).log_likelihood,
+    "tied": lambda x: jgmm.fit(KEY, x, K, covariance="tied", max_steps=2).log_likelihood,
+    "gradient": lambda x: (
+        jgmm.gradient.fit(KEY, x, K, optimizer=optax.sgd(0.1), max_steps=2).log_likelihood
+    ),
+    "kmeans": lambda x: jgmm.kmeans.fit(KEY, x, K).inertia,
+    "m_step": lambda x: jgmm.m_step(x, np.full((N, K), 0.5)).scale,
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_products_are_exact_unless_asked_otherwise(name, x):
+    jax.clear_caches()  # a program traced before would be taken as it is
+    found = products(PROGRAMS[name], x)
+    assert found
+    assert set(found) == {HIGHEST}
+
+
+def test_the_user_may_ask_for_less(x):
+    with jax.default_matmul_precision("bfloat16"):
+        found = products(PROGRAMS["m_step"], x)
+    low = [precision for precision in found if precision != HIGHEST]
+    assert low  # all but the product that only transposes
+    assert set(low) == {(jax.lax.Precision.DEFAULT,) * 2}
