@@ -50,6 +50,8 @@ def test_a_process_says_what_it_held():
     held = measure.peak_memory(code)
     assert 50 <= held["after"] - held["before"] < 55
     assert held["before"] < 50  # of its own, not of the large process that asked
+    code += "del x\nforget_peak()\nprint('later', peak())\n"
+    assert measure.peak_memory(code)["later"] < held["after"] - 40
 
 
 def test_data_for_restarts_are_always_the_same():

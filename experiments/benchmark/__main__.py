@@ -23,6 +23,7 @@ from jgmm.workbench import storage
 SECTIONS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "steps": sections.steps,
     "restarts": sections.restarts,
+    "racing": sections.racing,
     "memory": sections.memory,
     "growth": sections.growth,
     "first_result": sections.first_result,

@@ -54,7 +54,8 @@ def streaming(n_bytes: int) -> Callable[[], object]:
 def peak_memory(code: str) -> dict[str, float]:
     """Run code in a process of its own that prints numbers as ``name value``; what it printed.
 
-    The code may call ``peak()``, the most memory the process has held so far, in MB.
+    The code may call ``peak()``, the most memory the process has held so far, in MB, and
+    ``forget_peak()``, from which on it counts anew.
     """
     # Not getrusage: its maximum starts at what the parent held.
     before = (
@@ -62,6 +63,8 @@ def peak_memory(code: str) -> dict[str, float]:
         "def peak():\n"
         "    lines = pathlib.Path('/proc/self/status').read_text().splitlines()\n"
         "    return next(int(line.split()[1]) / 1024 for line in lines if 'VmHWM' in line)\n"
+        "def forget_peak():\n"
+        "    pathlib.Path('/proc/self/clear_refs').write_text('5')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", before + code], capture_output=True, text=True, check=True
