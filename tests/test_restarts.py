@@ -212,6 +212,26 @@ def test_weights_count_rows(x, dtype):
     )
 
 
+def test_many_data_sets_of_different_lengths_are_one_program(x):
+    lengths = np.array([N, N - 17, N, N // 2])
+    sets = np.stack([x, x[::-1], 3 * x + 1, x]).astype(np.float64)
+    held = np.arange(N)[None, :] < lengths[:, None]
+    sets[~held] = np.nan  # what is missing may hold anything
+    sets[2, 0, 0] = np.inf  # and one bad data set spoils no other
+    keys = jax.random.split(jax.random.key(5), len(sets))
+
+    def one(key, x, weight):
+        return jgmm.fit(key, x, K, n_restarts=2, init="kmeans++", sample_weight=weight)
+
+    together = jax.jit(jax.vmap(one))(keys, sets, held.astype(np.float64))
+    assert together.status[2] == Status.NON_FINITE_DATA
+    for i in (0, 1, 3):
+        alone = one(keys[i], sets[i], held[i].astype(np.float64))
+        np.testing.assert_array_equal(together.status[i], alone.status)
+        np.testing.assert_allclose(together.log_likelihood[i], alone.log_likelihood, rtol=1e-9)
+        np.testing.assert_array_equal(together.restarts.n_steps[i], alone.restarts.n_steps)
+
+
 def test_inside_jit_bad_data_are_a_status(x):
     inside = jax.jit(lambda x: fit(x).status)
     assert Status(int(inside(x))).is_valid
