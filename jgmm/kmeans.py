@@ -24,7 +24,6 @@ from jgmm.covariance import MODELS, CovarianceModel
 from jgmm.precision import jit
 from jgmm.samples import Leaf, Samples, as_samples, check_key, framed, make_samples, map_rows
 from jgmm.statistics import (
-    Features,
     Statistics,
     accumulate_products,
     accumulate_with,
@@ -252,14 +251,13 @@ def _by_product(
     """The nearest center is the one of largest cₖ·x − |cₖ|²/2."""
     number = jnp.arange(len(centers))[:, None]
     constant = jnp.where(active, -0.5 * (centers**2).sum(axis=1), -jnp.inf)
-    eta = jnp.concatenate([constant[:, None], centers], axis=1)
 
-    def hard(block: Features) -> tuple[Array, Array]:
-        scores = eta @ block.linear
+    def hard(block: natural.Features) -> tuple[Array, Array]:
+        scores = centers @ block.x + constant[:, None]
         highest = scores.max(axis=0)
         # The first of equals; ``argmax`` does the same, several times slower on a CPU.
         label = jnp.where(scores == highest[None, :], number, len(centers)).min(axis=0)
-        squares = (block.columns**2).sum(axis=0)
+        squares = (block.x**2).sum(axis=0)
         return 2 * highest - squares, (label[None, :] == number).astype(centers.dtype)
 
     return accumulate_products(hard, samples, entry, len(centers), rows)

@@ -1,12 +1,12 @@
 """The exponential-family form: a component's log joint density as a product.
 
-    log πₖ + log N(x | μₖ, Σₖ) = φ(x) · ηₖ,    φ(x) = [1, x, the products x_d x_e that Σₖ can see]
+    log πₖ + log N(x | μₖ, Σₖ) = cₖ + φ(x) · ηₖ,    φ(x) = [x, the products x_d x_e that Σₖ can see]
 
 For a block of samples all scores are a matrix product ``η Φ``, and the moments of all components
 one back, ``γ Φᵀ``; restarts share the features Φ and widen both products. Where all components
 share one covariance the quadratic part is the same for all and leaves the product.
 
-The linear features [1, x] and the quadratic ones are kept apart, as are the parameters that go with
+The linear features x and the quadratic ones are kept apart, as are the parameters that go with
 them: to put them into one matrix would cost a copy of the larger, a fifth of the whole pass.
 
 The price is cancellation. Of the products in φ·η those of column d with itself are, for samples of
@@ -78,14 +78,15 @@ def _inverse(mixture: Mixture) -> Array:
 
 
 class Natural(NamedTuple):
-    """ηₖ: constant and Σₖ⁻¹ μₖ, (K, 1 + D); and -Σₖ⁻¹/2, (K, Q), or None where it is shared."""
+    """cₖ, (K,); Σₖ⁻¹ μₖ, (K, D); and -Σₖ⁻¹/2, (K, Q), or None where it is shared."""
 
+    constant: Array
     linear: Array
     quadratic: Array | None
 
 
 def natural_parameters(mixture: Mixture) -> Natural:
-    """The coefficients of the linear and of the quadratic features."""
+    """The constants, and the coefficients of the linear and of the quadratic features."""
     entry, d = mixture.model, mixture.n_features
     inverse = _inverse(mixture)
     storage = entry.storage
@@ -105,8 +106,7 @@ def natural_parameters(mixture: Mixture) -> Natural:
     else:
         linear = inverse[:, None] ** 2 * mixture.means
         quadratic = -0.5 * d * inverse[:, None] ** 2
-    first = jnp.concatenate([constant[:, None], linear], axis=1)
-    return Natural(first, None if entry.shared else quadratic)
+    return Natural(constant, linear, None if entry.shared else quadratic)
 
 
 def _once_or_twice(n_features: int, dtype: object) -> np.ndarray:
@@ -115,9 +115,38 @@ def _once_or_twice(n_features: int, dtype: object) -> np.ndarray:
 
 
 def n_features(entry: CovarianceModel, n_columns: int) -> int:
-    """P, the length of φ with its quadratic part, for D columns."""
+    """What a sample costs in products, for D columns: one for each feature and for the constant."""
     per_storage = {Full: n_columns * (n_columns + 1) // 2, Diagonal: n_columns}
     return 1 + n_columns + per_storage.get(entry.storage, 1)
+
+
+class Features(NamedTuple):
+    """φ of a block of samples: x, (D, B), and the products of columns the storage keeps, (Q, B)."""
+
+    x: Float[Array, "D B"]
+    quadratic: Float[Array, "Q B"]
+
+
+def features(entry: CovarianceModel, x: Float[Array, "B D"]) -> Features:
+    """The features of a block: with the products x_d x_e for d ≤ e, for d = e, or |x|²/D.
+
+    The D²/2 products of a full covariance are made from samples in columns. Where there are few,
+    samples stay in rows: XLA folds the transposes into the matrix products that read them.
+    """
+    if entry.storage is Full:
+        columns = in_columns(x)
+        first, second = np.triu_indices(x.shape[1])
+        return Features(columns, columns[first] * columns[second])
+    squares = x**2 if entry.storage is Diagonal else (x**2).mean(axis=1, keepdims=True)
+    return Features(x.T, squares.T)
+
+
+def scores(eta: Natural, block: Features) -> Float[Array, "K B"]:
+    """cₖ + φ · ηₖ, without the quadratic part where it is shared."""
+    linear = eta.linear @ block.x
+    if eta.quadratic is not None:
+        linear = linear + eta.quadratic @ block.quadratic
+    return linear + eta.constant[:, None]
 
 
 def in_columns(x: Float[Array, "B D"]) -> Float[Array, "D B"]:
@@ -128,20 +157,6 @@ def in_columns(x: Float[Array, "B D"]) -> Float[Array, "D B"]:
     """
     identity = jnp.eye(x.shape[1], dtype=x.dtype)
     return lax.dot_general(identity, x, (((1,), (1,)), ((), ())), precision="highest")
-
-
-def linear_features(x: Float[Array, "D B"]) -> Float[Array, "_ B"]:
-    """[1, x], samples in columns."""
-    return jnp.concatenate([jnp.ones((1, x.shape[1]), x.dtype), x])
-
-
-def quadratic_features(entry: CovarianceModel, x: Float[Array, "D B"]) -> Float[Array, "Q B"]:
-    """The products x_d x_e that the storage keeps, samples in columns: d ≤ e, d = e, or |x|²/D."""
-    storage = entry.storage
-    if storage is Full:
-        rows, columns = np.triu_indices(x.shape[0])
-        return x[rows] * x[columns]
-    return x**2 if storage is Diagonal else (x**2).mean(axis=0, keepdims=True)
 
 
 def shared_score(mixture: Mixture, x: Float[Array, "D B"]) -> Float[Array, "B"]:

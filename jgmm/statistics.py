@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -168,27 +168,18 @@ def _by_product(mixture: Mixture, samples: Samples, block_size: int | None) -> S
     """Products for the scores of a block, and products back for its moments."""
     eta = natural.natural_parameters(mixture)
 
-    def infer(block: Features) -> tuple[Array, Array]:
-        scores = eta.linear @ block.linear
-        if eta.quadratic is not None:
-            return _softmax(scores + eta.quadratic @ block.quadratic)
-        log_prob, resp = _softmax(scores)  # the rest is the same for all components
-        return log_prob + natural.shared_score(mixture, block.columns), resp
+    def infer(block: natural.Features) -> tuple[Array, Array]:
+        log_prob, resp = _softmax(natural.scores(eta, block))
+        if eta.quadratic is None:  # it is the same for all components
+            log_prob = log_prob + natural.shared_score(mixture, block.x)
+        return log_prob, resp
 
     rows = block_size or product_rows(mixture.model, samples, mixture.n_components)
     return accumulate_products(infer, samples, mixture.model, mixture.n_components, rows)
 
 
-class Features(NamedTuple):
-    """What the product form reads of a block: x (D, B), [1, x], and the products it needs."""
-
-    columns: Float[Array, "D B"]
-    linear: Float[Array, "P B"]
-    quadratic: Float[Array, "Q B"]
-
-
 def accumulate_products(
-    infer: Callable[[Features], tuple[Array, Array]],
+    infer: Callable[[natural.Features], tuple[Array, Array]],
     samples: Samples,
     entry: CovarianceModel,
     n_components: int,
@@ -206,19 +197,17 @@ def accumulate_products(
 
     def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
         del rows
-        columns = natural.in_columns(x)
-        linear = natural.linear_features(columns)
-        quadratic = natural.quadratic_features(entry, columns)
-        log_prob, resp = infer(Features(columns, linear, quadratic))
+        block = natural.features(entry, x)
+        log_prob, resp = infer(block)
         counted = weights[None, :] * resp
-        second = (weights[None, :] if entry.shared else counted) @ quadratic.T
-        return counted @ linear.T, second, _counted(weights, log_prob)
+        second = (weights[None, :] if entry.shared else counted) @ block.quadratic.T
+        return counted.sum(axis=1), counted @ block.x.T, second, _counted(weights, log_prob)
 
     rows = min(block_size, samples.n_samples)
-    first, second, log_likelihood = fold(samples, rows, body)
+    counts, first, second, log_likelihood = fold(samples, rows, body)
     center = jnp.zeros((n_components, samples.n_features), samples.x.dtype)
     second = natural.unpack(entry, second, samples.n_features)
-    return Statistics(center, first[:, 0], first[:, 1:], second, log_likelihood)
+    return Statistics(center, counts, first, second, log_likelihood)
 
 
 def exact_where_needed(

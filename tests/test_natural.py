@@ -23,17 +23,13 @@ def given(name, dtype, seed=3):
 def test_product_of_features_and_parameters_is_the_log_joint(name, dtype, tolerance):
     mixture = given(name, dtype)
     x = np.random.default_rng(0).normal(size=(5, D)).astype(dtype)
-    columns = jnp.asarray(x.T)
-    linear = natural.linear_features(columns)
-    quadratic = natural.quadratic_features(mixture.model, columns)
-    assert len(linear) + len(quadratic) == natural.n_features(mixture.model, D)
+    block = natural.features(mixture.model, jnp.asarray(x))
+    assert 1 + len(block.x) + len(block.quadratic) == natural.n_features(mixture.model, D)
     eta = natural.natural_parameters(mixture)
-    found = eta.linear @ linear
+    assert (eta.quadratic is None) == mixture.model.shared
+    found = natural.scores(eta, block)
     if mixture.model.shared:
-        assert eta.quadratic is None
-        found = found + natural.shared_score(mixture, columns)[None, :]
-    else:
-        found = found + eta.quadratic @ quadratic
+        found = found + natural.shared_score(mixture, block.x)[None, :]
     expected = jgmm.e_step(mixture, x)
     # Scores here are of order ten.
     limits = {"rtol": tolerance["rtol"], "atol": 10 * tolerance["atol"]}

@@ -51,6 +51,7 @@ def test_codes_are_stable():
         "COLLAPSED": 3,
         "NON_FINITE_DATA": 4,
         "NON_FINITE_PARAMETERS": 5,
+        "OUTRUN": 6,
     }
 
 
