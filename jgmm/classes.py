@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jgmm.covariance import MODELS, Full, model
+from jgmm.covariance import MODELS, model
 from jgmm.em import Control, make_control
+from jgmm.forms import Full
 from jgmm.samples import Samples, check_key, make_samples
 from jgmm.status import VALID, DataError, FitError, describe, is_traced
 

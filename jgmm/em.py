@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from jgmm import natural
 from jgmm.covariance import model
+from jgmm.decomposition import trailing
 from jgmm.lanes import Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.precision import jit
@@ -101,7 +102,9 @@ class FitResult:
         )
 
 
-def maximize(statistics: Statistics, covariance: str, ridge: Any = 0.0) -> Mixture:
+def maximize(
+    statistics: Statistics, covariance: str, ridge: Any = 0.0, scale: Array | None = None
+) -> Mixture:
     """The M-step: the parameters that maximise the expected complete-data log-likelihood.
 
         πₖ = Nₖ / N,   μₖ = Σₙ γₙₖ xₙ / Nₖ,   Σₖ by the covariance model from
@@ -111,6 +114,8 @@ def maximize(statistics: Statistics, covariance: str, ridge: Any = 0.0) -> Mixtu
       statistics: from any number of samples.
       covariance: name of the covariance model.
       ridge: added to every variance, in the units of the statistics.
+      scale: that of the mixture before. Models whose covariances have no closed form start from it,
+        and do not end lower; without it they find a start.
 
     A component without samples keeps its center and gets weight zero and the unit covariance.
     Reference: Bishop (2006), equations 9.24 to 9.26; Celeux & Govaert (1995).
@@ -119,13 +124,14 @@ def maximize(statistics: Statistics, covariance: str, ridge: Any = 0.0) -> Mixtu
     counts = statistics.counts
     shift = statistics.first / jnp.where(counts > 0, counts, 1)[:, None]
     weighted = jnp.sqrt(counts)[:, None] * shift
-    scatter = statistics.second - entry.pool(entry.storage.outer(weighted))
-    sigma = entry.estimate(counts, scatter)
-    unit = entry.storage.identity(shift.shape[1], sigma.dtype)
+    unit = entry.storage.identity(shift.shape[1], shift.dtype)
+    # A ridge on the scatter: added to the covariances it would not leave every model its form.
+    cross = entry.storage.outer(weighted) - ridge * trailing(counts, unit) * unit
+    scale = entry.estimate(counts, statistics.second - entry.pool(cross), scale)
     return Mixture(
         jnp.log(counts / counts.sum()),
         statistics.center + shift,
-        entry.storage.factor(sigma + ridge * unit),
+        scale,
         entry.name,
     )
 
@@ -219,8 +225,9 @@ def em_step(
 @jit
 def _em_step(mixture: Mixture, samples: Samples, ridge: Array) -> tuple[Mixture, Array]:
     inside = framed(samples, mixture.model.per_column)
-    statistics = accumulate(to_frame(mixture, inside.frame), inside)
-    updated = maximize(statistics, mixture.covariance, ridge)
+    before = to_frame(mixture, inside.frame)
+    statistics = accumulate(before, inside)
+    updated = maximize(statistics, mixture.covariance, ridge, before.scale)
     shift = samples.total_weight() * inside.frame.log_volume()
     return to_user(updated, inside.frame), statistics.log_likelihood - shift
 
@@ -309,10 +316,11 @@ class EM:
         control: Control,
     ) -> Lane:
         log_likelihood = statistics.log_likelihood
-        updated = maximize(statistics, lane.mixture.covariance, control.ridge)
-        broken = collapsed_components(updated, lane.mixture)
+        before = lane.mixture
+        updated = maximize(statistics, before.covariance, control.ridge, before.scale)
+        broken = collapsed_components(updated, before)
         # Only a start can be singular before the step: from then on a collapse has ended the fit.
-        singular = collapsed_components(lane.mixture, lane.mixture)
+        singular = collapsed_components(before, before)
         broken = jnp.where(jnp.isfinite(log_likelihood), broken, singular)
         spent = lane.n_steps >= self.max_steps
         total = samples.total_weight()
@@ -323,9 +331,7 @@ class EM:
         confirm = rough & (fell | jnp.isin(status, jnp.asarray([int(s) for s in VALID])))
         status = jnp.where(confirm, int(Status.RUNNING), status)
         going_on = (status == Status.RUNNING) & ~spent
-        mixture = jax.tree.map(
-            lambda new, old: jnp.where(going_on, new, old), updated, lane.mixture
-        )
+        mixture = jax.tree.map(lambda new, old: jnp.where(going_on, new, old), updated, before)
         stepped = Lane(
             mixture=mixture,
             log_likelihood=log_likelihood,

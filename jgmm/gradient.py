@@ -29,7 +29,7 @@ from jgmm.restarts import check_problem, in_waves, work_of
 from jgmm.samples import Leaf, Samples, check_key, make_samples
 from jgmm.statistics import Statistics, accumulate, expected_log_likelihood
 from jgmm.status import DataError, Status, check
-from jgmm.unconstrained import Free, from_free, to_free
+from jgmm.unconstrained import Free, check_free, from_free, to_free
 
 MINI_BATCHES = 0x6D62  # folded into the key, so that no start is drawn with a mini-batch's
 
@@ -57,7 +57,7 @@ def fit(
       n_components: K.
       optimizer: an ``optax.GradientTransformation``, such as ``optax.adam(1e-2)`` or
         ``optax.lbfgs()``, whose line search is given the objective.
-      covariance: name of the covariance model.
+      covariance: name of the covariance model, one of those that have free coordinates.
       n_restarts: R, vmapped.
       init: as for ``jgmm.fit``.
       batch_size: samples drawn with replacement for each step; all of them by default.
@@ -85,6 +85,7 @@ def fit(
     """
     samples = make_samples(x, sample_weight)
     check_problem(samples, n_components, n_restarts, max_steps)
+    check_free(model(covariance), n_components, samples.n_features)
     if batch_size is not None and batch_size < 1:
         raise DataError(f"batch_size must be at least 1; it is {batch_size}.")
     eps = float(jnp.finfo(samples.x.dtype).eps)

@@ -18,7 +18,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from jgmm import gaussian
-from jgmm.covariance import CovarianceModel, Full, model
+from jgmm.covariance import CovarianceModel, model
+from jgmm.forms import Full
 from jgmm.precision import jit
 from jgmm.samples import Leaf, as_samples, check_key
 from jgmm.status import DataError, is_traced
@@ -126,7 +127,25 @@ def make_mixture(weights: Any, means: Any, covariances: Any, covariance: str = "
     if bool(bad.any()):
         which = "the shared covariance" if entry.shared else f"covariance {int(jnp.argmax(bad))}"
         raise DataError(f"{which} is not positive definite.")
+    if not entry.fills_storage(k, d):
+        _check_form(scale, sigma, entry, d)
     return Mixture(jnp.log(pi / pi.sum()), mu, scale, entry.name)
+
+
+def _check_form(scale: Array, sigma: Array, entry: CovarianceModel, d: int) -> None:
+    """Refuse covariances that the storage can hold and the model cannot.
+
+    Of scatter Sₖ = Σₖ from one sample each, the best of all covariances are Σₖ themselves; so the
+    model gives them back if they are its own.
+    """
+    storage, one_each = entry.storage, jnp.ones(len(sigma), sigma.dtype)
+    best, given = (
+        storage.dense(each, d) for each in (entry.estimate(one_each, sigma, scale), scale)
+    )
+    # Axes in common are found to the root of a rounding.
+    rtol = max(1e-5, 4 * float(jnp.finfo(sigma.dtype).eps) ** 0.5)
+    if not _equal(best @ best.mT, given @ given.mT, rtol):
+        raise DataError(f"the covariances given do not have the form of {entry.name!r}.")
 
 
 def _stored(sigma: Array, entry: CovarianceModel, k: int, d: int) -> Array:
@@ -152,11 +171,11 @@ def _stored(sigma: Array, entry: CovarianceModel, k: int, d: int) -> Array:
     return stored
 
 
-def _equal(first: Array, second: Array) -> bool:
+def _equal(first: Array, second: Array, rtol: float = 1e-5) -> bool:
     """Whether covariances (…, D, D) are the same but for rounding, whatever their units."""
     deviation = jnp.sqrt(jnp.abs(jnp.diagonal(second, axis1=-2, axis2=-1)))
     unit = deviation[..., :, None] * deviation[..., None, :]
-    return bool((jnp.abs(first - second) <= 1e-5 * unit).all())
+    return bool((jnp.abs(first - second) <= rtol * unit).all())
 
 
 def log_joint(mixture: Mixture, inverse: Array, difference: Float[Array, "K D"]) -> Array:
@@ -327,7 +346,8 @@ def _dims(mixture: Mixture, dims: Sequence[int]) -> list[int]:
 def marginal(mixture: Mixture, dims: Sequence[int]) -> Mixture:
     """The mixture of the chosen coordinates, in the order given.
 
-    ``p(x_a) = Σₖ πₖ N(x_a | μₖ_a, Σₖ_aa)``. The covariance model stays the same.
+    ``p(x_a) = Σₖ πₖ N(x_a | μₖ_a, Σₖ_aa)``. The covariance model stays the same where it can;
+    covariances with, say, common axes have none when a column is left out.
 
     Raises:
       DataError: a coordinate out of range or named twice.
@@ -340,7 +360,8 @@ def marginal(mixture: Mixture, dims: Sequence[int]) -> Mixture:
         scale = entry.storage.factor(sigma[:, index[:, None], index[None, :]])
     elif scale.ndim == 2:
         scale = scale[:, index]
-    return Mixture(mixture.log_weights, mixture.means[:, index], scale, mixture.covariance)
+    name = entry.of_marginals.name
+    return Mixture(mixture.log_weights, mixture.means[:, index], scale, name)
 
 
 def condition(mixture: Mixture, dims: Sequence[int], values: Any) -> Mixture:
@@ -374,7 +395,7 @@ def condition(mixture: Mixture, dims: Sequence[int], values: Any) -> Mixture:
         mixture.means, mixture.covariances
     )
     copies = 1 if entry.shared else mixture.n_components
-    return Mixture(log_weights, means, Full.factor(sigma[:copies]), mixture.covariance)
+    return Mixture(log_weights, means, Full.factor(sigma[:copies]), entry.of_marginals.name)
 
 
 def _of(mixture: Mixture) -> tuple[Array, Array, str]:

@@ -26,7 +26,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jgmm.covariance import CovarianceModel, Diagonal, Full
+from jgmm.covariance import CovarianceModel
+from jgmm.forms import Diagonal, Full
 from jgmm.gaussian import LOG_2PI
 from jgmm.mixture import Mixture
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Key
 from jgmm import initialize, lanes, natural, racing
 from jgmm.covariance import model
 from jgmm.em import EM, FitResult, finish, make_control, to_frame
+from jgmm.forms import Spherical
 from jgmm.kmeans import check_counts
 from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture
@@ -198,7 +199,7 @@ def in_waves(
     entry = model(covariance)
     inside = _framed(samples, entry.per_column)
     _check_constant_columns(
-        samples, inside, entry.per_column and not is_traced(ridge) and not ridge
+        samples, inside, entry.storage is not Spherical and not is_traced(ridge) and not ridge
     )
     if not isinstance(init, str):
         start = given_start(init, samples, inside, len(active), entry.name, n_restarts)

@@ -3,7 +3,8 @@
     weights = softmax(logits),   means = means,   L = strict lower part + diag(exp(log diagonal))
 
 Gradient methods move in these coordinates: every point is a valid mixture. Logits that differ by
-a constant are the same mixture; ``to_free`` returns those whose exponentials sum to one.
+a constant are the same mixture; ``to_free`` returns those whose exponentials sum to one. Models
+whose components share volume, shape or orientation, but not all, have no such coordinates here.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jgmm.covariance import MODELS, CovarianceModel
 from jgmm.mixture import Mixture
 from jgmm.samples import Leaf
+from jgmm.status import DataError
 
 
 @jax.tree_util.register_dataclass
@@ -28,8 +31,29 @@ class Free:
     scale: Leaf
 
 
+def check_free(entry: CovarianceModel, n_components: int, n_features: int) -> None:
+    """Refuse a covariance model that ties the numbers of its scale to each other.
+
+    Raises:
+      DataError: naming the models that do not.
+    """
+    if not entry.fills_storage(n_components, n_features):
+        free = ", ".join(
+            each.name for each in MODELS.values() if each.fills_storage(n_components, n_features)
+        )
+        raise DataError(
+            f"the covariance model {entry.name!r} has no free coordinates; these have: {free}. "
+            "EM fits it: jgmm.fit."
+        )
+
+
 def to_free(mixture: Mixture) -> Free:
-    """Coordinates of a mixture all of whose weights are positive."""
+    """Coordinates of a mixture all of whose weights are positive.
+
+    Raises:
+      DataError: see ``check_free``.
+    """
+    check_free(mixture.model, mixture.n_components, mixture.n_features)
     positive = _positive(mixture.scale)
     scale = jnp.where(positive, jnp.log(jnp.where(positive, mixture.scale, 1)), mixture.scale)
     return Free(mixture.log_weights, mixture.means, scale)
