@@ -30,12 +30,19 @@ from jgmm.classes import (
 )
 from jgmm.covariance import model
 from jgmm.crossvalidation import assign_folds, check_folds
-from jgmm.em import collapsed_components, from_responsibilities, maximize, to_user
+from jgmm.em import (
+    collapsed_components,
+    from_responsibilities,
+    maximize,
+    ridge_in,
+    seen,
+    to_user,
+)
 from jgmm.mixture import Mixture, normalise
 from jgmm.mixture import log_prob as mixture_log_prob
 from jgmm.precision import jit
 from jgmm.restarts import fit_unchecked
-from jgmm.samples import Leaf, Samples, as_samples, check_key, framed
+from jgmm.samples import Leaf, Samples, as_samples, check_key
 from jgmm.status import VALID, DataError, Status
 
 __all__ = [
@@ -169,9 +176,10 @@ def _gaussians(
     def resp(rows: Array) -> Array:
         return jax.nn.one_hot(labels[rows], n_classes, dtype=samples.x.dtype)
 
-    inside = framed(samples, model(covariance).per_column)
-    fitted = maximize(from_responsibilities(inside, resp, n_classes, covariance), covariance, ridge)
-    broken = collapsed_components(fitted, fitted)
+    inside = seen(samples, model(covariance))
+    statistics = from_responsibilities(inside, resp, n_classes, covariance)
+    fitted = maximize(statistics, covariance, ridge_in(inside.frame, ridge))
+    broken = collapsed_components(fitted, fitted, inside.frame)
     fitted = to_user(fitted, inside.frame)
     scale = jnp.broadcast_to(fitted.scale, (n_classes, *fitted.scale.shape[1:]))
     one_each = Mixture(

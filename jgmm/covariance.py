@@ -41,6 +41,7 @@ class CovarianceModel:
       storage: ``Full``, ``Diagonal`` or ``Spherical``.
       shared: whether all components have the same covariance, stored once.
       per_column: whether the model keeps its form when columns change their units, one by one.
+      affine: whether it keeps its form under every linear map of the data.
       keeps_marginals: whether it keeps its form when columns are left out, or conditioned on.
       estimate: ``(counts (K,), scatter (K or 1, …), scale before or None) -> scale (K or 1, …)``,
         which maximises the expected complete-data log-likelihood, or where that takes iterations,
@@ -53,6 +54,7 @@ class CovarianceModel:
     storage: Storage
     shared: bool
     per_column: bool
+    affine: bool
     keeps_marginals: bool
     estimate: Estimate
     count: Callable[[int, int], int]
@@ -146,9 +148,17 @@ def _entry(
         times = {"I": 0, "E": 1, "V": k}
         return sum(times[letter] * n for letter, n in zip(code, each, strict=True))
 
-    shared = "V" not in code
     return CovarianceModel(
-        code, names, storage, shared, per_column, keeps_marginals, estimate, count
+        code=code,
+        names=names,
+        storage=storage,
+        shared="V" not in code,
+        per_column=per_column,
+        # A linear map multiplies all volumes by one number, and otherwise mixes shape with axes.
+        affine=code[1:] in ("EE", "VV"),
+        keeps_marginals=keeps_marginals,
+        estimate=estimate,
+        count=count,
     )
 
 

@@ -17,12 +17,12 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jgmm import natural
-from jgmm.covariance import model
+from jgmm.covariance import CovarianceModel, model
 from jgmm.decomposition import trailing
 from jgmm.lanes import Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.precision import jit
-from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples
+from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples, whitened
 from jgmm.statistics import (
     Statistics,
     accumulate,
@@ -113,7 +113,8 @@ def maximize(
     Args:
       statistics: from any number of samples.
       covariance: name of the covariance model.
-      ridge: added to every variance, in the units of the statistics.
+      ridge: added to every variance, in the units of the statistics; or a matrix that is added to
+        every covariance, (1, D, D), see ``ridge_in``.
       scale: that of the mixture before. Models whose covariances have no closed form start from it,
         and do not end lower; without it they find a start.
 
@@ -126,7 +127,8 @@ def maximize(
     weighted = jnp.sqrt(counts)[:, None] * shift
     unit = entry.storage.identity(shift.shape[1], shift.dtype)
     # A ridge on the scatter: added to the covariances it would not leave every model its form.
-    cross = entry.storage.outer(weighted) - ridge * trailing(counts, unit) * unit
+    added = ridge if jnp.ndim(ridge) else ridge * unit
+    cross = entry.storage.outer(weighted) - trailing(counts, unit) * added
     scale = entry.estimate(counts, statistics.second - entry.pool(cross), scale)
     return Mixture(
         jnp.log(counts / counts.sum()),
@@ -134,6 +136,19 @@ def maximize(
         scale,
         entry.name,
     )
+
+
+def ridge_in(frame: Frame, ridge: Any) -> Array:
+    """What to add in a frame, for ``ridge`` times the data's variance to be added in every column.
+
+    Args:
+      frame: of the samples.
+      ridge: fraction of the data's variance.
+
+    Returns:
+      A number where the frame scales columns, and a matrix (1, D, D) where it turns them.
+    """
+    return ridge * frame.unit_variances()[None] if frame.turns else jnp.asarray(ridge)
 
 
 def m_step(
@@ -178,9 +193,10 @@ def m_step(
 
 @partial(jit, static_argnums=2)
 def _m_step(samples: Samples, resp: Array, covariance: str, ridge: Array) -> Mixture:
-    inside = framed(samples, model(covariance).per_column)
+    inside = seen(samples, model(covariance))
     statistics = from_responsibilities(inside, lambda rows: resp[rows], resp.shape[1], covariance)
-    return to_user(maximize(statistics, covariance, ridge), inside.frame)
+    added = ridge_in(inside.frame, ridge)
+    return to_user(maximize(statistics, covariance, added), inside.frame)
 
 
 def from_responsibilities(
@@ -224,10 +240,11 @@ def em_step(
 
 @jit
 def _em_step(mixture: Mixture, samples: Samples, ridge: Array) -> tuple[Mixture, Array]:
-    inside = framed(samples, mixture.model.per_column)
+    inside = seen(samples, mixture.model)
     before = to_frame(mixture, inside.frame)
     statistics = accumulate(before, inside)
-    updated = maximize(statistics, mixture.covariance, ridge, before.scale)
+    added = ridge_in(inside.frame, ridge)
+    updated = maximize(statistics, mixture.covariance, added, before.scale)
     shift = samples.total_weight() * inside.frame.log_volume()
     return to_user(updated, inside.frame), statistics.log_likelihood - shift
 
@@ -236,7 +253,13 @@ def to_frame(mixture: Mixture, frame: Frame) -> Mixture:
     """The mixture as seen in the frame."""
     # Subtract before dividing: the difference of two large numbers is exact, their quotients not.
     centred = replace(mixture, means=mixture.means - frame.shift[None, :])
-    return reframe(centred, jnp.zeros_like(frame.shift), 1 / frame.scale)
+    return reframe(centred, jnp.zeros_like(frame.shift), frame.inverse)
+
+
+def seen(samples: Samples, entry: CovarianceModel) -> Samples:
+    """Samples in the frame that suits a covariance model: whitened where it keeps its form."""
+    inside = framed(samples, entry.per_column)
+    return whitened(inside) if entry.affine else inside
 
 
 def to_user(mixture: Mixture, frame: Frame) -> Mixture:
@@ -317,10 +340,11 @@ class EM:
     ) -> Lane:
         log_likelihood = statistics.log_likelihood
         before = lane.mixture
-        updated = maximize(statistics, before.covariance, control.ridge, before.scale)
-        broken = collapsed_components(updated, before)
+        added = ridge_in(samples.frame, control.ridge)
+        updated = maximize(statistics, before.covariance, added, before.scale)
+        broken = collapsed_components(updated, before, samples.frame)
         # Only a start can be singular before the step: from then on a collapse has ended the fit.
-        singular = collapsed_components(before, before)
+        singular = collapsed_components(before, before, samples.frame)
         broken = jnp.where(jnp.isfinite(log_likelihood), broken, singular)
         spent = lane.n_steps >= self.max_steps
         total = samples.total_weight()
@@ -372,17 +396,20 @@ def _judge(
     )
 
 
-def collapsed_components(updated: Mixture, before: Mixture) -> Array:
-    """Which components an M-step has broken, (K,), in the frame where the data's variance is one.
+def collapsed_components(updated: Mixture, before: Mixture, frame: Frame) -> Array:
+    """Which components an M-step has broken, (K,), in a frame where the data's variance is one.
 
     A component is broken when it has lost its samples, or when a variance, or the variance of a
-    column given the others, has sunk into the rounding error of the data.
+    column given the others, has sunk into the rounding error of the data. Where the frame turns
+    columns into one another, that is larger in directions in which the data have little extent.
     """
     entry = updated.model
     eps = jnp.finfo(updated.means.dtype).eps
     variances = entry.storage.variances(updated.scale, updated.n_features)
     conditional = entry.storage.conditional_variances(updated.scale)
-    spike = ~(variances > (8 * eps) ** 2).all(axis=1)  # negated, so that NaN counts as broken
+    noise = jnp.diagonal(frame.unit_variances()) if frame.turns else 1.0
+    # Negated, so that NaN counts as broken.
+    spike = ~(conditional > (8 * eps) ** 2 * jnp.atleast_1d(noise)[None, :]).all(axis=1)
     flat = ~(conditional > 8 * eps * variances).all(axis=1) if entry.storage.ndim == 3 else spike
     lost = updated.log_weights < jnp.log(eps) - jnp.log(updated.n_components)
     was_used = before.log_weights > -jnp.inf
@@ -458,7 +485,7 @@ def run(
 
 @partial(jit, static_argnums=3)
 def _run(mixture: Mixture, samples: Samples, control: Control, max_steps: int) -> FitResult:
-    inside = framed(samples, mixture.model.per_column)
+    inside = seen(samples, mixture.model)
     method = EM(max_steps)
     start = method.begin(to_frame(mixture, inside.frame))
     history = jnp.full(max_steps + 1, jnp.nan, inside.x.dtype)

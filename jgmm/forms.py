@@ -76,9 +76,9 @@ class Full:
         return covariance
 
     @staticmethod
-    def stretch(scale: Float[Array, "K D D"], factor: Float[Array, "D"]) -> Float[Array, "K D D"]:
-        """The scale after column d of the data is multiplied by factor[d]."""
-        return factor[None, :, None] * scale
+    def stretch(scale: Float[Array, "K D D"], factor: Array) -> Float[Array, "K D D"]:
+        """The scale after the data are multiplied by a lower triangle, or column d by factor[d]."""
+        return factor @ scale if factor.ndim == 2 else factor[None, :, None] * scale
 
     @staticmethod
     def variances(scale: Float[Array, "K D D"], n_features: int) -> Float[Array, "K D"]:

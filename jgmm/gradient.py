@@ -26,7 +26,7 @@ from jgmm.lanes import ProgressCallback, Queue
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
 from jgmm.restarts import check_problem, in_waves, work_of
-from jgmm.samples import Leaf, Samples, check_key, make_samples
+from jgmm.samples import Frame, Leaf, Samples, check_key, make_samples
 from jgmm.statistics import Statistics, accumulate, expected_log_likelihood
 from jgmm.status import DataError, Status, check
 from jgmm.unconstrained import Free, check_free, from_free, to_free
@@ -223,7 +223,7 @@ class Gradient:
             )
             memory = jax.tree.map(lambda new, old: new.astype(old.dtype), memory, lane.memory)
             moved = optax.apply_updates(here, updates)
-        status, broken = self._judge(lane, value, gradient, statistics, control)
+        status, broken = self._judge(lane, value, gradient, statistics, samples.frame, control)
         going_on = status == Status.RUNNING
 
         def keep(new: Any, old: Any) -> Any:
@@ -242,7 +242,13 @@ class Gradient:
         return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
 
     def _judge(
-        self, lane: Lane, value: Array, gradient: Free, statistics: Statistics, control: Control
+        self,
+        lane: Lane,
+        value: Array,
+        gradient: Free,
+        statistics: Statistics,
+        frame: Frame,
+        control: Control,
     ) -> tuple[Array, Array]:
         """The status after a gradient, and which components have collapsed.
 
@@ -251,13 +257,13 @@ class Gradient:
         """
         steepest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(gradient)]).max()
         mixture = from_free(lane.free, self.covariance)
-        broken = collapsed_components(mixture, mixture)
+        broken = collapsed_components(mixture, mixture, frame)
         whole = self.batch_size is None
         flat = (steepest <= control.tol) & whole
         spent = lane.n_steps >= self.max_steps
         if whole:
-            next_broken = collapsed_components(maximize(statistics, self.covariance), mixture)
-            broken |= next_broken & (flat | spent)
+            step = maximize(statistics, self.covariance)
+            broken |= collapsed_components(step, mixture, frame) & (flat | spent)
         rules = (
             (~(jnp.isfinite(value) & jnp.isfinite(steepest)), Status.NON_FINITE_PARAMETERS),
             (broken.any(), Status.COLLAPSED),

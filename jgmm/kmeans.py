@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jgmm import natural
 from jgmm.covariance import MODELS, CovarianceModel
 from jgmm.precision import jit
-from jgmm.samples import Leaf, Samples, as_samples, check_key, framed, make_samples, map_rows
+from jgmm.samples import Leaf, Samples, as_samples, check_key, framed, make_samples, map_columns
 from jgmm.statistics import (
     Statistics,
     accumulate_products,
@@ -142,13 +142,12 @@ def nearest(
     """Squared distance to the nearest center, of those active, and which it is."""
 
     def block(x: Array) -> tuple[Array, Array]:
-        columns = natural.in_columns(x)
-        distance = ((columns[None] - centers[:, :, None]) ** 2).sum(axis=1)
+        distance = ((x[None] - centers[:, :, None]) ** 2).sum(axis=1)
         if active is not None:
             distance = jnp.where(active[:, None], distance, jnp.inf)
         return distance.min(axis=0), distance.argmin(axis=0)
 
-    distance, label = map_rows(samples, block_rows(samples, centers.nbytes), block)
+    distance, label = map_columns(samples, block_rows(samples, centers.nbytes), block)
     return distance, label
 
 

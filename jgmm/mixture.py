@@ -419,14 +419,17 @@ def n_parameters(mixture: Mixture) -> int:
     return mixture.model.n_parameters(mixture.n_components, mixture.n_features)
 
 
-def reframe(mixture: Mixture, shift: Float[Array, "D"], scale: Float[Array, "D"]) -> Mixture:
-    """The mixture of ``shift + scale * x`` when x follows the one given.
+def reframe(mixture: Mixture, shift: Float[Array, "D"], scale: Array) -> Mixture:
+    """The mixture of ``shift + scale x`` when x follows the one given.
 
-    ``scale`` must have equal entries unless the model keeps its form column by column.
+    Args:
+      scale: a factor for each column, (D,), all equal unless the model keeps its form column by
+        column; or a lower triangular matrix (D, D), where it keeps its form under every linear map.
     """
+    moved = mixture.means @ scale.T if scale.ndim == 2 else mixture.means * scale[None, :]
     return Mixture(
         mixture.log_weights,
-        shift[None, :] + scale[None, :] * mixture.means,
+        shift[None, :] + moved,
         mixture.model.storage.stretch(mixture.scale, scale),
         mixture.covariance,
     )

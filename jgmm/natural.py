@@ -19,17 +19,18 @@ determine each other; P_dd μ_d² is large for a component that is narrow and fa
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jgmm.covariance import CovarianceModel
 from jgmm.forms import Diagonal, Full
 from jgmm.gaussian import LOG_2PI
 from jgmm.mixture import Mixture
+from jgmm.samples import Samples
 
 # The product form is used while no used component loses more roundings than this, and so many more
 # for each column: taken by differences, a log density is off by about one for each column anyway.
@@ -128,16 +129,25 @@ class Features(NamedTuple):
     quadratic: Float[Array, "Q B"]
 
 
-def features(entry: CovarianceModel, x: Float[Array, "B D"]) -> Features:
+def read_for(entry: CovarianceModel) -> Callable[[Samples, Any, int], tuple[Array, Array]]:
+    """How a block of samples is read: in columns for the D²/2 products of a full covariance.
+
+    Where products are few, samples stay in rows: XLA folds the transposes into the matrix products
+    that read them.
+    """
+    return Samples.columns if entry.storage is Full else Samples.rows
+
+
+def features(entry: CovarianceModel, x: Array) -> Features:
     """The features of a block: with the products x_d x_e for d ≤ e, for d = e, or |x|²/D.
 
-    The D²/2 products of a full covariance are made from samples in columns. Where there are few,
-    samples stay in rows: XLA folds the transposes into the matrix products that read them.
+    Args:
+      entry: covariance model.
+      x: samples as ``read_for(entry)`` reads them.
     """
     if entry.storage is Full:
-        columns = in_columns(x)
-        first, second = np.triu_indices(x.shape[1])
-        return Features(columns, columns[first] * columns[second])
+        first, second = np.triu_indices(len(x))
+        return Features(x, x[first] * x[second])
     squares = x**2 if entry.storage is Diagonal else (x**2).mean(axis=1, keepdims=True)
     return Features(x.T, squares.T)
 
@@ -148,16 +158,6 @@ def scores(eta: Natural, block: Features) -> Float[Array, "K B"]:
     if eta.quadratic is not None:
         linear = linear + eta.quadratic @ block.quadratic
     return linear + eta.constant[:, None]
-
-
-def in_columns(x: Float[Array, "B D"]) -> Float[Array, "D B"]:
-    """The samples in columns, written to memory that way.
-
-    As a product with the identity, which is exact: a plain transpose XLA would fuse into all that
-    read it, and each of the D²/2 products of columns would step through memory by D.
-    """
-    identity = jnp.eye(x.shape[1], dtype=x.dtype)
-    return lax.dot_general(identity, x, (((1,), (1,)), ((), ())), precision="highest")
 
 
 def shared_score(mixture: Mixture, x: Float[Array, "D B"]) -> Float[Array, "B"]:

@@ -18,9 +18,9 @@ from jgmm.em import EM, FitResult, finish, make_control, to_frame
 from jgmm.forms import Spherical
 from jgmm.kmeans import check_counts
 from jgmm.lanes import ProgressCallback
-from jgmm.mixture import Mixture
+from jgmm.mixture import Mixture, reframe
 from jgmm.precision import jit
-from jgmm.samples import Samples, check_key, framed, make_samples
+from jgmm.samples import Samples, check_key, framed, make_samples, whitened
 from jgmm.status import DataError, check, is_traced
 
 # Starts made at once; beyond that they come in waves, so that memory does not grow with R.
@@ -203,7 +203,7 @@ def in_waves(
     )
     if not isinstance(init, str):
         start = given_start(init, samples, inside, len(active), entry.name, n_restarts)
-        return fit_wave(jax.tree.map(lambda leaf: leaf[None], start), inside)
+        return fit_wave(*_into_whitened(jax.tree.map(lambda leaf: leaf[None], start), inside))
     if init not in initialize.STARTS:
         known = ", ".join(initialize.STARTS)
         raise DataError(f"unknown init {init!r}. Known: {known}; or give labels or a Mixture.")
@@ -212,7 +212,7 @@ def in_waves(
         size = min(WAVE, n_restarts - first)
         numbers = first + jnp.arange(size)
         mixtures = _starts(key, numbers, inside, active, entry.name, init)
-        results.append(fit_wave(mixtures, inside))
+        results.append(fit_wave(*_into_whitened(mixtures, inside)))
     return results[0] if len(results) == 1 else best_of(results)
 
 
@@ -251,6 +251,21 @@ def given_start(
 
 
 _framed = jit(framed, static_argnums=1)
+
+
+@jit
+def _into_whitened(mixtures: Mixture, inside: Samples) -> tuple[Mixture, Samples]:
+    """Starts and samples in the frame that suits the covariance model.
+
+    Starts are made where columns are only scaled: in whitened samples, distances would not show
+    what separates clusters.
+    """
+    if not mixtures.model.affine:
+        return mixtures, inside
+    whole = whitened(inside)
+    relative = whole.frame.inverse * inside.frame.scale[None, :]
+    origin = jnp.zeros_like(whole.frame.shift)
+    return jax.vmap(lambda mixture: reframe(mixture, origin, relative))(mixtures), whole
 
 
 def _check_constant_columns(samples: Samples, inside: Samples, matters: bool) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from jgmm.forms import Full
 from jgmm.precision import jit
 from jgmm.status import DataError, is_traced
 
@@ -194,23 +195,50 @@ def check_key(key: Any) -> Array:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Frame:
-    """The affine view a fit has of its data: ``(x - shift) / scale``, column by column.
+    """The affine view a fit has of its data: ``z = S⁻¹ (x - shift)``.
 
     With it float32 does not notice the user's units or offset, and tolerances mean the same for
-    all data. Both leaves are (D,).
+    all data. S scales every column, or also turns them into one another: then it is lower
+    triangular.
+
+    Attributes:
+      shift: (D,).
+      scale: S, (D, D), or its diagonal, (D,), where it is a diagonal matrix.
+      inverse: S⁻¹ in the same form.
     """
 
     shift: Leaf
     scale: Leaf
+    inverse: Leaf
+
+    @property
+    def turns(self) -> bool:
+        """Whether a coordinate in the frame depends on more than one column."""
+        return bool(jnp.ndim(self.scale) == 2)
 
     def log_volume(self) -> Array:
-        """Σ_d log scale_d: what a log density in the frame exceeds the user's by, in nats."""
-        return jnp.log(self.scale).sum()
+        """log |S|: what a log density in the frame exceeds the user's by, in nats."""
+        return jnp.log(jnp.diagonal(self.scale) if self.turns else self.scale).sum()
+
+    def unit_variances(self) -> Float[Array, "D D"]:
+        """The covariance, seen in the frame, that has S Sᵀ's variances and no correlations.
+
+        The unit matrix where the frame turns nothing: what a ridge is a multiple of.
+        """
+        if not self.turns:
+            return jnp.eye(len(self.shift), dtype=self.shift.dtype)
+        root = self.inverse * jnp.sqrt((self.scale**2).sum(axis=1))[None, :]
+        return root @ root.T
+
+
+def scaling_frame(shift: Float[Array, "D"], scale: Float[Array, "D"]) -> Frame:
+    """The frame that scales every column."""
+    return Frame(shift, scale, 1 / scale)
 
 
 def identity_frame(n_features: int, dtype: Any) -> Frame:
     """The frame in which samples are seen as they are."""
-    return Frame(jnp.zeros(n_features, dtype), jnp.ones(n_features, dtype))
+    return scaling_frame(jnp.zeros(n_features, dtype), jnp.ones(n_features, dtype))
 
 
 @jax.tree_util.register_dataclass
@@ -247,16 +275,34 @@ class Samples:
 
         A row of weight zero comes back as zeros, whatever it held: it is missing.
         """
-        x = lax.dynamic_slice_in_dim(self.x, start, size)
-        x = (x - self.frame.shift[None, :]) / self.frame.scale[None, :]
+        x, weights = self._shifted(start, size)
+        return self._scaled(x), weights
+
+    def columns(self, start: Any, size: int) -> tuple[Array, Array]:
+        """``rows`` with the samples in columns, written to memory that way, (D, size), (size,).
+
+        As a product with S⁻¹, which is exact where that is diagonal: a plain transpose XLA would
+        fuse into all that read it, and each of D²/2 products of columns would step through memory
+        by D.
+        """
+        x, weights = self._shifted(start, size)
+        matrix = self.frame.inverse if self.frame.turns else jnp.diag(self.frame.inverse)
+        return lax.dot_general(matrix, x, (((1,), (1,)), ((), ())), precision="highest"), weights
+
+    def take(self, index: Array) -> Array:
+        """The samples at the given rows, in the frame, (len(index), D)."""
+        return self._scaled(self.x[index] - self.frame.shift[None, :])
+
+    def _shifted(self, start: Any, size: int) -> tuple[Array, Array]:
+        x = lax.dynamic_slice_in_dim(self.x, start, size) - self.frame.shift[None, :]
         if self.weights is None:
             return x, jnp.ones(size, x.dtype)
         weights = lax.dynamic_slice_in_dim(self.weights, start, size)
         return jnp.where((weights > 0)[:, None], x, jnp.zeros_like(x)), weights
 
-    def take(self, index: Array) -> Array:
-        """The samples at the given rows, in the frame, (len(index), D)."""
-        return (self.x[index] - self.frame.shift[None, :]) / self.frame.scale[None, :]
+    def _scaled(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
+        inverse = self.frame.inverse
+        return x @ inverse.T if self.frame.turns else x * inverse[None, :]
 
 
 def make_samples(x: Any, sample_weight: Any = None) -> Samples:
@@ -289,23 +335,55 @@ def framed(samples: Samples, per_column: bool) -> Samples:
     block = min(samples.n_samples, 8192)
 
     def centred(shift: Array) -> Samples:
-        return Samples(x, weights, Frame(shift, jnp.ones_like(shift)))
+        return Samples(x, weights, scaling_frame(shift, jnp.ones_like(shift)))
 
     mean = first + fold(centred(first), block, lambda x, w, _: w @ x) / total
     variance = fold(centred(mean), block, lambda x, w, _: w @ x**2) / total
     if not per_column:
         variance = jnp.full_like(variance, variance.mean())
-    return Samples(x, weights, Frame(mean, jnp.where(variance > 0, jnp.sqrt(variance), 1)))
+    scale = jnp.where(variance > 0, jnp.sqrt(variance), 1)
+    return Samples(x, weights, scaling_frame(mean, scale))
 
 
-def fold(samples: Samples, block_size: int, body: Callable[[Array, Array, Array], Sums]) -> Sums:
+def whitened(samples: Samples) -> Samples:
+    """See samples where their covariance is the unit matrix: C + δ = L Lᵀ, z = L⁻¹ x.
+
+    Columns that nearly determine each other then cost no digits, and what is a small variance is
+    small next to the data's own in that direction. It suits models that keep their form under
+    every linear map.
+
+    Args:
+      samples: N samples, framed column by column, so that C are their correlations.
+
+    A direction in which the data have no extent, but for rounding, keeps none: δ, a few roundings,
+    is what makes C invertible.
+    """
+    d, dtype = samples.n_features, samples.x.dtype
+    block = min(samples.n_samples, 8192)
+    second = fold(samples, block, lambda x, w, _: (w[:, None] * x).T @ x)
+    correlation = second / samples.total_weight()
+    constant = jnp.diagonal(correlation) == 0
+    tiny = 8 * d * jnp.finfo(dtype).eps
+    root = jnp.linalg.cholesky(correlation + jnp.diag(jnp.where(constant, 1, tiny).astype(dtype)))
+    inverse, before = Full.invert(root[None])[0], samples.frame
+    frame = Frame(before.shift, before.scale[:, None] * root, inverse * before.inverse[None, :])
+    return Samples(samples.x, samples.weights, frame)
+
+
+def fold(
+    samples: Samples,
+    block_size: int,
+    body: Callable[[Array, Array, Array], Sums],
+    read: Callable[[Samples, Any, int], tuple[Array, Array]] = Samples.rows,
+) -> Sums:
     """Add up a function over blocks of samples, in one pass, holding one block at a time.
 
     Args:
       samples: N samples; each row enters exactly one block with its weight.
       block_size: B ≤ N, rows a block. When B does not divide N the last block starts early and
         the rows seen before enter it with weight zero.
-      body: ``(x (B, D), weights (B,), rows (B,)) -> sums``, any pytree of arrays.
+      body: ``(x, weights (B,), rows (B,)) -> sums``, any pytree of arrays.
+      read: ``Samples.rows``, whose x is (B, D), or ``Samples.columns``, whose x is (D, B).
 
     Returns:
       The sum over blocks, compensated (Kahan 1965): with B rows a block its rounding error does
@@ -317,7 +395,7 @@ def fold(samples: Samples, block_size: int, body: Callable[[Array, Array, Array]
     def block(i: Any) -> Sums:
         start = jnp.minimum(i * block_size, n_samples - block_size)
         rows = start + jnp.arange(block_size)
-        x, weights = samples.rows(start, block_size)
+        x, weights = read(samples, start, block_size)
         return body(x, jnp.where(rows >= i * block_size, weights, 0), rows)
 
     if n_blocks == 1:
@@ -335,13 +413,13 @@ def fold(samples: Samples, block_size: int, body: Callable[[Array, Array, Array]
     return total
 
 
-def map_rows(samples: Samples, block_size: int, body: Callable[[Array], Rows]) -> Rows:
+def map_columns(samples: Samples, block_size: int, body: Callable[[Array], Rows]) -> Rows:
     """Apply a function to blocks of samples, and put what it finds for each sample together.
 
     Args:
       samples: N samples.
       block_size: B, rows a block; at most N is used.
-      body: ``x (B, D) -> `` any pytree of arrays with first axis B.
+      body: ``x (D, B) -> `` any pytree of arrays with first axis B.
 
     Returns:
       The pytree with first axis N.
@@ -350,7 +428,7 @@ def map_rows(samples: Samples, block_size: int, body: Callable[[Array], Rows]) -
     n_blocks = -(-n_samples // size)
 
     def block(i: Any) -> Rows:
-        return body(samples.rows(jnp.minimum(i * size, n_samples - size), size)[0])
+        return body(samples.columns(jnp.minimum(i * size, n_samples - size), size)[0])
 
     if n_blocks == 1:
         return block(0)

@@ -150,7 +150,7 @@ def accumulate_with(
     """
 
     def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
-        difference = natural.in_columns(x)[None] - center[:, :, None]
+        difference = x[None] - center[:, :, None]
         log_prob, resp = infer(difference, rows)
         counted = weights[None, :] * resp
         return (
@@ -161,7 +161,8 @@ def accumulate_with(
         )
 
     row_bytes = center.size * samples.x.dtype.itemsize
-    return Statistics(center, *fold(samples, block_rows(samples, row_bytes, block_size), body))
+    rows = block_rows(samples, row_bytes, block_size)
+    return Statistics(center, *fold(samples, rows, body, Samples.columns))
 
 
 def _by_product(mixture: Mixture, samples: Samples, block_size: int | None) -> Statistics:
@@ -204,7 +205,7 @@ def accumulate_products(
         return counted.sum(axis=1), counted @ block.x.T, second, _counted(weights, log_prob)
 
     rows = min(block_size, samples.n_samples)
-    counts, first, second, log_likelihood = fold(samples, rows, body)
+    counts, first, second, log_likelihood = fold(samples, rows, body, natural.read_for(entry))
     center = jnp.zeros((n_components, samples.n_features), samples.x.dtype)
     second = natural.unpack(entry, second, samples.n_features)
     return Statistics(center, counts, first, second, log_likelihood)

@@ -23,7 +23,8 @@ def given(name, dtype, seed=3):
 def test_product_of_features_and_parameters_is_the_log_joint(name, dtype, tolerance):
     mixture = given(name, dtype)
     x = np.random.default_rng(0).normal(size=(5, D)).astype(dtype)
-    block = natural.features(mixture.model, jnp.asarray(x))
+    read = natural.read_for(mixture.model)
+    block = natural.features(mixture.model, read(make_samples(x), 0, 5)[0])
     assert 1 + len(block.x) + len(block.quadratic) == natural.n_features(mixture.model, D)
     eta = natural.natural_parameters(mixture)
     assert (eta.quadratic is None) == mixture.model.shared

@@ -19,7 +19,8 @@ from jgmm.samples import (
     framed,
     identity_frame,
     make_samples,
-    map_rows,
+    map_columns,
+    whitened,
 )
 from jgmm.status import DataError
 
@@ -169,6 +170,77 @@ def test_take_gives_framed_rows(dtype):
     np.testing.assert_array_equal(samples.take(jnp.asarray([3, 0])), rows[jnp.asarray([3, 0])])
 
 
+def correlated(dtype, n=200):
+    """Three columns of very different units that nearly determine each other, far from zero."""
+    rng = np.random.default_rng(3)
+    z = rng.normal(size=(n, 3))
+    z[:, 2] = z[:, 0] - z[:, 1] + 0.1 * z[:, 2]
+    return (z * [1e-3, 1.0, 1e3] + [0.1, 100.0, -1e5]).astype(dtype)
+
+
+def seen_whole(x):
+    return whitened(framed(make_samples(x), per_column=True))
+
+
+# The least eigenvalue of the correlations is about 2e-3, and what makes them invertible, 24
+# roundings, is added to it; offsets of a hundred deviations cost a factor of 100 in the data.
+LOST = 1e5
+
+
+def test_whitened_samples_have_the_unit_covariance(dtype):
+    x = correlated(dtype)
+    samples, atol = seen_whole(x), LOST * np.finfo(dtype).eps
+    rows, _ = samples.rows(0, 200)
+    np.testing.assert_allclose(np.cov(rows.T, bias=True), np.eye(3), atol=atol)
+    log_det = np.linalg.slogdet(np.cov(x.astype(np.float64).T, bias=True))[1]
+    np.testing.assert_allclose(samples.frame.log_volume(), 0.5 * log_det, atol=atol)
+
+
+def test_a_frame_that_turns_is_undone(dtype):
+    x = correlated(dtype)
+    frame, unit = seen_whole(x).frame, x.astype(np.float64).std(axis=0)
+    assert frame.turns
+    np.testing.assert_array_equal(np.triu(frame.scale, 1), np.zeros((3, 3)))
+    back = np.asarray(frame.scale, np.float64) @ np.asarray(frame.inverse, np.float64)
+    atol = LOST * np.finfo(dtype).eps
+    np.testing.assert_allclose(back * unit / unit[:, None], np.eye(3), atol=atol)
+
+
+def test_unit_variances_are_what_a_ridge_is_a_multiple_of(dtype):
+    """Seen in the frame, the diagonal matrix of the columns' variances."""
+    x = correlated(dtype)
+    frame, unit = seen_whole(x).frame, x.astype(np.float64).std(axis=0)
+    scale, inner = (np.asarray(a, np.float64) for a in (frame.scale, frame.unit_variances()))
+    back = scale @ inner @ scale.T / unit / unit[:, None]
+    np.testing.assert_allclose(back, np.eye(3), atol=LOST * np.finfo(dtype).eps)
+    scaling = framed(make_samples(x), per_column=True).frame
+    np.testing.assert_array_equal(scaling.unit_variances(), np.eye(3))
+
+
+def test_columns_that_determine_each_other_are_whitened_without_harm(dtype):
+    """A copy, a constant, few samples: the frame is finite, and what has no extent keeps none."""
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    copied = np.column_stack([x, x[:, 0], np.full(40, 7.0)]).astype(dtype)
+    for few in (copied, copied[:3]):
+        rows, _ = seen_whole(few).rows(0, len(few))
+        assert np.isfinite(rows).all()
+        np.testing.assert_array_equal(rows[:, 3], 0)
+        assert np.abs(rows[:, 2]).max() < 0.1
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_columns_are_rows_turned(turns, dtype, tolerance):
+    weights = np.array([1.0, 0.0, 2.0, 1.0, 1.0])
+    x = X.astype(dtype)
+    x[1] = np.nan  # missing
+    samples = framed(make_samples(x, weights), per_column=True)
+    samples = whitened(samples) if turns else samples
+    (rows, first), (columns, second) = samples.rows(1, 3), samples.columns(1, 3)
+    np.testing.assert_allclose(columns.T, rows, **tolerance)
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(rows[0], 0)
+
+
 def sums(samples, block_size):
     return fold(samples, block_size, lambda x, w, rows: (w.sum(), w @ x, w @ rows.astype(x.dtype)))
 
@@ -196,8 +268,8 @@ def test_the_rounding_of_a_sum_does_not_grow_with_the_number_of_blocks(dtype):
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 5, 8])
-def test_what_is_found_for_each_row_comes_back_in_order(block):
+def test_what_is_found_for_each_sample_comes_back_in_order(block):
     samples = make_samples(X)
-    doubled, total = map_rows(samples, block, lambda x: (2 * x, x.sum(axis=1)))
+    doubled, total = map_columns(samples, block, lambda x: (2 * x.T, x.sum(axis=0)))
     np.testing.assert_array_equal(doubled, 2 * X)
     np.testing.assert_array_equal(total, X.sum(axis=1))

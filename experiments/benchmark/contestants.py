@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import jgmm
-from jgmm.em import maximize, to_frame, to_user
+from jgmm.em import maximize, seen, to_frame, to_user
 from jgmm.mixture import Mixture
-from jgmm.samples import framed, make_samples
+from jgmm.samples import make_samples
 from jgmm.statistics import accumulate
 
 STEPS = 3
@@ -89,7 +89,7 @@ class AbsentError(RuntimeError):
 
 def ours(case: Case, x: np.ndarray, start: Mixture) -> Contestant:
     """This package: the E-step and the M-step that ``jgmm.fit`` is made of, in its frame."""
-    samples = framed(make_samples(x), start.model.per_column)
+    samples = seen(make_samples(x), start.model)
     inside = to_frame(start, samples.frame)
 
     @jax.jit
