@@ -16,7 +16,7 @@ import numpy as np
 
 from jgmm.mixture import Mixture, log_prob, marginal
 from jgmm.samples import as_samples, column_names
-from jgmm.workbench.config import UserError
+from jgmm.workbench.files import UserError
 
 try:
     from matplotlib.axes import Axes

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from jgmm.workbench.config import Strict, UserError
+from jgmm.workbench.config import Strict
+from jgmm.workbench.files import UserError
 from jgmm.workbench.runner import Run
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from jgmm.workbench.config import UserError
 def place(tmp_path, monkeypatch):
     """An empty current folder, and a compilation cache that stays out of the test process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli.cache, "use_compilation_cache", lambda: None)
     return tmp_path
 
 
