@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from jgmm.workbench.config import Amount, Count, Covariances, Fit, Strict, UserError, name_from_text
+from jgmm.workbench.memory import Problem
 from jgmm.workbench.runner import Run
 
 if TYPE_CHECKING:
@@ -100,6 +101,19 @@ def _compare(run: Run, data: "Dataset", labels: np.ndarray) -> tuple[list[Trial]
     chosen: Settings = run.settings
     options: dict[str, Any] = chosen.model_dump(include={"n_components", "n_restarts", "ridge"})
     options["sample_weight"] = data.weights
+    run.foresee(
+        Problem(
+            n_samples=len(data.x),
+            n_features=data.x.shape[1],
+            n_components=max(chosen.n_components, len(set(labels))),
+            covariance=tuple(chosen.covariance),
+            n_restarts=chosen.n_restarts if chosen.n_components > 1 else 1,
+            max_steps=1000,  # the default of the library
+            n_fits=len(chosen.covariance),
+            itemsize=np.dtype(run.config.precision).itemsize,
+        ),
+        "settings",
+    )
     trials: list[Trial] = []
     failures: dict[str, DataError | FitError] = {}
     for name in chosen.covariance:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from jgmm.workbench import storage
+from jgmm.workbench import memory, storage
 from jgmm.workbench.config import Config, Strict, from_table, load, validate
 from jgmm.workbench.files import UserError, explained, write_bytes, write_text
 from jgmm.workbench.folder import RunFolder, run_folder
@@ -170,6 +170,20 @@ class Run:
 
             yield show
 
+    def foresee(self, problem: memory.Problem, table: str = "fit") -> None:
+        """Refuse fits for which there is not enough memory; tell if they need much of it.
+
+        Args:
+          problem: what is to be fitted.
+          table: of the config in which its settings are, for proposals.
+
+        Raises:
+          UserError: it does not fit; the text says what would.
+        """
+        told = memory.foresee(problem, table)
+        if told:
+            print(f"jgmm: {told}", file=sys.stderr)
+
     def _column_names(self, n_features: int) -> list[str]:
         if self.data is not None and len(self.data.columns) == n_features:
             return list(self.data.columns)
@@ -221,7 +235,8 @@ def run_config(
     config = config.model_copy(update={"settings": settings.model_dump(mode="json")})
     if progress is None:
         progress = sys.stderr.isatty()
-    with _precision(config.precision), run_folder(config.output, config.name) as folder:
+    place = run_folder(config.output, config.name)
+    with _precision(config.precision), place as folder, _enough_memory():
         _fill(folder, config, settings, study, progress)
     if folder.final is None:  # run_folder has either published or raised
         raise AssertionError("the run folder was not published")
@@ -234,13 +249,17 @@ def _fill(folder: RunFolder, config: Config, settings: Strict, study: Any, progr
 
     from jgmm.workbench import datasets, report
 
+    for gone in folder.removed:
+        print(f"jgmm: removed {gone}, left by a run that was killed", file=sys.stderr)
     begun = time.perf_counter()
     resolved = to_toml(config.model_dump(mode="json"))
     write_text(folder.path / "config.toml", _HEADER + resolved)
     data = None
     if config.data is not None:
         source = config.data
-        data = datasets.load(source.source, source.columns, source.label, source.weight)
+        data = datasets.load(
+            source.source, source.columns, source.label, source.weight, mapped=False
+        )
     run = Run(config, settings, jax.random.key(config.seed), data, folder.path, progress)
     study.run(run)
     seconds = time.perf_counter() - begun
@@ -284,6 +303,23 @@ def _precision(precision: str) -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_enable_x64", before)
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    """Say it plainly where memory runs out that no estimate had foreseen."""
+    import jax
+
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0] or "no more was to be had"
+        raise UserError(
+            f'there was not enough memory ({reason}); try precision = "float32", fewer restarts, '
+            "fewer components, a simpler covariance model, or fewer samples or columns"
+        ) from error
 
 
 def find_study(name: str, places: Sequence[pathlib.Path] = ()) -> Any:

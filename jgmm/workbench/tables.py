@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 from jaxtyping import Float64
 
+from jgmm.workbench import memory
 from jgmm.workbench.files import UserError
 
 SUFFIXES = (".csv", ".parquet", ".pq", ".npy")
@@ -98,6 +99,7 @@ class Table:
 
     def matrix(self, columns: list[str]) -> Float64[np.ndarray, "N D"]:
         """Several columns side by side."""
+        memory.require(8 * self.n_rows * len(columns), self.where)
         first = self.numbers(columns[0])  # before there is room for all: a file may promise much
         x = np.empty((len(first), len(columns)))
         x[:, 0] = first
@@ -267,6 +269,8 @@ class ArrayTable(Table):
 
 def _open_csv(where: str, path: pathlib.Path) -> Table:
     arrow = need("pyarrow.csv", "workbench", "a .csv file")
+    # As text, with where each cell begins, and its numbers: short cells are the worst.
+    memory.require(4 * path.stat().st_size, where)
     header = _csv_header(where, path)
     short: list[tuple[int | None, int]] = []
 
@@ -317,6 +321,8 @@ def _open_npy(where: str, path: pathlib.Path, mapped: bool) -> Table:
         fail(where, "this is an .npz archive.", "Save one array with numpy.save.")
     if start != b"\x93NUMPY":  # numpy.load would now try to read an archive or a pickle
         fail(where, "not a whole .npy file (it begins otherwise).", "Write it or copy it again.")
+    if not mapped:
+        memory.require(path.stat().st_size, where)
     try:
         x = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (OSError, MemoryError):
