@@ -12,8 +12,17 @@ from collections.abc import Iterator
 class UserError(Exception):
     """Something a person can put right: what happened, where, and what to do about it.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with status 2. What it quotes may be of
+    any length; a line of more than 1000 characters loses its middle.
     """
+
+    def __init__(self, text: str) -> None:
+        """Take the whole text, of one line or several."""
+        super().__init__("\n".join(map(_abridged, text.splitlines())))
+
+
+def _abridged(line: str) -> str:
+    return line if len(line) <= 1000 else f"{line[:600]} … {line[-395:]}"
 
 
 def read_file(path: pathlib.Path, limit: int) -> bytes:

@@ -5,6 +5,7 @@ import difflib
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import pathlib
 import platform
 import re
@@ -235,7 +236,7 @@ def run_config(
     config = config.model_copy(update={"settings": settings.model_dump(mode="json")})
     if progress is None:
         progress = sys.stderr.isatty()
-    place = run_folder(config.output, config.name)
+    place = run_folder(os.path.expanduser(config.output), config.name)
     with _precision(config.precision), place as folder, _enough_memory():
         _fill(folder, config, settings, study, progress)
     if folder.final is None:  # run_folder has either published or raised

@@ -69,7 +69,7 @@ def fail(where: str, what: str, fix: str) -> NoReturn:
 def _reason(error: Exception) -> str:
     """What a library says of a file, on one line."""
     text = str(error.args[0]) if error.args else type(error).__name__
-    return text.partition("\n")[0].rstrip(".")
+    return text.partition("\n")[0][:200].rstrip(".")
 
 
 class Table:
@@ -251,7 +251,7 @@ class ArrayTable(Table):
         """A column of the matrix in double precision."""
         if name in self._targets:
             self.refuse(name, 0, self._targets[name][0])
-        with np.errstate(invalid="ignore"):  # bits that are no number become NaN
+        with np.errstate(invalid="ignore", over="ignore"):  # what is no double becomes NaN or inf
             return self._x[:, self._place[name]].astype(np.float64)
 
     def texts(self, name: str) -> list[str | None]:
@@ -291,7 +291,7 @@ def _open_csv(where: str, path: pathlib.Path) -> Table:
         if "Empty CSV file" in str(error):
             fail(where, "there are no rows of data.", "Write the data again.")
         if not short:
-            fail(where, f"not a readable CSV file ({error}).", "Save it as CSV in UTF-8.")
+            fail(where, f"not a readable CSV file ({_reason(error)}).", "Save it as CSV in UTF-8.")
         number, actual = short[0]
         what = f"row {(number or 0) - 1} has {actual} values, but the header has {len(header)}."
         fail(where, what, "Correct the row; a comma inside a value needs quotes around the value.")

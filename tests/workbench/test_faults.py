@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -76,14 +75,19 @@ def assert_whole(run):
     assert storage.load_mixture(run / "one.safetensors").means.tolist() == [[2.0]]
 
 
-def start(*arguments, **options):
+LIMITED = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+runpy.run_module("jgmm.workbench.cli", run_name="__main__")
+"""
+
+
+def start(*arguments, program=("-m", "jgmm.workbench.cli")):
     """Begin `jgmm run` in a process of its own."""
-    command = [sys.executable, "-m", "jgmm.workbench.cli", "run", "fault.toml", *arguments]
+    command = [sys.executable, *program, "run", "fault.toml", *arguments]
     environment = {**os.environ, "XDG_CACHE_HOME": str(pathlib.Path.cwd() / "cache")}
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, stdout=pipe, stderr=pipe, text=True, env=environment, **options
-    )
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
 
 
 def outcome():
@@ -135,10 +139,7 @@ def test_every_write_of_a_run_may_fail(place, monkeypatch, call, code):
 
 
 def test_a_limit_on_the_size_of_files_ends_a_run_in_one_sentence(place):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-
-    process = start("--set", "settings.size=5000", preexec_fn=limit)
+    process = start("--set", "settings.size=5000", program=("-c", LIMITED))
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
