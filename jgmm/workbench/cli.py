@@ -7,12 +7,11 @@ import functools
 import io
 import os
 import pathlib
-import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ParamSpec
 
-from jgmm.workbench import cache, toml
+from jgmm.workbench import cache, signals, toml
 from jgmm.workbench import config as configs
 from jgmm.workbench.files import UserError, read_file
 
@@ -47,23 +46,9 @@ Output = Annotated[pathlib.Path | None, typer.Option(help="Folder in which the r
 
 
 def main() -> None:
-    """Run the command line.
-
-    A polite request to end, from a scheduler or a closing terminal, is met as Ctrl-C is.
-    """
-    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)):
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _stop)
-    app()
-
-
-class Stopped(BaseException):
-    """A signal asked the process to end; not an `Exception`, as nothing should hold it up."""
-
-
-def _stop(number: int, frame: object) -> None:
-    del frame
-    raise Stopped(number)
+    """Run the command line."""
+    with signals.obeyed():
+        app()
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
@@ -84,9 +69,9 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(
                 _complain("interrupted; nothing was left behind", INTERRUPTED)
             ) from None
-        except Stopped as stopped:
+        except signals.Stopped as stopped:
             raise typer.Exit(
-                _complain("told to end; nothing was left behind", 128 + stopped.args[0])
+                _complain("told to end; nothing was left behind", 128 + stopped.number)
             ) from None
         except Exception as error:
             if not isinstance(error, _shown()):

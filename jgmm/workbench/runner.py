@@ -339,7 +339,8 @@ def find_study(name: str, places: Sequence[pathlib.Path] = ()) -> Any:
         is_file = name.endswith(".py") and re.fullmatch(MODULE, dotted)
         hint = f'; for a file, write "{dotted}"' if is_file else ""
         raise UserError(f'study = "{name}" is not a module name{hint}')
-    with _importable(places):
+    # Nothing in those folders can pass for a module that a built-in study needs.
+    with _importable([] if name in BUILT_IN else places):
         try:
             module: Any = importlib.import_module(target)
         except ModuleNotFoundError as error:

@@ -324,7 +324,9 @@ def _open_npy(where: str, path: pathlib.Path, mapped: bool) -> Table:
     if not mapped:
         memory.require(path.stat().st_size, where)
     try:
-        x = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+        with path.open("rb") as file:
+            x = np.load(path if mapped else file, "r" if mapped else None, allow_pickle=False)
+            end = x.offset + x.nbytes if mapped else file.tell()
     except (OSError, MemoryError):
         raise
     except Exception as error:  # whatever it trips over, the file is not what it should be
@@ -333,6 +335,8 @@ def _open_npy(where: str, path: pathlib.Path, mapped: bool) -> Table:
             fail(where, "the array holds Python objects, which are never unpickled.", fix)
         reason = _reason(error)
         fail(where, f"not a whole .npy file ({reason}).", "Write it or copy it again.")
+    if end != path.stat().st_size:
+        fail(where, "there is more in the file than one array.", "Save each in a file of its own.")
     if x.dtype.kind not in "fiub":
         fix = "Save a matrix of real numbers; for columns of several kinds use Parquet."
         fail(where, f"the array holds {x.dtype}, not real numbers.", fix)

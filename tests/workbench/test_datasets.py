@@ -435,6 +435,10 @@ def test_npy_of_other_content_is_refused(tmp_path):
     refused(write_npy(tmp_path, np.ones((2, 2), complex)), "complex128")
     refused(write_npy(tmp_path, np.ones(5)), "shape (5,)", "reshape(-1, 1)")
     refused(write_npy(tmp_path, np.ones((2, 2, 2))), "shape (2, 2, 2)")
+    with write_npy(tmp_path, np.ones((2, 2))).open("ab") as file:
+        np.save(file, np.ones((3, 2)))
+    for mapped in (True, False):
+        refused(tmp_path / "data.npy", "more in the file than one array", mapped=mapped)
     with (tmp_path / "data.npy").open("wb") as file:
         np.savez(file, x=np.ones((2, 2)))
     refused(tmp_path / "data.npy", ".npz archive")

@@ -141,7 +141,7 @@ def test_npy_files(tmp_path):
         data = loaded(rng, path, ["x0", "x1"])
         if data is None:
             return "error"
-        whole = np.load(path, allow_pickle=False)
+        whole = np.load(path, "r", allow_pickle=False)
         chosen = whole[:, [int(name[1:]) for name in data.columns]]
         np.testing.assert_array_equal(data.x, chosen.astype(float))
         return "result"
