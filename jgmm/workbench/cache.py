@@ -8,6 +8,7 @@ import os
 import pathlib
 import stat
 import sys
+import zlib
 
 from jgmm.workbench.files import UserError
 
@@ -21,6 +22,7 @@ def use_compilation_cache() -> None:
 
     try:
         folder = private_folder(_caches(), "jgmm", "xla")
+        remove_damaged(folder)
     except UserError as error:
         print(f"jgmm: no compilation cache: {error}", file=sys.stderr)
         return
@@ -28,6 +30,34 @@ def use_compilation_cache() -> None:
     update("jax_compilation_cache_dir", str(folder))
     update("jax_persistent_cache_min_compile_time_secs", 0)
     update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def remove_damaged(folder: pathlib.Path) -> None:
+    """Remove entries that were cut short by a kill or a full disk since this was last done.
+
+    JAX would read them in vain, and complain, in every run to come: it never writes one again.
+    """
+    mark = folder / "checked"
+    try:
+        since = mark.stat().st_mtime_ns if mark.exists() else 0
+        mark.touch()
+        for entry in folder.glob("*-cache"):
+            if entry.stat().st_mtime_ns >= since and _is_cut_short(entry.read_bytes()):
+                entry.unlink()
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}") from error
+
+
+def _is_cut_short(content: bytes) -> bool:
+    """Whether an entry is empty, or compressed by zlib but not to its end."""
+    if content[:1] != b"\x78":
+        return not content
+    stream = zlib.decompressobj()
+    try:
+        stream.decompress(content)
+    except zlib.error:
+        return True
+    return not stream.eof
 
 
 def _caches() -> pathlib.Path:

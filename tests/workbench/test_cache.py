@@ -1,6 +1,7 @@
 import os
 import pathlib
 import stat
+import zlib
 
 import jax
 import pytest
@@ -109,3 +110,25 @@ def test_a_user_without_a_home_has_no_cache_and_is_told(monkeypatch, capsys):
     cache.use_compilation_cache()
     assert "no compilation cache: this user has no home folder" in capsys.readouterr().err
     assert jax.config.jax_compilation_cache_dir == before
+
+
+def test_entries_cut_short_are_removed_and_others_stay(tmp_path):
+    whole = zlib.compress(b"a program" * 1000)
+    contents = {"whole": whole, "half": whole[: len(whole) // 2], "none": b"", "other": b"\x28zstd"}
+    contents["flipped"] = whole[:20] + bytes([whole[20] ^ 1]) + whole[21:]
+    for name, content in contents.items():
+        (tmp_path / f"{name}-cache").write_bytes(content)
+    (tmp_path / "half").write_bytes(contents["half"])  # no entry
+    cache.remove_damaged(tmp_path)
+    left = {"whole-cache", "other-cache", "half", "checked"}
+    assert {entry.name for entry in tmp_path.iterdir()} == left
+    (tmp_path / "old-cache").write_bytes(b"")
+    os.utime(tmp_path / "old-cache", (0, 0))  # as if checked before
+    (tmp_path / "new-cache").write_bytes(b"")
+    cache.remove_damaged(tmp_path)
+    assert {entry.name for entry in tmp_path.iterdir()} == {*left, "old-cache"}
+
+
+def test_a_folder_that_cannot_be_read_says_so(tmp_path):
+    with pytest.raises(UserError, match="No such file"):
+        cache.remove_damaged(tmp_path / "gone")
