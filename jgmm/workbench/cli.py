@@ -7,6 +7,7 @@ import functools
 import io
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ParamSpec
@@ -25,7 +26,6 @@ except ImportError as error:  # pragma: no cover - the test environment has ever
 
 P = ParamSpec("P")
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells expect
 MAX_COUNTS = 10_000  # numbers of components tried in one go
 MAX_JSON = 1 << 26  # bytes of metrics or environment of a run
 
@@ -65,21 +65,25 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
                 stream.reconfigure(errors="backslashreplace")
         try:
             function(*args, **kwargs)
-        except KeyboardInterrupt:
-            raise typer.Exit(
-                _complain("interrupted; nothing was left behind", INTERRUPTED)
-            ) from None
-        except signals.Stopped as stopped:
-            raise typer.Exit(
-                _complain("told to end; nothing was left behind", 128 + stopped.number)
-            ) from None
+        except (KeyboardInterrupt, signals.Stopped):
+            raise typer.Exit(_ended()) from None
+        except UserError as error:
+            raise typer.Exit(_complain(str(error), 2)) from None
         except Exception as error:
+            if signals.asked() is not None:  # what came of it, as in a library's import
+                raise typer.Exit(_ended()) from None
             if not isinstance(error, _shown()):
                 raise
             raise typer.Exit(_complain(str(error), 2)) from None
 
     app.command()(guarded)
     return guarded
+
+
+def _ended() -> int:
+    number = signals.asked() or signal.SIGINT
+    what = "interrupted" if number == signal.SIGINT else "told to end"
+    return _complain(f"{what}; nothing was left behind", 128 + number)  # as shells expect
 
 
 def _complain(text: str, status: int) -> int:
@@ -89,10 +93,10 @@ def _complain(text: str, status: int) -> int:
 
 
 def visible(text: str) -> str:
-    """Text with escapes for what a terminal would obey instead of show.
+    r"""Text with escapes for what a terminal would obey instead of show.
 
     >>> print(visible("red: \x1b[31m"))
-    red: \\x1b[31m
+    red: \x1b[31m
     """
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
@@ -106,7 +110,7 @@ def _shown() -> tuple[type[Exception], ...]:
     """The exceptions whose text is written for people."""
     from jgmm.status import DataError, FitError
 
-    return UserError, DataError, FitError
+    return DataError, FitError
 
 
 @command

@@ -119,6 +119,22 @@ def test_ctrl_c_exits_130_and_leaves_nothing(study, place):
     assert not (place / "runs").exists()
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_error_that_a_request_to_end_became_is_not_a_defect(study, monkeypatch, number, status):
+    def turn(*_, **__):
+        try:
+            signal.raise_signal(number)
+        except BaseException:
+            raise ImportError("a library could not be imported") from None
+
+    monkeypatch.setattr(cli, "_run", turn)
+    with cli.signals.obeyed():
+        ended = call("run", study)
+    assert ended.exit_code == status
+    assert len(ended.stderr.splitlines()) == 1
+    assert "nothing was left behind" in ended.stderr
+
+
 def test_help_does_not_wait_for_jax():
     program = "import sys; from jgmm.workbench import cli; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -2,11 +2,11 @@ import gc
 import signal
 import sys
 import time
+import weakref
 
 import pytest
 
-from jgmm.workbench import signals
-from jgmm.workbench.signals import Stopped, obeyed
+from jgmm.workbench.signals import Stopped, asked, obeyed
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +30,7 @@ def test_a_request_to_end_is_an_exception(number, expected):
     with pytest.raises(expected) as caught:
         signal.raise_signal(number)
     assert not isinstance(caught.value, Exception)
-    if expected is Stopped:
-        assert caught.value.number == number
+    assert asked() == number
 
 
 def test_what_is_ignored_stays_ignored():
@@ -40,42 +39,75 @@ def test_what_is_ignored_stays_ignored():
         signal.raise_signal(signal.SIGHUP)
 
 
-def wait(times=100):
-    for _ in range(times):
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize(("number", "expected"), EXPECTED)
-def test_a_request_during_a_callback_of_the_collector_is_not_lost(number, expected):
-    """JAX has such a callback; what is raised in it is printed and forgotten."""
+def in_a_callback_of_the_collector(action):
     called = []
 
     def callback(phase, info):
         if not called:
             called.append(phase)
-            signal.raise_signal(number)
+            action()
 
     gc.callbacks.append(callback)
     try:
         gc.collect()
-        assert called
-        with pytest.raises(expected):
-            wait()
     finally:
         gc.callbacks.remove(callback)
+    assert called
 
 
-def test_a_request_during_a_destructor_is_not_lost():
-    class Last:
-        def __del__(self):
-            signal.raise_signal(signal.SIGTERM)
+class Last:
+    def __init__(self, action):
+        self.action = action
 
-    last = Last()
+    def __del__(self):
+        self.action()
+
+
+def in_a_destructor(action):
+    last = Last(action)
     del last
-    with pytest.raises(Stopped):
+
+
+class Thing:
+    pass
+
+
+def in_a_weak_reference(action):
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: action())
+    del thing
+    assert reference() is None
+
+
+PLACES = [in_a_callback_of_the_collector, in_a_destructor, in_a_weak_reference]
+
+
+@pytest.mark.parametrize(("number", "expected"), EXPECTED)
+@pytest.mark.parametrize("lost_in", PLACES)
+def test_a_request_where_exceptions_are_lost_is_made_again(lost_in, number, expected, capfd):
+    def wait():
+        lost_in(lambda: signal.raise_signal(number))
+        for _ in range(100):
+            time.sleep(0.05)
+
+    with pytest.raises(expected):
         wait()
+    assert capfd.readouterr().err == ""
 
 
-def test_elsewhere_nothing_is_put_off():
-    assert not signals._is_deaf(sys._getframe())
-    assert not signals._is_deaf(None)
+def test_other_exceptions_that_are_lost_are_reported_as_ever():
+    reported = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", reported.append)
+        with obeyed():
+            in_a_destructor(lambda: [].pop())
+    assert [type(lost.exc_value) for lost in reported] == [IndexError]
+
+
+def test_what_a_library_prints_of_a_request_is_not_shown(capsys):
+    """NumPy prints what interrupts its import, and raises an ImportError instead."""
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    sys.excepthook(Stopped, Stopped(15), None)
+    assert capsys.readouterr().err == ""
+    sys.excepthook(ValueError, ValueError("other"), None)
+    assert "ValueError: other" in capsys.readouterr().err
