@@ -111,7 +111,7 @@ class Fit(Strict):
     """Starts per model; the best one is kept."""
     init: Name = "kmeans"
     """How each restart begins."""
-    race: Annotated[int, Field(ge=0)] = 0
+    race: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Steps after which only the quarter of the starts that promises most goes on; 0: all do."""
     tol: Amount | None = None
     """Stop when the mean log-likelihood per sample gains less than this; default by precision."""

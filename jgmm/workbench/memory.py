@@ -4,10 +4,12 @@ The estimate follows what the library holds at once. On 15 problems of 0.25 to 2
 by another of its terms, it was 0.98 to 1.73 times the peak that was measured.
 """
 
+import contextlib
 import dataclasses
 import math
 import os
 import pathlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jgmm.workbench.files import UserError
@@ -66,7 +68,6 @@ def estimate(problem: Problem) -> Estimate:
     from jgmm import lanes, natural, restarts
     from jgmm.covariance import model
     from jgmm.kmeans import HELD_NUMBERS
-    from jgmm.statistics import PRODUCT_BYTES, PRODUCT_ROWS
 
     n, d, k, b = problem.n_samples, problem.n_features, problem.n_components, problem.itemsize
     entries = [model(name) for name in problem.covariance]
@@ -78,7 +79,6 @@ def estimate(problem: Problem) -> Estimate:
     work = 2 * n * k * features
     width = min(wave, max(lanes.MIN_LANES, min(lanes.MAX_LANES, lanes.ENOUGH_WORK // work)))
     row = (features + 2 * wave * k) * b
-    block = max(64, min(PRODUCT_BYTES // row, PRODUCT_ROWS)) * row
     device = [
         _COPIES_ON_DEVICE * n * d * b,
         4 * n * k * b,  # responsibilities, their logs, and on the way to them
@@ -86,7 +86,7 @@ def estimate(problem: Problem) -> Estimate:
         5 * wave * mixture,  # centers, statistics packed and not, starts
         10 * width * mixture,
         2 * width * history,  # before and after a step
-        2 * block,
+        2 * 64 * row,  # a block of the fewest rows; larger ones are of a few megabytes
         problem.n_fits * (mixture + history),
         32 * problem.n_restarts,
     ]
@@ -176,6 +176,23 @@ def require(n_bytes: int, where: str) -> None:
             f"{free / 1e9:.3g} GB are free. Choose fewer `columns`, or convert it to .npy; if you "
             f"know better, say how much may be used: {VARIABLE}=…"
         )
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """Turn a lack of memory that no estimate had foreseen into a `UserError`."""
+    import jax
+
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0] or "no more was to be had"
+        raise UserError(
+            f'there was not enough memory ({reason}); try precision = "float32", fewer restarts, '
+            "fewer components, a simpler covariance model, or fewer samples or columns"
+        ) from error
 
 
 def available() -> Estimate | None:

@@ -237,7 +237,7 @@ def run_config(
     if progress is None:
         progress = sys.stderr.isatty()
     place = run_folder(os.path.expanduser(config.output), config.name)
-    with _precision(config.precision), place as folder, _enough_memory():
+    with _precision(config.precision), place as folder, memory.explained():
         _fill(folder, config, settings, study, progress)
     if folder.final is None:  # run_folder has either published or raised
         raise AssertionError("the run folder was not published")
@@ -304,23 +304,6 @@ def _precision(precision: str) -> Iterator[None]:
         yield
     finally:
         jax.config.update("jax_enable_x64", before)
-
-
-@contextlib.contextmanager
-def _enough_memory() -> Iterator[None]:
-    """Say it plainly where memory runs out that no estimate had foreseen."""
-    import jax
-
-    try:
-        yield
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        reason = str(error).partition("\n")[0] or "no more was to be had"
-        raise UserError(
-            f'there was not enough memory ({reason}); try precision = "float32", fewer restarts, '
-            "fewer components, a simpler covariance model, or fewer samples or columns"
-        ) from error
 
 
 def find_study(name: str, places: Sequence[pathlib.Path] = ()) -> Any:

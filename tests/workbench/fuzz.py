@@ -54,6 +54,7 @@ CONFIG: dict[str, dict[str, Any]] = {
         "covariance": ["full", "tied"],
         "n_restarts": 4,
         "init": "kmeans",
+        "race": 0,
         "tol": 1e-6,
         "rtol": 0.0,
         "max_steps": 50,
