@@ -176,7 +176,7 @@ def _show_confusion(run: Run, data: "Dataset", labels: np.ndarray, best: Trial) 
     counts = classifier.confusion_matrix(truth, best.judged.predicted, len(names), data.weights)
     matrix = np.asarray(counts)
     rows = [
-        {"true class": name, **dict(zip(names, row, strict=True))}
+        {"true class": name, **{f"as {guess}": n for guess, n in zip(names, row, strict=True)}}
         for name, row in zip(names, matrix.tolist(), strict=True)
     ]
     caption = f"Predictions of {best.covariance} for samples not seen: true classes in rows."

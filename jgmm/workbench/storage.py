@@ -189,7 +189,7 @@ def load_mixture(path: str | pathlib.Path, dtype: str | None = None) -> "Mixture
             f'enable_x64", True) before using JAX, or convert: load_mixture(path, "float32")'
         )
     largest = max(float(np.abs(arrays[name]).max()) for name in ("means", "scale"))
-    if largest > np.finfo(wanted).max:
+    if largest > float(np.finfo(wanted).max):
         raise UserError(f"{path}: holds {largest:g}, which is too large for {wanted}")
     leaves = {name: jnp.asarray(array.astype(wanted)) for name, array in arrays.items()}
     return Mixture(**leaves, covariance=metadata["covariance"])

@@ -64,7 +64,7 @@ def test_clear_classes_are_told_apart(n_features, figures):
     for row in rows_of(folder / "tables" / "confusion.csv"):
         name = row.pop("true class")
         assert {key: int(count) for key, count in row.items()} == {
-            other: N // 3 if other == name else 0 for other in ("2", "9", "10")
+            f"as {other}": N // 3 if other == name else 0 for other in ("2", "9", "10")
         }
     assert len(list(folder.glob("class_*.safetensors"))) == 3
 
@@ -125,3 +125,14 @@ def test_what_is_missing_is_asked_for(place):
     with pytest.raises(DataError, match="one class only"):
         study()
     assert [entry.name for entry in place.iterdir()] == ["data.csv"]
+
+
+def test_a_class_may_be_called_like_a_column():
+    x = np.random.default_rng(0).normal(size=(N, 1))
+    x[::2] += 30.0
+    write_data(x, ["b", "true class"] * (N // 2))
+    rows = rows_of(study(covariance="EII", n_folds=2) / "tables" / "confusion.csv")
+    assert rows == [
+        {"true class": "b", "as b": str(N // 2), "as true class": "0"},
+        {"true class": "true class", "as b": "0", "as true class": str(N // 2)},
+    ]

@@ -182,6 +182,24 @@ def test_compare_shows_what_differs(study):
     assert "config: the same" in call("compare", first, first).stdout
 
 
+def test_runs_may_have_names_that_look_like_markup(study, place):
+    folder = pathlib.Path(call("run", study, "--quiet").stdout.strip())
+    for name in ("[red]a", "[b\\", "caf\udce9", ":smile:"):
+        folder = folder.rename(place / name)
+        shown = name.replace("\udce9", "\\udce9")
+        assert shown in call("show", str(folder)).stdout
+        ended = call("compare", str(folder), str(folder))
+        assert ended.stdout.count(shown) >= 2  # above either column
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", "[" * 100_000, "\udcff"])
+def test_a_damaged_run_is_said_to_be(place, content):
+    (place / "metrics.json").write_text(content, errors="surrogateescape")
+    ended = call("show", str(place))
+    assert ended.exit_code == 2
+    assert "metrics.json: damaged" in ended.stderr
+
+
 def test_the_schema_is_json():
     assert "fit" in json.loads(call("schema").stdout)["properties"]
 
@@ -198,7 +216,7 @@ def test_numbers_of_components_are_read(text, expected):
     assert cli.parse_components(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "0", "3:1", "a", "1:", "-1", "1:b", "1.5"])
+@pytest.mark.parametrize("text", ["", "0", "3:1", "a", "1:", "1:99999999999", "1:b", "9" * 5000])
 def test_numbers_of_components_that_make_no_sense_are_refused(text):
     with pytest.raises(UserError, match="--components"):
         cli.parse_components(text)

@@ -74,6 +74,12 @@ def test_all_stands_for_every_covariance_model():
         ({"precision": "float16"}, "must be 'float64' or 'float32'"),
         ({"name": "../up"}, '"name": must start with a letter or digit'),
         ({"name": ""}, '"name": '),
+        ({"name": "日" * 34}, "at most 100 bytes"),
+        ({"fit": {"n_restarts": 2**31}}, '"fit.n_restarts": must be less than 2147483648'),
+        ({"fit": {"race": 10**30}}, '"fit.race": must be less than 2147483648'),
+        ({"seed": 1 << 20_000}, "a number has more digits than can be written"),
+        ({"data": {"source": "caf\udce9.csv"}}, "this is not Unicode text: "),
+        ({"a" * 5000: 1}, 'unknown key "' + "a" * 57 + '..."'),
     ],
 )
 def test_a_problem_is_said_with_its_place_and_its_value(table, expected):
@@ -84,6 +90,16 @@ def test_every_problem_is_said_once():
     lines = problem({"sed": 1, "fit": {"max_step": 2, "n_restarts": 0}}).splitlines()
     assert len(lines) == 3
     assert all(line.startswith("a.toml: ") for line in lines)
+
+
+def test_not_more_problems_are_listed_than_anybody_reads():
+    lines = problem({f"key {i}": i for i in range(2000)}).splitlines()
+    assert len(lines) == config.MAX_PROBLEMS + 1
+    assert lines[-1] == "a.toml: and 1980 problems more"
+
+
+def test_names_of_files_are_cut_between_characters():
+    assert config.name_from_text("a" + "日" * 100) == "a" + "日" * 33
 
 
 def test_overrides_are_read_as_toml_or_as_text():

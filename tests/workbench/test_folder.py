@@ -43,12 +43,15 @@ def test_two_runs_in_the_same_second_get_two_folders(tmp_path, monkeypatch):
 
     monkeypatch.setattr(folder.datetime, "datetime", Stopped)
     (tmp_path / "a-20200102-030405-3").write_text("a file in the way")
+    (tmp_path / "a-20200102-030405-5").symlink_to("nowhere")
+    (tmp_path / "a-20200102-030405-6").mkdir()  # which a rename would replace
     names = []
-    for _ in range(3):
+    for _ in range(4):
         with run_folder(tmp_path, "a") as made:
             pass
         names.append(made.final.name)
-    assert names == ["a-20200102-030405", "a-20200102-030405-2", "a-20200102-030405-4"]
+    counters = ["", "-2", "-4", "-7"]
+    assert names == [f"a-20200102-030405{counter}" for counter in counters]
 
 
 def test_a_place_that_cannot_hold_runs_is_refused_before_the_work(tmp_path):

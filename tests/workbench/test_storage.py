@@ -103,7 +103,18 @@ def foreign(tmp_path, *, drop=(), metadata=None, **arrays):
         ({"means": np.zeros(2, np.float32)}, r"not \(K, D\)"),
         ({"means": np.full((2, 2), np.nan)}, "damaged"),
         ({"means": np.zeros((2, 2), np.float16)}, "types"),
-        ({"log_weights": np.zeros(2)}, "damaged"),
+        ({"log_weights": np.zeros(2)}, "weights that do not sum to one"),
+        ({"log_weights": np.full(2, np.nan)}, "weights that do not sum to one"),
+        ({"log_weights": np.array([800.0, 0.0])}, "weights that do not sum to one"),
+        ({"metadata": {"covariance": ["full"]}}, "unknown covariance model"),
+        ({"metadata": {"covariance": {}}}, "unknown covariance model"),
+        ({"metadata": {"columns": ["a"]}}, "names of its columns are not 2 texts"),
+        ({"metadata": {"columns": 3}}, "names of its columns are not 2 texts"),
+        ({"metadata": {"columns": [1, 2]}}, "names of its columns are not 2 texts"),
+        ({"scale": np.zeros((2, 2, 2))}, "not positive"),
+        ({"scale": -np.tile(np.eye(2), (2, 1, 1))}, "not positive"),
+        ({"scale": np.tile([[1.0, 1.0], [0.0, 1.0]], (2, 1, 1))}, "not positive"),
+        ({"scale": np.full((2, 2, 2), np.inf)}, "not finite"),
     ],
 )
 def test_a_file_that_is_no_mixture_of_ours_is_refused_with_the_reason(tmp_path, change, expected):
@@ -111,12 +122,44 @@ def test_a_file_that_is_no_mixture_of_ours_is_refused_with_the_reason(tmp_path, 
         storage.load_mixture(foreign(tmp_path, **change))
 
 
-@pytest.mark.parametrize("metadata", [None, {}, {"jgmm": "not JSON"}, {"jgmm": "[1]"}])
+@pytest.mark.parametrize(
+    "metadata", [None, {}, {"jgmm": "no"}, {"jgmm": "[1]"}, {"jgmm": "[" * 9999}]
+)
 def test_a_safetensors_file_of_something_else_is_refused(tmp_path, metadata):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(safetensors.numpy.save({"a": np.zeros(2)}, metadata))
     with pytest.raises(UserError, match="not a mixture saved by jgmm"):
         storage.load_mixture(path)
+
+
+def test_a_header_of_any_length_is_survived(tmp_path):
+    path = foreign(tmp_path)
+    content = path.read_bytes()
+    for size in (0, 1, 1 << 31, 1 << 40, (1 << 63) - 1, (1 << 64) - 1):
+        path.write_bytes(size.to_bytes(8, "little") + content[8:])
+        with pytest.raises(UserError, match="not a whole safetensors file"):
+            storage.load_mixture(path)
+
+
+def test_numbers_too_large_for_the_precision_asked_for_are_refused(tmp_path):
+    path = foreign(tmp_path, **wide(1e300))
+    assert storage.load_mixture(path).means[0, 0] == 1e300
+    with pytest.raises(UserError, match=r"holds 1e\+300, which is too large for float32"):
+        storage.load_mixture(path, "float32")
+
+
+def wide(value):
+    """Double precision throughout, with one large mean."""
+    return {
+        "means": np.array([[value, 0.0], [0.0, 0.0]]),
+        "scale": np.tile(np.eye(2), (2, 1, 1)),
+        "log_weights": np.log([0.25, 0.75]),
+    }
+
+
+def test_a_device_is_no_file_of_parameters():
+    with pytest.raises(UserError, match="a pipe or a device"):
+        storage.load_mixture("/dev/zero")
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path):
@@ -167,6 +210,14 @@ def test_csv_keeps_every_digit_and_every_column(tmp_path):
     assert list(back[0]) == ["k", "value", "text", "none"]
     assert float(back[0]["value"]) == 0.1 + 0.2
     assert back[1] == {"k": "2", "value": "", "text": 'a, "b"\nc', "none": ""}
+
+
+def test_what_is_no_character_can_be_stored(tmp_path):
+    """Names of files in other encodings, and with them the command that was given."""
+    storage.write_json(tmp_path / "a.json", {"command": "jgmm fit caf\udce9.csv"})
+    assert json.loads((tmp_path / "a.json").read_text("utf-8"))["command"].endswith("caf\udce9.csv")
+    storage.write_csv(tmp_path / "a.csv", [{"name": "caf\udce9"}])
+    assert (tmp_path / "a.csv").read_text("utf-8") == "name\ncaf\\udce9\n"
 
 
 def test_csv_without_rows_is_an_empty_file(tmp_path):

@@ -1,4 +1,5 @@
 import math
+import pathlib
 import tomllib
 
 import pytest
@@ -19,6 +20,12 @@ def test_an_override_cannot_smuggle_in_a_second_key():
         (b"seed = \n", "not valid TOML"),
         (b"seed = 1\nseed = 2\n", "not valid TOML"),
         (b"\xff\xfe", "UTF-8"),
+        (b"seed = " + b"1" * 5000, "a number has more digits than can be read"),
+        (b"a = " + b"[" * 5000 + b"]" * 5000, "nested deeper than 50"),
+        (b"a = " + b"{a = " * 60 + b"1" + b"}" * 60, "nested deeper than 50"),
+        (b".".join([b"a"] * 5000) + b" = 1", "nested deeper than 50"),
+        (b"#" * (1 << 21), "more than 1048576 bytes"),
+        (b"a = 1\x00", "not valid TOML"),
     ],
 )
 def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path, content, expected):
@@ -37,6 +44,28 @@ def test_a_missing_file_brings_the_nearest_name(tmp_path):
         read_toml(tmp_path)
     with pytest.raises(UserError, match=r"no such config file$"):
         read_toml(tmp_path / "absent" / "a.toml")
+
+
+def test_a_file_that_begins_with_a_mark_of_its_encoding_is_read(tmp_path):
+    (tmp_path / "a.toml").write_text('name = "é"\r\n', "utf-8-sig")  # as editors on Windows do
+    assert read_toml(tmp_path / "a.toml") == {"name": "é"}
+
+
+def test_what_is_no_file_is_not_read():
+    with pytest.raises(UserError, match="a pipe or a device"):
+        read_toml(pathlib.Path("/dev/zero"))
+    with pytest.raises(UserError, match="no file can have this name"):
+        read_toml(pathlib.Path("a\0b"))
+
+
+@pytest.mark.parametrize("value", ["1" * 5000, "[" * 5000, "{a = " * 60 + "1" + "}" * 60])
+def test_an_override_that_no_parser_bears_is_text(value):
+    assert override({}, [f"name={value}"]) == {"name": value}
+
+
+def test_an_override_is_no_deeper_than_a_file():
+    with pytest.raises(UserError, match=r"a\.\.\.: a key of more than 50 parts"):
+        override({}, [".".join(["a"] * 51) + "=1"])
 
 
 # Everything a TOML file of ours may hold. Surrogates are no characters, hence no text.
