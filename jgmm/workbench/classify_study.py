@@ -105,7 +105,7 @@ def _compare(run: Run, data: "Dataset", labels: np.ndarray) -> tuple[list[Trial]
         Problem(
             n_samples=len(data.x),
             n_features=data.x.shape[1],
-            n_components=max(chosen.n_components, len(set(labels))),
+            n_components=min(max(chosen.n_components, len(set(labels))), len(data.x)),
             covariance=tuple(chosen.covariance),
             n_restarts=chosen.n_restarts if chosen.n_components > 1 else 1,
             max_steps=1000,  # the default of the library

@@ -75,7 +75,7 @@ def _select(run: Run, data: "Dataset") -> "Selection":
         Problem(
             n_samples=len(data.x),
             n_features=data.x.shape[1],
-            n_components=max(fit.n_components),
+            n_components=min(max(fit.n_components), len(data.x)),  # the fit refuses more
             covariance=tuple(fit.covariance),
             n_restarts=fit.n_restarts,
             max_steps=fit.max_steps,
