@@ -324,9 +324,11 @@ def _open_npy(where: str, path: pathlib.Path, mapped: bool) -> Table:
     if not mapped:
         memory.require(path.stat().st_size, where)
     try:
-        with path.open("rb") as file:
-            x = np.load(path if mapped else file, "r" if mapped else None, allow_pickle=False)
-            end = x.offset + x.nbytes if mapped else file.tell()
+        # Mapped even if it is read: the reader alone is wrong about types like "4f2".
+        x = np.load(path, "r", allow_pickle=False)
+        end = x.offset + x.nbytes
+        if not mapped:
+            x = np.load(path, allow_pickle=False)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # whatever it trips over, the file is not what it should be

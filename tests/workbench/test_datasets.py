@@ -429,7 +429,7 @@ def test_truncated_npy_is_refused(tmp_path, keep):
 
 
 def test_npy_of_other_content_is_refused(tmp_path):
-    refused(write_csv(tmp_path, "not an array at all", "data.npy"), "not a whole .npy file")
+    refused(write_csv(tmp_path, "not an array at all", "data.npy"), "(it begins otherwise)")
     refused(write_npy(tmp_path, np.array([[1, "a"]], dtype=object)), "Python objects")
     refused(write_npy(tmp_path, np.array([["a", "b"]])), "not real numbers")
     refused(write_npy(tmp_path, np.ones((2, 2), complex)), "complex128")
@@ -472,6 +472,12 @@ def by_hand(folder, header, data=b""):
 def test_npy_headers_that_lie_are_refused(tmp_path, shape, said, mapped):
     header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}"
     refused(by_hand(tmp_path, header), said, mapped=mapped)
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_an_array_of_arrays_is_not_misread(tmp_path, mapped):
+    header = "{'descr': '4f2', 'fortran_order': False, 'shape': (4, 2), }"
+    refused(by_hand(tmp_path, header, bytes(16)), "not a whole .npy file", mapped=mapped)
 
 
 @pytest.mark.parametrize("start", [b"PK\x03\x04", b"PK\x05\x06" + b"\0" * 20, b"PK"])
