@@ -515,9 +515,9 @@ def test_impossible_names_are_names_of_nothing(name):
 
 
 def test_many_columns_take_no_longer_than_their_number(tmp_path):
-    # Looking for each name among all others would take minutes.
-    path = write_npy(tmp_path, np.ones((1, 200_000)))
-    assert datasets.load(path, [f"x{i}" for i in range(199_999, -1, -1)]).x.shape == (1, 200_000)
+    # Looking for each name among all others would take a minute.
+    path = write_npy(tmp_path, np.ones((1, 50_000)))
+    assert datasets.load(path, [f"x{i}" for i in range(49_999, -1, -1)]).x.shape == (1, 50_000)
 
 
 def test_a_lack_of_memory_is_no_traceback(tmp_path, monkeypatch):
