@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from experiments.benchmark import chart, sections
-from jgmm.workbench import storage
+from jgmm.workbench import files, storage
 
 SECTIONS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "steps": sections.steps,
@@ -51,7 +51,7 @@ def main() -> None:
         found[name] = rows
         print(f"\n{name}\n{chart.as_table(rows)}", flush=True)
     storage.write_json(asked.output / "benchmark.json", found)
-    storage.write_bytes(asked.output / "benchmark.png", chart.draw(found))
+    files.write_bytes(asked.output / "benchmark.png", chart.draw(found))
     print(f"\n{asked.output / 'benchmark.json'}")
 
 

@@ -16,13 +16,15 @@ import numpy as np
 
 from jgmm.mixture import Mixture, log_prob, marginal
 from jgmm.samples import as_samples, column_names
-from jgmm.workbench.config import UserError
+from jgmm.workbench.files import UserError
 
 try:
+    from matplotlib import rc_context
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
+    from matplotlib.text import Text
 except ImportError as error:
     raise UserError('plots need matplotlib: pip install "jgmm[workbench]"') from error
 
@@ -89,9 +91,16 @@ def new_figure(
 
 
 def png(figure: Figure, dpi: int = 150) -> bytes:
-    """Render a figure as PNG. The same figure gives the same bytes: no date, no version inside."""
+    """Render a figure as PNG. The same figure gives the same bytes: no date, no version inside.
+
+    Names come from data, so no text is ever LaTeX, which could read files; a `matplotlibrc` in the
+    current folder may have asked for it.
+    """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    for text in figure.findobj(Text):
+        text.set_usetex(False)
+    with rc_context({"text.usetex": False}):  # for the text that drawing makes
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from jgmm.workbench.config import Amount, Count, Covariances, Fit, Strict, UserError, name_from_text
+from jgmm.workbench.memory import Problem
 from jgmm.workbench.runner import Run
 
 if TYPE_CHECKING:
@@ -100,6 +101,19 @@ def _compare(run: Run, data: "Dataset", labels: np.ndarray) -> tuple[list[Trial]
     chosen: Settings = run.settings
     options: dict[str, Any] = chosen.model_dump(include={"n_components", "n_restarts", "ridge"})
     options["sample_weight"] = data.weights
+    run.foresee(
+        Problem(
+            n_samples=len(data.x),
+            n_features=data.x.shape[1],
+            n_components=min(max(chosen.n_components, len(set(labels))), len(data.x)),
+            covariance=tuple(chosen.covariance),
+            n_restarts=chosen.n_restarts if chosen.n_components > 1 else 1,
+            max_steps=1000,  # the default of the library
+            n_fits=len(chosen.covariance),
+            itemsize=np.dtype(run.config.precision).itemsize,
+        ),
+        "settings",
+    )
     trials: list[Trial] = []
     failures: dict[str, DataError | FitError] = {}
     for name in chosen.covariance:
@@ -162,7 +176,7 @@ def _show_confusion(run: Run, data: "Dataset", labels: np.ndarray, best: Trial) 
     counts = classifier.confusion_matrix(truth, best.judged.predicted, len(names), data.weights)
     matrix = np.asarray(counts)
     rows = [
-        {"true class": name, **dict(zip(names, row, strict=True))}
+        {"true class": name, **{f"as {guess}": n for guess, n in zip(names, row, strict=True)}}
         for name, row in zip(names, matrix.tolist(), strict=True)
     ]
     caption = f"Predictions of {best.covariance} for samples not seen: true classes in rows."

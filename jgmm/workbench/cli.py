@@ -4,14 +4,17 @@ JAX is imported inside the sub-commands that need it, so that `jgmm --help` is i
 """
 
 import functools
+import io
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, ParamSpec
 
+from jgmm.workbench import cache, signals, toml
 from jgmm.workbench import config as configs
-from jgmm.workbench.config import UserError
+from jgmm.workbench.files import UserError, read_file
 
 try:
     import rich.console
@@ -23,7 +26,8 @@ except ImportError as error:  # pragma: no cover - the test environment has ever
 
 P = ParamSpec("P")
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells expect
+MAX_COUNTS = 10_000  # numbers of components tried in one go
+MAX_JSON = 1 << 26  # bytes of metrics or environment of a run
 
 app = typer.Typer(
     name="jgmm",
@@ -43,25 +47,31 @@ Output = Annotated[pathlib.Path | None, typer.Option(help="Folder in which the r
 
 def main() -> None:
     """Run the command line."""
-    app()
+    with signals.obeyed():
+        app()
 
 
 def command(function: Callable[P, None]) -> Callable[P, None]:
     """Add a sub-command that shows what a person can put right without a traceback.
 
-    Exit status 2 stands for such a problem, 130 for Ctrl-C; any other exception is a defect of
-    ours, and keeps its traceback.
+    Exit status 2 stands for such a problem, 130 for Ctrl-C, 143 for SIGTERM; any other exception
+    is a defect of ours, and keeps its traceback.
     """
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # names may be what it cannot encode
+                stream.reconfigure(errors="backslashreplace")
         try:
             function(*args, **kwargs)
-        except KeyboardInterrupt:
-            raise typer.Exit(
-                _complain("interrupted; nothing was left behind", INTERRUPTED)
-            ) from None
+        except (KeyboardInterrupt, signals.Stopped):
+            raise typer.Exit(_ended()) from None
+        except UserError as error:
+            raise typer.Exit(_complain(str(error), 2)) from None
         except Exception as error:
+            if signals.asked() is not None:  # what came of it, as in a library's import
+                raise typer.Exit(_ended()) from None
             if not isinstance(error, _shown()):
                 raise
             raise typer.Exit(_complain(str(error), 2)) from None
@@ -70,17 +80,37 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
     return guarded
 
 
+def _ended() -> int:
+    number = signals.asked() or signal.SIGINT
+    what = "interrupted" if number == signal.SIGINT else "told to end"
+    return _complain(f"{what}; nothing was left behind", 128 + number)  # as shells expect
+
+
 def _complain(text: str, status: int) -> int:
-    for line in text.splitlines():
-        print(f"error: {line}", file=sys.stderr)
+    for line in text.splitlines() or ["of an unknown kind"]:
+        print(f"error: {visible(line)}", file=sys.stderr)
     return status
+
+
+def visible(text: str) -> str:
+    r"""Text with escapes for what a terminal would obey instead of show.
+
+    >>> print(visible("red: \x1b[31m"))
+    red: \x1b[31m
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _cell(text: object) -> str:
+    """Text for a table, none of which is taken for markup."""
+    return rich.markup.escape(visible(str(text)))
 
 
 def _shown() -> tuple[type[Exception], ...]:
     """The exceptions whose text is written for people."""
     from jgmm.status import DataError, FitError
 
-    return UserError, DataError, FitError
+    return DataError, FitError
 
 
 @command
@@ -145,7 +175,7 @@ def _given(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _output(output: pathlib.Path | None) -> list[str]:
-    return [] if output is None else [f"output={configs.value_to_toml(str(output))}"]
+    return [] if output is None else [f"output={toml.value_to_toml(str(output))}"]
 
 
 def parse_components(text: str) -> list[int]:
@@ -160,9 +190,13 @@ def parse_components(text: str) -> list[int]:
         try:
             low, high = int(first), int(last if colon else first)
         except ValueError:
-            raise UserError(f"--components {text}: write 3, or 1:9, or 2,3,5") from None
+            raise UserError(f"--components {toml.short(text)}: write 3, or 1:9, or 2,3,5") from None
         if not 1 <= low <= high:
-            raise UserError(f"--components {text}: needs 1 <= first <= last, found {part}")
+            raise UserError(f"--components {toml.short(text)}: needs 1 <= first <= last")
+        if high - low + len(counts) >= MAX_COUNTS:
+            raise UserError(
+                f"--components {toml.short(text)}: more than {MAX_COUNTS} numbers to try"
+            )
         counts += range(low, high + 1)
     return counts
 
@@ -172,7 +206,7 @@ def _run(
 ) -> None:
     """Run a config that has been checked, and say what came out and where it is."""
     os.environ.setdefault("MPLBACKEND", "Agg")  # a run needs no window
-    _use_compilation_cache()
+    cache.use_compilation_cache()
     from jgmm.workbench import runner
 
     progress = False if quiet else None
@@ -184,32 +218,7 @@ def _run(
         print(folder)
     else:
         _print_metrics(folder)
-        _console().print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False)
-
-
-def _use_compilation_cache() -> None:
-    """Keep compiled programs between runs, in a folder only this user can write to.
-
-    Compiled code is loaded without further checks, hence the private folder; without one every
-    run compiles anew, which is slower and nothing else.
-    """
-    import jax
-
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    folder = pathlib.Path(base) / "jgmm" / "xla"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = folder.stat()
-        if hasattr(os, "getuid") and status.st_uid != os.getuid():
-            raise PermissionError(None, "it belongs to another user")
-        folder.chmod(0o700)
-    except OSError as error:
-        print(f"jgmm: no compilation cache in {folder}: {error.strerror}", file=sys.stderr)
-        return
-    update = jax.config.update
-    update("jax_compilation_cache_dir", str(folder))
-    update("jax_persistent_cache_min_compile_time_secs", 0)
-    update("jax_persistent_cache_min_entry_size_bytes", -1)
+        print(f"report: {visible(str(folder / 'report.html'))}")
 
 
 @command
@@ -221,7 +230,7 @@ def datasets() -> None:
     for entry in library.describe():
         shown = ", ".join(entry.columns[:8]) + (", …" if len(entry.columns) > 8 else "")
         cells = (entry.name, str(entry.rows), shown, ", ".join(entry.labels), entry.summary)
-        table.add_row(*map(rich.markup.escape, cells))
+        table.add_row(*map(_cell, cells))
     _console().print(table)
 
 
@@ -233,7 +242,7 @@ def show(
     if path.is_dir():
         _print_metrics(path)
         for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
-            _console().print(f"  {file}", soft_wrap=True, markup=False, highlight=False)
+            print(f"  {visible(str(file))}")
     else:
         _print_mixture(path)
 
@@ -241,9 +250,9 @@ def show(
 def _print_metrics(folder: pathlib.Path) -> None:
     metrics, environment = _read(folder, "metrics.json"), _read(folder, "environment.json")
     title = f"{folder.name}, {environment.get('seconds', '?')} s"
-    table = rich.table.Table("metric", "value", title=rich.markup.escape(title))
+    table = rich.table.Table("metric", "value", title=_cell(title))
     for name, value in metrics.items():
-        table.add_row(rich.markup.escape(name), rich.markup.escape(_number(value)))
+        table.add_row(_cell(name), _cell(_number(value)))
     _console().print(table)
 
 
@@ -260,12 +269,12 @@ def _print_mixture(path: pathlib.Path) -> None:
     )
     title = f"{path.name}: {mixture.covariance}, K={mixture.n_components}, D={mixture.n_features}"
     table = rich.table.Table("component", "weight", "column", "mean", "standard deviation")
-    table.title = rich.markup.escape(title)
+    table.title = _cell(title)
     for k, weight in enumerate(weights):
         for d, name in enumerate(names):
             first = (str(k), _number(weight)) if d == 0 else ("", "")
             spread = _number(variances[k][d] ** 0.5)
-            table.add_row(*first, rich.markup.escape(name), _number(means[k][d]), spread)
+            table.add_row(*first, _cell(name), _number(means[k][d]), spread)
     _console().print(table)
 
 
@@ -275,22 +284,23 @@ def compare(
     second: Annotated[pathlib.Path, typer.Argument(help="Another run folder.")],
 ) -> None:
     """Show two runs side by side: what differs between their configs, and every metric."""
-    settings = [dict(_flat(configs.read_toml(run / "config.toml"))) for run in (first, second)]
+    settings = [dict(_flat(toml.read_toml(run / "config.toml"))) for run in (first, second)]
     surroundings = [_read(run, "environment.json") for run in (first, second)]
     metrics = [_read(run, "metrics.json") for run in (first, second)]
+    heads = [_cell(run.name or run) for run in (first, second)]
     sections = (
         ("config", settings, False),
         ("environment", surroundings, False),
         ("metrics", metrics, True),
     )
     for title, (left, right), everything in sections:
-        table = rich.table.Table("", first.name, second.name, title=title, title_justify="left")
+        table = rich.table.Table("", *heads, title=title, title_justify="left")
         for key in dict.fromkeys([*left, *right]):
             a, b = left.get(key, "–"), right.get(key, "–")
             if everything or a != b:
                 style = "bold" if everything and a != b else None
                 cells = (key, _number(a), _number(b))
-                table.add_row(*map(rich.markup.escape, cells), style=style)
+                table.add_row(*map(_cell, cells), style=style)
         if table.row_count:
             _console().print(table)
         else:
@@ -309,10 +319,10 @@ def _read(folder: pathlib.Path, name: str) -> dict[str, Any]:
     import json
 
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        content = json.loads(read_file(folder / name, MAX_JSON))
     except OSError as error:
         raise UserError(f"{folder}: not the folder of a run: {name}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{folder / name}: damaged: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{folder / name}: damaged: not a table")
@@ -324,7 +334,7 @@ def _number(value: object) -> str:
 
 
 def _console() -> rich.console.Console:
-    return rich.console.Console(highlight=False)
+    return rich.console.Console(highlight=False, emoji=False)
 
 
 @command

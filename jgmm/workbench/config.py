@@ -6,22 +6,20 @@ Model names are looked up in the library only when a config is checked, so that 
 this module does not import JAX.
 """
 
-import contextlib
 import difflib
 import json
 import pathlib
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
+from jgmm.workbench.files import UserError as UserError  # studies raise it, too
+from jgmm.workbench.toml import override, read_toml, short, value_to_toml
 
-class UserError(Exception):
-    """Something a person can put right: what happened, where, and what to do about it.
-
-    The command line prints it as one line without a traceback and exits with status 2.
-    """
-
+MAX_PROBLEMS = 20
+"""Problems listed at once."""
+MAX_NAME = 100
+"""Bytes of a file's name that come from elsewhere: file systems allow 255, suffixes need some."""
 
 try:
     import pydantic
@@ -51,14 +49,15 @@ def _as_list(value: object) -> object:
 
 
 def _file_name(name: str) -> str:
-    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+    if not re.fullmatch(r"\w[\w.-]*", name) or len(name.encode("utf-8")) > MAX_NAME:
         raise ValueError(
-            "must start with a letter or digit and hold at most 100 letters, digits, _, - and ."
+            "must start with a letter or digit and hold only letters, digits, _, - and ., "
+            f"at most {MAX_NAME} bytes of them"
         )
     return name
 
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, lt=2**31)]  # what JAX's 32-bit integers can count
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 
@@ -112,7 +111,7 @@ class Fit(Strict):
     """Starts per model; the best one is kept."""
     init: Name = "kmeans"
     """How each restart begins."""
-    race: Annotated[int, Field(ge=0)] = 0
+    race: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Steps after which only the quarter of the starts that promises most goes on; 0: all do."""
     tol: Amount | None = None
     """Stop when the mean log-likelihood per sample gains less than this; default by precision."""
@@ -195,7 +194,8 @@ def name_from_text(text: str) -> str:
     >>> name_from_text("Iris (versicolor)")
     'Iris--versicolor-'
     """
-    return re.sub(r"[^\w.-]", "-", text).lstrip(".-")[:100] or "run"
+    name = re.sub(r"[^\w.-]", "-", text).lstrip(".-")
+    return name.encode("utf-8")[:MAX_NAME].decode("utf-8", "ignore") or "run"
 
 
 def from_table(
@@ -218,67 +218,6 @@ def from_table(
     return validate(Config, merged, source=source)
 
 
-def read_toml(path: pathlib.Path) -> dict[str, Any]:
-    """Read a TOML file, or raise a `UserError` that says why it cannot be read."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        found = difflib.get_close_matches(path.name, _siblings(path), n=1)
-        hint = f'; did you mean "{path.parent / found[0]}"?' if found else ""
-        raise UserError(f"{path}: no such config file{hint}") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder, not a config file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from error
-
-
-def _siblings(path: pathlib.Path) -> list[str]:
-    names: list[str] = []
-    with contextlib.suppress(OSError):  # only a suggestion hangs on it
-        names = [entry.name for entry in path.parent.iterdir() if entry.suffix == ".toml"]
-    return names
-
-
-def override(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of a table with changes such as `"a.b=c"` made.
-
-    The value is read as TOML and, where it is not TOML, taken as text. Whether the key exists
-    is not decided here: an unknown one is refused when the table is checked.
-
-    >>> override({"fit": {"n_restarts": 4}}, ["fit.n_restarts=64", "data.source=faithful"])
-    {'fit': {'n_restarts': 64}, 'data': {'source': 'faithful'}}
-    """
-    result: dict[str, Any] = {k: _copy(v) for k, v in table.items()}
-    for text in overrides:
-        key, equals, value = text.partition("=")
-        parts = [part.strip() for part in key.split(".")]
-        if not equals or not all(parts):
-            raise UserError(f'--set {text}: expected KEY=VALUE, for example "fit.n_restarts=64"')
-        inner = result
-        for part in parts[:-1]:
-            if not isinstance(inner.get(part), dict):
-                inner[part] = {}
-            inner = inner[part]
-        inner[parts[-1]] = _parse_value(value.strip())
-    return result
-
-
-def _copy(value: Any) -> Any:
-    return {k: _copy(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-def _parse_value(text: str) -> Any:
-    try:
-        parsed = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return parsed["value"] if list(parsed) == ["value"] else text
-
-
 def validate(
     model: type[Model], table: Mapping[str, Any], *, prefix: str = "", source: str = "config"
 ) -> Model:
@@ -295,12 +234,21 @@ def validate(
     """
     # In JSON mode a list may fill a tuple and text may fill an enumeration or a path, while
     # numbers, text and booleans stay apart: the strictness a TOML file calls for.
-    text = json.dumps(table, default=str)
+    try:
+        text = json.dumps(table, default=str, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        near = ascii(error.object[max(0, error.start - 30) : error.end])
+        raise UserError(f"{source}: this is not Unicode text: {near}; rename the file") from None
+    except ValueError:
+        raise UserError(f"{source}: a number has more digits than can be written") from None
     try:
         return model.model_validate_json(text)
     except pydantic.ValidationError as error:
-        lines = dict.fromkeys(_sentence(model, table, e, prefix) for e in error.errors())
-        raise UserError("\n".join(f"{source}: {line}" for line in lines)) from None
+        found = error.errors()
+        lines = dict.fromkeys(_sentence(model, table, e, prefix) for e in found[:MAX_PROBLEMS])
+        more = len(found) - MAX_PROBLEMS
+        said = [*lines, *([f"and {more} problems more"] if more > 0 else [])]
+        raise UserError("\n".join(f"{source}: {line}" for line in said)) from None
 
 
 _KINDS = {
@@ -321,7 +269,7 @@ def _sentence(model: type[Any], table: Mapping[str, Any], error: Any, prefix: st
     place, value = _locate(table, error["loc"])
     path = f"{prefix}.{place}".strip(".")
     if error["type"] == "extra_forbidden":
-        return f'unknown key "{path}"; {_suggest_key(model, error["loc"], prefix)}'
+        return f'unknown key "{short(path)}"; {_suggest_key(model, error["loc"], prefix)}'
     if error["type"] == "missing":
         missing = ".".join(str(part) for part in (prefix, *error["loc"]) if part != "")
         return f'"{missing}" is missing'
@@ -347,8 +295,7 @@ def _locate(table: Any, location: tuple[str | int, ...]) -> tuple[str, Any]:
 def _show(value: Any) -> str:
     if isinstance(value, Mapping):
         return "a table"
-    text = value_to_toml(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return short(value_to_toml(value))
 
 
 def _suggest_key(model: type[Any], location: tuple[str | int, ...], prefix: str) -> str:
@@ -399,58 +346,3 @@ def schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **Config.model_json_schema(mode="validation"),
     }
-
-
-def to_toml(config: pydantic.BaseModel | Mapping[str, Any]) -> str:
-    """Write a config, or any table of plain values, as TOML that reads back to the same table.
-
-    TOML has no null: a key whose value is None is left out, which reads back as its default.
-
-    >>> print(to_toml({"seed": 0, "fit": {"init": "kmeans", "tol": None}}))
-    seed = 0
-    <BLANKLINE>
-    [fit]
-    init = "kmeans"
-    <BLANKLINE>
-    """
-    if isinstance(config, pydantic.BaseModel):
-        config = config.model_dump(mode="json")
-    return "\n".join(_table_lines(config, ())).lstrip("\n") + "\n"
-
-
-def _table_lines(table: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    scalars = {k: v for k, v in table.items() if not isinstance(v, Mapping) and v is not None}
-    tables = {k: v for k, v in table.items() if isinstance(v, Mapping)}
-    if path and (scalars or not tables):
-        yield f"\n[{'.'.join(map(_key, path))}]"
-    for key, value in scalars.items():
-        yield f"{_key(key)} = {value_to_toml(value)}"
-    for key, inner in tables.items():
-        yield from _table_lines(inner, (*path, key))
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else value_to_toml(key)
-
-
-def value_to_toml(value: Any) -> str:
-    """Write one value as TOML, on one line.
-
-    >>> value_to_toml(["a", 1.0, True])
-    '["a", 1.0, true]'
-    """
-    if isinstance(value, str):
-        # JSON's escapes are TOML's, save that TOML wants DEL escaped as well.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, Mapping):
-        inner = ", ".join(
-            f"{_key(k)} = {value_to_toml(v)}" for k, v in value.items() if v is not None
-        )
-        return f"{{ {inner} }}" if inner else "{}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(value_to_toml, value))}]"
-    return value_to_toml(str(value))

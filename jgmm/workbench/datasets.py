@@ -6,6 +6,8 @@ among numbers or a short row is an error that names the column and the row. Rows
 from 1 and the header is not counted, so row 1 is the first line of data.
 """
 
+import collections
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -138,6 +140,8 @@ def load(
     label: str | None = None,
     weight: str | None = None,
     root: str | os.PathLike[str] | None = None,
+    *,
+    mapped: bool = True,
 ) -> Dataset:
     """Read a data set and check every value of it.
 
@@ -149,6 +153,8 @@ def load(
       label: column of classes, text or whole numbers.
       weight: column of sample weights, not negative, not all zero.
       root: folder that a relative path starts from; the current folder by default.
+      mapped: leave a `.npy` file on disk until its samples are used. Who changes the file then
+        changes the samples, and who cuts it short ends the process; false reads it now.
 
     Returns:
       The samples in double precision, with labels and weights where they were asked for.
@@ -162,24 +168,29 @@ def load(
       >>> data.x.shape, data.label_names
       ((392, 2), ['America', 'Asia', 'Europe'])
     """
-    table, name, note = _open(os.fspath(source), root)
-    chosen = _choose(table, columns, label, weight)
-    x = table.matrix(chosen)
-    _check_finite(x, chosen, table.where)
-    labels, label_names = (None, None) if label is None else _labels(table, label)
-    weights = None if weight is None else _weights(table, weight)
+    source = os.fspath(source)
+    try:
+        table, name, note = _open(source, root, mapped)
+        chosen = _choose(table, columns, label, weight)
+        x = table.matrix(chosen)
+        _check_finite(x, chosen, table.where)
+        labels, label_names = (None, None) if label is None else _labels(table, label)
+        weights = None if weight is None else _weights(table, weight)
+    except MemoryError as error:
+        what = f"there is not enough memory to read it ({error or 'no more was to be had'})."
+        fail(source, what, "Choose fewer `columns`, or check that the file is whole.")
     return Dataset(x, chosen, labels, label_names, weights, name, note)
 
 
 # --- from a source to a table ------------------------------------------------------------------
 
 
-def _open(source: str, root: str | os.PathLike[str] | None) -> tuple[Table, str, str]:
+def _open(source: str, root: str | os.PathLike[str] | None, mapped: bool) -> tuple[Table, str, str]:
     if source in _BUILT_IN:
         return _open_built_in(_BUILT_IN[source])
-    path = pathlib.Path(root or ".") / pathlib.Path(source).expanduser()
+    path = pathlib.Path(root or ".") / os.path.expanduser(source)
     suffix = path.suffix.lower()
-    if not path.exists():
+    if not os.path.exists(path):  # unlike a path's own method, false for any impossible name
         fail(f"data source {source!r}", "there is no such file or built-in data set.", _hint(path))
     if not path.is_file():
         fail(f"data source {source!r}", "this is not a file.", "Name one file.")
@@ -189,9 +200,14 @@ def _open(source: str, root: str | os.PathLike[str] | None) -> tuple[Table, str,
     try:
         if path.stat().st_size == 0:
             fail(source, "the file is empty.", "Write the data again.")
-        return open_table(source, path), path.stem, _note(source, path)
+        before, note = path.stat(), _note(source, path)
+        table = open_table(source, path, mapped)
+        after = path.stat()
     except OSError as error:
         fail(source, f"the file cannot be read: {error.strerror or error}.", "Check its rights.")
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        fail(source, "the file was changed while it was read.", "Wait until it is written.")
+    return table, path.stem, note
 
 
 def _open_built_in(entry: Description) -> tuple[Table, str, str]:
@@ -218,14 +234,21 @@ def _note(source: str, path: pathlib.Path) -> str:
 def _hint(path: pathlib.Path) -> str:
     """What a source that does not exist may have meant."""
     near = nearest(path.name, names())
-    if path.parent.is_dir():
-        files = sorted(f.name for f in path.parent.iterdir() if f.suffix.lower() in SUFFIXES)
+    if os.path.isdir(path.parent):  # false for an impossible name, too
+        files = _data_files(path.parent)
         near += [str(path.parent / name) for name in nearest(path.name, files)]
         place = ""
     else:
         place = f" The folder {str(path.parent)!r} does not exist either."
     ask = f" Did you mean {' or '.join(near)}?" if near else ""
     return f"{ask}{place} Built-in data sets: {', '.join(names())}.".lstrip()
+
+
+def _data_files(folder: pathlib.Path) -> list[str]:
+    files: list[str] = []
+    with contextlib.suppress(OSError):  # only a suggestion hangs on it
+        files = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+    return files
 
 
 # --- from a table to checked arrays ------------------------------------------------------------
@@ -238,8 +261,9 @@ def _choose(
     apart = [name for name in (label, weight) if name is not None]
     if isinstance(columns, str):
         fail(table.where, f"columns = {columns!r} is one text.", f"Write [{columns!r}].")
+    known = set(table.names)
     for name in [*(columns or []), *apart]:
-        if name not in table.names:
+        if name not in known:
             near = nearest(name, table.names)
             ask = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
             listed = ", ".join(table.names[:20]) + (", …" if len(table.names) > 20 else "")
@@ -249,7 +273,7 @@ def _choose(
         chosen = [name for name in others if table.is_numeric(name)]
     else:
         chosen = list(columns)
-    twice = sorted({name for name in chosen + apart if (chosen + apart).count(name) > 1})
+    twice = sorted(name for name, n in collections.Counter(chosen + apart).items() if n > 1)
     if twice:
         what = f"column {twice[0]!r} is asked for twice, as feature, label or weight."
         fail(table.where, what, "Use each column once.")

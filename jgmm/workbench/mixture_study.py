@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from jgmm.workbench.config import Strict, UserError
+from jgmm.workbench.config import Strict
+from jgmm.workbench.files import UserError
+from jgmm.workbench.memory import Problem
 from jgmm.workbench.runner import Run
 
 if TYPE_CHECKING:
@@ -69,6 +71,18 @@ def _select(run: Run, data: "Dataset") -> "Selection":
     options = run.config.fit.model_dump(exclude={"n_components", "covariance", "criterion"})
     fit = run.config.fit
     n_fits = len(fit.n_components) * len(fit.covariance)
+    run.foresee(
+        Problem(
+            n_samples=len(data.x),
+            n_features=data.x.shape[1],
+            n_components=min(max(fit.n_components), len(data.x)),  # the fit refuses more
+            covariance=tuple(fit.covariance),
+            n_restarts=fit.n_restarts,
+            max_steps=fit.max_steps,
+            n_fits=n_fits,
+            itemsize=np.dtype(run.config.precision).itemsize,
+        )
+    )
     with run.progress(n_fits * fit.max_steps, "fitting") as progress:
         return jgmm.select(
             run.key,

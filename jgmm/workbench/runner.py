@@ -5,6 +5,7 @@ import difflib
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import pathlib
 import platform
 import re
@@ -15,8 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from jgmm.workbench import storage
-from jgmm.workbench.config import Config, Strict, UserError, from_table, load, to_toml, validate
+from jgmm.workbench import memory, storage
+from jgmm.workbench.config import Config, Strict, from_table, load, validate
+from jgmm.workbench.files import UserError, explained, write_bytes, write_text
+from jgmm.workbench.folder import RunFolder, run_folder
+from jgmm.workbench.toml import to_toml
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +34,9 @@ BUILT_IN = {
     "mixture": "jgmm.workbench.mixture_study",
     "classify": "jgmm.workbench.classify_study",
 }
+
+MODULE = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
+"""How the dotted name of a module is written."""
 
 MAX_TABLE_FEATURES = 32
 """A parameter table of more features is only in the parameter file, not in the report."""
@@ -93,7 +100,7 @@ class Run:
         content = plot.png(figure)
         if "matplotlib.pyplot" in sys.modules:  # pyplot holds on to the figures it made
             sys.modules["matplotlib.pyplot"].close(figure)
-        storage.write_bytes(self._place("plots", name, ".png"), content)
+        write_bytes(self._place("plots", name, ".png"), content)
         self.figures.append(storage.Figure(name, caption, content))
 
     def mixture(self, name: str, mixture: "Mixture", columns: Sequence[str] | None = None) -> None:
@@ -164,6 +171,20 @@ class Run:
 
             yield show
 
+    def foresee(self, problem: memory.Problem, table: str = "fit") -> None:
+        """Refuse fits for which there is not enough memory; tell if they need much of it.
+
+        Args:
+          problem: what is to be fitted.
+          table: of the config in which its settings are, for proposals.
+
+        Raises:
+          UserError: it does not fit; the text says what would.
+        """
+        told = memory.foresee(problem, table)
+        if told:
+            print(f"jgmm: {told}", file=sys.stderr)
+
     def _column_names(self, n_features: int) -> list[str]:
         if self.data is not None and len(self.data.columns) == n_features:
             return list(self.data.columns)
@@ -175,7 +196,7 @@ class Run:
         path = self.path / folder / (name + suffix)
         if path.exists():
             raise ValueError(f"{path.name} was written already; give each result its own name")
-        with storage.explained(path):
+        with explained(path):
             path.parent.mkdir(exist_ok=True)
         return path
 
@@ -215,28 +236,31 @@ def run_config(
     config = config.model_copy(update={"settings": settings.model_dump(mode="json")})
     if progress is None:
         progress = sys.stderr.isatty()
-    with _precision(config.precision), storage.run_folder(config.output, config.name) as folder:
+    place = run_folder(os.path.expanduser(config.output), config.name)
+    with _precision(config.precision), place as folder, memory.explained():
         _fill(folder, config, settings, study, progress)
     if folder.final is None:  # run_folder has either published or raised
         raise AssertionError("the run folder was not published")
     return folder.final
 
 
-def _fill(
-    folder: storage.RunFolder, config: Config, settings: Strict, study: Any, progress: bool
-) -> None:
+def _fill(folder: RunFolder, config: Config, settings: Strict, study: Any, progress: bool) -> None:
     """Run the study into its folder."""
     import jax
 
     from jgmm.workbench import datasets, report
 
+    for gone in folder.removed:
+        print(f"jgmm: removed {gone}, left by a run that was killed", file=sys.stderr)
     begun = time.perf_counter()
-    resolved = to_toml(config)
-    storage.write_bytes(folder.path / "config.toml", (_HEADER + resolved).encode("utf-8"))
+    resolved = to_toml(config.model_dump(mode="json"))
+    write_text(folder.path / "config.toml", _HEADER + resolved)
     data = None
     if config.data is not None:
         source = config.data
-        data = datasets.load(source.source, source.columns, source.label, source.weight)
+        data = datasets.load(
+            source.source, source.columns, source.label, source.weight, mapped=False
+        )
     run = Run(config, settings, jax.random.key(config.seed), data, folder.path, progress)
     study.run(run)
     seconds = time.perf_counter() - begun
@@ -258,7 +282,7 @@ def _fill(
         figures=run.figures,
         mixtures=run.mixtures,
     )
-    storage.write_bytes(folder.path / "report.html", report.render(record).encode("utf-8"))
+    write_text(folder.path / "report.html", report.render(record))
 
 
 _HEADER = """\
@@ -293,11 +317,13 @@ def find_study(name: str, places: Sequence[pathlib.Path] = ()) -> Any:
       UserError: no such study (with the nearest name), or a module that does not define one.
     """
     target = BUILT_IN.get(name, name)
-    if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", target):
-        dotted = ".".join(pathlib.PurePath(name).with_suffix("").parts)
-        hint = f'; for a file, write "{dotted}"' if name.endswith(".py") else ""
+    if not re.fullmatch(MODULE, target):
+        dotted = ".".join(pathlib.PurePath(name.removesuffix(".py")).parts)
+        is_file = name.endswith(".py") and re.fullmatch(MODULE, dotted)
+        hint = f'; for a file, write "{dotted}"' if is_file else ""
         raise UserError(f'study = "{name}" is not a module name{hint}')
-    with _importable(places):
+    # Nothing in those folders can pass for a module that a built-in study needs.
+    with _importable([] if name in BUILT_IN else places):
         try:
             module: Any = importlib.import_module(target)
         except ModuleNotFoundError as error:

@@ -1,33 +1,28 @@
-"""What a run leaves on disk: its record, its folder, and the files in it.
+"""What a run leaves in its folder: its record, its tables and its parameters.
 
-Every file is written under a temporary name, flushed to the disk and only then given its
-name; a run's folder likewise. So whatever carries its final name is whole.
+Every file is written by `files.write_bytes`, so whatever carries its final name is whole.
 """
 
-import contextlib
 import csv
-import datetime
-import errno
 import io
 import json
 import math
-import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jgmm.workbench.config import UserError
+from jgmm.workbench.files import UserError, read_file, write_bytes, write_text
 
 if TYPE_CHECKING:
     from jgmm.mixture import Mixture
 
 FORMAT = "jgmm.mixture"
 FORMAT_VERSION = 1
+MAX_BYTES = 1 << 34
+"""A longer file holds no parameters that could be used."""
 
 
 @dataclass(frozen=True)
@@ -84,126 +79,6 @@ class RunRecord:
     mixtures: list[MixtureTable] = field(default_factory=list)
 
 
-@contextlib.contextmanager
-def run_folder(output: str | pathlib.Path, name: str) -> Iterator["RunFolder"]:
-    """Make the folder of one run, visible under its name only when it is complete.
-
-    Inside the `with` block the folder is a hidden sibling; at its end it becomes
-    `OUTPUT/NAME-YYYYmmdd-HHMMSS`, with a counter added where that exists, and
-    `RunFolder.final` says which. Whatever ends the block early, Ctrl-C included, removes it.
-
-    Raises:
-      UserError: the folder cannot be made or written, found before the block starts; or the
-        disk fills up.
-    """
-    output = pathlib.Path(output)
-    started = datetime.datetime.now().astimezone()
-    stem = f"{name}-{started:%Y%m%d-%H%M%S}"
-    with explained(output):
-        is_new = not output.exists()
-        output.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{stem}-", suffix=".partial", dir=output))
-    folder = RunFolder(partial, started)
-    try:
-        yield folder
-        with explained(output):
-            partial.chmod(0o777 & ~_umask())  # mkdtemp's is private
-            folder.final = _publish(partial, output / stem)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # gone already when all went well
-        if is_new and folder.final is None:
-            with contextlib.suppress(OSError):  # another run may be using it by now
-                output.rmdir()
-
-
-@dataclass
-class RunFolder:
-    """A run's folder while it is written: `path` now, `final` once it is complete."""
-
-    path: pathlib.Path
-    started: datetime.datetime
-    final: pathlib.Path | None = None
-
-
-def _umask() -> int:
-    mask = os.umask(0)  # reading it means setting it
-    os.umask(mask)
-    return mask
-
-
-def _publish(partial: pathlib.Path, wanted: pathlib.Path) -> pathlib.Path:
-    target, counter = wanted, 1
-    while True:
-        try:
-            if target.exists():  # a rename would replace an empty folder
-                raise FileExistsError(errno.EEXIST, "exists", str(target))
-            partial.rename(target)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
-                raise
-            counter += 1
-            target = wanted.with_name(f"{wanted.name}-{counter}")
-        else:
-            _sync_folder(target.parent)
-            return target
-
-
-@contextlib.contextmanager
-def explained(path: str | pathlib.Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write into a `UserError` that names the place."""
-    try:
-        yield
-    except OSError as error:
-        place = path
-        advice = {
-            errno.ENOSPC: "free some space, or choose another place with --output",
-            errno.EDQUOT: "free some space, or choose another place with --output",
-            errno.EACCES: "choose a folder you may write to with --output",
-            errno.EPERM: "choose a folder you may write to with --output",
-            errno.EROFS: "choose a folder you may write to with --output",
-            errno.ENOENT: "the folder was removed while in use",
-            errno.EEXIST: "a file of that name is in the way; choose another with --output",
-            errno.ENOTDIR: "part of the path is a file; choose another with --output",
-        }.get(error.errno or 0)
-        if advice is None:
-            raise
-        raise UserError(f"{place}: {error.strerror}; {advice}") from error
-
-
-def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Write a file so that it is either whole or absent, whatever happens on the way.
-
-    The content goes to a temporary file beside it, is flushed to the disk, and takes the
-    file's name in one step.
-
-    Raises:
-      UserError: the place cannot be written, or is full.
-    """
-    with explained(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's is private
-            os.replace(temporary, path)
-        except BaseException:
-            pathlib.Path(temporary).unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-
-
-def _sync_folder(path: pathlib.Path) -> None:
-    if not hasattr(os, "O_DIRECTORY"):  # elsewhere a folder cannot be opened to be flushed
-        return
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def plain(value: Any) -> Any:
     """Turn arrays, NumPy scalars and containers of them into plain Python values.
 
@@ -224,7 +99,7 @@ def plain(value: Any) -> Any:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write JSON; NaN and infinities, for which it has no number, become "nan", "inf", "-inf"."""
     text = json.dumps(_finite(plain(value)), indent=2, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode("utf-8"))
+    write_text(path, text + "\n")
 
 
 def _finite(value: Any) -> Any:
@@ -245,7 +120,7 @@ def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: plain(value) for key, value in row.items()} for row in rows)
-    write_bytes(path, text.getvalue().encode("utf-8"))
+    write_text(path, text.getvalue())
 
 
 def save_mixture(
@@ -307,30 +182,35 @@ def load_mixture(path: str | pathlib.Path, dtype: str | None = None) -> "Mixture
 
     path = pathlib.Path(path)
     arrays, metadata = _read(path)
-    _check(path, arrays, metadata["covariance"])
     wanted = np.dtype(dtype or arrays["means"].dtype)
     if wanted == np.float64 and jax.dtypes.canonicalize_dtype(wanted) != wanted:
         raise UserError(
             f'{path}: holds float64, and JAX is set to float32; call jax.config.update("jax_'
             f'enable_x64", True) before using JAX, or convert: load_mixture(path, "float32")'
         )
+    largest = max(float(np.abs(arrays[name]).max()) for name in ("means", "scale"))
+    if largest > float(np.finfo(wanted).max):
+        raise UserError(f"{path}: holds {largest:g}, which is too large for {wanted}")
     leaves = {name: jnp.asarray(array.astype(wanted)) for name, array in arrays.items()}
     return Mixture(**leaves, covariance=metadata["covariance"])
 
 
-def _check(path: pathlib.Path, arrays: Mapping[str, np.ndarray], covariance: str) -> None:
+def _check(path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Any) -> None:
     """Refuse parameters that are not a mixture; a whole file may still hold wrong numbers."""
+    import jax
+
     from jgmm.covariance import model
 
     try:
-        entry = model(covariance)
+        entry = model(str(metadata["covariance"]))
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     means = arrays["means"]
     if means.ndim != 2 or 0 in means.shape:
         raise UserError(f"{path}: damaged: the means have shape {means.shape}, not (K, D)")
     k, d = means.shape
-    own = entry.storage.identity(d, np.float32).shape[1:]
+    # Only its shape: a damaged D may ask for more than there is memory.
+    own = jax.eval_shape(lambda: entry.storage.identity(d, np.float32)).shape[1:]
     expected = {"log_weights": (k,), "scale": (1 if entry.shared else k, *own)}
     for name, shape in expected.items():
         if arrays[name].shape != shape:
@@ -341,10 +221,22 @@ def _check(path: pathlib.Path, arrays: Mapping[str, np.ndarray], covariance: str
     dtypes = {array.dtype for array in arrays.values()}
     if len(dtypes) > 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
         raise UserError(f"{path}: damaged: the arrays have types {sorted(map(str, dtypes))}")
-    total = np.exp(arrays["log_weights"]).sum()
-    finite = all(np.isfinite(arrays[name]).all() for name in ("means", "scale"))
-    if not finite or not abs(total - 1) < 1e-4:  # float32 weights add up to one within 1e-6 K
-        raise UserError(f"{path}: damaged: not finite, or weights that do not sum to one")
+    log_weights, scale = arrays["log_weights"], arrays["scale"]
+    # float32 weights add up to one within 1e-6 K. A NaN is in no comparison.
+    if not ((log_weights <= 1e-4).all() and abs(np.exp(log_weights).sum() - 1) < 1e-4):
+        raise UserError(f"{path}: damaged: weights that do not sum to one")
+    if not (np.isfinite(means).all() and np.isfinite(scale).all()):
+        raise UserError(f"{path}: damaged: means or covariances that are not finite")
+    factors = scale if scale.ndim < 3 else np.diagonal(scale, axis1=1, axis2=2)
+    if not (factors > 0).all() or (scale.ndim == 3 and np.triu(scale, 1).any()):
+        raise UserError(f"{path}: damaged: factors of covariances that are not positive")
+    names = metadata.get("columns")
+    if names is not None and not _are_names(names, d):
+        raise UserError(f"{path}: damaged: the names of its columns are not {d} texts")
+
+
+def _are_names(names: Any, n: int) -> bool:
+    return isinstance(names, list) and len(names) == n and all(isinstance(x, str) for x in names)
 
 
 def mixture_columns(path: str | pathlib.Path) -> list[str] | None:
@@ -361,12 +253,12 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     import safetensors.numpy
 
     try:
-        content = path.read_bytes()
+        content = read_file(path, MAX_BYTES)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         arrays = safetensors.numpy.load(content)
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+    except Exception as error:  # whatever it trips over, the file is not what it should be
         raise UserError(
             f"{path}: not a whole safetensors file ({error}); it was cut short, or is something "
             f"else ({len(content)} bytes)"
@@ -376,7 +268,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     header = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
     try:
         metadata: Any = json.loads(header.get(_METADATA, "null"))
-    except ValueError:
+    except (ValueError, RecursionError):
         metadata = None
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         raise UserError(f"{path}: not a mixture saved by jgmm")
@@ -388,4 +280,6 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     missing = [name for name in (*_ARRAYS, "covariance") if name not in {*arrays, *metadata}]
     if missing:
         raise UserError(f"{path}: damaged: {', '.join(missing)} missing")
-    return {name: arrays[name] for name in _ARRAYS}, metadata
+    parameters = {name: arrays[name] for name in _ARRAYS}
+    _check(path, parameters, metadata)
+    return parameters, metadata

@@ -4,19 +4,22 @@
 file is opened, and refused if it is not whole. Rows are counted from 1, without the header.
 """
 
+import collections
+import contextlib
 import csv
 import difflib
 import importlib
 import math
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 from jaxtyping import Float64
 
-from jgmm.workbench.config import UserError
+from jgmm.workbench import memory
+from jgmm.workbench.files import UserError
 
 SUFFIXES = (".csv", ".parquet", ".pq", ".npy")
 """Kinds of file that can be read."""
@@ -29,11 +32,18 @@ NUMBER = r"(?i)^[-+]?((\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan|inf|infinity)$"
 _MISSING = ("", "NA", "N/A", "n/a", "#N/A", "#NA", "NaN", "nan", "null", "NULL", "None", "<NA>")
 
 
-def open_table(where: str, path: pathlib.Path) -> "Table":
-    """The table in a file whose suffix is one of `SUFFIXES`; `where` is its name in messages."""
-    read: Callable[[str, pathlib.Path], Table]
-    read = {".csv": _open_csv, ".npy": _open_npy}.get(path.suffix.lower(), _ParquetTable)
-    return read(where, path)
+def open_table(where: str, path: pathlib.Path, mapped: bool = True) -> "Table":
+    """The table in a file whose suffix is one of `SUFFIXES`.
+
+    Args:
+      where: its name in messages.
+      path: the file.
+      mapped: leave an array on disk until it is read.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        return _open_npy(where, path, mapped)
+    return _open_csv(where, path) if suffix == ".csv" else _ParquetTable(where, path)
 
 
 def need(module: str, extra: str, what: str) -> Any:
@@ -56,13 +66,19 @@ def fail(where: str, what: str, fix: str) -> NoReturn:
     raise UserError(f"{where}: {what} {fix}".rstrip())
 
 
+def _reason(error: Exception) -> str:
+    """What a library says of a file, on one line."""
+    text = str(error.args[0]) if error.args else type(error).__name__
+    return text.partition("\n")[0][:200].rstrip(".")
+
+
 class Table:
     """Named columns of a source. `where` opens every message about it."""
 
     def __init__(self, where: str, names: list[str], n_rows: int) -> None:
         """Refuse repeated names and a source without rows."""
         self.where, self.names, self.n_rows = where, names, n_rows
-        repeated = sorted({name for name in names if names.count(name) > 1})
+        repeated = sorted(name for name, n in collections.Counter(names).items() if n > 1)
         if repeated:
             fix = "Give each column a name of its own."
             fail(where, f"the column name {repeated[0]!r} occurs more than once.", fix)
@@ -83,8 +99,11 @@ class Table:
 
     def matrix(self, columns: list[str]) -> Float64[np.ndarray, "N D"]:
         """Several columns side by side."""
-        x = np.empty((self.n_rows, len(columns)))
-        for position, name in enumerate(columns):
+        memory.require(8 * self.n_rows * len(columns), self.where)
+        first = self.numbers(columns[0])  # before there is room for all: a file may promise much
+        x = np.empty((len(first), len(columns)))
+        x[:, 0] = first
+        for position, name in enumerate(columns[1:], 1):
             x[:, position] = self.numbers(name)
         return x
 
@@ -153,22 +172,30 @@ class _ParquetTable(Table):
     def __init__(self, where: str, path: pathlib.Path) -> None:
         self._pa = need("pyarrow", "workbench", "a .parquet file")
         parquet = need("pyarrow.parquet", "workbench", "a .parquet file")
-        try:
+        with self._whole(where):
             self._file = parquet.ParquetFile(path, page_checksum_verification=True)
-        except (self._pa.ArrowException, OSError) as error:
-            self._broken(where, error)
-        self._types = {field.name: field.type for field in self._file.schema_arrow}
-        super().__init__(where, self._file.schema_arrow.names, self._file.metadata.num_rows)
+            self._types = {field.name: field.type for field in self._file.schema_arrow}
+            names, n_rows = self._file.schema_arrow.names, self._file.metadata.num_rows
+        super().__init__(where, names, n_rows)
 
-    def _broken(self, where: str, error: Exception) -> NoReturn:
-        reason = str(error).splitlines()[0].rstrip(".")
-        fail(where, f"not a whole Parquet file ({reason}).", "Write it or copy it again.")
+    @contextlib.contextmanager
+    def _whole(self, where: str) -> Iterator[None]:
+        """Whatever the reader trips over, the file is not what it should be."""
+        try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:
+            reason = _reason(error)
+            fail(where, f"not a whole Parquet file ({reason}).", "Write it or copy it again.")
 
     def _read(self, name: str) -> Any:
-        try:
-            return self._file.read(columns=[name]).column(name)
-        except (self._pa.ArrowException, OSError) as error:
-            self._broken(self.where, error)
+        with self._whole(self.where):
+            column = self._file.read(columns=[name]).column(name)
+            if len(column) != self.n_rows:
+                raise ValueError(f"{len(column)} of {self.n_rows} rows")
+            column.validate(full=True)
+        return column
 
     def is_numeric(self, name: str) -> bool:
         kind, types = self._types[name], self._pa.types
@@ -181,20 +208,28 @@ class _ParquetTable(Table):
         column = self._read(name)
         if not (self.is_numeric(name) or self._pa.types.is_boolean(column.type)):
             first = next((cell for cell in column if cell.is_valid), None)
-            example = "" if first is None else f", for example {str(first.as_py())!r}"
-            what = f"column {name!r} holds {column.type}, not numbers{example}."
+            what = f"column {name!r} holds {column.type}, not numbers{_example(first)}."
             fail(self.where, what, "Leave it out of `columns`, or convert it to numbers.")
-        result: np.ndarray = column.cast(self._pa.float64(), safe=False).to_numpy()
+        with self._whole(self.where):
+            result: np.ndarray = column.cast(self._pa.float64(), safe=False).to_numpy()
         return result
 
     def texts(self, name: str) -> list[str | None]:
         column = self._read(name)
         try:
             cells = column.cast(self._pa.string()).to_pylist()
-        except self._pa.ArrowException:
+        except (self._pa.ArrowException, UnicodeDecodeError):
             what = f"column {name!r} holds {column.type}, which cannot be a label."
             fail(self.where, what, "A label is text or a whole number.")
         return [None if cell is None or cell.strip() in _MISSING else cell for cell in cells]
+
+
+def _example(cell: Any) -> str:
+    """A cell's value as a person would recognise it; there are dates that Python cannot hold."""
+    try:
+        return "" if cell is None else f", for example {str(cell.as_py())[:60]!r}"
+    except (ValueError, OverflowError):
+        return ""
 
 
 class ArrayTable(Table):
@@ -204,7 +239,8 @@ class ArrayTable(Table):
         self, where: str, names: list[str], x: np.ndarray, targets: dict[str, list[str]]
     ) -> None:
         """Take a matrix with one name per column, and `targets`: text columns by name."""
-        self._x, self._features, self._targets = x, names, targets
+        self._x, self._targets = x, targets
+        self._place = {name: place for place, name in enumerate(names)}
         super().__init__(where, [*names, *targets], x.shape[0])
 
     def is_numeric(self, name: str) -> bool:
@@ -215,7 +251,8 @@ class ArrayTable(Table):
         """A column of the matrix in double precision."""
         if name in self._targets:
             self.refuse(name, 0, self._targets[name][0])
-        return self._x[:, self._features.index(name)].astype(np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is no double becomes NaN or inf
+            return self._x[:, self._place[name]].astype(np.float64)
 
     def texts(self, name: str) -> list[str | None]:
         """A text column, or a column of the matrix written out."""
@@ -232,6 +269,8 @@ class ArrayTable(Table):
 
 def _open_csv(where: str, path: pathlib.Path) -> Table:
     arrow = need("pyarrow.csv", "workbench", "a .csv file")
+    # As text, with where each cell begins, and its numbers: short cells are the worst.
+    memory.require(4 * path.stat().st_size, where)
     header = _csv_header(where, path)
     short: list[tuple[int | None, int]] = []
 
@@ -249,8 +288,10 @@ def _open_csv(where: str, path: pathlib.Path) -> Table:
             arrow.ConvertOptions(column_types=dict.fromkeys(header, "string")),
         )
     except ValueError as error:  # ArrowInvalid is one
+        if "Empty CSV file" in str(error):
+            fail(where, "there are no rows of data.", "Write the data again.")
         if not short:
-            fail(where, f"not a readable CSV file ({error}).", "Save it as CSV in UTF-8.")
+            fail(where, f"not a readable CSV file ({_reason(error)}).", "Save it as CSV in UTF-8.")
         number, actual = short[0]
         what = f"row {(number or 0) - 1} has {actual} values, but the header has {len(header)}."
         fail(where, what, "Correct the row; a comma inside a value needs quotes around the value.")
@@ -273,22 +314,36 @@ def _csv_header(where: str, path: pathlib.Path) -> list[str]:
     return header
 
 
-def _open_npy(where: str, path: pathlib.Path) -> Table:
+def _open_npy(where: str, path: pathlib.Path, mapped: bool) -> Table:
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start[:2] == b"PK":
+        fail(where, "this is an .npz archive.", "Save one array with numpy.save.")
+    if start != b"\x93NUMPY":  # numpy.load would now try to read an archive or a pickle
+        fail(where, "not a whole .npy file (it begins otherwise).", "Write it or copy it again.")
+    if not mapped:
+        memory.require(path.stat().st_size, where)
     try:
-        x = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        if "Python objects" in str(error):
+        # Mapped even if it is read: the reader alone is wrong about types like "4f2".
+        x = np.load(path, "r", allow_pickle=False)
+        end = x.offset + x.nbytes
+        if not mapped:
+            x = np.load(path, allow_pickle=False)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever it trips over, the file is not what it should be
+        if "Python objects" in str(error) or "Object arrays" in str(error):
             fix = "Save numbers: numpy.save(path, x.astype(float))."
             fail(where, "the array holds Python objects, which are never unpickled.", fix)
-        reason = "pickled or not an array" if "pickle" in str(error) else str(error).rstrip(".")
+        reason = _reason(error)
         fail(where, f"not a whole .npy file ({reason}).", "Write it or copy it again.")
-    if not isinstance(x, np.ndarray):
-        x.close()
-        fail(where, "this is an .npz archive.", "Save one array with numpy.save.")
+    if end != path.stat().st_size:
+        fail(where, "there is more in the file than one array.", "Save each in a file of its own.")
     if x.dtype.kind not in "fiub":
         fix = "Save a matrix of real numbers; for columns of several kinds use Parquet."
         fail(where, f"the array holds {x.dtype}, not real numbers.", fix)
     if x.ndim != 2:
         fix = "Samples go in rows: (N, D); a single feature is x.reshape(-1, 1)."
         fail(where, f"the array has shape {x.shape}, not two dimensions.", fix)
-    return ArrayTable(where, [f"x{i}" for i in range(x.shape[1])], x, {})
+    names = [f"x{i}" for i in range(x.shape[1])] if x.size else []
+    return ArrayTable(where, names, x, {})

@@ -20,7 +20,7 @@ from jgmm.workbench.config import UserError
 def place(tmp_path, monkeypatch):
     """An empty current folder, and a compilation cache that stays out of the test process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cli.cache, "use_compilation_cache", lambda: None)
     return tmp_path
 
 
@@ -119,6 +119,22 @@ def test_ctrl_c_exits_130_and_leaves_nothing(study, place):
     assert not (place / "runs").exists()
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_error_that_a_request_to_end_became_is_not_a_defect(study, monkeypatch, number, status):
+    def turn(*_, **__):
+        try:
+            signal.raise_signal(number)
+        except BaseException:
+            raise ImportError("a library could not be imported") from None
+
+    monkeypatch.setattr(cli, "_run", turn)
+    with cli.signals.obeyed():
+        ended = call("run", study)
+    assert ended.exit_code == status
+    assert len(ended.stderr.splitlines()) == 1
+    assert "nothing was left behind" in ended.stderr
+
+
 def test_help_does_not_wait_for_jax():
     program = "import sys; from jgmm.workbench import cli; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -166,6 +182,24 @@ def test_compare_shows_what_differs(study):
     assert "config: the same" in call("compare", first, first).stdout
 
 
+def test_runs_may_have_names_that_look_like_markup(study, place):
+    folder = pathlib.Path(call("run", study, "--quiet").stdout.strip())
+    for name in ("[red]a", "[b\\", "caf\udce9", ":smile:"):
+        folder = folder.rename(place / name)
+        shown = name.replace("\udce9", "\\udce9")
+        assert shown in call("show", str(folder)).stdout
+        ended = call("compare", str(folder), str(folder))
+        assert ended.stdout.count(shown) >= 2  # above either column
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", "[" * 100_000, "\udcff"])
+def test_a_damaged_run_is_said_to_be(place, content):
+    (place / "metrics.json").write_text(content, errors="surrogateescape")
+    ended = call("show", str(place))
+    assert ended.exit_code == 2
+    assert "metrics.json: damaged" in ended.stderr
+
+
 def test_the_schema_is_json():
     assert "fit" in json.loads(call("schema").stdout)["properties"]
 
@@ -182,7 +216,7 @@ def test_numbers_of_components_are_read(text, expected):
     assert cli.parse_components(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "0", "3:1", "a", "1:", "-1", "1:b", "1.5"])
+@pytest.mark.parametrize("text", ["", "0", "3:1", "a", "1:", "1:99999999999", "1:b", "9" * 5000])
 def test_numbers_of_components_that_make_no_sense_are_refused(text):
     with pytest.raises(UserError, match="--components"):
         cli.parse_components(text)

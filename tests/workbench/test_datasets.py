@@ -429,12 +429,106 @@ def test_truncated_npy_is_refused(tmp_path, keep):
 
 
 def test_npy_of_other_content_is_refused(tmp_path):
-    refused(write_csv(tmp_path, "not an array at all", "data.npy"), "not a whole .npy file")
+    refused(write_csv(tmp_path, "not an array at all", "data.npy"), "(it begins otherwise)")
     refused(write_npy(tmp_path, np.array([[1, "a"]], dtype=object)), "Python objects")
     refused(write_npy(tmp_path, np.array([["a", "b"]])), "not real numbers")
     refused(write_npy(tmp_path, np.ones((2, 2), complex)), "complex128")
     refused(write_npy(tmp_path, np.ones(5)), "shape (5,)", "reshape(-1, 1)")
     refused(write_npy(tmp_path, np.ones((2, 2, 2))), "shape (2, 2, 2)")
+    with write_npy(tmp_path, np.ones((2, 2))).open("ab") as file:
+        np.save(file, np.ones((3, 2)))
+    for mapped in (True, False):
+        refused(tmp_path / "data.npy", "more in the file than one array", mapped=mapped)
     with (tmp_path / "data.npy").open("wb") as file:
         np.savez(file, x=np.ones((2, 2)))
     refused(tmp_path / "data.npy", ".npz archive")
+
+
+# --- files that lie ----------------------------------------------------------------------------
+
+
+def by_hand(folder, header, data=b""):
+    """A .npy file of version 2.0 with any header."""
+    raw = header.encode("latin-1") + b"\n"
+    start = b"\x93NUMPY\x02\x00" + len(raw).to_bytes(4, "little")
+    (folder / "data.npy").write_bytes(start + raw + data)
+    return folder / "data.npy"
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ("(2, 2", "not a whole .npy file"),  # numpy's reader raises a TokenError
+        ("(" + "-" * 3000 + "1, 1)", "not a whole .npy file"),  # a RecursionError
+        ("(9223372036854775808, 1)", "not a whole .npy file"),  # an OverflowError
+        ("(4611686018427387904, 4)", "not a whole .npy file"),  # overflows to 0 bytes
+        ("(99999999999, 99999999999)", "not a whole .npy file"),
+        ("(0, 99999999999)", "no rows"),  # of so many columns there are no names in memory
+        ("(-1, 2)", "data.npy"),
+    ],
+)
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.filterwarnings("ignore:overflow encountered")  # where numpy multiplies the shape
+def test_npy_headers_that_lie_are_refused(tmp_path, shape, said, mapped):
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}"
+    refused(by_hand(tmp_path, header), said, mapped=mapped)
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_an_array_of_arrays_is_not_misread(tmp_path, mapped):
+    header = "{'descr': '4f2', 'fortran_order': False, 'shape': (4, 2), }"
+    refused(by_hand(tmp_path, header, bytes(16)), "not a whole .npy file", mapped=mapped)
+
+
+@pytest.mark.parametrize("start", [b"PK\x03\x04", b"PK\x05\x06" + b"\0" * 20, b"PK"])
+def test_what_begins_like_an_archive_is_not_opened(tmp_path, start):
+    refused(write_csv(tmp_path, start, "data.npy"), ".npz archive")
+
+
+def test_numbers_that_no_double_can_hold_are_infinite(tmp_path):
+    wide = np.array([[1, 2], [np.longdouble("1e400"), 3]], np.longdouble)
+    if np.isinf(wide).any():
+        pytest.skip("here a long double is a double")
+    refused(write_npy(tmp_path, wide), "column 'x0', row 2: the value is infinite")
+
+
+def test_parquet_rows_that_are_not_there_are_missed(tmp_path, monkeypatch):
+    path = write_parquet(tmp_path, a=[1.0, 2.0])
+    real = pq.ParquetFile.read
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda *a, **k: real(*a, **k).slice(1))
+    refused(path, "not a whole Parquet file (1 of 2 rows)")
+
+
+def test_dates_that_python_cannot_hold_are_refused_as_others(tmp_path):
+    path = write_parquet(tmp_path, a=[1.0], t=pa.array([1 << 50], pa.timestamp("s")))
+    refused(path, "column 't' holds timestamp[ms], not numbers.", columns=["t"])
+
+
+def test_text_that_is_not_unicode_is_no_label(tmp_path):
+    path = write_parquet(tmp_path, a=[1.0], k=pa.array([b"\xff"]))
+    refused(path, "column 'k' holds binary, which cannot be a label", label="k")
+
+
+@pytest.mark.parametrize("name", ["~nobody_of_that_name/x.csv", "a\0b.csv", "a" * 300 + ".csv"])
+def test_impossible_names_are_names_of_nothing(name):
+    refused(name, "no such file or built-in data set")
+
+
+def test_many_columns_take_no_longer_than_their_number(tmp_path):
+    # Looking for each name among all others would take a minute.
+    path = write_npy(tmp_path, np.ones((1, 50_000)))
+    assert datasets.load(path, [f"x{i}" for i in range(49_999, -1, -1)]).x.shape == (1, 50_000)
+
+
+def test_a_lack_of_memory_is_no_traceback(tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(datasets, "open_table", fail)
+    refused(write_csv(tmp_path, "a\n1\n"), "not enough memory to read it", "fewer `columns`")
+
+
+def test_what_a_message_quotes_does_not_drown_it(tmp_path):
+    message = refused(write_csv(tmp_path, f"a,b\n1,2\n3,{'x' * 9000}\n5,6\n"), "row 2")
+    assert 900 < len(message) <= 1000
+    assert message.endswith("or leave the column out of `columns`.")

@@ -147,6 +147,11 @@ def test_a_run_that_ends_early_leaves_nothing(place, how, error):
         ("study=mixtur", 'no study "mixtur"; did you mean "mixture"?'),
         ("study=lab.tiny_stud", 'no study "lab.tiny_stud"'),
         ("study=lab/tiny_study.py", 'for a file, write "lab.tiny_study"'),
+        ('study=""', '"study": must have at least 1 character'),
+        ("study=.", 'study = "." is not a module name'),
+        ("study=/", 'study = "/" is not a module name'),
+        ("study=/.py", 'study = "/.py" is not a module name'),
+        ("data.source=~nobody_of_that_name/x.csv", "no such file"),
         ("study=json", 'the module "json" is not a study'),
         ("data.source=none.csv", "none.csv"),
         ("output=configs/tiny.toml", "a file of that name is in the way"),
@@ -172,6 +177,12 @@ def test_experiments_are_suggested(place):
         runner.find_study("experiments.overlp", [place])
 
 
+def test_the_home_folder_is_known_in_the_output(place, monkeypatch):
+    monkeypatch.setenv("HOME", str(place / "home"))
+    folder = run_config("configs/tiny.toml", ["output=~/runs", "fit.max_steps=2"])
+    assert folder.parent == place / "home" / "runs"
+
+
 # What a study is given
 
 
@@ -190,6 +201,27 @@ def test_a_metric_is_one_number_or_text_given_once(a_run):
         a_run.metric("c", jnp.arange(2))
     with pytest.raises(TypeError, match="one number or text"):
         a_run.metric("d", None)
+
+
+def test_columns_are_named_after_the_data(a_run):
+    from jgmm.mixture import make_mixture
+    from jgmm.workbench import datasets
+
+    a_run.data = datasets.load("faithful")
+    a_run.mixture("two", make_mixture([1.0], [[1.0, 2.0]], [1.0], "spherical"))
+    a_run.mixture("one", make_mixture([1.0], [[1.0]], [1.0], "spherical"))
+    assert [table.columns for table in a_run.mixtures] == [["eruptions", "waiting"], ["x0"]]
+
+
+def test_a_large_estimate_of_memory_is_told(a_run, monkeypatch, capsys):
+    from jgmm.workbench import memory
+
+    problem = memory.Problem(1000, 2, 3, ("full",), 4, 100, 3, 8)
+    a_run.foresee(problem)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv(memory.VARIABLE, "0.5")
+    a_run.foresee(problem)
+    assert "jgmm: about 0.3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "a b"])

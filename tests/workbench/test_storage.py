@@ -4,8 +4,6 @@ import io
 import json
 import math
 import os
-import re
-import stat
 
 import jax
 import jax.numpy as jnp
@@ -105,7 +103,18 @@ def foreign(tmp_path, *, drop=(), metadata=None, **arrays):
         ({"means": np.zeros(2, np.float32)}, r"not \(K, D\)"),
         ({"means": np.full((2, 2), np.nan)}, "damaged"),
         ({"means": np.zeros((2, 2), np.float16)}, "types"),
-        ({"log_weights": np.zeros(2)}, "damaged"),
+        ({"log_weights": np.zeros(2)}, "weights that do not sum to one"),
+        ({"log_weights": np.full(2, np.nan)}, "weights that do not sum to one"),
+        ({"log_weights": np.array([800.0, 0.0])}, "weights that do not sum to one"),
+        ({"metadata": {"covariance": ["full"]}}, "unknown covariance model"),
+        ({"metadata": {"covariance": {}}}, "unknown covariance model"),
+        ({"metadata": {"columns": ["a"]}}, "names of its columns are not 2 texts"),
+        ({"metadata": {"columns": 3}}, "names of its columns are not 2 texts"),
+        ({"metadata": {"columns": [1, 2]}}, "names of its columns are not 2 texts"),
+        ({"scale": np.zeros((2, 2, 2))}, "not positive"),
+        ({"scale": -np.tile(np.eye(2), (2, 1, 1))}, "not positive"),
+        ({"scale": np.tile([[1.0, 1.0], [0.0, 1.0]], (2, 1, 1))}, "not positive"),
+        ({"scale": np.full((2, 2, 2), np.inf)}, "not finite"),
     ],
 )
 def test_a_file_that_is_no_mixture_of_ours_is_refused_with_the_reason(tmp_path, change, expected):
@@ -113,12 +122,44 @@ def test_a_file_that_is_no_mixture_of_ours_is_refused_with_the_reason(tmp_path, 
         storage.load_mixture(foreign(tmp_path, **change))
 
 
-@pytest.mark.parametrize("metadata", [None, {}, {"jgmm": "not JSON"}, {"jgmm": "[1]"}])
+@pytest.mark.parametrize(
+    "metadata", [None, {}, {"jgmm": "no"}, {"jgmm": "[1]"}, {"jgmm": "[" * 9999}]
+)
 def test_a_safetensors_file_of_something_else_is_refused(tmp_path, metadata):
     path = tmp_path / "weights.safetensors"
     path.write_bytes(safetensors.numpy.save({"a": np.zeros(2)}, metadata))
     with pytest.raises(UserError, match="not a mixture saved by jgmm"):
         storage.load_mixture(path)
+
+
+def test_a_header_of_any_length_is_survived(tmp_path):
+    path = foreign(tmp_path)
+    content = path.read_bytes()
+    for size in (0, 1, 1 << 31, 1 << 40, (1 << 63) - 1, (1 << 64) - 1):
+        path.write_bytes(size.to_bytes(8, "little") + content[8:])
+        with pytest.raises(UserError, match="not a whole safetensors file"):
+            storage.load_mixture(path)
+
+
+def test_numbers_too_large_for_the_precision_asked_for_are_refused(tmp_path):
+    path = foreign(tmp_path, **wide(1e300))
+    assert storage.load_mixture(path).means[0, 0] == 1e300
+    with pytest.raises(UserError, match=r"holds 1e\+300, which is too large for float32"):
+        storage.load_mixture(path, "float32")
+
+
+def wide(value):
+    """Double precision throughout, with one large mean."""
+    return {
+        "means": np.array([[value, 0.0], [0.0, 0.0]]),
+        "scale": np.tile(np.eye(2), (2, 1, 1)),
+        "log_weights": np.log([0.25, 0.75]),
+    }
+
+
+def test_a_device_is_no_file_of_parameters():
+    with pytest.raises(UserError, match="a pipe or a device"):
+        storage.load_mixture("/dev/zero")
 
 
 def test_a_missing_file_is_said_to_be_missing(tmp_path):
@@ -146,78 +187,6 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-# Run folders
-
-
-def test_a_run_folder_appears_only_when_it_is_complete(tmp_path):
-    with storage.run_folder(tmp_path / "new" / "runs", "a") as folder:
-        (folder.path / "file").write_text("x")
-        assert folder.path.name.startswith(".")
-    assert folder.final is not None
-    assert re.fullmatch(r"a-\d{8}-\d{6}", folder.final.name)
-    assert (folder.final / "file").read_text() == "x"
-    assert list(folder.final.parent.iterdir()) == [folder.final]
-    mask = os.umask(0)
-    os.umask(mask)
-    assert stat.S_IMODE(folder.final.stat().st_mode) == 0o777 & ~mask
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, MemoryError])
-def test_a_failure_leaves_nothing_behind(tmp_path, error):
-    def fail():
-        with storage.run_folder(tmp_path / "runs", "a") as folder:
-            (folder.path / "file").write_text("x")
-            raise error
-
-    with pytest.raises(error):
-        fail()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_two_runs_in_the_same_second_get_two_folders(tmp_path, monkeypatch):
-    class Stopped(storage.datetime.datetime):
-        @classmethod
-        def now(cls, tz=None):
-            return cls(2020, 1, 2, 3, 4, 5)
-
-    monkeypatch.setattr(storage.datetime, "datetime", Stopped)
-    (tmp_path / "a-20200102-030405-3").write_text("a file in the way")
-    names = []
-    for _ in range(3):
-        with storage.run_folder(tmp_path, "a") as folder:
-            pass
-        names.append(folder.final.name)
-    assert names == ["a-20200102-030405", "a-20200102-030405-2", "a-20200102-030405-4"]
-
-
-def test_a_place_that_cannot_hold_runs_is_refused_before_the_work(tmp_path):
-    (tmp_path / "file").touch()
-
-    def start(output):
-        with storage.run_folder(output, "a"):
-            pytest.fail("the work began")
-
-    with pytest.raises(UserError, match="File exists; a file of that name is in the way"):
-        start(tmp_path / "file")
-    with pytest.raises(UserError, match="Not a directory"):
-        start(tmp_path / "file" / "runs")
-
-
-def test_a_folder_without_write_permission_is_refused(tmp_path, monkeypatch):
-    def refuse(**_) -> str:  # a real one would stop everybody but root
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(storage.tempfile, "mkdtemp", refuse)
-    expected = "Permission denied; choose a folder you may write to"
-    with pytest.raises(UserError, match=expected), storage.run_folder(tmp_path / "runs", "a"):
-        pytest.fail("the work began")
-
-
-def test_an_error_of_the_study_keeps_its_type(tmp_path):
-    with pytest.raises(PermissionError), storage.run_folder(tmp_path, "a"):
-        raise PermissionError(errno.EACCES, "the study's own")
-
-
 # JSON and CSV
 
 
@@ -241,6 +210,14 @@ def test_csv_keeps_every_digit_and_every_column(tmp_path):
     assert list(back[0]) == ["k", "value", "text", "none"]
     assert float(back[0]["value"]) == 0.1 + 0.2
     assert back[1] == {"k": "2", "value": "", "text": 'a, "b"\nc', "none": ""}
+
+
+def test_what_is_no_character_can_be_stored(tmp_path):
+    """Names of files in other encodings, and with them the command that was given."""
+    storage.write_json(tmp_path / "a.json", {"command": "jgmm fit caf\udce9.csv"})
+    assert json.loads((tmp_path / "a.json").read_text("utf-8"))["command"].endswith("caf\udce9.csv")
+    storage.write_csv(tmp_path / "a.csv", [{"name": "caf\udce9"}])
+    assert (tmp_path / "a.csv").read_text("utf-8") == "name\ncaf\\udce9\n"
 
 
 def test_csv_without_rows_is_an_empty_file(tmp_path):
