@@ -137,14 +137,14 @@ def maximize(
     scale = entry.estimate(counts, statistics.second - entry.pool(cross), scale)
     log_weights = jnp.log(counts / counts.sum())
     return Mixture(
-        _equal(log_weights) if equal_weights else log_weights,
+        _even(log_weights) if equal_weights else log_weights,
         statistics.center + shift,
         scale,
         entry.name,
     )
 
 
-def _equal(log_weights: Float[Array, "K"]) -> Float[Array, "K"]:
+def _even(log_weights: Float[Array, "K"]) -> Float[Array, "K"]:
     """The same weight for all components that are not switched off."""
     used = log_weights != -jnp.inf
     return jnp.where(used, -jnp.log(used.sum().astype(log_weights.dtype)), -jnp.inf)
@@ -313,7 +313,7 @@ class EM:
     def begin(self, start: Mixture) -> Lane:
         """The lane before its first step."""
         if self.equal_weights:
-            start = replace(start, log_weights=_equal(start.log_weights))
+            start = replace(start, log_weights=_even(start.log_weights))
         return Lane(
             start,
             jnp.asarray(-jnp.inf, start.means.dtype),
