@@ -209,6 +209,7 @@ def test_every_m_step_raises_the_expected_log_likelihood(name, x, weight, dtype)
 # Equal weights.
 
 
+@pytest.mark.parametrize("name", ["full", "tied", "VEI", "EVE"])
 def test_equal_weights_stay_equal_and_climb(name, x, weight, dtype):
     start = jgmm.make_mixture(*(a.astype(dtype) for a in beginning(name)), name)
     ended = em.run(start, x, weight, tol=0.0, rtol=0.0, max_steps=STEPS, equal_weights=True)
