@@ -402,7 +402,8 @@ def test_conditions_must_make_sense(full):
 
 
 @pytest.mark.parametrize(("name", "expected"), [("tied", 6), ("diag", 9), ("VVE", 12), ("EII", 1)])
-def test_n_parameters(mixture, expected):
+def test_n_parameters(name, expected):
+    mixture = jgmm.make_mixture(*oracle.parameters(1, k=K, d=D, model=name), name)
     assert n_parameters(mixture) == K - 1 + K * D + expected
 
 
