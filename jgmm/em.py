@@ -356,9 +356,7 @@ class EM:
         log_likelihood = statistics.log_likelihood
         before = lane.mixture
         added = ridge_in(samples.frame, control.ridge)
-        updated = maximize(
-            statistics, before.covariance, added, before.scale, self.equal_weights
-        )
+        updated = maximize(statistics, before.covariance, added, before.scale, self.equal_weights)
         broken = collapsed_components(updated, before, samples.frame)
         # Only a start can be singular before the step: from then on a collapse has ended the fit.
         singular = collapsed_components(before, before, samples.frame)
