@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from jgmm import orientation
 from jgmm.forms import Full, Storage
+from jgmm.orientation import FEW_SWEEPS, MANY_SWEEPS
 
 Estimate = Callable[[Array, Array, Array | None], Array]
 
@@ -150,7 +151,7 @@ def common_axes(diagonal: Estimate) -> Estimate:
     """A diagonal model along axes that all components have in common: EVE from EVI, VVE from VVI.
 
     The axes are as good as no rotation of two improves them, starting from those before; there may
-    be several such. ``diagonal`` must have a closed form.
+    be several such. ``diagonal`` is asked without a scale before.
     """
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
@@ -166,7 +167,7 @@ def common_axes(diagonal: Estimate) -> Estimate:
             return 1 / along(spread) ** 2
 
         roots = orientation.square_root(scatter)
-        most = orientation.MANY_SWEEPS if previous is None else orientation.FEW_SWEEPS
+        most = MANY_SWEEPS if previous is None else FEW_SWEEPS
         found = orientation.common_axes(roots, counts.sum(), weigh, start, most)
         return unit_if_unused(counts, _turned_back(found.axes.T[None], along(found.spread)), Full)
 

@@ -103,7 +103,11 @@ class FitResult:
 
 
 def maximize(
-    statistics: Statistics, covariance: str, ridge: Any = 0.0, scale: Array | None = None
+    statistics: Statistics,
+    covariance: str,
+    ridge: Any = 0.0,
+    scale: Array | None = None,
+    equal_weights: bool = False,
 ) -> Mixture:
     """The M-step: the parameters that maximise the expected complete-data log-likelihood.
 
@@ -117,6 +121,7 @@ def maximize(
         every covariance, (1, D, D), see ``ridge_in``.
       scale: that of the mixture before. Models whose covariances have no closed form start from it,
         and do not end lower; without it they find a start.
+      equal_weights: πₖ = 1/K instead, for the components that have samples.
 
     A component without samples keeps its center and gets weight zero and the unit covariance.
     Reference: Bishop (2006), equations 9.24 to 9.26; Celeux & Govaert (1995).
@@ -130,12 +135,19 @@ def maximize(
     added = ridge if jnp.ndim(ridge) else ridge * unit
     cross = entry.storage.outer(weighted) - trailing(counts, unit) * added
     scale = entry.estimate(counts, statistics.second - entry.pool(cross), scale)
+    log_weights = jnp.log(counts / counts.sum())
     return Mixture(
-        jnp.log(counts / counts.sum()),
+        _even(log_weights) if equal_weights else log_weights,
         statistics.center + shift,
         scale,
         entry.name,
     )
+
+
+def _even(log_weights: Float[Array, "K"]) -> Float[Array, "K"]:
+    """The same weight for all components that are not switched off."""
+    used = log_weights != -jnp.inf
+    return jnp.where(used, -jnp.log(used.sum().astype(log_weights.dtype)), -jnp.inf)
 
 
 def ridge_in(frame: Frame, ridge: Any) -> Array:
@@ -291,6 +303,7 @@ class EM:
     """
 
     max_steps: int
+    equal_weights: bool = False
     scouting: bool = False
 
     def scout(self) -> EM:
@@ -299,6 +312,8 @@ class EM:
 
     def begin(self, start: Mixture) -> Lane:
         """The lane before its first step."""
+        if self.equal_weights:
+            start = replace(start, log_weights=_even(start.log_weights))
         return Lane(
             start,
             jnp.asarray(-jnp.inf, start.means.dtype),
@@ -341,7 +356,7 @@ class EM:
         log_likelihood = statistics.log_likelihood
         before = lane.mixture
         added = ridge_in(samples.frame, control.ridge)
-        updated = maximize(statistics, before.covariance, added, before.scale)
+        updated = maximize(statistics, before.covariance, added, before.scale, self.equal_weights)
         broken = collapsed_components(updated, before, samples.frame)
         # Only a start can be singular before the step: from then on a collapse has ended the fit.
         singular = collapsed_components(before, before, samples.frame)
@@ -460,6 +475,7 @@ def run(
     rtol: float | None = None,
     max_steps: int = 1000,
     ridge: float = 0.0,
+    equal_weights: bool = False,
 ) -> FitResult:
     """Run EM from a given mixture until it converges.
 
@@ -471,6 +487,7 @@ def run(
       rtol: the same relative to the mean log-likelihood; see ``Control``.
       max_steps: M-steps at most; zero evaluates the mixture.
       ridge: added to every variance, as a fraction of the data's.
+      equal_weights: give all components the same weight, from the start on.
 
     Returns:
       A ``FitResult``; read its status. Works inside ``jit`` and under ``vmap``.
@@ -480,15 +497,14 @@ def run(
     """
     mixture, samples = fitting(mixture, x, sample_weight)
     control = make_control(samples.x.dtype, tol, rtol, ridge)
-    return _run(mixture, samples, control, max_steps)
+    return _run(mixture, samples, control, EM(max_steps, equal_weights))
 
 
 @partial(jit, static_argnums=3)
-def _run(mixture: Mixture, samples: Samples, control: Control, max_steps: int) -> FitResult:
+def _run(mixture: Mixture, samples: Samples, control: Control, method: EM) -> FitResult:
     inside = seen(samples, mixture.model)
-    method = EM(max_steps)
     start = method.begin(to_frame(mixture, inside.frame))
-    history = jnp.full(max_steps + 1, jnp.nan, inside.x.dtype)
+    history = jnp.full(method.max_steps + 1, jnp.nan, inside.x.dtype)
 
     def turn(carry: tuple[Lane, Array]) -> tuple[Lane, Array]:
         lanes, history = carry

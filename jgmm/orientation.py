@@ -31,9 +31,10 @@ Weigh = Callable[[Array], Array]
 # Sweeps end when all rotations that are left would together gain fewer nats a sample than this:
 # far less than EM calls converged, and more than rounding.
 GAIN = {"float32": 1e-6, "float64": 1e-12}
+MANY_SWEEPS = 100
 # The first sweep finds nine tenths of what there is to gain, and the last hundredth may take fifty.
 # Within EM, whose next step goes on from there, that hundredth is not worth its time.
-FEW_SWEEPS, MANY_SWEEPS = 3, 100
+FEW_SWEEPS = 3
 
 
 class Axes(NamedTuple):

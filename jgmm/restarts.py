@@ -40,6 +40,7 @@ def fit(
     rtol: float | None = None,
     max_steps: int = 1000,
     ridge: float = 0.0,
+    equal_weights: bool = False,
     race: int = 0,
     progress: ProgressCallback | None = None,
 ) -> FitResult:
@@ -59,6 +60,7 @@ def fit(
       max_steps: M-steps at most, a restart.
       ridge: added to every variance, as a fraction of the data's. Zero, the default, makes EM
         monotone; components that then collapse are reported, not hidden.
+      equal_weights: give all components the same weight, which saves K - 1 parameters.
       race: steps after which only the quarter of the starts that promises most goes on, for four
         times as many, and so on until eight run to their ends; the others end as ``OUTRUN``. Zero,
         the default, runs every start to its end. Several times faster with many restarts; may miss
@@ -103,6 +105,7 @@ def fit(
             rtol=rtol,
             max_steps=max_steps,
             ridge=ridge,
+            equal_weights=equal_weights,
             race=race,
             progress=progress,
         )
@@ -123,6 +126,7 @@ def fit_unchecked(
     rtol: float | None = None,
     max_steps: int = 1000,
     ridge: float = 0.0,
+    equal_weights: bool = False,
     progress: ProgressCallback | None = None,
 ) -> FitResult:
     """``fit`` of checked samples that leaves a failure in the status instead of raising it.
@@ -139,7 +143,7 @@ def fit_unchecked(
     check_problem(samples, n_components, n_restarts, max_steps)
     racing.check_steps(race)
     control = make_control(samples.x.dtype, tol, rtol, ridge)
-    method = EM(max_steps)
+    method = EM(max_steps, equal_weights)
 
     def wave(mixtures: Mixture, inside: Samples) -> FitResult:
         work = work_of(mixtures, inside)

@@ -142,6 +142,7 @@ def select(
     rtol: float | None = None,
     max_steps: int = 1000,
     ridge: float = 0.0,
+    equal_weights: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Selection:
     """Fit every number of components under every covariance model, and choose by a criterion.
@@ -154,7 +155,8 @@ def select(
       covariance: the models to try, or one.
       criterion: "bic", "aic" or "icl", of which the lowest is chosen, or "held_out", of which the
         highest is, at the price of one more fit for each fold.
-      n_restarts, init, race, sample_weight, tol, rtol, max_steps, ridge: as for ``jgmm.fit``.
+      n_restarts, init, race, sample_weight, tol, rtol, max_steps, ridge, equal_weights: as for
+        ``jgmm.fit``.
       n_folds: folds for "held_out".
       progress: as for ``jgmm.fit``, with steps counted through the whole table: a cell that
         converges early skips what it did not use.
@@ -188,6 +190,7 @@ def select(
         "rtol": rtol,
         "max_steps": max_steps,
         "ridge": ridge,
+        "equal_weights": equal_weights,
     }
     control = make_control(samples.x.dtype, tol, rtol, ridge)
     cells = [(k, name) for name in models for k in counts]
@@ -200,7 +203,8 @@ def select(
         if criterion == "held_out":
             found = held_out_unchecked(key, samples, k, n_folds, again)
             judged = float(found.log_likelihood)
-        table.append(_row(result, k, samples, control, judged))
+        p = result.mixture.model.n_parameters(k, samples.n_features, equal_weights)
+        table.append(_row(result, k, p, samples, control, judged))
         results[k, name] = replace(result, mixture=_leading(result.mixture, k))
     best = _best(table, criterion)
     chosen = results[best.n_components, best.covariance]
@@ -298,16 +302,20 @@ def _is_valid(status: Array) -> Array:
 
 
 def _row(
-    result: FitResult, n_components: int, samples: Samples, control: Control, judged: float | None
+    result: FitResult,
+    n_components: int,
+    n_parameters: int,
+    samples: Samples,
+    control: Control,
+    judged: float | None,
 ) -> Row:
     mixture, status = result.mixture, Status(int(result.status))
-    p = mixture.model.n_parameters(n_components, samples.n_features)
-    outcome = jax.device_get(_outcome(result, samples, control, np.asarray(p)))
+    outcome = jax.device_get(_outcome(result, samples, control, np.asarray(n_parameters)))
     found, usable = outcome.criteria, status.is_valid
     return Row(
         n_components=n_components,
         covariance=mixture.covariance,
-        n_parameters=p,
+        n_parameters=n_parameters,
         log_likelihood=float(result.log_likelihood) if usable else math.nan,
         aic=float(found.aic),
         bic=float(found.bic),

@@ -8,16 +8,29 @@ import math
 
 import numpy as np
 
-# The six models, by the code and by the name the package gives them.
+# The fourteen models, by the code and by the name the package gives them.
 MODELS = {
     "EII": "EII",
     "VII": "spherical",
     "EEI": "EEI",
+    "VEI": "VEI",
+    "EVI": "EVI",
     "VVI": "diag",
     "EEE": "tied",
+    "VEE": "VEE",
+    "EVE": "EVE",
+    "VVE": "VVE",
+    "EEV": "EEV",
+    "VEV": "VEV",
+    "EVV": "EVV",
     "VVV": "full",
 }
 NAMES = tuple(MODELS.values())
+CODES = {name: code for code, name in MODELS.items()}
+# Those whose covariances are either each for itself or one for all.
+FREE = tuple(MODELS[code] for code in ("EII", "VII", "EEI", "VVI", "EEE", "VVV"))
+# Those whose estimates are where an iteration stops.
+ITERATED = ("VEI", "VEE", "VEV", "EVE", "VVE")
 
 
 def log_gaussian(x, mean, covariance):
@@ -72,32 +85,97 @@ def statistics(x, resp, center, sample_weight=None):
     return counts, first, second
 
 
-def m_step(x, resp, model="full", sample_weight=None):
+def m_step(x, resp, model="full", sample_weight=None, before=None):
     """Weights (K,), means (K, D), and covariances as matrices (K, D, D)."""
     k, d = resp.shape[1], x.shape[1]
     counts, first, _ = statistics(x, resp, np.zeros((k, d)), sample_weight)
     means = first / counts[:, None]
     _, _, scatter = statistics(x, resp, means, sample_weight)
-    total = counts.sum()
-    covariances = np.zeros((k, d, d))
-    for j in range(k):
-        own, shared = scatter[j] / counts[j], scatter.sum(axis=0) / total
-        covariances[j] = {
-            "full": own,
-            "tied": shared,
-            "diag": np.diag(np.diag(own)),
-            "EEI": np.diag(np.diag(shared)),
-            "spherical": np.trace(own) / d * np.eye(d),
-            "EII": np.trace(shared) / d * np.eye(d),
-        }[model]
-    return counts / total, means, covariances
+    return counts / counts.sum(), means, fit_covariances(counts, scatter, model, before)
+
+
+def fit_covariances(counts, scatter, model, before=None):
+    """The covariances (K, D, D) that maximise -½ Σₖ (Nₖ log|Σₖ| + tr Σₖ⁻¹ Sₖ) within the model.
+
+    ``before`` is where the search for axes in common begins.
+    """
+    code, (k, d, _) = CODES.get(model, model), scatter.shape
+    if code[1:] in ("EV", "VE"):  # a diagonal model along axes, each component's own or common
+        own = np.array([np.linalg.eigh(s)[1] for s in scatter])
+        axes = own if code[2] == "V" else np.array([best_axes(counts, scatter, code, before)] * k)
+        along = np.array([a.T @ s @ a for a, s in zip(axes, scatter, strict=True)])
+        found = fit_covariances(counts, along, code[:2] + "I")
+        return np.array([a @ f @ a.T for a, f in zip(axes, found, strict=True)])
+    if code[2] == "I":
+        scatter = np.array([np.diag(np.diag(s)) for s in scatter])
+    if code[1] == "I":
+        scatter = np.array([np.trace(s) / d * np.eye(d) for s in scatter])
+    volume = [np.linalg.det(s) ** (1 / d) for s in scatter]
+    if "V" not in code:
+        found = [scatter.sum(axis=0) / counts.sum()] * k
+    elif code[0] == "E":
+        found = [s / v * sum(volume) / counts.sum() for s, v in zip(scatter, volume, strict=True)]
+    elif code[1] == "E":
+        volumes = [np.trace(s) / d / n for s, n in zip(scatter, counts, strict=True)]
+        for _ in range(500):
+            shape = sum(s / v for s, v in zip(scatter, volumes, strict=True))
+            shape /= np.linalg.det(shape) ** (1 / d)
+            volumes = [
+                np.trace(np.linalg.solve(shape, s)) / d / n
+                for s, n in zip(scatter, counts, strict=True)
+            ]
+        found = [v * shape for v in volumes]
+    else:
+        found = [s / n for s, n in zip(scatter, counts, strict=True)]
+    return np.array(found)
+
+
+def best_axes(counts, scatter, code, before=None):
+    """Axes that no rotation of two improves, by trying angles."""
+
+    def score(axes):
+        spread = np.array([np.diag(axes.T @ s @ axes) for s in scatter])
+        if code[0] == "V":
+            return float((counts * np.log(spread).sum(axis=1)).sum())
+        return math.log(float(np.exp(np.log(spread).mean(axis=1)).sum()))
+
+    d = scatter.shape[1]
+    axes = np.linalg.eigh(scatter.sum(axis=0) if before is None else mixed(before))[1]
+    best, last = score(axes), math.inf
+    while last - best > 1e-14 * abs(best):
+        last = best
+        for i in range(d):
+            for j in range(i):
+                centre, width = 0.0, math.pi / 4
+                while width > 1e-9:
+                    angles = centre + width * np.linspace(-1, 1, 9)
+                    turned = [axes @ plane_rotation(d, i, j, angle) for angle in angles]
+                    values = [score(each) for each in turned]
+                    at = int(np.argmin(values))
+                    centre, width = angles[at], width / 4
+                if values[at] < best:
+                    axes, best = turned[at], values[at]
+    return axes
+
+
+def plane_rotation(d, i, j, angle):
+    """The rotation of axis i towards axis j."""
+    found = np.eye(d)
+    found[i, i] = found[j, j] = math.cos(angle)
+    found[j, i], found[i, j] = math.sin(angle), -math.sin(angle)
+    return found
+
+
+def mixed(covariances):
+    """A sum with unequal coefficients: its eigenvectors are the axes covariances have in common."""
+    return sum((1 + j / 7) * c / np.trace(c) for j, c in enumerate(covariances))
 
 
 def em_step(x, weights, means, covariances, model="full", sample_weight=None):
     """Updated weights, means and covariances, and the log-likelihood of those passed in."""
     log_prob, resp = e_step(x, weights, means, covariances)
     w = np.ones(len(x)) if sample_weight is None else sample_weight
-    return (*m_step(x, resp, model, sample_weight), float(log_prob @ w))
+    return (*m_step(x, resp, model, sample_weight, covariances), float(log_prob @ w))
 
 
 def conditional(mean, covariance, known, values):
@@ -136,18 +214,56 @@ def lloyd(x, centers, sample_weight=None):
 # Problems to run it on.
 
 
+def decompose(covariances, model):
+    """Logarithms of volumes (K,) and shapes (K, D), and axes (K, D, D), the same where shared."""
+    code, (k, d, _) = CODES.get(model, model), covariances.shape
+    axes = {
+        "I": lambda: [np.eye(d)] * k,
+        "E": lambda: [np.linalg.eigh(mixed(covariances))[1]] * k,
+        "V": lambda: [np.linalg.eigh(c)[1] for c in covariances],
+    }[code[2]]()
+    axes = np.array(axes)
+    logs = np.array([np.log(np.diag(a.T @ c @ a)) for a, c in zip(axes, covariances, strict=True)])
+    volumes = logs.mean(axis=1)
+    return volumes, logs - volumes[:, None], axes
+
+
+def compose(volumes, shapes, axes):
+    """Covariances from what ``decompose`` gives."""
+    along = np.exp(volumes[:, None] + shapes)
+    return np.array([(a * v) @ a.T for a, v in zip(axes, along, strict=True)])
+
+
+def share(letter, values):
+    """Values of each component as a letter of the code has them: none, the mean, or their own."""
+    if letter == "V":
+        return values
+    return np.broadcast_to(values.mean(axis=0) * (letter == "E"), values.shape)
+
+
 def restrict(covariances, model):
-    """The nearest covariances that have the form of the model."""
-    d = covariances.shape[-1]
-    pooled = np.broadcast_to(covariances.mean(axis=0), covariances.shape)
-    return {
-        "full": lambda: covariances,
-        "tied": lambda: pooled,
-        "diag": lambda: covariances * np.eye(d),
-        "EEI": lambda: pooled * np.eye(d),
-        "spherical": lambda: np.trace(covariances, axis1=1, axis2=2)[:, None, None] / d * np.eye(d),
-        "EII": lambda: np.trace(pooled, axis1=1, axis2=2)[:, None, None] / d * np.eye(d),
-    }[model]().copy()
+    """Covariances like those given that have the form of the model; themselves if they have it."""
+    code = CODES.get(model, model)
+    volumes, shapes, axes = decompose(covariances, model)
+    return compose(share(code[0], volumes), share(code[1], shapes), axes)
+
+
+def curve(rng, covariances, model):
+    """A random curve through covariances of the model that stays in it, as a function of time."""
+    code, (k, d, _) = CODES.get(model, model), covariances.shape
+    volumes, shapes, axes = decompose(covariances, model)
+    growth = share(code[0], rng.normal(size=k))
+    change = rng.normal(size=(k, d))
+    change = share(code[1], change - change.mean(axis=1, keepdims=True))
+    turn = rng.normal(size=(k, d, d))
+    turn = share(code[2], turn - turn.transpose(0, 2, 1))
+
+    def at(time):
+        half = 0.5 * time * turn  # Cayley's map: a skew matrix makes an orthogonal one
+        turned = axes @ np.linalg.solve(np.eye(d) - half, np.eye(d) + half)
+        return compose(volumes + time * growth, shapes + time * change, turned)
+
+    return at
 
 
 def parameters(seed=0, k=3, d=3, model="full"):

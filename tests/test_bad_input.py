@@ -174,11 +174,12 @@ def test_a_key_must_be_made(key):
 # Data that are numbers, and yet not enough.
 
 
-def test_a_constant_column_is_named(dtype):
+@pytest.mark.parametrize("covariance", ["full", "diag", "VVE", "EEV"])
+def test_a_constant_column_is_named(covariance, dtype):
     x = GOOD.astype(dtype)
     x[:, 1] = 7
     with pytest.raises(DataError, match=r"column\(s\) 1 of x are constant.*ridge=1e-6"):
-        fit(x)
+        fit(x, covariance=covariance)
     x[:, 2] = -1
     with pytest.raises(DataError, match=r"column\(s\) 1, 2 of x are constant"):
         fit(x)
@@ -192,7 +193,11 @@ def test_a_column_constant_where_it_counts_is_named(dtype):
         fit(x, sample_weight=weight)
 
 
-@pytest.mark.parametrize("options", [{"ridge": 1e-6}, {"covariance": "spherical"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{"ridge": 1e-6}, {"covariance": "spherical"}, {"ridge": 1e-6, "covariance": "EVV"}],
+    ids=str,
+)
 def test_a_constant_column_can_be_borne(options, dtype):
     x = GOOD.astype(dtype)
     x[:, 1] = 7

@@ -1,5 +1,7 @@
 """Expectation–maximisation: the M-step, one EM step, and how the loop ends."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,8 @@ import jgmm
 from jgmm import em
 from jgmm.em import collapsed_components, make_control, to_frame, to_user
 from jgmm.mixture import Mixture
-from jgmm.samples import identity_frame, scaling_frame
+from jgmm.samples import identity_frame, make_samples, scaling_frame
+from jgmm.statistics import expected_log_likelihood
 from jgmm.status import Status
 
 # Shrinking would take minutes, and seeds have no simplest form.
@@ -22,6 +25,15 @@ few = settings(max_examples=10, phases=[Phase.explicit, Phase.generate])
 N, K, D = 150, 3, 3
 STEPS, LONG = 60, 1000  # two only, because the length of the history makes the program
 SEED = 8  # components that overlap, and from which no model collapses
+
+# An iteration within the M-step stops when it has no more than a rounding of the log-likelihood to
+# gain. That leaves covariances uncertain by the root of it over the curvature; axes in common, in a
+# plane where components are round, by the more.
+COMMON_AXES = ("EVE", "VVE")
+ITERATED = {
+    np.dtype(t): {"rtol": limit, "atol": limit}
+    for t, limit in (("float32", 3e-2), ("float64", 1e-4))
+}
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +94,8 @@ def same(found, expected, tolerance):
     """A mixture against weights, means and covariances as matrices."""
     np.testing.assert_allclose(found.weights, expected[0], **tolerance)
     np.testing.assert_allclose(found.means, expected[1], **tolerance)
+    if found.covariance in oracle.ITERATED:
+        tolerance = ITERATED[found.means.dtype]
     np.testing.assert_allclose(found.covariances, expected[2], **tolerance)
 
 
@@ -166,6 +180,55 @@ def test_columns_must_match(columns, full):
             ask(full, np.zeros((5, columns)))
 
 
+@functools.cache
+def step_and_score(name):
+    """A step from any statistics and any scale before, and what both score."""
+
+    @jax.jit
+    def ask(statistics, before):
+        after = em.maximize(statistics, name, 0.0, before.scale)
+        return jnp.stack([expected_log_likelihood(m, statistics) for m in (before, after)])
+
+    return ask
+
+
+def test_every_m_step_raises_the_expected_log_likelihood(name, x, weight, dtype):
+    """From random parameters of the model, about samples sorted at random or by themselves."""
+    rng, samples = np.random.default_rng(0), make_samples(x, weight)
+    for seed in range(6):
+        truth = oracle.parameters(100 + seed, k=K, d=D, model=name)
+        before = jgmm.make_mixture(*(a.astype(dtype) for a in truth), name)
+        resp = jnp.asarray(rng.dirichlet(np.full(K, 0.3), size=N), dtype)
+        sorted_at_random = em.from_responsibilities(samples, lambda rows: resp[rows], K, name)  # noqa: B023
+        for statistics in (sorted_at_random, jgmm.accumulate(before, x, weight)):
+            was, now = np.asarray(step_and_score(name)(statistics, before), np.float64)
+            assert now > was - 50 * np.finfo(dtype).eps * abs(was)
+            assert now > was + 1  # they are not near an optimum
+
+
+# Equal weights.
+
+
+@pytest.mark.parametrize("name", ["full", "tied", "VEI", "EVE"])
+def test_equal_weights_stay_equal_and_climb(name, x, weight, dtype):
+    start = jgmm.make_mixture(*(a.astype(dtype) for a in beginning(name)), name)
+    ended = em.run(start, x, weight, tol=0.0, rtol=0.0, max_steps=STEPS, equal_weights=True)
+    np.testing.assert_allclose(ended.mixture.weights, 1 / K, rtol=1e-6)
+    never_falls(ended, dtype)
+    free = run_all(ended.mixture, x, weight)  # which may only rise from there
+    assert float(free.log_likelihood) > float(ended.log_likelihood) + 0.1
+
+
+def test_equal_weights_are_shared_by_components_that_are_on(full, x, dtype, tolerance):
+    off = Mixture(jnp.log(jnp.asarray([0.9, 0, 0.1], dtype)), full.means, full.scale, "full")
+    ended = em.run(off, x, max_steps=STEPS, tol=0.0, rtol=0.0, equal_weights=True)
+    np.testing.assert_allclose(ended.mixture.weights, [0.5, 0, 0.5], **tolerance)
+    pair = Mixture(
+        jnp.log(jnp.asarray([0.5, 0.5], dtype)), full.means[::2], full.scale[::2], "full"
+    )
+    np.testing.assert_allclose(ended.history[0], jgmm.log_prob(pair, x).sum(), **tolerance)
+
+
 # The loop.
 
 
@@ -208,12 +271,30 @@ def test_history_starts_at_the_start_and_ends_in_nan(full, converged, x, toleran
 
 
 def test_a_run_is_as_many_textbook_steps(result, name, x, dtype):
-    """The log-likelihood on the way, for every model; rounding grows a little with each step."""
+    """The log-likelihood on the way, for every model; rounding grows a little with each step.
+
+    Axes in common are turned a little with every step, in the textbook until they rest.
+    """
     parameters, exact = beginning(name), x.astype(np.float64)
-    for i in range(4):
+    for i in range(1 if name in COMMON_AXES else 4):
         *parameters, log_likelihood = oracle.em_step(exact, *parameters, name)
         rtol = 500 * np.finfo(dtype).eps
+        if name in oracle.ITERATED:
+            rtol = {4: 1e-4, 8: 1e-9}[dtype.itemsize]
         np.testing.assert_allclose(result.history[i], log_likelihood, rtol=rtol)
+
+
+@pytest.mark.parametrize("name", COMMON_AXES)
+def test_axes_in_common_come_to_rest_where_the_textbook_has_them(name, x, ones, dtype):
+    """A step of the textbook gains little more than the last step did."""
+    ended = run_all(jgmm.make_mixture(*(a.astype(dtype) for a in beginning(name)), name), x, ones)
+    history = np.asarray(ended.history, np.float64)[: int(ended.n_steps) + 1]
+    mixture, exact = ended.mixture, x.astype(np.float64)
+    parameters = (np.asarray(a, np.float64) for a in (mixture.means, mixture.covariances))
+    weights = np.asarray(mixture.weights, np.float64)
+    *textbook, before = oracle.em_step(exact, weights / weights.sum(), *parameters, name)
+    gained = oracle.log_likelihood(exact, *textbook) - before
+    assert gained < 3 * (history[-1] - history[-2]) + 1e4 * np.finfo(dtype).eps
 
 
 def test_the_gradient_vanishes_where_it_converges(full, x, dtype):
@@ -440,7 +521,7 @@ def test_a_fit_does_not_notice_units_or_order(
         (back.means, plain.mixture.means),
         (back.covariances, plain.mixture.covariances),
     ):
-        np.testing.assert_allclose(found, expected[index], atol=30 * np.sqrt(eps * far))
+        np.testing.assert_allclose(found, expected[index], atol=60 * np.sqrt(eps * far))
     np.testing.assert_allclose(
         float(moved.log_likelihood) / weight.sum() + D * np.log(scale),
         float(plain.log_likelihood) / weight.sum(),
@@ -469,7 +550,7 @@ def test_an_offset_does_not_show_in_the_covariances(name, dtype):
     resp = np.random.default_rng(1).dirichlet(np.ones(K), size=N)
     found = jgmm.m_step(x, resp.astype(dtype), name)
     expected = oracle.m_step(exact, resp, name)
-    rtol = 500 * np.finfo(dtype).eps
+    rtol = ITERATED[dtype]["rtol"] if name in oracle.ITERATED else 500 * np.finfo(dtype).eps
     np.testing.assert_allclose(found.covariances, expected[2], rtol=rtol, atol=rtol * 100)
     grid = offset * np.finfo(dtype).eps
     np.testing.assert_allclose(found.means - np.asarray(offset, dtype), expected[1], atol=2 * grid)

@@ -65,28 +65,27 @@ def test_it_holds_what_it_was_given(mixture, truth, name, dtype, tolerance):
     np.testing.assert_allclose(mixture.cholesky, np.linalg.cholesky(covariances), **tolerance)
 
 
-def test_storage_is_no_larger_than_the_model_needs(mixture, name):
-    shapes = {
-        "full": (K, D, D),
-        "tied": (1, D, D),
-        "diag": (K, D),
-        "EEI": (1, D),
-        "spherical": (K,),
-        "EII": (1,),
-    }
-    assert mixture.scale.shape == shapes[name]
+def own_form(name, covariances):
+    """As little of the covariances as says all about them."""
+    code = oracle.CODES[name]
+    if code[2] != "I":
+        own = covariances
+    elif code[1] != "I":
+        own = np.diagonal(covariances, axis1=1, axis2=2)
+    else:
+        own = covariances[:, 0, 0]
+    return own if "V" in code else own[0]
+
+
+def test_storage_is_no_larger_than_the_model_needs(mixture, truth, name):
+    own = own_form(name, truth[2])
+    shared = name in ("EII", "EEI", "tied")
+    assert mixture.scale.shape == ((1, *own.shape) if shared else own.shape)
 
 
 def test_own_form_and_matrices_make_the_same(mixture, truth, name, dtype):
     weights, means, covariances = (a.astype(dtype) for a in truth)
-    own = {
-        "full": covariances,
-        "tied": covariances[0],
-        "diag": np.diagonal(covariances, axis1=1, axis2=2),
-        "EEI": np.diagonal(covariances[0]),
-        "spherical": covariances[:, 0, 0],
-        "EII": covariances[0, 0, 0],
-    }[name]
+    own = own_form(name, covariances)
     chex.assert_trees_all_close(jgmm.make_mixture(weights, means, own, name), mixture, rtol=1e-6)
 
 
@@ -126,13 +125,23 @@ def test_numbers_that_are_no_mixture_are_refused(change, message):
         jgmm.make_mixture(*arguments)
 
 
-@pytest.mark.parametrize("name", ["diag", "spherical", "tied", "EEI", "EII"])
+@pytest.mark.parametrize("name", [name for name in oracle.NAMES if name != "full"])
 def test_matrices_of_another_form_are_refused(name):
     """Whatever the units: the check is relative."""
     _, means, covariances = oracle.parameters(1, k=K, d=D)
     for unit in (1.0, 1e-7):
         with pytest.raises(DataError, match=f"form of '{name}'"):
             jgmm.make_mixture(np.full(K, 1 / K), unit * means, unit**2 * covariances, name)
+
+
+@pytest.mark.parametrize("name", [name for name in oracle.NAMES if name not in oracle.FREE])
+def test_covariances_that_only_the_storage_can_hold_are_refused(name, dtype):
+    """The right shape, matrix by matrix a covariance, but nothing is shared."""
+    weights, means, covariances = oracle.parameters(1, k=K, d=D)
+    stored = np.asarray(jgmm.covariance.model(name).storage.compress(jnp.asarray(covariances)))
+    arguments = [a.astype(dtype) for a in (weights, means, stored)]
+    with pytest.raises(DataError, match=f"form of '{name}'"):
+        jgmm.make_mixture(*arguments, name)
 
 
 @pytest.mark.parametrize("name", ["diag", "spherical", "EEI", "EII"])
@@ -342,7 +351,7 @@ def test_sampling_needs_a_typed_key(full):
 def test_marginal_is_the_mixture_of_marginals(mixture, truth, name, x, dims, tolerance):
     weights, means, covariances = truth
     found = jgmm.marginal(mixture, dims)
-    assert found.covariance == name
+    assert found.covariance == jgmm.covariance.model(name).of_marginals.name
     sub = x[:, dims].astype(np.float64)
     expected = oracle.e_step(sub, weights, means[:, dims], covariances[:, dims][:, :, dims])[0]
     np.testing.assert_allclose(jgmm.log_prob(found, x[:, dims]), expected, **tolerance)
@@ -356,7 +365,7 @@ def test_conditional_times_marginal_is_joint(mixture, name, x, known, tolerance)
     @jax.jit
     def product(row):
         conditional = jgmm.condition(mixture, known, row[jnp.asarray(known)])
-        assert conditional.covariance == name
+        assert conditional.covariance == jgmm.covariance.model(name).of_marginals.name
         given = jgmm.marginal(mixture, known)
         a = jgmm.log_prob(conditional, row[None, jnp.asarray(rest)])
         b = jgmm.log_prob(given, row[None, jnp.asarray(known)])
@@ -392,9 +401,10 @@ def test_conditions_must_make_sense(full):
         jgmm.condition(full, [0], [np.nan])
 
 
-def test_n_parameters(mixture, name):
-    count = {"EII": 1, "spherical": K, "EEI": D, "diag": K * D, "tied": 6, "full": K * 6}[name]
-    assert n_parameters(mixture) == K - 1 + K * D + count
+@pytest.mark.parametrize(("name", "expected"), [("tied", 6), ("diag", 9), ("VVE", 12), ("EII", 1)])
+def test_n_parameters(name, expected):
+    mixture = jgmm.make_mixture(*oracle.parameters(1, k=K, d=D, model=name), name)
+    assert n_parameters(mixture) == K - 1 + K * D + expected
 
 
 def test_to_host(mixture, truth, tolerance):

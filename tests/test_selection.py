@@ -51,6 +51,16 @@ def test_a_cell_is_what_fit_returns(found, dtype):
     assert (row.n_valid, row.n_agree) == (8, 8)
 
 
+def test_equal_weights_save_parameters():
+    equal = selection.select(KEY, X, [1, 2], "EII", equal_weights=True, **OPTIONS)
+    assert [row.n_parameters for row in equal.table] == [3, 5]
+    np.testing.assert_allclose(equal.results[2, "EII"].mixture.weights, 0.5)
+    two = equal.table[1]
+    np.testing.assert_allclose(two.bic, -2 * two.log_likelihood + 5 * np.log(WEIGHTS.sum()))
+    alone = jgmm.fit(KEY, X, 2, covariance="EII", equal_weights=True, **OPTIONS)
+    assert float(alone.log_likelihood) == two.log_likelihood
+
+
 def test_a_cell_smaller_than_the_program_is_what_fit_returns(found, dtype, tolerance):
     """All numbers of components share one program, made for the largest."""
     alone = jgmm.fit(KEY, X.astype(dtype), 1, covariance="spherical", **OPTIONS)
