@@ -23,8 +23,9 @@ from jaxtyping import Array, Bool, Float, Key
 from jgmm import kmeans, lanes
 from jgmm.covariance import model
 from jgmm.em import EM, from_responsibilities, make_control, maximize
-from jgmm.mixture import Mixture
-from jgmm.samples import Samples
+from jgmm.forms import Spherical
+from jgmm.mixture import Mixture, reframe
+from jgmm.samples import Samples, framed
 from jgmm.status import DataError, is_traced
 
 Start = Callable[[Array, Samples, Array, str], Mixture]
@@ -97,17 +98,19 @@ def kmeans_plus_plus(
     keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
     """The M-step of the nearest k-means++ seed."""
-    seeds = kmeans.seed(keys, samples, len(active))
-    return from_centers(seeds, samples, active, covariance)
+    even = for_distances(samples, covariance)
+    seeds = kmeans.seed(keys, even, len(active))
+    return from_centers(seeds, even, samples, active, covariance)
 
 
 def from_kmeans(
     keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
     """The M-step of the clusters that k-means all but settles on from k-means++ seeds."""
-    seeds = kmeans.seed(keys, samples, len(active))
-    found = kmeans.lloyd(seeds, samples, active, KMEANS_STEPS, KMEANS_RTOL)
-    return from_centers(found.centers, samples, active, covariance)
+    even = for_distances(samples, covariance)
+    seeds = kmeans.seed(keys, even, len(active))
+    found = kmeans.lloyd(seeds, even, active, KMEANS_STEPS, KMEANS_RTOL)
+    return from_centers(found.centers, even, samples, active, covariance)
 
 
 def short_em(
@@ -142,15 +145,57 @@ STARTS: dict[str, Start] = {
 }
 
 
+def for_distances(samples: Samples, covariance: str) -> Samples:
+    """Samples in the frame in which distances say what belongs together under the model.
+
+    One with all columns of the same variance, but for spherical models, whose own distances are
+    those between the samples as they are.
+    """
+    entry = model(covariance)
+    spherical = entry.storage is Spherical
+    return samples if entry.per_column or spherical else framed(samples, per_column=True)
+
+
 def from_centers(
-    centers: Float[Array, "R K D"], samples: Samples, active: Bool[Array, "K"], covariance: str
+    centers: Float[Array, "R K D"],
+    even: Samples,
+    samples: Samples,
+    active: Bool[Array, "K"],
+    covariance: str,
 ) -> Mixture:
-    """The M-step of the assignment of every sample to the nearest of the active centers."""
+    """The M-step of the assignment of every sample to the nearest of the active centers.
+
+    Args:
+      centers: of R restarts, in the frame of ``even``.
+      even: the samples, see ``for_distances``.
+      samples: the same in the frame of the mixtures returned.
+      active: which of the K centers take part.
+      covariance: name of the covariance model.
+    """
+    # Where the frames differ the model has a form in its own only; what both can see comes first.
+    entry = model(covariance) if even is samples else model(covariance).of_marginals
     # Moments about the origin lose |c|² roundings, which must be little next to the ridge.
     eps = jnp.finfo(centers.dtype).eps
     near = eps * (centers**2).sum(axis=2).max(axis=1) < 0.01 * START_RIDGE
-    found = kmeans.assign(centers, samples, active, model(covariance), near)
-    return jax.vmap(lambda sums: maximize(sums, covariance, START_RIDGE))(found)
+    found = kmeans.assign(centers, even, active, entry, near)
+    started = jax.vmap(lambda sums: maximize(sums, entry.name, START_RIDGE))(found)
+    if even is samples:
+        return started
+    relative = even.frame.scale * samples.frame.inverse
+    origin = jnp.zeros_like(relative)
+    return jax.vmap(lambda each: restrict(reframe(each, origin, relative), covariance))(started)
+
+
+def restrict(mixture: Mixture, covariance: str) -> Mixture:
+    """The mixture of another covariance model that is nearest to one, with its weights and means.
+
+    It is the M-step of endless samples of the given one whose components are known: of all that
+    have the form, the one of least Kullback–Leibler divergence from it, component by component.
+    """
+    entry, weights = model(covariance), mixture.weights
+    scatter = entry.storage.compress(weights[:, None, None] * mixture.covariances)
+    scale = entry.estimate(weights, entry.pool(scatter), None)
+    return Mixture(mixture.log_weights, mixture.means, scale, entry.name)
 
 
 def from_labels(labels: Any, samples: Samples, n_components: int, covariance: str) -> Mixture:

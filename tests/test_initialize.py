@@ -58,7 +58,8 @@ def program(start):
 @pytest.mark.parametrize(
     ("start", "covariance"),
     [(start, "full") for start in STARTS]
-    + [("points", "tied"), ("kmeans++", "diag"), ("kmeans", "EII")],
+    + [("points", "tied"), ("kmeans++", "diag"), ("kmeans", "EII")]
+    + [("points", "EEV"), ("kmeans++", "EVE"), ("kmeans", "VEV"), ("short_em", "VVE")],
 )
 def test_every_start_gives_a_valid_mixture(start, covariance, x, weight, dtype):
     mixture = begin(start, covariance)(jax.random.key(0), x, weight)
@@ -93,6 +94,40 @@ def test_a_start_does_not_notice_units(program, x, dtype):
     np.testing.assert_allclose(
         (np.asarray(moved.means) - origin) / unit, plain.means, rtol=rtol, atol=rtol
     )
+
+
+@pytest.mark.parametrize("name", ["kmeans++", "kmeans"])
+def test_clusters_do_not_depend_on_units_that_the_model_depends_on(name, x, weight):
+    """VVE has no form of its own in other units of a column; what is near what has."""
+    unit, program = np.array([1, 1024], x.dtype), begin(name, "VVE")
+    plain, moved = (program(jax.random.key(0), each, weight) for each in (x, unit * x))
+    np.testing.assert_allclose(moved.weights, plain.weights, rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(moved.means) / unit, plain.means, rtol=1e-3, atol=1e-4)
+    round_one = begin(name, "spherical")  # its distances are those of the samples as they are
+    plain, moved = (round_one(jax.random.key(0), each, weight) for each in (x, unit * x))
+    assert np.abs(np.asarray(moved.means) / unit - plain.means).max() > 0.1
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+def test_restricted_to_its_own_model_a_mixture_is_the_same(name, dtype, tolerance):
+    truth = oracle.parameters(3, k=K, d=3, model=name)
+    mixture = jgmm.make_mixture(*(a.astype(dtype) for a in truth), name)
+    found = initialize.restrict(mixture, name)
+    assert found.covariance == name
+    if name in oracle.ITERATED:
+        tolerance = {"rtol": 1e-3, "atol": 1e-3} if dtype == np.float32 else {"atol": 1e-6}
+    np.testing.assert_allclose(found.covariances, truth[2], **tolerance)
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+def test_restricted_to_another_model_a_mixture_stays_near(name):
+    """As the textbook fits it to samples whose components are known."""
+    weights, means, covariances = oracle.parameters(3, k=K, d=3)
+    found = initialize.restrict(jgmm.make_mixture(weights, means, covariances), name)
+    expected = oracle.fit_covariances(weights, weights[:, None, None] * covariances, name)
+    np.testing.assert_allclose(found.covariances, expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.means, means)
+    np.testing.assert_allclose(found.weights, weights)
 
 
 @pytest.mark.parametrize("name", list(STARTS))
