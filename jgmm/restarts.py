@@ -122,7 +122,7 @@ def fit_unchecked(
     tol: float | None = None,
     rtol: float | None = None,
     max_steps: int = 1000,
-    ridge: float = 0.0,
+    ridge: Any = 0.0,
     progress: ProgressCallback | None = None,
 ) -> FitResult:
     """``fit`` of checked samples that leaves a failure in the status instead of raising it.
@@ -130,6 +130,7 @@ def fit_unchecked(
     Args:
       slots: components the program is made for, K by default. Those beyond K are switched off, so
         that one program serves every K up to it; the mixture returned still has them.
+      ridge: one number, or one a column, (D,); all equal unless the model is closed per column.
 
     The other arguments are those of ``fit``.
 
@@ -199,7 +200,9 @@ def in_waves(
     entry = model(covariance)
     inside = _framed(samples, entry.per_column)
     _check_constant_columns(
-        samples, inside, entry.storage is not Spherical and not is_traced(ridge) and not ridge
+        samples,
+        inside,
+        entry.storage is not Spherical and not is_traced(ridge) and not np.all(np.asarray(ridge)),
     )
     if not isinstance(init, str):
         start = given_start(init, samples, inside, len(active), entry.name, n_restarts)
