@@ -156,7 +156,8 @@ class FittedMixture(DensityMixin, BaseEstimator):
         self.converged_ = self.status_ == Status.CONVERGED.name
         self.n_iter_ = int(result.n_steps)
         self.lower_bound_ = float(result.log_likelihood) / total
-        self.lower_bounds_ = (np.asarray(result.history)[1 : self.n_iter_ + 1] / total).tolist()
+        history = np.asarray(result.history, np.float64)
+        self.lower_bounds_ = (history[1 : self.n_iter_ + 1] / total).tolist()
         self.restarts_ = {
             "log_likelihood": np.array(table.log_likelihood),
             "status": np.asarray([Status(code).name for code in table.status.tolist()]),

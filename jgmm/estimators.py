@@ -30,7 +30,7 @@ from jgmm.forms import Full
 from jgmm.label_estimators import GaussianBayesClassifier, KMeans
 from jgmm.lanes import Progress, ProgressCallback
 from jgmm.mixture import Mixture, make_mixture
-from jgmm.restarts import fit_unchecked, in_frame, starts
+from jgmm.restarts import check_problem, fit_unchecked, in_frame, starts
 from jgmm.samples import Samples, make_samples
 from jgmm.selection import select
 from jgmm.status import DataError, check
@@ -47,6 +47,8 @@ __all__ = [
 
 # What scikit-learn calls starts that have another name here.
 STARTS = {"k-means++": "kmeans++", "random_from_data": "points"}
+# Those that see the data in the data's units, as they do there.
+UNSCALED = ("kmeans", "k-means++")
 UP_TO_NINE = tuple(range(1, 10))
 
 
@@ -64,7 +66,8 @@ class GaussianMixture(FittedMixture):
       max_iter: steps at most; zero leaves the start as it is.
       n_init: starts, run side by side as one program, of which the best is kept.
       init_params: "kmeans", "k-means++", "random", "random_from_data", or any other name in
-        ``jgmm.initialize.STARTS``.
+        ``jgmm.initialize.STARTS``. The first two take distances between columns as they are, as
+        theirs do; ``jgmm.fit`` would divide columns by their standard deviations first.
       weights_init, means_init, precisions_init: part of the start, or all of it; what is None
         comes from ``init_params``.
       random_state: seed, ``RandomState``, or None, of starts and of ``sample``.
@@ -155,17 +158,17 @@ class GaussianMixture(FittedMixture):
         X = read_samples(self, X, sample_weight, ensure_min_samples=2)
         with computing(X.dtype):
             samples, key = make_samples(X, sample_weight), make_key(self.random_state)
+            check_problem(samples, self.n_components, self.n_init, self.max_iter)
             init = self._start(key, samples)
-            n_starts = self.n_init if isinstance(init, str) else len(init.means)
             result = fit_unchecked(
                 key,
                 samples,
                 self.n_components,
                 covariance=self.covariance_type,
-                n_restarts=n_starts,
+                n_restarts=len(init.means),
                 init=init,
                 race=self.race,
-                tol=self.tol,
+                tol=float(self.tol),
                 max_steps=self.max_iter,
                 ridge=self._ridge(samples),
                 progress=_printer(self.verbose, self.verbose_interval),
@@ -187,22 +190,26 @@ class GaussianMixture(FittedMixture):
         frame = in_frame(samples, model(self.covariance_type).per_column).frame
         return self.reg_covar / np.asarray(frame.scale, np.float64) ** 2 + self.ridge
 
-    def _start(self, key: Any, samples: Samples) -> str | Mixture:
-        """The name of a start, or mixtures with a leading axis."""
-        dtype, name = samples.x.dtype, STARTS.get(self.init_params, self.init_params)
+    def _start(self, key: Any, samples: Samples) -> Mixture:
+        """The mixtures to start from, leading axis."""
+        dtype = samples.x.dtype
         if self.warm_start and hasattr(self, "weights_"):
             return jax.tree.map(lambda leaf: leaf[None], from_sklearn(self, dtype))
         inits = (self.weights_init, self.means_init, self.precisions_init)
         leaves = ("log_weights", "means", "scale")
         given = [leaf for leaf, init in zip(leaves, inits, strict=True) if init is not None]
-        if not given:
-            return name
         asked = jax.tree.map(lambda leaf: leaf[None], self._asked(samples.n_features, dtype))
         if len(given) == len(leaves):
             return asked
-        options = {"covariance": self.covariance_type, "n_restarts": self.n_init}
-        found = starts(key, samples, self.n_components, init=name, **options)
-
+        found = starts(
+            key,
+            samples,
+            self.n_components,
+            covariance=self.covariance_type,
+            init=STARTS.get(self.init_params, self.init_params),
+            n_restarts=self.n_init,
+            scaled=self.init_params not in UNSCALED,
+        )
         parts: dict[str, Any] = {
             leaf: jnp.broadcast_to(getattr(asked, leaf), getattr(found, leaf).shape)
             for leaf in given
@@ -328,9 +335,9 @@ class MixtureSelector(FittedMixture):
                 race=self.race,
                 n_folds=self.n_folds,
                 sample_weight=sample_weight,
-                tol=self.tol,
+                tol=None if self.tol is None else float(self.tol),
                 max_steps=self.max_iter,
-                ridge=self.ridge,
+                ridge=float(self.ridge),
             )
             self._keep(found.result, make_samples(X, sample_weight))
         self.n_components_ = found.best.n_components

@@ -102,7 +102,7 @@ class GaussianBayesClassifier(ClassifierMixin, BaseEstimator):
                     shared=self.shared,
                     priors=self.priors,
                     sample_weight=sample_weight,
-                    ridge=self.ridge,
+                    ridge=float(self.ridge),
                     key=make_key(self.random_state),
                     n_restarts=self.n_init,
                 )

@@ -252,7 +252,7 @@ def given_starts(
     if isinstance(init, Mixture):
         mixture = initialize.from_mixture(init, samples, n_components, covariance)
         if mixture.means.ndim == 3:
-            return jax.vmap(to_frame, in_axes=(0, None))(mixture, inside.frame)
+            return _all_to_frame(mixture, inside.frame)
         start = to_frame(mixture, inside.frame)
     else:
         start = initialize.from_labels(init, inside, n_components, covariance)
@@ -267,11 +267,16 @@ def starts(
     covariance: str = "full",
     init: str = "kmeans",
     n_restarts: int = 1,
+    scaled: bool = True,
 ) -> Mixture:
     """What ``fit`` starts from, in the units of the samples, with a leading axis of restarts.
 
-    The arguments are those of ``fit``, the samples checked. Given back as ``init``, changed or not,
-    the mixtures start ``fit_unchecked``.
+    Args:
+      scaled: whether distances are taken between columns divided by their standard deviations, as
+        ``fit`` does for models that keep their form, or between columns as they are.
+
+    The other arguments are those of ``fit``, the samples checked. Given back as ``init``, changed
+    or not, the mixtures start a fit.
 
     Raises:
       DataError: bad arguments.
@@ -279,13 +284,14 @@ def starts(
     check_problem(samples, n_components, n_restarts, 0)
     _check_name(init)
     entry = model(covariance)
-    inside = in_frame(samples, entry.per_column)
+    inside = in_frame(samples, entry.per_column and scaled)
     active, numbers = np.ones(n_components, bool), jnp.arange(n_restarts)
     found = _starts(check_key(key), numbers, inside, active, entry.name, init)
     return _all_to_user(found, inside.frame)
 
 
 _all_to_user = jit(jax.vmap(to_user, in_axes=(0, None)))
+_all_to_frame = jit(jax.vmap(to_frame, in_axes=(0, None)))
 
 
 def _check_name(init: str) -> None:
