@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jgmm import (
         classes,
         classifier,
+        conversion,
         covariance,
         criteria,
         crossvalidation,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         status,
         unconstrained,
     )
+    from jgmm import estimators as estimators
     from jgmm.em import FitResult, em_step, m_step
     from jgmm.mixture import (
         Mixture,
@@ -58,11 +60,13 @@ __version__ = "0.1.0"
 _MODULES = {
     "classes": (),
     "classifier": (),
+    "conversion": (),
     "covariance": (),
     "criteria": (),
     "crossvalidation": (),
     "decomposition": (),
     "em": ("FitResult", "em_step", "m_step"),
+    "estimators": (),
     "forms": (),
     "gaussian": (),
     "gradient": (),
@@ -91,6 +95,8 @@ _MODULES = {
     "status": ("DataError", "FitError", "Status"),
     "unconstrained": (),
 }
+# Not in ``__all__``: ``from jgmm import *`` works without scikit-learn.
+_EXTRA = ("estimators",)
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
@@ -104,6 +110,7 @@ __all__ = [
     "classes",
     "classifier",
     "condition",
+    "conversion",
     "covariance",
     "criteria",
     "crossvalidation",
@@ -151,4 +158,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """The public names."""
-    return sorted(__all__)
+    return sorted([*__all__, *_EXTRA])

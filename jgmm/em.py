@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -41,7 +42,7 @@ class Control:
 
     A fit has converged when the mean log-likelihood per sample changes by at most
     ``tol + rtol * |mean log-likelihood|`` in a step. ``ridge`` is added to every variance, as a
-    fraction of the data's.
+    fraction of the data's: one number, or one a column, (D,), where the frame scales by column.
     """
 
     tol: Leaf
@@ -63,7 +64,7 @@ def make_control(dtype: Any, tol: Any, rtol: Any, ridge: Any) -> Control:
         "ridge": ridge,
     }
     for name, value in values.items():
-        if not is_traced(value) and not value >= 0:
+        if not is_traced(value) and not np.all(np.asarray(value) >= 0):
             raise DataError(f"{name} must be at least zero; it is {value}.")
     return Control(**{name: jnp.asarray(value, dtype) for name, value in values.items()})
 
@@ -117,8 +118,8 @@ def maximize(
     Args:
       statistics: from any number of samples.
       covariance: name of the covariance model.
-      ridge: added to every variance, in the units of the statistics; or a matrix that is added to
-        every covariance, (1, D, D), see ``ridge_in``.
+      ridge: added to every variance, in the units of the statistics, one number or one a column; or
+        a matrix that is added to every covariance, (1, D, D), see ``ridge_in``.
       scale: that of the mixture before. Models whose covariances have no closed form start from it,
         and do not end lower; without it they find a start.
       equal_weights: πₖ = 1/K instead, for the components that have samples.
@@ -132,8 +133,10 @@ def maximize(
     weighted = jnp.sqrt(counts)[:, None] * shift
     unit = entry.storage.identity(shift.shape[1], shift.dtype)
     # A ridge on the scatter: added to the covariances it would not leave every model its form.
-    added = ridge if jnp.ndim(ridge) else ridge * unit
-    cross = entry.storage.outer(weighted) - trailing(counts, unit) * added
+    if jnp.ndim(ridge) < 3:
+        each = jnp.broadcast_to(jnp.asarray(ridge, unit.dtype), shift.shape[1:])
+        ridge = entry.storage.stretch(unit, each)
+    cross = entry.storage.outer(weighted) - trailing(counts, unit) * ridge
     scale = entry.estimate(counts, statistics.second - entry.pool(cross), scale)
     log_weights = jnp.log(counts / counts.sum())
     return Mixture(
@@ -155,12 +158,12 @@ def ridge_in(frame: Frame, ridge: Any) -> Array:
 
     Args:
       frame: of the samples.
-      ridge: fraction of the data's variance.
+      ridge: fraction of the data's variance, one number or one a column, (D,).
 
     Returns:
-      A number where the frame scales columns, and a matrix (1, D, D) where it turns them.
+      The same where the frame scales columns, and a matrix (1, D, D) where it turns them.
     """
-    return ridge * frame.unit_variances()[None] if frame.turns else jnp.asarray(ridge)
+    return frame.unit_variances(ridge)[None] if frame.turns else jnp.asarray(ridge)
 
 
 def m_step(

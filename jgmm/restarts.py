@@ -14,7 +14,7 @@ from jaxtyping import Array, Key
 
 from jgmm import initialize, lanes, natural, racing
 from jgmm.covariance import model
-from jgmm.em import EM, FitResult, finish, make_control, to_frame
+from jgmm.em import EM, FitResult, finish, make_control, to_frame, to_user
 from jgmm.forms import Spherical
 from jgmm.kmeans import check_counts
 from jgmm.lanes import ProgressCallback
@@ -52,7 +52,8 @@ def fit(
       n_components: K.
       covariance: name of the covariance model, see ``jgmm.covariance``.
       n_restarts: R, run side by side in one program.
-      init: a name in ``jgmm.initialize.STARTS``, labels (N,), or a ``Mixture`` in the units of x.
+      init: a name in ``jgmm.initialize.STARTS``, labels (N,), or a ``Mixture`` in the units of x,
+        which with a leading axis of R is R starts.
       sample_weight: how many times each sample counts, (N,); zero equals a missing row.
       tol: a fit has converged when the mean log-likelihood per sample changes by less, in nats;
         by default 1e-8 in float64 and 1e-6 in float32.
@@ -125,7 +126,7 @@ def fit_unchecked(
     tol: float | None = None,
     rtol: float | None = None,
     max_steps: int = 1000,
-    ridge: float = 0.0,
+    ridge: Any = 0.0,
     equal_weights: bool = False,
     progress: ProgressCallback | None = None,
 ) -> FitResult:
@@ -134,6 +135,7 @@ def fit_unchecked(
     Args:
       slots: components the program is made for, K by default. Those beyond K are switched off, so
         that one program serves every K up to it; the mixture returned still has them.
+      ridge: one number, or one a column, (D,); all equal unless the model is closed per column.
 
     The other arguments are those of ``fit``.
 
@@ -195,22 +197,22 @@ def in_waves(
     Args:
       fit_wave: ``(starts with a leading axis, samples in the frame) -> FitResult``.
       active: which components take part, (K,).
-      init: a name in ``STARTS``, labels, or a ``Mixture``; the last two are one start.
+      init: a name in ``STARTS``, labels, or a ``Mixture``, which with a leading axis is R starts.
 
     Raises:
       DataError: a start that does not fit, or constant columns where the model cannot bear them.
     """
     entry = model(covariance)
-    inside = _framed(samples, entry.per_column)
+    inside = in_frame(samples, entry.per_column)
     _check_constant_columns(
-        samples, inside, entry.storage is not Spherical and not is_traced(ridge) and not ridge
+        samples,
+        inside,
+        entry.storage is not Spherical and not is_traced(ridge) and not np.all(np.asarray(ridge)),
     )
     if not isinstance(init, str):
-        start = given_start(init, samples, inside, len(active), entry.name, n_restarts)
-        return fit_wave(*_into_whitened(jax.tree.map(lambda leaf: leaf[None], start), inside))
-    if init not in initialize.STARTS:
-        known = ", ".join(initialize.STARTS)
-        raise DataError(f"unknown init {init!r}. Known: {known}; or give labels or a Mixture.")
+        given = given_starts(init, samples, inside, len(active), entry.name, n_restarts)
+        return fit_wave(*_into_whitened(given, inside))
+    _check_name(init)
     results = []
     for first in range(0, n_restarts, WAVE):
         size = min(WAVE, n_restarts - first)
@@ -233,7 +235,7 @@ def best_of(results: list[FitResult]) -> FitResult:
     return replace(results[wave], restarts=replace(whole, best=best))
 
 
-def given_start(
+def given_starts(
     init: Any,
     samples: Samples,
     inside: Samples,
@@ -241,20 +243,68 @@ def given_start(
     covariance: str,
     n_restarts: int,
 ) -> Mixture:
-    """The start that labels or a mixture given by the user stand for, in the frame.
+    """The starts that labels or mixtures given by the user stand for, in the frame, leading axis R.
 
     Raises:
-      DataError: it does not fit the problem, or more than one restart is asked for.
+      DataError: they do not fit the problem, or another number of restarts is asked for.
     """
-    if n_restarts != 1:
-        raise DataError("init by labels or by a mixture is one start: n_restarts must be 1.")
+    n_given = len(init.means) if isinstance(init, Mixture) and init.means.ndim == 3 else 1
+    if n_restarts != n_given:
+        raise DataError(
+            f"init is {n_given} start(s): n_restarts must be {n_given}; it is {n_restarts}."
+        )
     if isinstance(init, Mixture):
         mixture = initialize.from_mixture(init, samples, n_components, covariance)
-        return to_frame(mixture, inside.frame)
-    return initialize.from_labels(init, inside, n_components, covariance)
+        if mixture.means.ndim == 3:
+            return _all_to_frame(mixture, inside.frame)
+        start = to_frame(mixture, inside.frame)
+    else:
+        start = initialize.from_labels(init, inside, n_components, covariance)
+    return jax.tree.map(lambda leaf: leaf[None], start)
 
 
-_framed = jit(framed, static_argnums=1)
+def starts(
+    key: Key[Array, ""],
+    samples: Samples,
+    n_components: int,
+    *,
+    covariance: str = "full",
+    init: str = "kmeans",
+    n_restarts: int = 1,
+    scaled: bool = True,
+) -> Mixture:
+    """What ``fit`` starts from, in the units of the samples, with a leading axis of restarts.
+
+    Args:
+      scaled: whether distances are taken between columns divided by their standard deviations, as
+        ``fit`` does for models that keep their form, or between columns as they are.
+
+    The other arguments are those of ``fit``, the samples checked. Given back as ``init``, changed
+    or not, the mixtures start a fit.
+
+    Raises:
+      DataError: bad arguments.
+    """
+    check_problem(samples, n_components, n_restarts, 0)
+    _check_name(init)
+    entry = model(covariance)
+    inside = in_frame(samples, entry.per_column and scaled)
+    active, numbers = np.ones(n_components, bool), jnp.arange(n_restarts)
+    found = _starts(check_key(key), numbers, inside, active, entry.name, init)
+    return _all_to_user(found, inside.frame)
+
+
+_all_to_user = jit(jax.vmap(to_user, in_axes=(0, None)))
+_all_to_frame = jit(jax.vmap(to_frame, in_axes=(0, None)))
+
+
+def _check_name(init: str) -> None:
+    if init not in initialize.STARTS:
+        known = ", ".join(initialize.STARTS)
+        raise DataError(f"unknown init {init!r}. Known: {known}; or give labels or a Mixture.")
+
+
+in_frame = jit(framed, static_argnums=1)
 
 
 @jit

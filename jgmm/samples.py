@@ -220,15 +220,19 @@ class Frame:
         """log |S|: what a log density in the frame exceeds the user's by, in nats."""
         return jnp.log(jnp.diagonal(self.scale) if self.turns else self.scale).sum()
 
-    def unit_variances(self) -> Float[Array, "D D"]:
+    def unit_variances(self, times: Any = 1.0) -> Float[Array, "D D"]:
         """The covariance, seen in the frame, that has S Sᵀ's variances and no correlations.
 
         The unit matrix where the frame turns nothing: what a ridge is a multiple of.
+
+        Args:
+          times: what it is multiplied by, one number, or one a column, (D,).
         """
+        each = jnp.broadcast_to(jnp.asarray(times, self.shift.dtype), self.shift.shape)
         if not self.turns:
-            return jnp.eye(len(self.shift), dtype=self.shift.dtype)
+            return jnp.diag(each)
         root = self.inverse * jnp.sqrt((self.scale**2).sum(axis=1))[None, :]
-        return root @ root.T
+        return root @ (each[None, :] * root).T
 
 
 def scaling_frame(shift: Float[Array, "D"], scale: Float[Array, "D"]) -> Frame:

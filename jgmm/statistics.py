@@ -238,8 +238,8 @@ def exact_where_needed(
 
 def _softmax(scores: Float[Array, "K B"]) -> tuple[Float[Array, "B"], Float[Array, "K B"]]:
     """Log of the sum of exponentials over components, and each one's share in it."""
-    # Nothing depends on what is taken off, so neither does a gradient; that of a maximum is NaN where
-    # XLA computes the scores twice, with other roundings, and finds the maximum in neither.
+    # Nothing depends on what is taken off, so neither does a gradient; that of a maximum is NaN
+    # where XLA computes the scores twice, with other roundings, and finds the maximum in neither.
     highest = lax.stop_gradient(scores.max(axis=0))
     highest = jnp.where(jnp.isfinite(highest), highest, 0)
     shares = jnp.exp(scores - highest[None, :])

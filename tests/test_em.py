@@ -138,6 +138,25 @@ def test_ridge_is_a_fraction_of_the_variance_of_the_data(x, dtype, tolerance):
     np.testing.assert_allclose(ridged, 1.25 * plain, **tolerance)
 
 
+@pytest.mark.parametrize("name", ["full", "tied", "diag", "EEI"])
+def test_a_ridge_may_be_given_column_by_column(name, x, dtype, tolerance):
+    """In every frame a fraction of the data's own variance in the column."""
+    ridge = np.linspace(0.5, 1.5, D).astype(dtype)
+
+    @jax.jit
+    def covariance(ridge):
+        inside = em.seen(make_samples(x), jgmm.covariance.model(name))
+        found = em.from_responsibilities(
+            inside, lambda rows: jnp.ones((len(rows), 1), dtype), 1, name
+        )
+        fitted = em.maximize(found, name, em.ridge_in(inside.frame, ridge))
+        return to_user(fitted, inside.frame).covariances[0]
+
+    plain = covariance(0 * ridge)
+    expected = plain + np.diag(ridge * np.diagonal(plain))
+    np.testing.assert_allclose(covariance(ridge), expected, **tolerance)
+
+
 def test_a_component_without_samples_has_weight_zero_and_no_nan(name, x, dtype):
     resp = np.zeros((N, K), dtype)
     resp[:, 0] = 1
