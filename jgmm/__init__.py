@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jgmm import (
+        cells,
         classes,
         classifier,
         conversion,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         criteria,
         crossvalidation,
         decomposition,
+        degeneracy,
         em,
         forms,
         gaussian,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         lanes,
         mixture,
         natural,
+        nesting,
         orientation,
         precision,
         racing,
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "cells": (),
     "classes": (),
     "classifier": (),
     "conversion": (),
@@ -65,6 +69,7 @@ _MODULES = {
     "criteria": (),
     "crossvalidation": (),
     "decomposition": (),
+    "degeneracy": (),
     "em": ("FitResult", "em_step", "m_step"),
     "estimators": (),
     "forms": (),
@@ -85,6 +90,7 @@ _MODULES = {
         "sample",
     ),
     "natural": (),
+    "nesting": (),
     "orientation": (),
     "precision": (),
     "racing": (),
@@ -107,6 +113,7 @@ __all__ = [
     "Statistics",
     "Status",
     "accumulate",
+    "cells",
     "classes",
     "classifier",
     "condition",
@@ -115,6 +122,7 @@ __all__ = [
     "criteria",
     "crossvalidation",
     "decomposition",
+    "degeneracy",
     "e_step",
     "em",
     "em_step",
@@ -131,6 +139,7 @@ __all__ = [
     "marginal",
     "mixture",
     "natural",
+    "nesting",
     "orientation",
     "precision",
     "predict",

@@ -14,7 +14,7 @@ from jgmm.covariance import MODELS, model
 from jgmm.em import Control, make_control
 from jgmm.forms import Full
 from jgmm.samples import Samples, check_key, make_samples
-from jgmm.status import VALID, DataError, FitError, describe, is_traced
+from jgmm.status import USABLE, DataError, FitError, describe, is_traced
 
 Name = str | int | bool
 
@@ -239,7 +239,7 @@ def check_status(problem: Problem, status: Array, where: str = "") -> None:
     if is_traced(status):
         return
     for name, code in zip(problem.class_names, status.tolist(), strict=True):
-        if code not in VALID:
+        if code not in USABLE:
             said = SINGULAR if problem.single else describe(code)
             raise FitError(f"Class {name!r}{where}: {said}")
 

@@ -30,8 +30,8 @@ from jgmm.classes import (
 )
 from jgmm.covariance import model
 from jgmm.crossvalidation import assign_folds, check_folds
+from jgmm.degeneracy import collapsed_components
 from jgmm.em import (
-    collapsed_components,
     from_responsibilities,
     maximize,
     ridge_in,
@@ -43,7 +43,7 @@ from jgmm.mixture import log_prob as mixture_log_prob
 from jgmm.precision import jit
 from jgmm.restarts import fit_unchecked
 from jgmm.samples import Leaf, Samples, as_samples, check_key
-from jgmm.status import VALID, DataError, Status
+from jgmm.status import USABLE, DataError, Status, among
 
 __all__ = [
     "Classifier",
@@ -160,7 +160,7 @@ def _train(problem: Problem, key: Array | None, weights: Array) -> tuple[Classif
         )
     else:
         mixtures, status = _mixtures(problem, check_key(key), weights)
-    valid = jnp.isin(status, jnp.asarray([int(s) for s in VALID]))
+    valid = among(status, USABLE)
     # Nearly singular is no better than singular: where nothing can be raised, say it by NaN.
     spoil = jax.vmap(lambda ok, scale: jnp.where(ok, scale, jnp.nan))
     mixtures = replace(mixtures, scale=spoil(valid, mixtures.scale))

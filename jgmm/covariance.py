@@ -85,6 +85,15 @@ class CovarianceModel:
             if entry.storage is self.storage and not entry.shared and entry.fills_storage(2, 2)
         )
 
+    def least_samples(self, n_features: int) -> int:
+        """Fewest samples that make a component's covariance regular; 0 where others see to that.
+
+        They do where volumes are equal and all that differs is along which axes they extend.
+        """
+        if self.code[0] != "V" and (self.code[1] != "V" or n_features == 1):
+            return 0
+        return n_features + 1 if self.code[1:] == "VV" else 2
+
     def n_parameters(self, n_components: int, n_features: int, equal_weights: bool = False) -> int:
         """Free parameters of a mixture: weights (K - 1, or none), means (K D) and covariances.
 

@@ -13,7 +13,7 @@ from jgmm.covariance import model
 from jgmm.criteria import evidence
 from jgmm.restarts import fit_unchecked
 from jgmm.samples import Samples, check_key, make_samples
-from jgmm.status import VALID, DataError, FitError, describe, is_traced
+from jgmm.status import USABLE, DataError, FitError, among, describe, is_traced
 
 
 def assign_folds(
@@ -142,7 +142,7 @@ def held_out(
     )
     if not is_traced(found):
         for i, code in enumerate(found.status.tolist()):
-            if code not in VALID:
+            if code not in USABLE:
                 raise FitError(f"Without fold {i} of {n_folds} the fit failed. {describe(code)}")
     return found
 
@@ -183,7 +183,7 @@ def held_out_unchecked(
         result = fit_unchecked(
             jax.random.fold_in(fit_key, f), replace(samples, weights=train), n_components, **options
         )
-        valid = jnp.isin(result.status, jnp.asarray([int(s) for s in VALID]))
+        valid = among(result.status, USABLE)
         ell, _ = evidence(result.mixture, replace(samples, weights=test))
         return jnp.where(valid, ell, jnp.nan), test.sum(), result.status
 

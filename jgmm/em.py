@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from jgmm import natural
 from jgmm.covariance import CovarianceModel, model
 from jgmm.decomposition import trailing
+from jgmm.degeneracy import collapsed_components, end_in_spike
 from jgmm.lanes import Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.precision import jit
@@ -32,7 +33,7 @@ from jgmm.statistics import (
     fitting,
     product_rows,
 )
-from jgmm.status import VALID, DataError, Status, is_traced
+from jgmm.status import VALID, DataError, Status, among, is_traced
 
 
 @jax.tree_util.register_dataclass
@@ -287,7 +288,8 @@ def to_user(mixture: Mixture, frame: Frame) -> Mixture:
 class Lane:
     """One run of EM: what the next step needs, and how things stand.
 
-    ``exact`` says that the end is near, and that products which are rough will not do.
+    ``exact`` says that products will not do any more: the end is near and they are rough, or a
+    component has vanished in them.
     """
 
     mixture: Mixture
@@ -329,13 +331,13 @@ class EM:
     def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
         """One step of every lane: E-step of the current parameters; then stop there, or M-step."""
         digits = jax.vmap(natural.digits)(lanes.mixture)
-        rough = digits.is_rough & (self.scouting | ~lanes.exact)
-        statistics = self._expect(lanes, digits.is_safe | rough, samples)
+        safe, rough = digits.is_safe & ~lanes.exact, digits.is_rough & ~lanes.exact
+        statistics = self._expect(lanes, safe | rough, samples)
 
-        def one(lane: Lane, sums: Statistics, rough: Array) -> Lane:
-            return self._step(lane, sums, rough, samples, control)
+        def one(lane: Lane, sums: Statistics, safe: Array, rough: Array) -> Lane:
+            return self._step(lane, sums, safe, rough, samples, control)
 
-        return jax.vmap(one)(lanes, statistics, rough)
+        return jax.vmap(one)(lanes, statistics, safe, rough)
 
     def _expect(self, lanes: Lane, safe: Array, samples: Samples) -> Statistics:
         """Statistics of every lane, by products where they may be used."""
@@ -352,6 +354,7 @@ class EM:
         self,
         lane: Lane,
         statistics: Statistics,
+        safe: Array,
         rough: Array,
         samples: Samples,
         control: Control,
@@ -370,17 +373,22 @@ class EM:
         # What rough products call the end, differences have yet to confirm. Nor may the
         # log-likelihood fall: where it does, rounding is larger than the steps.
         fell = log_likelihood < lane.log_likelihood
-        confirm = rough & (fell | jnp.isin(status, jnp.asarray([int(s) for s in VALID])))
-        status = jnp.where(confirm, int(Status.RUNNING), status)
-        going_on = (status == Status.RUNNING) & ~spent
+        confirm = rough & (fell | among(status, VALID))
+        # A component that a step makes much narrower may vanish in the products before it; such a
+        # step is taken again, by differences.
+        failed = (Status.COLLAPSED, Status.NON_FINITE_PARAMETERS)
+        again = (safe | rough) & among(status, failed)
+        status = jnp.where(confirm | again, int(Status.RUNNING), status)
+        status, which = end_in_spike(status, broken, before, total)
+        going_on = (status == Status.RUNNING) & ~spent & ~again
         mixture = jax.tree.map(lambda new, old: jnp.where(going_on, new, old), updated, before)
         stepped = Lane(
             mixture=mixture,
-            log_likelihood=log_likelihood,
+            log_likelihood=jnp.where(again, lane.log_likelihood, log_likelihood),
             n_steps=jnp.where(going_on, lane.n_steps + 1, lane.n_steps),
             status=status,
-            collapsed=jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1),
-            exact=lane.exact | confirm,
+            collapsed=which,
+            exact=lane.exact | again | (confirm & (not self.scouting)),
         )
         ended = lane.status != Status.RUNNING
         return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
@@ -412,26 +420,6 @@ def _judge(
     return jnp.select(
         [rule for rule, _ in rules], [jnp.asarray(s, int) for _, s in rules], int(Status.RUNNING)
     )
-
-
-def collapsed_components(updated: Mixture, before: Mixture, frame: Frame) -> Array:
-    """Which components an M-step has broken, (K,), in a frame where the data's variance is one.
-
-    A component is broken when it has lost its samples, or when a variance, or the variance of a
-    column given the others, has sunk into the rounding error of the data. Where the frame turns
-    columns into one another, that is larger in directions in which the data have little extent.
-    """
-    entry = updated.model
-    eps = jnp.finfo(updated.means.dtype).eps
-    variances = entry.storage.variances(updated.scale, updated.n_features)
-    conditional = entry.storage.conditional_variances(updated.scale)
-    noise = jnp.diagonal(frame.unit_variances()) if frame.turns else 1.0
-    # Negated, so that NaN counts as broken.
-    spike = ~(conditional > (8 * eps) ** 2 * jnp.atleast_1d(noise)[None, :]).all(axis=1)
-    flat = ~(conditional > 8 * eps * variances).all(axis=1) if entry.storage.ndim == 3 else spike
-    lost = updated.log_weights < jnp.log(eps) - jnp.log(updated.n_components)
-    was_used = before.log_weights > -jnp.inf
-    return (jnp.broadcast_to(spike | flat, lost.shape) | lost) & was_used
 
 
 def finish(

@@ -21,12 +21,13 @@ from jaxtyping import Array, Key
 
 from jgmm import lanes
 from jgmm.covariance import model
-from jgmm.em import FitResult, collapsed_components, finish, maximize
+from jgmm.degeneracy import collapsed_components, end_in_spike
+from jgmm.em import FitResult, finish, maximize
 from jgmm.lanes import ProgressCallback, Queue
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
 from jgmm.restarts import check_problem, in_waves, work_of
-from jgmm.samples import Frame, Leaf, Samples, check_key, make_samples
+from jgmm.samples import Leaf, Samples, check_key, make_samples
 from jgmm.statistics import Statistics, accumulate, expected_log_likelihood
 from jgmm.status import DataError, Status, check
 from jgmm.unconstrained import Free, check_free, from_free, to_free
@@ -223,7 +224,7 @@ class Gradient:
             )
             memory = jax.tree.map(lambda new, old: new.astype(old.dtype), memory, lane.memory)
             moved = optax.apply_updates(here, updates)
-        status, broken = self._judge(lane, value, gradient, statistics, samples.frame, control)
+        status, which = self._judge(lane, value, gradient, statistics, samples, control)
         going_on = status == Status.RUNNING
 
         def keep(new: Any, old: Any) -> Any:
@@ -236,7 +237,7 @@ class Gradient:
             -value * samples.total_weight(),
             jnp.where(going_on, lane.n_steps + 1, lane.n_steps),
             status,
-            jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1),
+            which,
         )
         ended = lane.status != Status.RUNNING
         return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
@@ -247,16 +248,16 @@ class Gradient:
         value: Array,
         gradient: Free,
         statistics: Statistics,
-        frame: Frame,
+        samples: Samples,
         control: Control,
     ) -> tuple[Array, Array]:
-        """The status after a gradient, and which components have collapsed.
+        """The status after a gradient, and the component to blame for it, or -1.
 
         A gradient method creeps up a spike that EM falls into, so where it ends it is asked what
         one M-step would do: a component that collapses there is no optimum.
         """
         steepest = jnp.stack([jnp.abs(leaf).max() for leaf in jax.tree.leaves(gradient)]).max()
-        mixture = from_free(lane.free, self.covariance)
+        mixture, frame = from_free(lane.free, self.covariance), samples.frame
         broken = collapsed_components(mixture, mixture, frame)
         whole = self.batch_size is None
         flat = (steepest <= control.tol) & whole
@@ -271,7 +272,8 @@ class Gradient:
             (spent, Status.STEPS_RAN_OUT),
         )
         codes = [jnp.asarray(int(code)) for _, code in rules]
-        return jnp.select([rule for rule, _ in rules], codes, int(Status.RUNNING)), broken
+        status = jnp.select([rule for rule, _ in rules], codes, int(Status.RUNNING))
+        return end_in_spike(status, broken, mixture, samples.total_weight())
 
     def _batch(self, lane: Lane, samples: Samples, control: Control) -> Samples:
         """All samples, or a batch drawn with replacement for this step of this restart."""

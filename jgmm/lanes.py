@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jgmm.precision import jit
 from jgmm.samples import Leaf, Samples
-from jgmm.status import VALID, Status, is_traced
+from jgmm.status import USABLE, VALID, Status, among, is_traced
 
 CHUNK_STEPS = 25  # between two reports of progress
 MIN_LANES, MAX_LANES = 8, 1024
@@ -275,14 +275,20 @@ def hand_in(queue: Queue) -> Queue:
 
 
 def choose(table: Restarts) -> Array:
-    """Index of the best valid outcome in a table, the first of equals; 0 when there is none."""
-    return jnp.argmax(score(table.log_likelihood, table.status))
+    """Index of the best outcome in a table, the first of equals; 0 when there is none.
+
+    It is the best of the valid; where none is, the best of the usable.
+    """
+    valid, usable = (score(table.log_likelihood, table.status, codes) for codes in (VALID, USABLE))
+    return jnp.argmax(jnp.where(jnp.isfinite(valid).any(), valid, usable))
 
 
-def score(log_likelihood: Array, status: Array) -> Array:
-    """What outcomes are compared by: the log-likelihood, -inf for one that is not valid."""
-    valid = jnp.isin(status, jnp.asarray([int(s) for s in VALID])) & jnp.isfinite(log_likelihood)
-    return jnp.where(valid, log_likelihood, -jnp.inf)
+def score(
+    log_likelihood: Array, status: Array, eligible: tuple[Status, ...] = VALID
+) -> Float[Array, "R"]:
+    """What outcomes are compared by: the log-likelihood, -inf for one that is not eligible."""
+    may_win = among(status, eligible) & jnp.isfinite(log_likelihood)
+    return jnp.where(may_win, log_likelihood, -jnp.inf)
 
 
 def _refill(method: Method, queue: Queue, starts: Any) -> Queue:

@@ -30,7 +30,7 @@ from jgmm import lanes
 from jgmm.lanes import Method, ProgressCallback, Queue
 from jgmm.precision import jit
 from jgmm.samples import Samples
-from jgmm.status import VALID, DataError, Status
+from jgmm.status import VALID, DataError, Status, among
 
 FACTOR = 4  # of the runs one in so many stays, and goes on for so many times the steps
 FINALISTS = 8  # run to their ends
@@ -151,7 +151,7 @@ def ranking(queue: Queue, total: Float[Array, ""]) -> Int[Array, "W"]:
     Of lanes that promise the same, all but one come behind those that promise less.
     """
     seated = queue.restart < len(queue.table.status)
-    may_win = jnp.isin(queue.lanes.status, jnp.asarray([int(s) for s in (*VALID, Status.RUNNING)]))
+    may_win = among(queue.lanes.status, (*VALID, Status.RUNNING))
     promised = jnp.where(seated & may_win, promise(queue), -jnp.inf)
     order = jnp.argsort(-promised)
     sorted_ = promised[order]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jgmm.kmeans import check_counts
 from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture, reframe
 from jgmm.precision import jit
-from jgmm.samples import Samples, check_key, framed, make_samples, whitened
+from jgmm.samples import Frame, Samples, check_key, framed, make_samples, whitened
 from jgmm.status import DataError, check, is_traced
 
 # Starts made at once; beyond that they come in waves, so that memory does not grow with R.
@@ -113,6 +113,18 @@ def fit(
     )
 
 
+class Extra(NamedTuple):
+    """Starts in the units of the samples that take the place of the last of the first wave.
+
+    Attributes:
+      mixtures: leading axis E, whatever the number that counts, so that one program serves all.
+      n_given: how many count, the last ones.
+    """
+
+    mixtures: Mixture
+    n_given: int
+
+
 def fit_unchecked(
     key: Key[Array, ""],
     samples: Samples,
@@ -128,6 +140,7 @@ def fit_unchecked(
     max_steps: int = 1000,
     ridge: Any = 0.0,
     equal_weights: bool = False,
+    extra: Extra | None = None,
     progress: ProgressCallback | None = None,
 ) -> FitResult:
     """``fit`` of checked samples that leaves a failure in the status instead of raising it.
@@ -136,6 +149,7 @@ def fit_unchecked(
       slots: components the program is made for, K by default. Those beyond K are switched off, so
         that one program serves every K up to it; the mixture returned still has them.
       ridge: one number, or one a column, (D,); all equal unless the model is closed per column.
+      extra: starts that take the place of some of those drawn, see ``Extra``.
 
     The other arguments are those of ``fit``.
 
@@ -156,7 +170,9 @@ def fit_unchecked(
         return _finish(queue, inside)
 
     active = np.arange(slots or n_components) < n_components
-    return in_waves(wave, check_key(key), samples, active, covariance, n_restarts, init, ridge)
+    return in_waves(
+        wave, check_key(key), samples, active, covariance, n_restarts, init, ridge, extra
+    )
 
 
 @jit
@@ -191,6 +207,7 @@ def in_waves(
     n_restarts: int,
     init: Any,
     ridge: Any,
+    extra: Extra | None = None,
 ) -> FitResult:
     """Make R starts, fit them in waves of a size that memory bears, and keep the best.
 
@@ -198,6 +215,7 @@ def in_waves(
       fit_wave: ``(starts with a leading axis, samples in the frame) -> FitResult``.
       active: which components take part, (K,).
       init: a name in ``STARTS``, labels, or a ``Mixture``, which with a leading axis is R starts.
+      extra: see ``Extra``; no more than fit the first wave, and only where starts are drawn.
 
     Raises:
       DataError: a start that does not fit, or constant columns where the model cannot bear them.
@@ -218,6 +236,8 @@ def in_waves(
         size = min(WAVE, n_restarts - first)
         numbers = first + jnp.arange(size)
         mixtures = _starts(key, numbers, inside, active, entry.name, init)
+        if extra is not None and not first:
+            mixtures = _put_last(mixtures, extra.mixtures, extra.n_given, inside.frame)
         results.append(fit_wave(*_into_whitened(mixtures, inside)))
     return results[0] if len(results) == 1 else best_of(results)
 
@@ -302,6 +322,20 @@ def _check_name(init: str) -> None:
     if init not in initialize.STARTS:
         known = ", ".join(initialize.STARTS)
         raise DataError(f"unknown init {init!r}. Known: {known}; or give labels or a Mixture.")
+
+
+@jit
+def _put_last(mixtures: Mixture, extra: Mixture, n_given: Array, frame: Frame) -> Mixture:
+    inside = jax.vmap(to_frame, in_axes=(0, None))(extra, frame)
+    n_extra = extra.means.shape[0]
+    given = jnp.arange(n_extra) >= n_extra - n_given
+
+    def put(own: Array, new: Array) -> Array:
+        last = own[-n_extra:]
+        kept = jnp.where(given.reshape((n_extra,) + (1,) * (own.ndim - 1)), new, last)
+        return own.at[-n_extra:].set(kept)
+
+    return jax.tree.map(put, mixtures, inside)
 
 
 in_frame = jit(framed, static_argnums=1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,17 +17,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from jgmm import natural
+from jgmm.cells import fit_cells
 from jgmm.covariance import model
 from jgmm.criteria import Criteria, aic, aicc, bic, criteria, entropy, evidence, icl
 from jgmm.crossvalidation import HeldOut, check_training, held_out, held_out_unchecked
 from jgmm.em import Control, FitResult, make_control
-from jgmm.lanes import Progress, ProgressCallback
+from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
-from jgmm.restarts import check_problem, fit_unchecked
+from jgmm.restarts import check_problem
 from jgmm.samples import Samples, make_samples
-from jgmm.status import VALID, DataError, FitError, Status, describe
+from jgmm.status import VALID, DataError, FitError, Status, among, describe
 
 __all__ = [
     "HeldOut",
@@ -41,10 +42,6 @@ __all__ = [
     "icl",
     "select",
 ]
-
-# Multiplications in a step of all restarts above which the components a table pads its fits with
-# cost more than the compilations they save.
-PADDING_WORK = 1 << 28
 
 CRITERIA = ("bic", "aic", "icl", "held_out")
 
@@ -65,8 +62,9 @@ class Row:
       aic, bic, icl: the lower the better.
       held_out: mean held-out log-likelihood per sample, the higher the better; None unless asked.
       status: name of the ``Status`` of the fit.
-      n_valid: restarts that ended valid.
-      n_agree: restarts that found the log-likelihood of the best again; one is no confirmation.
+      n_valid: restarts that ended valid, of those drawn.
+      n_agree: of these, those that ended at the log-likelihood of the best. One is no confirmation;
+        with none it was reached from a special case alone.
     """
 
     n_components: int
@@ -148,8 +146,9 @@ def select(
     """Fit every number of components under every covariance model, and choose by a criterion.
 
     Args:
-      key: typed key. Each cell of the table is what ``jgmm.fit`` returns for this key, whatever
-        else is in the table.
+      key: typed key. The starts drawn for a cell are those of ``jgmm.fit`` for this key; beside
+        them it starts from the fits of its special cases in the table, fewer components and
+        simpler models, below which it never ends (``jgmm.cells``).
       x: samples in rows, (N, D).
       n_components: the K to try, or one.
       covariance: the models to try, or one.
@@ -181,9 +180,7 @@ def select(
     counts = _listed(n_components)
     models = list(dict.fromkeys(model(name).name for name in _listed(covariance)))
     _check_selection(samples, counts, models, criterion, n_restarts, n_folds, max_steps)
-    slots = _slots(counts, models, samples, n_restarts)
     options: dict[str, Any] = {
-        "n_restarts": n_restarts,
         "init": init,
         "race": race,
         "tol": tol,
@@ -193,18 +190,16 @@ def select(
         "equal_weights": equal_weights,
     }
     control = make_control(samples.x.dtype, tol, rtol, ridge)
-    cells = [(k, name) for name in models for k in counts]
+    found = fit_cells(key, samples, counts, models, n_restarts, options, progress)
     table, results = [], {}
-    for i, (k, name) in enumerate(cells):
-        report = _through_table(progress, i, len(cells), max_steps)
-        again = {"slots": slots[k], "covariance": name, **options}
-        result = fit_unchecked(key, samples, k, progress=report, **again)
-        judged = None
+    for k, name in ((k, name) for name in models for k in counts):
+        result, judged = found[k, name], None
         if criterion == "held_out":
-            found = held_out_unchecked(key, samples, k, n_folds, again)
-            judged = float(found.log_likelihood)
+            slots = result.mixture.n_components
+            again = {"slots": slots, "covariance": name, "n_restarts": n_restarts, **options}
+            judged = float(held_out_unchecked(key, samples, k, n_folds, again).log_likelihood)
         p = result.mixture.model.n_parameters(k, samples.n_features, equal_weights)
-        table.append(_row(result, k, p, samples, control, judged))
+        table.append(_row(result, k, p, n_restarts, samples, control, judged))
         results[k, name] = replace(result, mixture=_leading(result.mixture, k))
     best = _best(table, criterion)
     chosen = results[best.n_components, best.covariance]
@@ -244,35 +239,6 @@ def _leading(mixture: Mixture, n_components: int) -> Mixture:
     return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)[:n_components]), mixture)
 
 
-def _slots(
-    counts: Sequence[int], models: Sequence[str], samples: Samples, n_restarts: int
-) -> dict[int, int]:
-    """How many components the program is made for that fits each number of them.
-
-    One program for all where compiling costs more than the multiplications by zero; else one for
-    each power of two, which at most doubles them.
-    """
-    largest = max(counts)
-    widest = max(natural.n_features(model(name), samples.n_features) for name in models)
-    if 2 * samples.n_samples * largest * widest * n_restarts <= PADDING_WORK:
-        return dict.fromkeys(counts, largest)
-    return {k: min(largest, 1 << (k - 1).bit_length()) for k in counts}
-
-
-def _through_table(
-    progress: ProgressCallback | None, cell: int, n_cells: int, max_steps: int
-) -> ProgressCallback | None:
-    """A callback for one cell that reports its steps as steps through the whole table."""
-    if progress is None:
-        return None
-
-    def report(told: Progress) -> None:
-        step = told.step if told.n_running else max_steps
-        progress(told._replace(step=cell * max_steps + step, max_steps=n_cells * max_steps))
-
-    return report
-
-
 class _Outcome(NamedTuple):
     """What a row says of a fit, () each."""
 
@@ -281,36 +247,36 @@ class _Outcome(NamedTuple):
     n_agree: Array
 
 
-@jit
+@partial(jit, static_argnums=4)
 def _outcome(
-    result: FitResult, samples: Samples, control: Control, n_parameters: Array
+    result: FitResult, samples: Samples, control: Control, n_parameters: Array, n_restarts: int
 ) -> _Outcome:
     assert result.restarts is not None  # fit_unchecked always reports its restarts
     total, best = samples.total_weight(), result.log_likelihood
-    valid = _is_valid(result.restarts.status)
+    # Behind those drawn are those that special cases gave.
+    valid = among(result.restarts.status[:n_restarts], VALID)
+    reached = result.restarts.log_likelihood[:n_restarts]
     # Restarts agree that ended at the log-likelihood of the best, as far as tolerances tell.
     stop = control.tol + control.rtol * jnp.abs(best) / total
-    agree = jnp.abs(result.restarts.log_likelihood - best) / total <= AGREEING_STEPS * stop
-    ell = jnp.where(_is_valid(result.status), best, jnp.nan)
+    agree = jnp.abs(reached - best) / total <= AGREEING_STEPS * stop
+    ell = jnp.where(among(result.status, VALID), best, jnp.nan)
     _, entropy = evidence(result.mixture, samples)
     found = criteria(ell, entropy, total, n_parameters.astype(total.dtype))
     return _Outcome(found, valid.sum(), (valid & agree).sum())
-
-
-def _is_valid(status: Array) -> Array:
-    return jnp.isin(status, jnp.asarray([int(s) for s in VALID]))
 
 
 def _row(
     result: FitResult,
     n_components: int,
     n_parameters: int,
+    n_restarts: int,
     samples: Samples,
     control: Control,
     judged: float | None,
 ) -> Row:
     mixture, status = result.mixture, Status(int(result.status))
-    outcome = jax.device_get(_outcome(result, samples, control, np.asarray(n_parameters)))
+    counted = np.asarray(n_parameters)
+    outcome = jax.device_get(_outcome(result, samples, control, counted, n_restarts))
     found, usable = outcome.criteria, status.is_valid
     return Row(
         n_components=n_components,

@@ -10,6 +10,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,14 +37,28 @@ class Status(IntEnum):
     NON_FINITE_DATA = 4
     NON_FINITE_PARAMETERS = 5
     OUTRUN = 6
+    DEGENERATE = 7
+    INHERITED = 8
 
     @property
     def is_valid(self) -> bool:
-        """Whether the parameters can be used: converged, or stopped early on the way."""
+        """Whether the fit may be chosen: an optimum, or a point on the way to one."""
         return self in VALID
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether the parameters can be computed with, if only to see what is wrong with them."""
+        return self in USABLE
 
-VALID = (Status.CONVERGED, Status.STEPS_RAN_OUT)
+
+VALID = (Status.CONVERGED, Status.STEPS_RAN_OUT, Status.INHERITED)
+USABLE = (*VALID, Status.DEGENERATE)
+
+
+def among(codes: Array, statuses: Iterable[Status]) -> Bool[Array, "..."]:
+    """Which codes are one of some statuses."""
+    return jnp.isin(codes, jnp.asarray([int(status) for status in statuses]))
+
 
 SENTENCES: dict[Status, str] = {
     Status.RUNNING: "The fit is still running.",
@@ -71,6 +87,16 @@ SENTENCES: dict[Status, str] = {
         "Left a race: after as many steps other restarts had a higher log-likelihood, so this one "
         "was not run to its end."
     ),
+    Status.DEGENERATE: (
+        "Ended in a spike: a component on fewer samples than its covariance takes, or on few and "
+        "far thinner than the others. The likelihood is high there because it is unbounded, not "
+        "because the fit is good. Try more restarts (n_restarts), fewer components, or a simpler "
+        "covariance model."
+    ),
+    Status.INHERITED: (
+        "Every start ended in a spike, failed, or ended below the fit of a simpler mixture that is "
+        "a special case of this one; that fit is kept."
+    ),
 }
 
 
@@ -92,7 +118,7 @@ def is_traced(*values: Any) -> bool:
 
 
 def check(result: FitResult) -> FitResult:
-    """Return a result whose status is valid, and raise for any other.
+    """Return a result whose status is usable, and raise for any other.
 
     Inside a transformation nothing is raised: the caller reads ``result.status``.
 
@@ -100,12 +126,13 @@ def check(result: FitResult) -> FitResult:
       result: what a fit returned, for one data set.
 
     Raises:
-      FitError: no restart ended valid. The text counts the outcomes and names the component.
+      FitError: no restart ended in usable parameters. The text counts the outcomes and names the
+        component.
     """
     if is_traced(result) or result.status.ndim:
         return result
     status = Status(int(result.status))
-    if status.is_valid:
+    if status.is_usable:
         return result
     parts = [SENTENCES[status]]
     if status is Status.COLLAPSED:

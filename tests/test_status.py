@@ -7,7 +7,17 @@ import oracle
 import pytest
 
 import jgmm
-from jgmm.status import FitError, Status, check, describe, is_traced, tally
+from jgmm.status import (
+    USABLE,
+    VALID,
+    FitError,
+    Status,
+    among,
+    check,
+    describe,
+    is_traced,
+    tally,
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +46,16 @@ def test_describe_refuses_an_unknown_code():
         describe(99)
 
 
-def test_valid_means_usable():
-    assert [status.is_valid for status in Status] == [
-        status in (Status.CONVERGED, Status.STEPS_RAN_OUT) for status in Status
-    ]
+def test_which_may_be_chosen_and_which_be_used():
+    failed = {"RUNNING", "COLLAPSED", "NON_FINITE_DATA", "NON_FINITE_PARAMETERS", "OUTRUN"}
+    assert {status.name for status in Status if not status.is_usable} == failed
+    assert {status.name for status in Status if not status.is_valid} == {*failed, "DEGENERATE"}
+
+
+def test_among_is_asked_of_any_number_of_codes():
+    codes = jnp.asarray([[1, 3], [7, 2]])
+    np.testing.assert_array_equal(among(codes, VALID), [[True, False], [False, True]])
+    assert not bool(among(jnp.asarray(0), VALID))
 
 
 def test_codes_are_stable():
@@ -52,6 +68,8 @@ def test_codes_are_stable():
         "NON_FINITE_DATA": 4,
         "NON_FINITE_PARAMETERS": 5,
         "OUTRUN": 6,
+        "DEGENERATE": 7,
+        "INHERITED": 8,
     }
 
 
@@ -78,13 +96,13 @@ def with_status(result, status, collapsed=-1):
     )
 
 
-@pytest.mark.parametrize("status", [Status.CONVERGED, Status.STEPS_RAN_OUT])
-def test_check_passes_valid_results_on(result, status):
+@pytest.mark.parametrize("status", USABLE)
+def test_check_passes_usable_results_on(result, status):
     valid = with_status(result, status)
     assert check(valid) is valid
 
 
-@pytest.mark.parametrize("status", [s for s in Status if not s.is_valid])
+@pytest.mark.parametrize("status", [s for s in Status if not s.is_usable])
 def test_check_raises_for_the_rest(result, status):
     with pytest.raises(FitError) as raised:
         check(with_status(result, status))

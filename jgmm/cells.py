@@ -1,0 +1,194 @@
+"""Fits of every number of components under every model, none worse than its special cases.
+
+Mixtures are nested: of K components in those of K + 1, and under a covariance model in those under
+a freer one. So likelihoods must not fall along either, and where EM from random starts says they
+do, it has missed an optimum. Cells are filled from the simplest on. Each is fitted from random
+starts and, beside them, from the fits of its special cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from jgmm import natural, nesting
+from jgmm.covariance import CovarianceModel, model
+from jgmm.em import FitResult
+from jgmm.lanes import Progress, ProgressCallback
+from jgmm.mixture import Mixture
+from jgmm.restarts import Extra, fit_unchecked
+from jgmm.samples import Samples
+from jgmm.status import Status
+
+Cell = tuple[int, str]
+
+# Multiplications in a step of all restarts above which the components a table pads its fits with
+# cost more than the compilations they save.
+PADDING_WORK = 1 << 28
+# A log-likelihood is lower than another if by more than so many roundings of it.
+ROUNDINGS = 32
+
+
+def fit_cells(
+    key: Array,
+    samples: Samples,
+    counts: Sequence[int],
+    models: Sequence[str],
+    n_restarts: int,
+    options: dict[str, Any],
+    progress: ProgressCallback | None = None,
+) -> dict[Cell, FitResult]:
+    """Fit every cell, from R starts of its own and from its special cases among the others.
+
+    Args:
+      key, samples, progress: as for ``fit_unchecked``.
+      counts: numbers of components.
+      models: names of covariance models.
+      n_restarts: R.
+      options: the other keyword arguments of ``fit_unchecked``.
+
+    Returns:
+      Results by number of components and name of the model. Mixtures have the components of the
+      program that fitted them (``slots``), those beyond K of weight zero. Outcomes are those of the
+      R starts, then of those from special cases. A log-likelihood is nowhere below that of a
+      special case that ended valid: where no start ended as high, the result is that special case,
+      as ``INHERITED``. With equal weights fewer components are no special case.
+    """
+    entries = nesting.simplest_first([model(name) for name in models])
+    cells = [(k, entry) for entry in entries for k in sorted(counts)]
+    padded = slots(counts, models, samples, n_restarts)
+    # As many for all cells as any can have, so that a model is one program.
+    n_extra = max(len(nesting.largest_within(entry, entries)) for entry in entries)
+    n_extra += min(max(counts) - 1, nesting.MOST_SPLITS)
+    if not isinstance(options["init"], str):  # starts are not drawn, but given
+        n_extra = 0
+    found: dict[Cell, FitResult] = {}
+    for i, (k, entry) in enumerate(cells):
+        simpler = _simpler(found, k, entry, entries, padded[k], options["equal_weights"])
+        result = fit_unchecked(
+            key,
+            samples,
+            k,
+            slots=padded[k],
+            covariance=entry.name,
+            n_restarts=n_restarts + n_extra,
+            extra=_extra(simpler.starts, n_extra, entry, padded[k], samples),
+            progress=_through_table(progress, i, len(cells), options["max_steps"]),
+            **options,
+        )
+        found[k, entry.name] = _no_lower(result, simpler.cases)
+    return found
+
+
+class Case(NamedTuple):
+    """A special case of a cell: its mixture, written as one of the cell's, and log-likelihood."""
+
+    mixture: Mixture
+    log_likelihood: float
+
+
+class Simpler(NamedTuple):
+    """The special cases of a cell, and the starts they give."""
+
+    cases: list[Case]
+    starts: list[Mixture]
+
+
+def _simpler(
+    found: dict[Cell, FitResult],
+    k: int,
+    entry: CovarianceModel,
+    entries: list[CovarianceModel],
+    n_slots: int,
+    equal_weights: bool,
+) -> Simpler:
+    same_k = [found[k, each.name] for each in nesting.largest_within(entry, entries)]
+    cases = [
+        Case(nesting.as_model(result.mixture, entry), float(result.log_likelihood))
+        for result in same_k
+        if Status(int(result.status)).is_valid
+    ]
+    starts = [case.mixture for case in cases]
+    fewer = max((n for n, name in found if name == entry.name), default=0)
+    if fewer and Status(int(found[fewer, entry.name].status)).is_valid:
+        result = found[fewer, entry.name]
+        mixture = nesting.widen(result.mixture, n_slots)
+        if k == fewer + 1:
+            starts += nesting.splits(mixture, fewer)
+        if not equal_weights:
+            for slot in range(fewer, k):
+                mixture = nesting.repeat_heaviest(mixture, slot)
+            cases.append(Case(mixture, float(result.log_likelihood)))
+    return Simpler(cases, starts)
+
+
+def _extra(
+    starts: list[Mixture], n_extra: int, entry: CovarianceModel, n_slots: int, samples: Samples
+) -> Extra | None:
+    if not n_extra:
+        return None
+    blank = nesting.blank(entry, n_slots, samples.n_features, samples.x.dtype)
+    return Extra(nesting.stack([blank] * (n_extra - len(starts)) + starts), len(starts))
+
+
+def _no_lower(result: FitResult, cases: list[Case]) -> FitResult:
+    """The result, or the best of the special cases where that is higher."""
+    if not cases:
+        return result
+    best = max(cases, key=lambda case: case.log_likelihood)
+    reached, history = float(result.log_likelihood), np.array(result.history)
+    slack = ROUNDINGS * float(np.finfo(history.dtype).eps) * abs(best.log_likelihood)
+    if Status(int(result.status)).is_valid and reached >= best.log_likelihood - slack:
+        return result
+    history[0], history[1:] = best.log_likelihood, np.nan
+    mixture, log_likelihood, history, status, n_steps, collapsed = jax.device_put(
+        (
+            best.mixture,
+            history[0],
+            history,
+            *(np.asarray(n, np.asarray(result.status).dtype) for n in (Status.INHERITED, 0, -1)),
+        )
+    )
+    return replace(
+        result,
+        mixture=mixture,
+        log_likelihood=log_likelihood,
+        status=status,
+        n_steps=n_steps,
+        history=history,
+        collapsed=collapsed,
+    )
+
+
+def slots(
+    counts: Sequence[int], models: Sequence[str], samples: Samples, n_restarts: int
+) -> dict[int, int]:
+    """How many components the program is made for that fits each number of them.
+
+    One program for all where compiling costs more than the multiplications by zero; else one for
+    each power of two, which at most doubles them.
+    """
+    largest = max(counts)
+    widest = max(natural.n_features(model(name), samples.n_features) for name in models)
+    if 2 * samples.n_samples * largest * widest * n_restarts <= PADDING_WORK:
+        return dict.fromkeys(counts, largest)
+    return {k: min(largest, 1 << (k - 1).bit_length()) for k in counts}
+
+
+def _through_table(
+    progress: ProgressCallback | None, cell: int, n_cells: int, max_steps: int
+) -> ProgressCallback | None:
+    """A callback for one cell that reports its steps as steps through the whole table."""
+    if progress is None:
+        return None
+
+    def report(told: Progress) -> None:
+        step = told.step if told.n_running else max_steps
+        progress(told._replace(step=cell * max_steps + step, max_steps=n_cells * max_steps))
+
+    return report
