@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         selection,
         statistics,
         status,
+        threads,
         unconstrained,
     )
     from jgmm import estimators as estimators
@@ -99,6 +100,7 @@ _MODULES = {
     "selection": ("select",),
     "statistics": ("Statistics", "accumulate"),
     "status": ("DataError", "FitError", "Status"),
+    "threads": (),
     "unconstrained": (),
 }
 # Not in ``__all__``: ``from jgmm import *`` works without scikit-learn.
@@ -152,6 +154,7 @@ __all__ = [
     "selection",
     "statistics",
     "status",
+    "threads",
     "unconstrained",
 ]
 

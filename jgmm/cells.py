@@ -8,6 +8,7 @@ starts and, beside them, from the fits of its special cases.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from jgmm import natural, nesting
+from jgmm import natural, nesting, threads
 from jgmm.covariance import CovarianceModel, model
 from jgmm.em import FitResult
 from jgmm.lanes import Progress, ProgressCallback
@@ -60,16 +61,19 @@ def fit_cells(
       as ``INHERITED``. With equal weights fewer components are no special case.
     """
     entries = nesting.simplest_first([model(name) for name in models])
-    cells = [(k, entry) for entry in entries for k in sorted(counts)]
+    by_name = {entry.name: entry for entry in entries}
+    within = {entry.name: nesting.largest_within(entry, entries) for entry in entries}
     padded = slots(counts, models, samples, n_restarts)
+    needs = _needs(sorted(counts), within)
     # As many for all cells as any can have, so that a model is one program.
-    n_extra = max(len(nesting.largest_within(entry, entries)) for entry in entries)
-    n_extra += min(max(counts) - 1, nesting.MOST_SPLITS)
+    n_extra = max(map(len, within.values())) + min(max(counts) - 1, nesting.MOST_SPLITS)
     if not isinstance(options["init"], str):  # starts are not drawn, but given
         n_extra = 0
-    found: dict[Cell, FitResult] = {}
-    for i, (k, entry) in enumerate(cells):
-        simpler = _simpler(found, k, entry, entries, padded[k], options["equal_weights"])
+    report = _through_table(progress, len(needs), options["max_steps"])
+
+    def fill(cell: Cell, found: dict[Cell, FitResult]) -> FitResult:
+        k, entry = cell[0], by_name[cell[1]]
+        simpler = _simpler(found, k, entry, padded[k], options["equal_weights"])
         result = fit_unchecked(
             key,
             samples,
@@ -78,11 +82,30 @@ def fit_cells(
             covariance=entry.name,
             n_restarts=n_restarts + n_extra,
             extra=_extra(simpler.starts, n_extra, entry, padded[k], samples),
-            progress=_through_table(progress, i, len(cells), options["max_steps"]),
+            progress=report,
             **options,
         )
-        found[k, entry.name] = _no_lower(result, simpler.cases)
-    return found
+        return _no_lower(result, simpler.cases)
+
+    small = _work(counts, models, samples, n_restarts) <= PADDING_WORK
+    return threads.run_all(fill, needs, threads.n_cores() if small else 1)
+
+
+def _needs(counts: list[int], within: dict[str, list[CovarianceModel]]) -> dict[Cell, list[Cell]]:
+    """The special cases each cell starts from, in an order in which they come before it.
+
+    It goes by the number of steps from the simplest cell, so that those next to each other need not
+    wait for each other.
+    """
+    depth: dict[str, int] = {}
+    for name, inner in within.items():
+        depth[name] = 1 + max((depth[each.name] for each in inner), default=-1)
+    cells = [(i, k, name) for name in within for i, k in enumerate(counts)]
+    needs = {}
+    for i, k, name in sorted(cells, key=lambda cell: cell[0] + depth[cell[2]]):
+        fewer = [(counts[i - 1], name)] if i else []
+        needs[k, name] = [(k, each.name) for each in within[name]] + fewer
+    return needs
 
 
 class Case(NamedTuple):
@@ -103,25 +126,21 @@ def _simpler(
     found: dict[Cell, FitResult],
     k: int,
     entry: CovarianceModel,
-    entries: list[CovarianceModel],
     n_slots: int,
     equal_weights: bool,
 ) -> Simpler:
-    same_k = [found[k, each.name] for each in nesting.largest_within(entry, entries)]
-    cases = [
-        Case(nesting.as_model(result.mixture, entry), float(result.log_likelihood))
-        for result in same_k
-        if Status(int(result.status)).is_valid
-    ]
-    starts = [case.mixture for case in cases]
-    fewer = max((n for n, name in found if name == entry.name), default=0)
-    if fewer and Status(int(found[fewer, entry.name].status)).is_valid:
-        result = found[fewer, entry.name]
-        mixture = nesting.widen(result.mixture, n_slots)
-        if k == fewer + 1:
-            starts += nesting.splits(mixture, fewer)
-        if not equal_weights:
-            for slot in range(fewer, k):
+    """What the cells found give one of K components, those that ended valid."""
+    cases, starts = [], []
+    for (n, _), result in found.items():
+        if not Status(int(result.status)).is_valid:
+            continue
+        mixture = nesting.widen(nesting.as_model(result.mixture, entry), n_slots)
+        if n == k:
+            starts.append(mixture)
+        if n == k - 1:
+            starts += nesting.splits(mixture, n)
+        if n == k or not equal_weights:
+            for slot in range(n, k):
                 mixture = nesting.repeat_heaviest(mixture, slot)
             cases.append(Case(mixture, float(result.log_likelihood)))
     return Simpler(cases, starts)
@@ -174,21 +193,34 @@ def slots(
     each power of two, which at most doubles them.
     """
     largest = max(counts)
-    widest = max(natural.n_features(model(name), samples.n_features) for name in models)
-    if 2 * samples.n_samples * largest * widest * n_restarts <= PADDING_WORK:
+    if _work(counts, models, samples, n_restarts) <= PADDING_WORK:
         return dict.fromkeys(counts, largest)
     return {k: min(largest, 1 << (k - 1).bit_length()) for k in counts}
 
 
+def _work(counts: Sequence[int], models: Sequence[str], samples: Samples, n_restarts: int) -> int:
+    """Multiplications in a step of all restarts of the largest cell, roughly."""
+    widest = max(natural.n_features(model(name), samples.n_features) for name in models)
+    return 2 * samples.n_samples * max(counts) * widest * n_restarts
+
+
 def _through_table(
-    progress: ProgressCallback | None, cell: int, n_cells: int, max_steps: int
+    progress: ProgressCallback | None, n_cells: int, max_steps: int
 ) -> ProgressCallback | None:
-    """A callback for one cell that reports its steps as steps through the whole table."""
+    """A callback for all cells that reports their steps as steps through the whole table.
+
+    Cells may report from several threads; they are told one after another, and never backwards.
+    """
     if progress is None:
         return None
+    lock, n_done, furthest = threading.Lock(), 0, 0
 
     def report(told: Progress) -> None:
-        step = told.step if told.n_running else max_steps
-        progress(told._replace(step=cell * max_steps + step, max_steps=n_cells * max_steps))
+        nonlocal n_done, furthest
+        with lock:
+            n_done += not told.n_running
+            step = n_done * max_steps + (told.step if told.n_running else 0)
+            furthest = max(furthest, step)
+            progress(told._replace(step=furthest, max_steps=n_cells * max_steps))
 
     return report

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from jgmm.covariance import model
 from jgmm.em import EM, from_responsibilities, make_control, maximize
 from jgmm.forms import Spherical
 from jgmm.mixture import Mixture, reframe
+from jgmm.precision import jit
 from jgmm.samples import Samples, framed
 from jgmm.status import DataError, is_traced
 
@@ -41,6 +43,7 @@ SHORT_EM_TRIES = 5
 SHORT_EM_STEPS = 10
 
 
+@partial(jit, static_argnums=3)
 def random(
     keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
@@ -64,6 +67,7 @@ def random(
     return kmeans.map_keys(one, keys, samples)
 
 
+@partial(jit, static_argnums=3)
 def points(
     keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
@@ -99,8 +103,7 @@ def kmeans_plus_plus(
 ) -> Mixture:
     """The M-step of the nearest k-means++ seed."""
     even = for_distances(samples, covariance)
-    seeds = kmeans.seed(keys, even, len(active))
-    return from_centers(seeds, even, samples, active, covariance)
+    return from_centers(_seed(keys, even, len(active)), even, samples, active, covariance)
 
 
 def from_kmeans(
@@ -108,11 +111,11 @@ def from_kmeans(
 ) -> Mixture:
     """The M-step of the clusters that k-means all but settles on from k-means++ seeds."""
     even = for_distances(samples, covariance)
-    seeds = kmeans.seed(keys, even, len(active))
-    found = kmeans.lloyd(seeds, even, active, KMEANS_STEPS, KMEANS_RTOL)
-    return from_centers(found.centers, even, samples, active, covariance)
+    centers = _settle(_seed(keys, even, len(active)), even, active)
+    return from_centers(centers, even, samples, active, covariance)
 
 
+@partial(jit, static_argnums=3)
 def short_em(
     keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
@@ -151,11 +154,26 @@ def for_distances(samples: Samples, covariance: str) -> Samples:
     One with all columns of the same variance, but for spherical models, whose own distances are
     those between the samples as they are.
     """
+    return samples if _sees_distances(covariance) else _framed_by_column(samples)
+
+
+def _sees_distances(covariance: str) -> bool:
+    """Whether the frame of the model is the one for distances."""
     entry = model(covariance)
-    spherical = entry.storage is Spherical
-    return samples if entry.per_column or spherical else framed(samples, per_column=True)
+    return entry.per_column or entry.storage is Spherical
 
 
+# Programs of their own, which all covariance models share.
+_seed = jit(kmeans.seed, static_argnums=2)
+_framed_by_column = jit(partial(framed, per_column=True))
+
+
+@jit
+def _settle(seeds: Array, samples: Samples, active: Array) -> Array:
+    return kmeans.lloyd(seeds, samples, active, KMEANS_STEPS, KMEANS_RTOL).centers
+
+
+@partial(jit, static_argnums=4)
 def from_centers(
     centers: Float[Array, "R K D"],
     even: Samples,
@@ -173,13 +191,14 @@ def from_centers(
       covariance: name of the covariance model.
     """
     # Where the frames differ the model has a form in its own only; what both can see comes first.
-    entry = model(covariance) if even is samples else model(covariance).of_marginals
+    same = _sees_distances(covariance)
+    entry = model(covariance) if same else model(covariance).of_marginals
     # Moments about the origin lose |c|² roundings, which must be little next to the ridge.
     eps = jnp.finfo(centers.dtype).eps
     near = eps * (centers**2).sum(axis=2).max(axis=1) < 0.01 * START_RIDGE
     found = kmeans.assign(centers, even, active, entry, near)
     started = jax.vmap(lambda sums: maximize(sums, entry.name, START_RIDGE))(found)
-    if even is samples:
+    if same:
         return started
     relative = even.frame.scale * samples.frame.inverse
     origin = jnp.zeros_like(relative)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -375,9 +374,12 @@ def _constant_columns(samples: Samples) -> Array:
     return (same if weights is None else same | (weights == 0)[:, None]).all(axis=0)
 
 
-@partial(jit, static_argnums=(4, 5))
 def _starts(
     key: Array, numbers: Array, samples: Samples, active: Array, covariance: str, init: str
 ) -> Mixture:
-    keys = jax.vmap(lambda r: jax.random.fold_in(key, r))(numbers)
-    return initialize.STARTS[init](keys, samples, active, covariance)
+    return initialize.STARTS[init](_keys(key, numbers), samples, active, covariance)
+
+
+@jit
+def _keys(key: Array, numbers: Array) -> Array:
+    return jax.vmap(lambda r: jax.random.fold_in(key, r))(numbers)
