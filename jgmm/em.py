@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jgmm import natural
+from jgmm.acceleration import accelerated
 from jgmm.covariance import CovarianceModel, model
 from jgmm.decomposition import trailing
-from jgmm.lanes import Restarts, clean_history
+from jgmm.lanes import Method, Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.precision import jit
 from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples, whitened
@@ -298,6 +299,24 @@ class Lane:
     exact: Leaf
 
 
+class Judgement(NamedTuple):
+    """What an E-step says of a lane.
+
+    Attributes:
+      updated: where the M-step leads.
+      status: code of a ``Status``.
+      broken: components that the M-step has broken, (K,).
+      spent: the steps have run out.
+      confirm: a rough product says that this is the end, which differences have yet to confirm.
+    """
+
+    updated: Mixture
+    status: Array
+    broken: Array
+    spent: Array
+    confirm: Array
+
+
 @dataclass(frozen=True)
 class EM:
     """Expectation–maximisation as a ``lanes.Method``; a start is a mixture in the frame.
@@ -328,34 +347,35 @@ class EM:
 
     def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
         """One step of every lane: E-step of the current parameters; then stop there, or M-step."""
-        digits = jax.vmap(natural.digits)(lanes.mixture)
-        rough = digits.is_rough & (self.scouting | ~lanes.exact)
-        statistics = self._expect(lanes, digits.is_safe | rough, samples)
+        statistics, rough = self.expect(lanes, samples)
 
         def one(lane: Lane, sums: Statistics, rough: Array) -> Lane:
             return self._step(lane, sums, rough, samples, control)
 
         return jax.vmap(one)(lanes, statistics, rough)
 
-    def _expect(self, lanes: Lane, safe: Array, samples: Samples) -> Statistics:
-        """Statistics of every lane, by products where they may be used."""
+    def expect(self, lanes: Any, samples: Samples) -> tuple[Statistics, Array]:
+        """Statistics of every lane, by products where they may be used, and where those are rough.
+
+        Args:
+          lanes: with a leading axis; of them ``mixture``, ``status`` and ``exact`` are read.
+          samples: in the frame.
+        """
+        digits = jax.vmap(natural.digits)(lanes.mixture)
+        rough = digits.is_rough & (self.scouting | ~lanes.exact)
         exact = partial(accumulate, x=samples, form="difference")
         entry, (n_lanes, n_components) = lanes.mixture.model, lanes.mixture.log_weights.shape
         rows = product_rows(entry, samples, n_components, n_lanes)
         products = jax.vmap(lambda one: accumulate(one, samples, None, rows, "product"))(
             lanes.mixture
         )
-        ended = lanes.status != Status.RUNNING
-        return exact_where_needed(safe | ended, products, exact, lanes.mixture)
+        fine = digits.is_safe | rough | (lanes.status != Status.RUNNING)
+        return exact_where_needed(fine, products, exact, lanes.mixture), rough
 
-    def _step(
-        self,
-        lane: Lane,
-        statistics: Statistics,
-        rough: Array,
-        samples: Samples,
-        control: Control,
-    ) -> Lane:
+    def judge(
+        self, lane: Any, statistics: Statistics, rough: Array, samples: Samples, control: Control
+    ) -> Judgement:
+        """The M-step from where a lane is, and how things stand before it."""
         log_likelihood = statistics.log_likelihood
         before = lane.mixture
         added = ridge_in(samples.frame, control.ridge)
@@ -372,15 +392,28 @@ class EM:
         fell = log_likelihood < lane.log_likelihood
         confirm = rough & (fell | jnp.isin(status, jnp.asarray([int(s) for s in VALID])))
         status = jnp.where(confirm, int(Status.RUNNING), status)
-        going_on = (status == Status.RUNNING) & ~spent
-        mixture = jax.tree.map(lambda new, old: jnp.where(going_on, new, old), updated, before)
+        return Judgement(updated, status, broken, spent, confirm)
+
+    def _step(
+        self,
+        lane: Lane,
+        statistics: Statistics,
+        rough: Array,
+        samples: Samples,
+        control: Control,
+    ) -> Lane:
+        found = self.judge(lane, statistics, rough, samples, control)
+        going_on = (found.status == Status.RUNNING) & ~found.spent
+        mixture = jax.tree.map(
+            lambda new, old: jnp.where(going_on, new, old), found.updated, lane.mixture
+        )
         stepped = Lane(
             mixture=mixture,
-            log_likelihood=log_likelihood,
+            log_likelihood=statistics.log_likelihood,
             n_steps=jnp.where(going_on, lane.n_steps + 1, lane.n_steps),
-            status=status,
-            collapsed=jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1),
-            exact=lane.exact | confirm,
+            status=found.status,
+            collapsed=jnp.where(found.status == Status.COLLAPSED, jnp.argmax(found.broken), -1),
+            exact=lane.exact | found.confirm,
         )
         ended = lane.status != Status.RUNNING
         return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
@@ -479,6 +512,7 @@ def run(
     max_steps: int = 1000,
     ridge: float = 0.0,
     equal_weights: bool = False,
+    accelerate: str | None = None,
 ) -> FitResult:
     """Run EM from a given mixture until it converges.
 
@@ -491,25 +525,28 @@ def run(
       max_steps: M-steps at most; zero evaluates the mixture.
       ridge: added to every variance, as a fraction of the data's.
       equal_weights: give all components the same weight, from the start on.
+      accelerate: a name in ``jgmm.acceleration.SCHEMES``; None for EM as it is.
 
     Returns:
       A ``FitResult``; read its status. Works inside ``jit`` and under ``vmap``.
 
     Raises:
-      DataError: see ``as_samples``; or another number of columns than the mixture's.
+      DataError: see ``as_samples``; or another number of columns than the mixture's, or an unknown
+        acceleration.
     """
     mixture, samples = fitting(mixture, x, sample_weight)
     control = make_control(samples.x.dtype, tol, rtol, ridge)
-    return _run(mixture, samples, control, EM(max_steps, equal_weights))
+    method = accelerated(EM(max_steps, equal_weights), accelerate)
+    return _run(mixture, samples, control, method)
 
 
 @partial(jit, static_argnums=3)
-def _run(mixture: Mixture, samples: Samples, control: Control, method: EM) -> FitResult:
+def _run(mixture: Mixture, samples: Samples, control: Control, method: Method) -> FitResult:
     inside = seen(samples, mixture.model)
     start = method.begin(to_frame(mixture, inside.frame))
     history = jnp.full(method.max_steps + 1, jnp.nan, inside.x.dtype)
 
-    def turn(carry: tuple[Lane, Array]) -> tuple[Lane, Array]:
+    def turn(carry: tuple[Any, Array]) -> tuple[Any, Array]:
         lanes, history = carry
         stepped = method.step(lanes, inside, control)
         return stepped, history.at[lanes.n_steps[0]].set(stepped.log_likelihood[0])

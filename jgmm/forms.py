@@ -31,6 +31,11 @@ class Full:
         return jnp.linalg.cholesky(covariance)
 
     @staticmethod
+    def square(scale: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
+        """The covariances, what ``factor`` takes the root of."""
+        return scale @ scale.mT
+
+    @staticmethod
     def invert(scale: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
         """L⁻¹, so that every sample costs a product, not a triangular solve."""
         return _invert_lower(scale)
@@ -157,6 +162,11 @@ class Diagonal:
         return jnp.sqrt(covariance)
 
     @staticmethod
+    def square(scale: Float[Array, "K D"]) -> Float[Array, "K D"]:
+        """The variances, what ``factor`` takes the root of."""
+        return scale**2
+
+    @staticmethod
     def invert(scale: Float[Array, "K D"]) -> Float[Array, "K D"]:
         """One over the standard deviations."""
         return 1 / scale
@@ -251,6 +261,11 @@ class Spherical:
     def factor(covariance: Float[Array, "K"]) -> Float[Array, "K"]:
         """The matrix square root that is stored."""
         return jnp.sqrt(covariance)
+
+    @staticmethod
+    def square(scale: Float[Array, "K"]) -> Float[Array, "K"]:
+        """The variances, what ``factor`` takes the root of."""
+        return scale**2
 
     @staticmethod
     def invert(scale: Float[Array, "K"]) -> Float[Array, "K"]:

@@ -153,11 +153,13 @@ def _settled(mixture: Mixture, samples: Samples, ridge: Array) -> tuple[Samples,
     still, fixed_ridge = lax.stop_gradient(inside), lax.stop_gradient(ridge)
     start = to_free(to_frame(lax.stop_gradient(mixture), still.frame))
 
-    def newton(_: int, free: Free) -> Free:
+    def newton(_: Any, free: Free) -> Free:
         vector, unravel = ravel_pytree(free)
         step, _ = _newton(mixture.covariance, free, still, fixed_ridge)
         # NaN is not short, either: what has no optimum stays where it is, and is found out later.
-        return unravel(jnp.where(jnp.abs(step).max() <= LONGEST_STEP, vector + step, vector))
+        short = jnp.abs(step).max() <= LONGEST_STEP
+        moved: Free = unravel(jnp.where(short, vector + step, vector))
+        return moved
 
     return inside, lax.fori_loop(0, NEWTON_STEPS, newton, start)
 
@@ -385,7 +387,9 @@ def _leave_one_out(mixture: Mixture, samples: Samples, ridge: Array) -> Array:
         found = _optimum(mixture, replace(samples, weights=weights), ridge)
         return to_free(to_frame(found, frame))
 
-    free, weights = fitted(samples.weights), samples.weights
+    weights = samples.weights
+    assert weights is not None  # _checked sees to it
+    free = fitted(weights)
     by_weight = jax.jacrev(fitted)(weights)
 
     def one(n: Array) -> Array:

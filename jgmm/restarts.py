@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from jgmm import initialize, lanes, natural, racing
+from jgmm.acceleration import accelerated
 from jgmm.covariance import model
 from jgmm.em import EM, FitResult, finish, make_control, to_frame, to_user
 from jgmm.forms import Spherical
@@ -42,6 +43,7 @@ def fit(
     ridge: float = 0.0,
     equal_weights: bool = False,
     race: int = 0,
+    accelerate: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> FitResult:
     """Fit a mixture of Gaussians by EM from many starts, and keep the best that ended well.
@@ -66,6 +68,9 @@ def fit(
         times as many, and so on until eight run to their ends; the others end as ``OUTRUN``. Zero,
         the default, runs every start to its end. Several times faster with many restarts; may miss
         an optimum that few starts lead to, the less the longer the steps (``jgmm.racing``).
+      accelerate: "anderson" or "squarem" extrapolate EM's steps, which saves most of them where
+        components overlap (``jgmm.acceleration``); None, the default, is EM as it is. ``n_steps``
+        and ``max_steps`` then count passes over the samples.
       progress: called on the host with a ``Progress`` every few steps.
 
     Returns:
@@ -108,6 +113,7 @@ def fit(
             ridge=ridge,
             equal_weights=equal_weights,
             race=race,
+            accelerate=accelerate,
             progress=progress,
         )
     )
@@ -128,6 +134,7 @@ def fit_unchecked(
     max_steps: int = 1000,
     ridge: Any = 0.0,
     equal_weights: bool = False,
+    accelerate: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> FitResult:
     """``fit`` of checked samples that leaves a failure in the status instead of raising it.
@@ -145,7 +152,7 @@ def fit_unchecked(
     check_problem(samples, n_components, n_restarts, max_steps)
     racing.check_steps(race)
     control = make_control(samples.x.dtype, tol, rtol, ridge)
-    method = EM(max_steps, equal_weights)
+    method = accelerated(EM(max_steps, equal_weights), accelerate)
 
     def wave(mixtures: Mixture, inside: Samples) -> FitResult:
         work = work_of(mixtures, inside)
