@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jgmm import natural
+from jgmm.acceleration import accelerated
 from jgmm.covariance import CovarianceModel, model
 from jgmm.decomposition import trailing
 from jgmm.degeneracy import collapsed_components, end_in_spike
-from jgmm.lanes import Restarts, clean_history
+from jgmm.lanes import Method, Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
+from jgmm.natural import Digits
 from jgmm.precision import jit
 from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples, whitened
 from jgmm.statistics import (
@@ -300,6 +302,26 @@ class Lane:
     exact: Leaf
 
 
+class Judgement(NamedTuple):
+    """What an E-step says of a lane.
+
+    Attributes:
+      updated: where the M-step leads.
+      status: code of a ``Status``.
+      broken: components that the M-step has broken, (K,).
+      spent: the steps have run out.
+      again: the step failed by products, and is to be taken again by differences.
+      insist: from here on differences only.
+    """
+
+    updated: Mixture
+    status: Array
+    broken: Array
+    spent: Array
+    again: Array
+    insist: Array
+
+
 @dataclass(frozen=True)
 class EM:
     """Expectation–maximisation as a ``lanes.Method``; a start is a mixture in the frame.
@@ -330,35 +352,38 @@ class EM:
 
     def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
         """One step of every lane: E-step of the current parameters; then stop there, or M-step."""
+        statistics, digits = self.expect(lanes, samples)
+
+        def one(lane: Lane, sums: Statistics, digits: Digits) -> Lane:
+            return self._step(lane, sums, digits, samples, control)
+
+        return jax.vmap(one)(lanes, statistics, digits)
+
+    def expect(self, lanes: Any, samples: Samples) -> tuple[Statistics, Digits]:
+        """Statistics of every lane, by products where they may be used.
+
+        Args:
+          lanes: with a leading axis; of them ``mixture``, ``status`` and ``exact`` are read.
+          samples: in the frame.
+
+        Returns:
+          The statistics, and whether they are safe or rough products, or neither, (W,).
+        """
         digits = jax.vmap(natural.digits)(lanes.mixture)
-        safe, rough = digits.is_safe & ~lanes.exact, digits.is_rough & ~lanes.exact
-        statistics = self._expect(lanes, safe | rough, samples)
-
-        def one(lane: Lane, sums: Statistics, safe: Array, rough: Array) -> Lane:
-            return self._step(lane, sums, safe, rough, samples, control)
-
-        return jax.vmap(one)(lanes, statistics, safe, rough)
-
-    def _expect(self, lanes: Lane, safe: Array, samples: Samples) -> Statistics:
-        """Statistics of every lane, by products where they may be used."""
+        digits = Digits(digits.is_safe & ~lanes.exact, digits.is_rough & ~lanes.exact)
         exact = partial(accumulate, x=samples, form="difference")
         entry, (n_lanes, n_components) = lanes.mixture.model, lanes.mixture.log_weights.shape
         rows = product_rows(entry, samples, n_components, n_lanes)
         products = jax.vmap(lambda one: accumulate(one, samples, None, rows, "product"))(
             lanes.mixture
         )
-        ended = lanes.status != Status.RUNNING
-        return exact_where_needed(safe | ended, products, exact, lanes.mixture)
+        fine = digits.is_safe | digits.is_rough | (lanes.status != Status.RUNNING)
+        return exact_where_needed(fine, products, exact, lanes.mixture), digits
 
-    def _step(
-        self,
-        lane: Lane,
-        statistics: Statistics,
-        safe: Array,
-        rough: Array,
-        samples: Samples,
-        control: Control,
-    ) -> Lane:
+    def judge(
+        self, lane: Any, statistics: Statistics, digits: Digits, samples: Samples, control: Control
+    ) -> Judgement:
+        """The M-step from where a lane is, and how things stand before it."""
         log_likelihood = statistics.log_likelihood
         before = lane.mixture
         added = ridge_in(samples.frame, control.ridge)
@@ -373,22 +398,37 @@ class EM:
         # What rough products call the end, differences have yet to confirm. Nor may the
         # log-likelihood fall: where it does, rounding is larger than the steps.
         fell = log_likelihood < lane.log_likelihood
-        confirm = rough & (fell | among(status, VALID))
+        confirm = digits.is_rough & (fell | among(status, VALID))
         # A component that a step makes much narrower may vanish in the products before it; such a
         # step is taken again, by differences.
         failed = (Status.COLLAPSED, Status.NON_FINITE_PARAMETERS)
-        again = (safe | rough) & among(status, failed)
+        again = (digits.is_safe | digits.is_rough) & among(status, failed)
         status = jnp.where(confirm | again, int(Status.RUNNING), status)
-        status, which = end_in_spike(status, broken, before, total)
-        going_on = (status == Status.RUNNING) & ~spent & ~again
-        mixture = jax.tree.map(lambda new, old: jnp.where(going_on, new, old), updated, before)
+        insist = again | (confirm & (not self.scouting))
+        return Judgement(updated, status, broken, spent, again, insist)
+
+    def _step(
+        self,
+        lane: Lane,
+        statistics: Statistics,
+        digits: Digits,
+        samples: Samples,
+        control: Control,
+    ) -> Lane:
+        found = self.judge(lane, statistics, digits, samples, control)
+        total = samples.total_weight()
+        status, which = end_in_spike(found.status, found.broken, lane.mixture, total)
+        going_on = (status == Status.RUNNING) & ~found.spent & ~found.again
+        mixture = jax.tree.map(
+            lambda new, old: jnp.where(going_on, new, old), found.updated, lane.mixture
+        )
         stepped = Lane(
             mixture=mixture,
-            log_likelihood=jnp.where(again, lane.log_likelihood, log_likelihood),
+            log_likelihood=jnp.where(found.again, lane.log_likelihood, statistics.log_likelihood),
             n_steps=jnp.where(going_on, lane.n_steps + 1, lane.n_steps),
             status=status,
             collapsed=which,
-            exact=lane.exact | again | (confirm & (not self.scouting)),
+            exact=lane.exact | found.insist,
         )
         ended = lane.status != Status.RUNNING
         return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
@@ -467,6 +507,7 @@ def run(
     max_steps: int = 1000,
     ridge: float = 0.0,
     equal_weights: bool = False,
+    accelerate: str | None = None,
 ) -> FitResult:
     """Run EM from a given mixture until it converges.
 
@@ -479,25 +520,28 @@ def run(
       max_steps: M-steps at most; zero evaluates the mixture.
       ridge: added to every variance, as a fraction of the data's.
       equal_weights: give all components the same weight, from the start on.
+      accelerate: a name in ``jgmm.acceleration.SCHEMES``; None for EM as it is.
 
     Returns:
       A ``FitResult``; read its status. Works inside ``jit`` and under ``vmap``.
 
     Raises:
-      DataError: see ``as_samples``; or another number of columns than the mixture's.
+      DataError: see ``as_samples``; or another number of columns than the mixture's, or an unknown
+        acceleration.
     """
     mixture, samples = fitting(mixture, x, sample_weight)
     control = make_control(samples.x.dtype, tol, rtol, ridge)
-    return _run(mixture, samples, control, EM(max_steps, equal_weights))
+    method = accelerated(EM(max_steps, equal_weights), accelerate)
+    return _run(mixture, samples, control, method)
 
 
 @partial(jit, static_argnums=3)
-def _run(mixture: Mixture, samples: Samples, control: Control, method: EM) -> FitResult:
+def _run(mixture: Mixture, samples: Samples, control: Control, method: Method) -> FitResult:
     inside = seen(samples, mixture.model)
     start = method.begin(to_frame(mixture, inside.frame))
     history = jnp.full(method.max_steps + 1, jnp.nan, inside.x.dtype)
 
-    def turn(carry: tuple[Lane, Array]) -> tuple[Lane, Array]:
+    def turn(carry: tuple[Any, Array]) -> tuple[Any, Array]:
         lanes, history = carry
         stepped = method.step(lanes, inside, control)
         return stepped, history.at[lanes.n_steps[0]].set(stepped.log_likelihood[0])

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from jgmm import initialize, lanes, natural, racing
+from jgmm.acceleration import accelerated
 from jgmm.covariance import model
 from jgmm.em import EM, FitResult, finish, make_control, to_frame, to_user
 from jgmm.forms import Spherical
@@ -41,6 +42,7 @@ def fit(
     ridge: float = 0.0,
     equal_weights: bool = False,
     race: int = 0,
+    accelerate: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> FitResult:
     """Fit a mixture of Gaussians by EM from many starts, and keep the best that ended well.
@@ -65,6 +67,9 @@ def fit(
         times as many, and so on until eight run to their ends; the others end as ``OUTRUN``. Zero,
         the default, runs every start to its end. Several times faster with many restarts; may miss
         an optimum that few starts lead to, the less the longer the steps (``jgmm.racing``).
+      accelerate: "anderson" or "squarem" extrapolate EM's steps, which saves most of them where
+        components overlap (``jgmm.acceleration``); None, the default, is EM as it is. ``n_steps``
+        and ``max_steps`` then count passes over the samples.
       progress: called on the host with a ``Progress`` every few steps.
 
     Returns:
@@ -107,6 +112,7 @@ def fit(
             ridge=ridge,
             equal_weights=equal_weights,
             race=race,
+            accelerate=accelerate,
             progress=progress,
         )
     )
@@ -139,6 +145,7 @@ def fit_unchecked(
     max_steps: int = 1000,
     ridge: Any = 0.0,
     equal_weights: bool = False,
+    accelerate: str | None = None,
     extra: Extra | None = None,
     progress: ProgressCallback | None = None,
 ) -> FitResult:
@@ -158,7 +165,7 @@ def fit_unchecked(
     check_problem(samples, n_components, n_restarts, max_steps)
     racing.check_steps(race)
     control = make_control(samples.x.dtype, tol, rtol, ridge)
-    method = EM(max_steps, equal_weights)
+    method = accelerated(EM(max_steps, equal_weights), accelerate)
 
     def wave(mixtures: Mixture, inside: Samples) -> FitResult:
         work = work_of(mixtures, inside)
@@ -375,7 +382,7 @@ def _constant_columns(samples: Samples) -> Array:
 
 
 def _starts(
-    key: Array, numbers: Array, samples: Samples, active: Array, covariance: str, init: str
+    key: Array, numbers: Array, samples: Samples, active: Any, covariance: str, init: str
 ) -> Mixture:
     return initialize.STARTS[init](_keys(key, numbers), samples, active, covariance)
 

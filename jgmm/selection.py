@@ -141,6 +141,7 @@ def select(
     max_steps: int = 1000,
     ridge: float = 0.0,
     equal_weights: bool = False,
+    accelerate: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> Selection:
     """Fit every number of components under every covariance model, and choose by a criterion.
@@ -154,8 +155,8 @@ def select(
       covariance: the models to try, or one.
       criterion: "bic", "aic" or "icl", of which the lowest is chosen, or "held_out", of which the
         highest is, at the price of one more fit for each fold.
-      n_restarts, init, race, sample_weight, tol, rtol, max_steps, ridge, equal_weights: as for
-        ``jgmm.fit``.
+      n_restarts, init, race, sample_weight, tol, rtol, max_steps, ridge, equal_weights, accelerate:
+        as for ``jgmm.fit``.
       n_folds: folds for "held_out".
       progress: as for ``jgmm.fit``, with steps counted through the whole table: a cell that
         converges early skips what it did not use.
@@ -188,6 +189,7 @@ def select(
         "max_steps": max_steps,
         "ridge": ridge,
         "equal_weights": equal_weights,
+        "accelerate": accelerate,
     }
     control = make_control(samples.x.dtype, tol, rtol, ridge)
     found = fit_cells(key, samples, counts, models, n_restarts, options, progress)

@@ -54,6 +54,11 @@ def to_free(mixture: Mixture) -> Free:
       DataError: see ``check_free``.
     """
     check_free(mixture.model, mixture.n_components, mixture.n_features)
+    return coordinates(mixture)
+
+
+def coordinates(mixture: Mixture) -> Free:
+    """The same coordinates for every covariance model, whose mixtures need not fill them."""
     positive = _positive(mixture.scale)
     scale = jnp.where(positive, jnp.log(jnp.where(positive, mixture.scale, 1)), mixture.scale)
     return Free(mixture.log_weights, mixture.means, scale)

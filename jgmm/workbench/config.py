@@ -113,6 +113,8 @@ class Fit(Strict):
     """How each restart begins."""
     race: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Steps after which only the quarter of the starts that promises most goes on; 0: all do."""
+    accelerate: Literal["anderson", "squarem"] | None = None
+    """Extrapolate EM's steps; absent: EM as it is."""
     tol: Amount | None = None
     """Stop when the mean log-likelihood per sample gains less than this; default by precision."""
     rtol: Amount | None = None

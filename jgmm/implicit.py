@@ -1,0 +1,405 @@
+"""Derivatives of a fit by its samples, their weights and the ridge, without unrolling its steps.
+
+EM ends where its step changes nothing, θ = T(θ, data). So, as the data move, do the parameters:
+
+    dθ = (I − ∂T/∂θ)⁻¹ (∂T/∂data) ddata
+
+whatever the number of steps that led there, and whichever method took them. θ are the unconstrained
+parameters of ``jgmm.unconstrained`` in the data's frame; the frame moves with the data, too.
+
+Where the optimum is singular (components that have merged, or are empty) there is no such
+derivative: then it is NaN inside transformations, and an error outside.
+
+References: Krantz & Parks (2013), "The implicit function theorem"; Jaeckel (1972) for the
+infinitesimal jackknife; Huber (1967) for the sandwich, which here is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key
+
+from jgmm import restarts
+from jgmm.em import FitResult, maximize, ridge_in, seen, to_frame, to_user
+from jgmm.mixture import Mixture, log_joint, normalise
+from jgmm.precision import jit
+from jgmm.samples import Samples, make_samples
+from jgmm.statistics import accumulate, fitting
+from jgmm.status import FitError, is_traced
+from jgmm.unconstrained import Free, check_free, from_free, to_free
+
+NEWTON_STEPS = 8
+# In a frame where the data's variance is one. A Newton step longer than this says that the start is
+# no end of a fit, and that where the step leads need not be the optimum EM was on its way to.
+LONGEST_STEP = 0.1
+# Powers of the rounding unit. The smallest singular value of I − ∂T/∂θ: below it the derivatives
+# have lost half of their digits, and below twice it all of them. And how far the optimum may be
+# once Newton has settled there: near a singular one, where that distance is δ, the singular value
+# is of order δ², so that no δ passes both.
+SINGULAR_POWER, DISTANCE_POWER = 0.5, 0.4
+
+
+class Parameters(NamedTuple):
+    """πₖ (K,), μₖ (K, D) and Σₖ (K, D, D)."""
+
+    weights: Array
+    means: Array
+    covariances: Array
+
+
+def parameters(mixture: Mixture) -> Parameters:
+    """Weights, means and covariances as matrices, whatever the covariance model."""
+    return Parameters(mixture.weights, mixture.means, mixture.covariances)
+
+
+class Regularity(NamedTuple):
+    """Whether a mixture is at an optimum at which derivatives exist.
+
+    Attributes:
+      smallest: singular value of I − ∂T/∂θ, () : zero where the optimum is singular.
+      distance: largest entry of the Newton step towards the optimum, ().
+      is_regular: both are as they must be, ().
+    """
+
+    smallest: Array
+    distance: Array
+    is_regular: Array
+
+
+def fit(key: Key[Array, ""], x: Any, n_components: int, **options: Any) -> FitResult:
+    """``jgmm.fit`` with parameters and a log-likelihood that can be differentiated.
+
+    Args:
+      key: typed key.
+      x: samples in rows, (N, D); may be what is differentiated by.
+      n_components: K.
+      **options: those of ``jgmm.fit``. ``sample_weight`` and ``ridge`` may be differentiated by,
+        too. The covariance model must have free coordinates (``jgmm.unconstrained``).
+
+    Returns:
+      The ``FitResult`` of ``jgmm.fit`` with its mixture settled at the optimum to the last digits,
+      as ``optimum`` does. What says how the fit went (status, history) has no derivative.
+
+    Raises:
+      DataError, FitError: as ``jgmm.fit``.
+
+    >>> import jax, jgmm
+    >>> x = jax.numpy.asarray([[0.0], [0.1], [0.2], [5.0], [5.1], [5.3]])
+    >>> def mean(x):
+    ...     result = jgmm.implicit.fit(jax.random.key(0), x, 2, covariance="tied", n_restarts=4)
+    ...     return result.mixture.means.max()
+    >>> jax.grad(mean)(x).round(2)[:, 0].tolist()
+    [0.0, 0.0, 0.0, 0.33..., 0.33..., 0.33...]
+    """
+    still = lax.stop_gradient
+    weights, ridge = options.pop("sample_weight", None), options.pop("ridge", 0.0)
+    result = restarts.fit(
+        key, still(x), n_components, sample_weight=still(weights), ridge=still(ridge), **options
+    )
+    found = optimum(still(result.mixture), x, weights, ridge)
+    samples = make_samples(x, weights)
+    return replace(still(result), mixture=found, log_likelihood=_log_likelihood(found, samples))
+
+
+@jit
+def _log_likelihood(mixture: Mixture, samples: Samples) -> Array:
+    inside = seen(samples, mixture.model)
+    shift = samples.total_weight() * inside.frame.log_volume()
+    return accumulate(to_frame(mixture, inside.frame), inside).log_likelihood - shift
+
+
+def optimum(mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0) -> Mixture:
+    """The optimum a fit has ended at, as a function of the samples, their weights and the ridge.
+
+    Args:
+      mixture: fitted to exactly these samples, in the units of x; has no derivative itself.
+      x: samples in rows, (N, D).
+      sample_weight: how many times each sample counts, (N,). A row of weight zero is missing, and
+        the derivative by its weight is zero.
+      ridge: that of the fit, one number.
+
+    Returns:
+      The mixture after a few Newton steps on the fixed point of EM, which leave it there to the
+      last digits. ``jax.grad``, ``jvp`` and ``vmap`` go through it, forwards and backwards. Both
+      cost one derivative of the E-step for each parameter, and memory that does not depend on how
+      the fit got there. Derivatives are NaN where ``regularity`` says that there are none.
+
+    Raises:
+      DataError: see ``as_samples``; or a covariance model without free coordinates.
+    """
+    mixture, samples = fitting(mixture, x, sample_weight)
+    check_free(mixture.model, mixture.n_components, mixture.n_features)
+    return _optimum(mixture, samples, jnp.asarray(ridge, samples.x.dtype))
+
+
+@jit
+def _optimum(mixture: Mixture, samples: Samples, ridge: Array) -> Mixture:
+    inside, free = _settled(mixture, samples, ridge)
+    found = from_free(_attached(mixture.covariance, free, inside, ridge), mixture.covariance)
+    return to_user(found, inside.frame)
+
+
+def _settled(mixture: Mixture, samples: Samples, ridge: Array) -> tuple[Samples, Free]:
+    """The samples in their frame, and the free parameters of the optimum there."""
+    inside = seen(_counted(samples), mixture.model)
+    still, fixed_ridge = lax.stop_gradient(inside), lax.stop_gradient(ridge)
+    start = to_free(to_frame(lax.stop_gradient(mixture), still.frame))
+
+    def newton(_: Any, free: Free) -> Free:
+        vector, unravel = ravel_pytree(free)
+        step, _ = _newton(mixture.covariance, free, still, fixed_ridge)
+        # NaN is not short, either: what has no optimum stays where it is, and is found out later.
+        short = jnp.abs(step).max() <= LONGEST_STEP
+        moved: Free = unravel(jnp.where(short, vector + step, vector))
+        return moved
+
+    return inside, lax.fori_loop(0, NEWTON_STEPS, newton, start)
+
+
+def _counted(samples: Samples) -> Samples:
+    """The same samples; rows that are missing have no derivative by their weights."""
+    weights = samples.weights
+    if weights is None:
+        return samples
+    return replace(samples, weights=jnp.where(weights > 0, weights, lax.stop_gradient(weights)))
+
+
+def _update(covariance: str, free: Free, samples: Samples, ridge: Array) -> Free:
+    """T: one step of EM in free parameters, in the frame."""
+    statistics = accumulate(from_free(free, covariance), samples)
+    return to_free(maximize(statistics, covariance, ridge_in(samples.frame, ridge)))
+
+
+def _newton(covariance: str, free: Free, samples: Samples, ridge: Array) -> tuple[Array, Array]:
+    """The Newton step towards the fixed point, (P,), and I − ∂T/∂θ, (P, P)."""
+    vector, unravel = ravel_pytree(free)
+
+    def residual(vector: Array) -> Array:
+        updated = _update(covariance, unravel(vector), samples, ridge)
+        return vector - ravel_pytree(updated)[0]
+
+    matrix = jax.jacfwd(residual)(vector)
+    return -jnp.linalg.solve(matrix, residual(vector)), matrix
+
+
+def _judge(step: Array, matrix: Array) -> Regularity:
+    eps = jnp.finfo(matrix.dtype).eps
+    smallest = jnp.linalg.svd(matrix, compute_uv=False).min()
+    distance = jnp.abs(step).max()
+    near = distance <= eps**DISTANCE_POWER  # False for NaN
+    return Regularity(smallest, distance, near & (smallest > eps**SINGULAR_POWER))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _attached(covariance: str, free: Free, samples: Samples, ridge: Array) -> Free:
+    """The fixed point ``free``, as a function of the samples and the ridge."""
+    del covariance, samples, ridge
+    return free
+
+
+@_attached.defjvp
+def _attached_jvp(covariance: str, primals: Any, tangents: Any) -> tuple[Free, Free]:
+    free, samples, ridge = primals
+    _, moved_samples, moved_ridge = tangents
+    _, direct = jax.jvp(
+        partial(_update, covariance, free), (samples, ridge), (moved_samples, moved_ridge)
+    )
+    step, matrix = _newton(covariance, free, samples, ridge)
+    # A factor, and no choice between values: it also spoils what goes backwards.
+    spoil = jnp.where(_judge(step, matrix).is_regular, 1, jnp.nan).astype(step.dtype)
+    vector, unravel = ravel_pytree(direct)
+    return _attached(covariance, free, samples, ridge), unravel(
+        spoil * jnp.linalg.solve(matrix, vector)
+    )
+
+
+def regularity(mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0) -> Regularity:
+    """Whether a fit has ended at an optimum at which derivatives exist.
+
+    Args:
+      mixture, x, sample_weight, ridge: as for ``optimum``.
+
+    Raises:
+      DataError: as ``optimum``.
+    """
+    mixture, samples = fitting(mixture, x, sample_weight)
+    check_free(mixture.model, mixture.n_components, mixture.n_features)
+    return _regularity(mixture, samples, jnp.asarray(ridge, samples.x.dtype))
+
+
+@jit
+def _regularity(mixture: Mixture, samples: Samples, ridge: Array) -> Regularity:
+    inside, free = _settled(mixture, samples, ridge)
+    return _judge(*_newton(mixture.covariance, free, inside, ridge))
+
+
+def _check_regular(mixture: Mixture, samples: Samples, ridge: Array) -> None:
+    """Refuse an optimum without derivatives.
+
+    Raises:
+      FitError: saying what is wrong with it.
+    """
+    if is_traced(mixture, samples, ridge):
+        return
+    found = _regularity(mixture, samples, ridge)
+    if bool(found.is_regular):
+        return
+    if bool(mixture.log_weights.min() == -jnp.inf):
+        why = "a component is empty; leave it out"
+    elif float(found.distance) > float(jnp.finfo(found.distance.dtype).eps) ** DISTANCE_POWER:
+        why = (
+            f"the mixture is {float(found.distance):.1g} standard deviations of the data away "
+            "from the nearest optimum. Likely causes, in order: it was fitted to other samples, "
+            "weights or another ridge; the steps ran out; components are merging"
+        )
+    else:
+        why = (
+            f"the smallest singular value of I - dT/dθ is {float(found.smallest):.1g}. Likely "
+            "causes, in order: two components have merged; float32 and a slow fit; a direction "
+            "that the data do not determine. Try fewer components, or float64"
+        )
+    raise FitError(f"The fit has no derivatives: {why}.")
+
+
+def influence(
+    mixture: Mixture,
+    x: Any,
+    of: Callable[[Mixture], Any] = parameters,
+    sample_weight: Any = None,
+    ridge: Any = 0.0,
+) -> Any:
+    """What each sample does to the fit: the derivative by how many times it counts.
+
+    Args:
+      mixture, x, sample_weight, ridge: as for ``optimum``.
+      of: ``mixture -> `` any pytree of arrays; by default weights, means and covariances.
+
+    Returns:
+      The same pytree, each leaf with a leading axis N. Leaving sample n out changes the fit by
+      ``-wₙ`` times its row, to first order.
+
+    Raises:
+      DataError: as ``optimum``.
+      FitError: the optimum is singular, or the mixture is not at one. Inside ``jit`` the result is
+        NaN instead.
+
+    Reference: Hampel (1974).
+    """
+    mixture, samples, ridge = _checked(mixture, x, sample_weight, ridge)
+    return _influence(mixture, samples, ridge, of)
+
+
+def _checked(
+    mixture: Mixture, x: Any, sample_weight: Any, ridge: Any
+) -> tuple[Mixture, Samples, Array]:
+    mixture, samples = fitting(mixture, x, sample_weight)
+    check_free(mixture.model, mixture.n_components, mixture.n_features)
+    ridge = jnp.asarray(ridge, samples.x.dtype)
+    _check_regular(mixture, samples, ridge)
+    if samples.weights is None:
+        samples = replace(samples, weights=jnp.ones_like(samples.x[:, 0]))
+    return mixture, samples, ridge
+
+
+@partial(jit, static_argnums=3)
+def _influence(
+    mixture: Mixture, samples: Samples, ridge: Array, of: Callable[[Mixture], Any]
+) -> Any:
+    def fitted(weights: Array) -> Any:
+        return of(_optimum(mixture, replace(samples, weights=weights), ridge))
+
+    by_weight = jax.jacrev(fitted)(samples.weights)
+    return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), by_weight)
+
+
+def standard_errors(
+    mixture: Mixture,
+    x: Any,
+    of: Callable[[Mixture], Any] = parameters,
+    sample_weight: Any = None,
+    ridge: Any = 0.0,
+) -> Any:
+    """Standard errors by the infinitesimal jackknife, which is the sandwich of robust statistics.
+
+        Var θ̂ ≈ Σₙ wₙ Iₙ Iₙᵀ = H⁻¹ (Σₙ wₙ sₙ sₙᵀ) H⁻¹
+
+    with Iₙ the influence of sample n, sₙ its score and H the observed information: without a ridge
+    Iₙ = H⁻¹ sₙ. They hold whether the model is true or not. Components must keep their numbers from
+    one sample of the data to the next for them to mean anything: where they overlap much they do
+    not.
+
+    Args:
+      mixture, x, sample_weight, ridge: as for ``optimum``; a weight of two is two samples.
+      of: ``mixture -> `` any pytree of arrays; by default weights, means and covariances.
+
+    Returns:
+      The same pytree, of standard errors.
+
+    Raises:
+      DataError, FitError: as ``influence``.
+    """
+    mixture, samples, ridge = _checked(mixture, x, sample_weight, ridge)
+    rows = _influence(mixture, samples, ridge, of)
+    return jax.tree.map(
+        lambda leaf: jnp.sqrt(jnp.einsum("n,n...->...", samples.weights, leaf**2)), rows
+    )
+
+
+def leave_one_out(
+    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0
+) -> Float[Array, "N"]:
+    """Log density of every sample under the mixture fitted without it, without fitting again.
+
+        log p(xₙ | θ̂₋ₙ),    θ̂₋ₙ ≈ θ̂ − wₙ dθ̂/dwₙ
+
+    in free parameters. Their sum tells how well the mixture does on data it has not seen, as
+    cross-validation with as many folds as samples does.
+
+    Args:
+      mixture, x, sample_weight, ridge: as for ``optimum``.
+
+    Returns:
+      Log densities in nats, (N,). A sample that alone holds up a component is told by a number
+      that is far too low, but not by the right one: there the fit without it is another.
+
+    Raises:
+      DataError, FitError: as ``influence``.
+
+    Reference: Giordano et al. (2019), "A swiss army infinitesimal jackknife".
+    """
+    mixture, samples, ridge = _checked(mixture, x, sample_weight, ridge)
+    return _leave_one_out(mixture, samples, ridge)
+
+
+@jit
+def _leave_one_out(mixture: Mixture, samples: Samples, ridge: Array) -> Array:
+    frame, storage = seen(samples, mixture.model).frame, mixture.model.storage
+
+    def fitted(weights: Array) -> Free:
+        found = _optimum(mixture, replace(samples, weights=weights), ridge)
+        return to_free(to_frame(found, frame))
+
+    weights = samples.weights
+    assert weights is not None  # _checked sees to it
+    free = fitted(weights)
+    by_weight = jax.jacrev(fitted)(weights)
+
+    def one(n: Array) -> Array:
+        def without(value: Array, rows: Array) -> Array:
+            return value - weights[n] * rows[..., n]
+
+        left = from_free(jax.tree.map(without, free, by_weight), mixture.covariance)
+        difference = at.take(n[None]) - left.means
+        return normalise(log_joint(left, storage.invert(left.scale), difference))[0]
+
+    at = Samples(samples.x, weights, frame)
+    found = lax.map(one, jnp.arange(samples.n_samples), batch_size=256)
+    return found - frame.log_volume()
