@@ -38,7 +38,6 @@ if TYPE_CHECKING:
         selection,
         statistics,
         status,
-        threads,
         unconstrained,
     )
     from jgmm import estimators as estimators
@@ -100,7 +99,6 @@ _MODULES = {
     "selection": ("select",),
     "statistics": ("Statistics", "accumulate"),
     "status": ("DataError", "FitError", "Status"),
-    "threads": (),
     "unconstrained": (),
 }
 # Not in ``__all__``: ``from jgmm import *`` works without scikit-learn.
@@ -154,7 +152,6 @@ __all__ = [
     "selection",
     "statistics",
     "status",
-    "threads",
     "unconstrained",
 ]
 

@@ -8,7 +8,6 @@ starts and, beside them, from the fits of its special cases.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from jgmm import natural, nesting, threads
+from jgmm import natural, nesting
 from jgmm.covariance import CovarianceModel, model
 from jgmm.em import FitResult
 from jgmm.lanes import Progress, ProgressCallback
@@ -61,19 +60,21 @@ def fit_cells(
       as ``INHERITED``. With equal weights fewer components are no special case.
     """
     entries = nesting.simplest_first([model(name) for name in models])
-    by_name = {entry.name: entry for entry in entries}
-    within = {entry.name: nesting.largest_within(entry, entries) for entry in entries}
+    within = {entry: nesting.largest_within(entry, entries) for entry in entries}
+    cells = [(k, entry) for entry in entries for k in sorted(counts)]
     padded = slots(counts, models, samples, n_restarts)
-    needs = _needs(sorted(counts), within)
     # As many for all cells as any can have, so that a model is one program.
     n_extra = max(map(len, within.values())) + min(max(counts) - 1, nesting.MOST_SPLITS)
     if not isinstance(options["init"], str):  # starts are not drawn, but given
         n_extra = 0
-    report = _through_table(progress, len(needs), options["max_steps"])
-
-    def fill(cell: Cell, found: dict[Cell, FitResult]) -> FitResult:
-        k, entry = cell[0], by_name[cell[1]]
-        simpler = _simpler(found, k, entry, padded[k], options["equal_weights"])
+    found: dict[Cell, FitResult] = {}
+    for i, (k, entry) in enumerate(cells):
+        special = [(k, each.name) for each in within[entry]]
+        if k > min(counts):
+            special.append((cells[i - 1][0], entry.name))  # the next fewer components
+        simpler = _simpler(
+            {cell: found[cell] for cell in special}, k, entry, padded[k], options["equal_weights"]
+        )
         result = fit_unchecked(
             key,
             samples,
@@ -82,30 +83,11 @@ def fit_cells(
             covariance=entry.name,
             n_restarts=n_restarts + n_extra,
             extra=_extra(simpler.starts, n_extra, entry, padded[k], samples),
-            progress=report,
+            progress=_through_table(progress, i, len(cells), options["max_steps"]),
             **options,
         )
-        return _no_lower(result, simpler.cases)
-
-    small = _work(counts, models, samples, n_restarts) <= PADDING_WORK
-    return threads.run_all(fill, needs, threads.n_cores() if small else 1)
-
-
-def _needs(counts: list[int], within: dict[str, list[CovarianceModel]]) -> dict[Cell, list[Cell]]:
-    """The special cases each cell starts from, in an order in which they come before it.
-
-    It goes by the number of steps from the simplest cell, so that those next to each other need not
-    wait for each other.
-    """
-    depth: dict[str, int] = {}
-    for name, inner in within.items():
-        depth[name] = 1 + max((depth[each.name] for each in inner), default=-1)
-    cells = [(i, k, name) for name in within for i, k in enumerate(counts)]
-    needs = {}
-    for i, k, name in sorted(cells, key=lambda cell: cell[0] + depth[cell[2]]):
-        fewer = [(counts[i - 1], name)] if i else []
-        needs[k, name] = [(k, each.name) for each in within[name]] + fewer
-    return needs
+        found[k, entry.name] = _no_lower(result, simpler.cases)
+    return found
 
 
 class Case(NamedTuple):
@@ -123,15 +105,15 @@ class Simpler(NamedTuple):
 
 
 def _simpler(
-    found: dict[Cell, FitResult],
+    special: dict[Cell, FitResult],
     k: int,
     entry: CovarianceModel,
     n_slots: int,
     equal_weights: bool,
 ) -> Simpler:
-    """What the cells found give one of K components, those that ended valid."""
+    """What those special cases that ended valid give a cell of K components."""
     cases, starts = [], []
-    for (n, _), result in found.items():
+    for (n, _), result in special.items():
         if not Status(int(result.status)).is_valid:
             continue
         mixture = nesting.widen(nesting.as_model(result.mixture, entry), n_slots)
@@ -205,22 +187,14 @@ def _work(counts: Sequence[int], models: Sequence[str], samples: Samples, n_rest
 
 
 def _through_table(
-    progress: ProgressCallback | None, n_cells: int, max_steps: int
+    progress: ProgressCallback | None, cell: int, n_cells: int, max_steps: int
 ) -> ProgressCallback | None:
-    """A callback for all cells that reports their steps as steps through the whole table.
-
-    Cells may report from several threads; they are told one after another, and never backwards.
-    """
+    """A callback for one cell that reports its steps as steps through the whole table."""
     if progress is None:
         return None
-    lock, n_done, furthest = threading.Lock(), 0, 0
 
     def report(told: Progress) -> None:
-        nonlocal n_done, furthest
-        with lock:
-            n_done += not told.n_running
-            step = n_done * max_steps + (told.step if told.n_running else 0)
-            furthest = max(furthest, step)
-            progress(told._replace(step=furthest, max_steps=n_cells * max_steps))
+        step = told.step if told.n_running else max_steps
+        progress(told._replace(step=cell * max_steps + step, max_steps=n_cells * max_steps))
 
     return report
