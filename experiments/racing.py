@@ -103,9 +103,7 @@ def _of_seed(run: Run, key: jax.Array) -> list[FitResult]:
     fit, settings = run.config.fit, run.settings
     data, n_components, covariance = one_problem(run)
     samples = make_samples(data.x, data.weights)
-    options: Any = fit.model_dump(
-        include={"n_restarts", "init", "tol", "rtol", "max_steps", "ridge"}
-    )
+    options = fit.options("race", "n_folds", "accelerate")
     return [
         fit_unchecked(key, samples, n_components, covariance=covariance, race=race, **options)
         for race in (0, *settings.rounds)

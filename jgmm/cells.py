@@ -63,10 +63,7 @@ def fit_cells(
     within = {entry: nesting.largest_within(entry, entries) for entry in entries}
     cells = [(k, entry) for entry in entries for k in sorted(counts)]
     padded = slots(counts, models, samples, n_restarts)
-    # As many for all cells as any can have, so that a model is one program.
-    n_extra = max(map(len, within.values())) + min(max(counts) - 1, nesting.MOST_SPLITS)
-    if not isinstance(options["init"], str):  # starts are not drawn, but given
-        n_extra = 0
+    further = n_extra(counts, models, options["init"])
     found: dict[Cell, FitResult] = {}
     for i, (k, entry) in enumerate(cells):
         special = [(k, each.name) for each in within[entry]]
@@ -81,13 +78,26 @@ def fit_cells(
             k,
             slots=padded[k],
             covariance=entry.name,
-            n_restarts=n_restarts + n_extra,
-            extra=_extra(simpler.starts, n_extra, entry, padded[k], samples),
+            n_restarts=n_restarts + further,
+            extra=_extra(simpler.starts, further, entry, padded[k], samples),
             progress=_through_table(progress, i, len(cells), options["max_steps"]),
             **options,
         )
         found[k, entry.name] = _no_lower(result, simpler.cases)
     return found
+
+
+def n_extra(counts: Sequence[int], models: Sequence[str], init: Any) -> int:
+    """How many starts a cell has beside those drawn.
+
+    As many for all cells as any can have, so that a model is one program; none where starts are not
+    drawn, but given.
+    """
+    if not isinstance(init, str):
+        return 0
+    entries = {model(name) for name in models}
+    most_within = max(len(nesting.largest_within(entry, entries)) for entry in entries)
+    return most_within + min(max(counts) - 1, nesting.MOST_SPLITS)
 
 
 class Case(NamedTuple):
@@ -129,12 +139,12 @@ def _simpler(
 
 
 def _extra(
-    starts: list[Mixture], n_extra: int, entry: CovarianceModel, n_slots: int, samples: Samples
+    starts: list[Mixture], n_places: int, entry: CovarianceModel, n_slots: int, samples: Samples
 ) -> Extra | None:
-    if not n_extra:
+    if not n_places:
         return None
     blank = nesting.blank(entry, n_slots, samples.n_features, samples.x.dtype)
-    return Extra(nesting.stack([blank] * (n_extra - len(starts)) + starts), len(starts))
+    return Extra(nesting.stack([blank] * (n_places - len(starts)) + starts), len(starts))
 
 
 def _no_lower(result: FitResult, cases: list[Case]) -> FitResult:

@@ -5,6 +5,7 @@ import importlib
 import json
 import math
 import pathlib
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import jgmm
-from experiments import _shared, em_vs_gradient
+from experiments import _shared, em_vs_gradient, model_table
 from jgmm.workbench import config, runner
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -81,6 +82,35 @@ def test_longer_races_lose_less_and_cost_more(tmp_path):
     assert short > long > 1.5
     assert metrics["race 25: share right"] >= metrics["race 3: share right"]
     assert all(float(row["worst_loss"]) > -1e-3 for row in tables["races"])  # best of all starts
+
+
+def test_the_table_of_models_has_no_holes_and_respects_nesting(tmp_path):
+    models = 'fit.covariance=["VII","EII","tied"]'
+    metrics, tables = run(
+        "model_table", tmp_path, models, "fit.n_components=[1,2,3]", "fit.n_restarts=2"
+    )
+    assert metrics["cells"] == 9
+    assert metrics["holes"] == metrics["inherited"] == 0
+    assert metrics["violations of nesting"] == metrics["violations of growth"] == 0
+    assert metrics["chosen by BIC"] == "EEE, 3"
+    assert metrics["log-likelihood of the chosen"] == pytest.approx(-1126.316, abs=2e-3)
+    assert [line["K"] for line in tables["log_likelihood"]] == ["1", "2", "3"]
+
+
+def test_violations_of_nesting_are_seen():
+    def cell(k, covariance, log_likelihood):
+        return SimpleNamespace(n_components=k, covariance=covariance, log_likelihood=log_likelihood)
+
+    good = [cell(1, "EII", -9.0), cell(2, "EII", -8.0)]
+    good += [cell(1, "full", -7.0), cell(2, "full", -6.0)]
+    assert model_table.violations(good, 1e-9) == []
+    good[3] = cell(2, "full", -8.5)
+    found = model_table.violations(good, 1e-9)
+    assert [(each["by"], each["special_case"], each["lower_by"]) for each in found] == [
+        ("model", "EII, 2", 0.5),
+        ("components", "full, 1", 1.5),
+    ]
+    assert model_table.violations(good, 0.5) == []
 
 
 def test_iris_species_are_found_without_labels(tmp_path):

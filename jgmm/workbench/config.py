@@ -113,8 +113,8 @@ class Fit(Strict):
     """How each restart begins."""
     race: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Steps after which only the quarter of the starts that promises most goes on; 0: all do."""
-    accelerate: Literal["anderson", "squarem"] | None = None
-    """Extrapolate EM's steps; absent: EM as it is."""
+    accelerate: Literal["anderson", "squarem", "none"] = "anderson"
+    """How EM's steps are extrapolated; "none": EM as it is."""
     tol: Amount | None = None
     """Stop when the mean log-likelihood per sample gains less than this; default by precision."""
     rtol: Amount | None = None
@@ -127,6 +127,14 @@ class Fit(Strict):
     """What chooses among the models fitted."""
     n_folds: Annotated[int, Field(ge=2)] = 5
     """Folds for the criterion "held_out"."""
+
+    def options(self, *without: str) -> dict[str, Any]:
+        """Keyword arguments for `jgmm.select`; without some, for those who take fewer."""
+        exclude = {"n_components", "covariance", "criterion", *without}
+        found = self.model_dump(exclude=exclude)
+        if found.get("accelerate") == "none":
+            found["accelerate"] = None
+        return found
 
     @pydantic.field_validator("init")
     @classmethod

@@ -67,8 +67,8 @@ def _data(run: Run) -> "Dataset":
 
 def _select(run: Run, data: "Dataset") -> "Selection":
     import jgmm
+    from jgmm.cells import n_extra
 
-    options = run.config.fit.model_dump(exclude={"n_components", "covariance", "criterion"})
     fit = run.config.fit
     n_fits = len(fit.n_components) * len(fit.covariance)
     run.foresee(
@@ -77,7 +77,7 @@ def _select(run: Run, data: "Dataset") -> "Selection":
             n_features=data.x.shape[1],
             n_components=min(max(fit.n_components), len(data.x)),  # the fit refuses more
             covariance=tuple(fit.covariance),
-            n_restarts=fit.n_restarts,
+            n_restarts=fit.n_restarts + n_extra(fit.n_components, fit.covariance, fit.init),
             max_steps=fit.max_steps,
             n_fits=n_fits,
             itemsize=np.dtype(run.config.precision).itemsize,
@@ -92,7 +92,7 @@ def _select(run: Run, data: "Dataset") -> "Selection":
             fit.criterion,
             sample_weight=data.weights,
             progress=progress,
-            **options,
+            **fit.options(),
         )
 
 
