@@ -435,7 +435,7 @@ class EM:
 
 
 def _judge(
-    lane: Lane,
+    lane: Any,
     log_likelihood: Array,
     broken: Array,
     updated: Mixture,
