@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -154,18 +155,12 @@ def _climbs(run: Run, problem: Problem) -> dict[str, Climb]:
     samples = make_samples(problem.x)
     active = np.ones(problem.n_components, bool)
     dtype = samples.x.dtype
-    found = {}
+    found: dict[str, Any] = {}
     for name, method in _methods(settings, problem.covariance).items():
+        wave = partial(_climb_by, method, make_control(dtype, 1e-14, 0.0, 0.0))
         if isinstance(method, gradient.Gradient):
-            starts_too, control = True, gradient.Control(jnp.asarray(1e-9, dtype), run.key)
-        else:
-            starts_too, control = False, make_control(dtype, 1e-14, 0.0, 0.0)
-
-        def wave(mixtures: Mixture, inside: Samples) -> Any:
-            numbers = jnp.arange(settings.n_starts)
-            starts = (mixtures, numbers) if starts_too else mixtures  # noqa: B023
-            return _climb(method, starts, inside, control)  # noqa: B023
-
+            steepest = gradient.Control(jnp.asarray(1e-9, dtype), run.key)
+            wave = partial(_climb_by, method, steepest)
         found[name] = in_waves(
             wave,
             run.key,
@@ -179,7 +174,13 @@ def _climbs(run: Run, problem: Problem) -> dict[str, Climb]:
     return found
 
 
-def _climb(method: Method, starts: Any, samples: Samples, control: Any) -> Climb:
+def _climb_by(method: Method, control: Any, mixtures: Mixture, samples: Samples) -> Any:
+    numbers = jnp.arange(len(mixtures.means))
+    starts = (mixtures, numbers) if isinstance(method, gradient.Gradient) else mixtures
+    return _climb(method, starts, samples, control)
+
+
+def _climb(method: Any, starts: Any, samples: Samples, control: Any) -> Climb:
     """Run a method from every start, and keep the passes made until each of its steps."""
 
     def one(start: Any, samples: Samples, control: Any) -> Climb:

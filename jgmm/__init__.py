@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jgmm import (
+        acceleration,
         cells,
         classes,
         classifier,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         forms,
         gaussian,
         gradient,
+        implicit,
         initialize,
         kmeans,
         lanes,
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "acceleration": (),
     "cells": (),
     "classes": (),
     "classifier": (),
@@ -75,6 +78,7 @@ _MODULES = {
     "forms": (),
     "gaussian": (),
     "gradient": (),
+    "implicit": (),
     "initialize": (),
     "kmeans": (),
     "lanes": (),
@@ -112,6 +116,7 @@ __all__ = [
     "Mixture",
     "Statistics",
     "Status",
+    "acceleration",
     "accumulate",
     "cells",
     "classes",
@@ -130,6 +135,7 @@ __all__ = [
     "forms",
     "gaussian",
     "gradient",
+    "implicit",
     "initialize",
     "kmeans",
     "lanes",

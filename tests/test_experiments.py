@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jgmm
-from experiments import _shared, em_vs_gradient, model_table
+from experiments import _shared, model_table, optimisers
 from jgmm.workbench import config, runner
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -166,17 +166,28 @@ def test_thousand_starts_counts_what_became_of_them(tmp_path):
     assert int(best["points"]) == round(60 * float(tables["starts"][0]["at_best"]))
 
 
-def test_em_and_gradients_reach_the_same_optimum(tmp_path):
-    small = ("fit.n_restarts=4", "fit.n_components=2", "fit.covariance=spherical")
-    metrics, tables = run("em_vs_gradient", tmp_path, *small, "fit.max_steps=400")
-    rows = {row["method"].split()[0]: row for row in tables["methods"]}
-    assert list(rows) == ["EM", "Adam", "SGD", "L-BFGS"]
-    for row in rows.values():
-        # EM stops when 272 * 1e-8 is gained a step, the others nearer to the top.
-        assert float(row["best"]) == pytest.approx(metrics["best log-likelihood"], abs=1e-4)
-        assert float(row["at_best"]) == 1.0
-        assert float(row["seconds"]) > 0
-    assert int(rows["L-BFGS"]["most_steps"]) < int(rows["SGD"]["most_steps"])
+def test_optimisers_reach_the_same_optimum(tmp_path):
+    metrics, tables = run(
+        "optimisers",
+        tmp_path,
+        'settings.problems=["iris spherical"]',
+        "settings.n_starts=2",
+        "settings.gradient_steps=400",
+        "settings.em_steps=400",
+    )
+    rows = {row["method"].split()[-1]: row for row in tables["methods"]}
+    assert list(rows) == ["EM", "squarem", "anderson", "L-BFGS", "Adam", "SGD"]
+    for name in ("EM", "squarem", "anderson"):
+        assert float(rows[name]["as_high"]) == 1.0
+        assert int(rows[name]["worse"]) == 0
+        # 150 densities of some nats are added up: only rounding falls.
+        assert float(rows[name]["largest_fall"]) < 1e-10
+    assert metrics["EM + anderson: times fewer passes"] > 1
+    assert float(rows["L-BFGS"]["near"]) == 1.0
+    (passes,) = tables["passes"]
+    assert float(passes["EM + anderson"]) < float(passes["EM"])
+    # A line search costs passes, too.
+    assert float(passes["L-BFGS"]) > float(passes["EM + anderson"])
 
 
 def test_spikes_are_not_counted_as_optima():
@@ -191,7 +202,7 @@ def test_spikes_are_not_counted_as_optima():
     ran_out = jnp.full(2, int(jgmm.Status.STEPS_RAN_OUT))
     unused = jnp.zeros(2)
     result = jgmm.FitResult(mixtures, ends, ran_out, unused, unused, unused)
-    found = em_vs_gradient.valid_ends(result, x)
+    found = optimisers.valid_ends(result, x)
     assert found.tolist() == [-math.inf, float(ends[1])]
 
 
@@ -203,7 +214,7 @@ def test_spikes_are_not_counted_as_optima():
         ("thousand_starts", "fit.n_components=[2, 3]", "one n_components"),
         ("thousand_starts", "fit.init=points", "settings.starts"),
         ("thousand_starts", 'settings.starts=["kmean"]', "kmeans"),
-        ("em_vs_gradient", "fit.ridge=0.1", "must be zero"),
+        ("optimisers", "fit.ridge=0.1", "draws its own samples"),
     ],
 )
 def test_settings_that_a_study_would_ignore_are_refused(name, override, complaint, tmp_path):

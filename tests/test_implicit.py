@@ -1,0 +1,222 @@
+"""Derivatives of a fit: against refits, against the sandwich, and none where there are none."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import jgmm
+from jgmm import implicit
+from jgmm.status import DataError, FitError
+from jgmm.unconstrained import Free, from_free, to_free
+from jgmm.workbench import datasets
+
+N, K, D = 60, 2, 2
+RIDGE = 0.05
+KEY = jax.random.key(0)
+
+
+@functools.cache
+def samples():
+    return oracle.draw(0, N, *oracle.parameters(4, k=K, d=D))
+
+
+def refit(start, x, weight, ridge):
+    """EM to the last digit, from close by."""
+    return jgmm.em.run(start, x, weight, tol=0.0, rtol=0.0, max_steps=3000, ridge=ridge).mixture
+
+
+def said_of(mixture):
+    """One number that depends on all parameters."""
+    found, _ = ravel_pytree(implicit.parameters(mixture))
+    return found @ jnp.cos(1 + jnp.arange(found.size, dtype=found.dtype))
+
+
+@functools.cache
+def fitted(name):
+    x, weight = samples(), np.random.default_rng(1).uniform(0.5, 2, size=N)
+    return (
+        x,
+        weight,
+        jgmm.fit(KEY, x, K, covariance=name, sample_weight=weight, ridge=RIDGE).mixture,
+    )
+
+
+@functools.cache
+def gradient(name, dtype):
+    x, weight, start = jax.tree.map(lambda a: jnp.asarray(a, dtype), fitted(name))
+
+    def value(x, weight, ridge):
+        return said_of(implicit.optimum(start, x, weight, ridge))
+
+    ridge = jnp.asarray(RIDGE, dtype)
+    return jax.jit(jax.grad(value, argnums=(0, 1, 2)))(x, weight, ridge)
+
+
+@pytest.mark.parametrize("name", ["full", "tied", "diag", "spherical"])
+def test_gradient_is_that_of_refits(name):
+    x, weight, start = fitted(name)
+    found = gradient(name, "float64")
+    rng = np.random.default_rng(2)
+    # One direction in the samples, one in the weights, and the ridge.
+    moves = [
+        (rng.normal(size=x.shape), np.zeros(N), 0.0),
+        (np.zeros_like(x), rng.normal(size=N), 0.0),
+        (np.zeros_like(x), np.zeros(N), 1.0),
+    ]
+    step = 1e-5
+    ends = [
+        tuple(
+            jnp.asarray(v + sign * step * m) for v, m in zip((x, weight, RIDGE), move, strict=True)
+        )
+        for move in moves
+        for sign in (1, -1)
+    ]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *ends)
+    values = jax.jit(jax.vmap(lambda *at: said_of(refit(start, *at))))(*stacked)
+    for i, move in enumerate(moves):
+        slope = sum((g * m).sum() for g, m in zip(found, move, strict=True))
+        difference = (values[2 * i] - values[2 * i + 1]) / (2 * step)
+        np.testing.assert_allclose(slope, difference, rtol=1e-5)
+
+
+def test_float32_keeps_half_of_its_digits():
+    for one, other in zip(gradient("full", "float32"), gradient("full", "float64"), strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, other, atol=3e-4 * float(np.abs(other).max()))
+
+
+def test_forwards_backwards_and_under_vmap():
+    """jvp and vjp are transposes, and data sets side by side do not mix."""
+    x, weight, start = fitted("diag")
+    direction = jnp.asarray(np.random.default_rng(3).normal(size=x.shape))
+
+    @jax.jit
+    @jax.vmap
+    def forwards(x):
+        return jax.jvp(
+            lambda x: said_of(implicit.optimum(start, x, weight, RIDGE)), (x,), (direction,)
+        )[1]
+
+    backwards = (gradient("diag", "float64")[0] * direction).sum()
+    both = forwards(jnp.stack([x, x + 0.3]))
+    # What does not move with the samples is a function of them all the same.
+    np.testing.assert_allclose(both[0], backwards, rtol=1e-9)
+    assert both[1] != both[0]
+
+
+@pytest.fixture(scope="module")
+def faithful():
+    x = jnp.asarray(np.asarray(datasets.load("faithful").x, np.float64))
+    return x, jgmm.fit(KEY, x, 2, n_restarts=2).mixture
+
+
+@pytest.fixture(scope="module")
+def influences(faithful):
+    x, mixture = faithful
+    return implicit.influence(mixture, x)
+
+
+def test_influences_add_up_to_nothing(faithful, influences):
+    """Counting every sample twice changes no parameter."""
+    for leaf in influences:
+        assert leaf.shape[0] == len(faithful[0])
+        np.testing.assert_allclose(leaf.sum(axis=0), 0, atol=1e-9 * np.abs(leaf).max() * len(leaf))
+
+
+def test_standard_errors_are_those_of_the_sandwich(faithful):
+    x, mixture = faithful
+    found = implicit.standard_errors(mixture, x)
+    # The gauge of the logits is fixed: the last is zero. What lies above a diagonal is left out.
+    free = to_free(mixture)
+    vector, unravel = ravel_pytree((free.logits[:-1] - free.logits[-1], free.means, free.scale))
+    used = np.flatnonzero(np.asarray(ravel_pytree(
+        (jnp.ones(1), jnp.ones((2, 2)), jnp.tril(jnp.ones((2, 2, 2))))
+    )[0]))  # fmt: skip
+
+    def at(part):
+        logits, means, scale = unravel(vector.at[used].set(part))
+        return from_free(Free(jnp.append(logits, 0.0), means, scale), "full")
+
+    def each(part):
+        return jgmm.log_prob(at(part), x)
+
+    here = vector[used]
+    scores = jax.jit(jax.jacfwd(each))(here)
+    information = -jax.jit(jax.jacfwd(jax.grad(lambda part: each(part).sum())))(here)
+    bread = jnp.linalg.inv(information)
+    sandwich = bread @ (scores.T @ scores) @ bread
+    slopes = jax.jacfwd(lambda part: at(part).means)(here)
+    expected = jnp.sqrt(jnp.einsum("kdp,pq,kdq->kd", slopes, sandwich, slopes))
+    # The fit ends where a step gains 1e-8, some 1e-5 of a standard error from the optimum.
+    np.testing.assert_allclose(found.means, expected, rtol=1e-4)
+
+
+def test_leave_one_out_is_that_of_refits(faithful):
+    x, mixture = faithful
+    found = implicit.leave_one_out(mixture, x)
+    weights = 1 - jnp.eye(len(x))
+
+    @jax.jit
+    @jax.vmap
+    def without(weight, row):
+        left = jgmm.em.run(mixture, x, weight, tol=1e-12, rtol=0.0)
+        return jgmm.log_prob(left.mixture, row[None])[0]
+
+    real = without(weights, x)
+    inside = jgmm.log_prob(mixture, x)
+    assert np.corrcoef(real, found)[0, 1] > 0.999
+    # Nor is it only the density itself that agrees, but what leaving out changes.
+    assert np.corrcoef(real - inside, found - inside)[0, 1] > 0.99
+    # The rest is second order in the influence of a sample; the whole change is -12 nats.
+    np.testing.assert_allclose(found.sum(), real.sum(), atol=1.0)
+
+
+def test_merged_components_have_no_derivatives():
+    x = samples()
+    one = jgmm.m_step(x, np.ones((N, 1)))
+    twice = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), one)
+    twice = jgmm.make_mixture([0.5, 0.5], twice.means, twice.covariances)
+    assert not implicit.regularity(twice, x).is_regular
+    with pytest.raises(FitError, match="two components have merged"):
+        implicit.influence(twice, x)
+    slope = jax.grad(lambda x: said_of(implicit.optimum(twice, x)))(jnp.asarray(x))
+    assert np.isnan(slope).all()
+
+
+def test_what_is_not_the_end_of_a_fit_has_no_derivatives():
+    x, _, mixture = fitted("full")
+    elsewhere = jgmm.Mixture(
+        mixture.log_weights, mixture.means + 1.0, mixture.scale, mixture.covariance
+    )
+    with pytest.raises(FitError, match="away from the nearest optimum"):
+        implicit.standard_errors(elsewhere, x)
+    empty = jgmm.Mixture(
+        jnp.asarray([0.0, -jnp.inf]), mixture.means, mixture.scale, mixture.covariance
+    )
+    with pytest.raises(FitError, match="a component is empty"):
+        implicit.leave_one_out(empty, x)
+
+
+def test_models_without_free_coordinates_are_refused():
+    x = samples()
+    mixture = jgmm.fit(KEY, x, K, covariance="EVI").mixture
+    with pytest.raises(DataError, match="no free coordinates"):
+        implicit.optimum(mixture, x)
+
+
+def test_missing_rows_have_no_derivative():
+    x, _, mixture = fitted("spherical")
+    weight = np.ones(N)
+    weight[:3] = 0
+    x = x.copy()
+    x[0] = np.nan
+    mixture = jgmm.fit(KEY, x, K, covariance="spherical", sample_weight=weight).mixture
+    rows = implicit.influence(mixture, x, said_of, sample_weight=weight)
+    assert (np.asarray(rows[:3]) == 0).all()
+    assert np.isfinite(rows).all()
+    assert (np.asarray(rows[3:]) != 0).all()
