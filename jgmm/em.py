@@ -505,7 +505,7 @@ def run(
     tol: float | None = None,
     rtol: float | None = None,
     max_steps: int = 1000,
-    ridge: float = 0.0,
+    ridge: Any = 0.0,
     equal_weights: bool = False,
     accelerate: str | None = None,
 ) -> FitResult:

@@ -39,7 +39,7 @@ def fit(
     tol: float | None = None,
     rtol: float | None = None,
     max_steps: int = 1000,
-    ridge: float = 0.0,
+    ridge: Any = 0.0,
     equal_weights: bool = False,
     race: int = 0,
     accelerate: str | None = None,
