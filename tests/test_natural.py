@@ -202,6 +202,22 @@ def test_rough_products_find_the_way_and_differences_the_end():
     np.testing.assert_allclose(mixture.covariances, expected[2], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["full", "spherical"])
+def test_a_step_to_far_narrower_components_is_no_collapse(name, dtype):
+    """Products are safe for the wide start of k-means, but blur the narrow clusters it leads to."""
+    distance = 1e4 if dtype == np.float32 else 1e8
+    x, parameters = narrow_and_far(dtype, distance / 2)
+    result = jgmm.fit(jax.random.key(0), x.astype(dtype), 2, covariance=name)
+    assert int(result.status) == jgmm.Status.CONVERGED
+    assert not natural.is_safe(result.mixture)
+    expected = oracle.m_step(x, oracle.e_step(x, *parameters)[1], name)
+    order = np.argsort(-np.asarray(result.mixture.means)[:, 0])
+    # Seen in one frame, samples keep what their distance leaves of the digits.
+    left = distance * np.finfo(dtype).eps
+    np.testing.assert_allclose(result.mixture.covariances[order], expected[2], atol=left)
+    np.testing.assert_allclose(result.mixture.means[order], expected[1], atol=2 * left)
+
+
 @pytest.mark.parametrize("d", [2, 50])
 def test_the_limit_of_safety_grows_with_the_columns(d, dtype):
     limit = natural.SAFE_ROUNDINGS[str(dtype)] + 32 * d
