@@ -22,7 +22,7 @@ def fit(x, n_components=2, **options):
 
 def ends(status, x, n_components=2, **options):
     """Fit, and check the status a result carries, or the sentence of the error raised for it."""
-    if not status.is_valid:
+    if not status.is_usable:
         with pytest.raises(FitError, match=re.escape(SENTENCES[status])) as raised:
             fit(x, n_components, **options)
         return str(raised.value)
