@@ -121,8 +121,8 @@ MUTATIONS = (
     Mutation(
         "log-likelihood one step behind its parameters",
         "em",
-        "jnp.where(going_on, new, old), updated, before)",
-        "new, updated, before)",
+        "lambda new, old: jnp.where(going_on, new, old), found.updated",
+        "lambda new, old: new, found.updated",
     ),
     Mutation(
         "a log-likelihood that is NaN not looked at",
@@ -175,7 +175,7 @@ MUTATIONS = (
     Mutation(
         "a restart that failed may be the best",
         "lanes",
-        "return jnp.where(valid, log_likelihood, -jnp.inf)",
+        "return jnp.where(may_win, log_likelihood, -jnp.inf)",
         "return jnp.where(jnp.isnan(log_likelihood), -jnp.inf, log_likelihood)",
     ),
     Mutation(
