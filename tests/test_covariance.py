@@ -387,7 +387,7 @@ NESTED = [
 ]
 
 
-def test_a_model_within_another_fits_no_better_and_has_no_more_parameters(dtype):
+def test_a_model_within_another_fits_no_better(dtype):
     """So AIC and BIC of the larger are never worse by more than what its parameters cost.
 
     Of axes in common there may be several optima: those start from the smaller model's, which the
@@ -399,12 +399,9 @@ def test_a_model_within_another_fits_no_better_and_has_no_more_parameters(dtype)
         counts, scatter = random_scatter(20 + seed, dtype)
         found = {code: estimate(model(code).name, counts, scatter) for code in MODELS}
         for small, large in NESTED:
-            within, without = MODELS[small], MODELS[large]
             sigma = found[large]
             if large in ("EVE", "VVE"):
                 before = jnp.asarray(np.linalg.cholesky(found[small]), dtype)
-                sigma = estimate(without.name, counts, scatter, before)
+                sigma = estimate(model(large).name, counts, scatter, before)
             lower, upper = (score(counts, scatter, each) for each in (found[small], sigma))
             assert upper > lower - 50 * np.finfo(dtype).eps * abs(lower)
-            p, q = (entry.n_parameters(K, D) for entry in (within, without))
-            assert p <= q

@@ -346,7 +346,7 @@ def scikit_learn(
         "diag": lambda: sigma[:, :, None] * np.eye(d),
         "spherical": lambda: sigma[:, None, None] * np.eye(d),
     }[kind]()
-    return log_likelihood, model.weights_, model.means_, dense
+    return log_likelihood, np.asarray(model.weights_), np.asarray(model.means_), dense
 
 
 def two_points(precision: str) -> dict[str, Any]:
