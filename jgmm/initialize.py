@@ -33,7 +33,8 @@ from jgmm.status import DataError, is_traced
 Start = Callable[[Array, Samples, Array, str], Mixture]
 
 # In the frame the data's variance is one. A start from hard assignments may hold clusters of one
-# sample; this much variance keeps them alive and is forgotten after a few steps.
+# sample, and any start columns that determine each other; this much variance keeps them alive, so
+# that a ridge in the fit may save them, and is forgotten after a few steps.
 START_RIDGE = 1e-2
 RANDOM_TEMPERATURE = 0.1
 # A start need not be where k-means ends to the last digit.
@@ -62,7 +63,7 @@ def random(
             return jax.nn.softmax(draw, axis=1)
 
         found = from_responsibilities(samples, resp, len(active), covariance)
-        return maximize(found, covariance)
+        return maximize(found, covariance, START_RIDGE)
 
     return kmeans.map_keys(one, keys, samples)
 
@@ -75,7 +76,7 @@ def points(
     whole = from_responsibilities(
         samples, lambda rows: jnp.ones((rows.shape[0], 1), samples.x.dtype), 1, covariance
     )
-    one = maximize(whole, covariance)
+    one = maximize(whole, covariance, START_RIDGE)
     n_components, weights = len(active), kmeans.relative_weights(samples)
 
     def draw(key: Array) -> Array:
@@ -217,8 +218,10 @@ def restrict(mixture: Mixture, covariance: str) -> Mixture:
     return Mixture(mixture.log_weights, mixture.means, scale, entry.name)
 
 
-def from_labels(labels: Any, samples: Samples, n_components: int, covariance: str) -> Mixture:
-    """The M-step of given labels, (N,), whole numbers from 0 to K - 1.
+def from_labels(
+    labels: Any, samples: Samples, n_components: int, covariance: str, ridge: Any = 0.0
+) -> Mixture:
+    """The M-step of given labels, (N,), whole numbers from 0 to K - 1, with the ridge of the fit.
 
     Raises:
       DataError: another shape, a label out of range, or one of the K that never occurs; labels of
@@ -242,7 +245,8 @@ def from_labels(labels: Any, samples: Samples, n_components: int, covariance: st
     def resp(rows: Array) -> Array:
         return jax.nn.one_hot(z[rows], n_components, dtype=samples.x.dtype)
 
-    return maximize(from_responsibilities(samples, resp, n_components, covariance), covariance)
+    found = from_responsibilities(samples, resp, n_components, covariance)
+    return maximize(found, covariance, jnp.asarray(ridge, samples.x.dtype))
 
 
 def from_mixture(mixture: Mixture, samples: Samples, n_components: int, covariance: str) -> Mixture:

@@ -234,7 +234,7 @@ def in_waves(
         entry.storage is not Spherical and not is_traced(ridge) and not np.all(np.asarray(ridge)),
     )
     if not isinstance(init, str):
-        given = given_starts(init, samples, inside, len(active), entry.name, n_restarts)
+        given = given_starts(init, samples, inside, len(active), entry.name, n_restarts, ridge)
         return fit_wave(*_into_whitened(given, inside))
     _check_name(init)
     results = []
@@ -268,6 +268,7 @@ def given_starts(
     n_components: int,
     covariance: str,
     n_restarts: int,
+    ridge: Any,
 ) -> Mixture:
     """The starts that labels or mixtures given by the user stand for, in the frame, leading axis R.
 
@@ -285,7 +286,7 @@ def given_starts(
             return _all_to_frame(mixture, inside.frame)
         start = to_frame(mixture, inside.frame)
     else:
-        start = initialize.from_labels(init, inside, n_components, covariance)
+        start = initialize.from_labels(init, inside, n_components, covariance, ridge)
     return jax.tree.map(lambda leaf: leaf[None], start)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import jgmm
 from jgmm import em, kmeans
-from jgmm.status import DataError, FitError
+from jgmm.status import DataError
 
 N, D = 30, 3
 KEY = jax.random.key(0)
@@ -169,76 +169,6 @@ def test_an_unknown_model(wrong, nearest):
 def test_a_key_must_be_made(key):
     with pytest.raises(TypeError, match=r"jax\.random\.key\(0\)"):
         jgmm.samples.check_key(key)
-
-
-# Data that are numbers, and yet not enough.
-
-
-@pytest.mark.parametrize("covariance", ["full", "diag", "VVE", "EEV"])
-def test_a_constant_column_is_named(covariance, dtype):
-    x = GOOD.astype(dtype)
-    x[:, 1] = 7
-    with pytest.raises(DataError, match=r"column\(s\) 1 of x are constant.*ridge=1e-6"):
-        fit(x, covariance=covariance)
-    x[:, 2] = -1
-    with pytest.raises(DataError, match=r"column\(s\) 1, 2 of x are constant"):
-        fit(x)
-
-
-def test_a_column_constant_where_it_counts_is_named(dtype):
-    x, weight = GOOD.astype(dtype), np.ones(N, dtype)
-    x[:, 1] = 7
-    x[3, 1], weight[3] = np.nan, 0
-    with pytest.raises(DataError, match=r"column\(s\) 1 of x are constant"):
-        fit(x, sample_weight=weight)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"ridge": 1e-6}, {"covariance": "spherical"}, {"ridge": 1e-6, "covariance": "EVV"}],
-    ids=str,
-)
-def test_a_constant_column_can_be_borne(options, dtype):
-    x = GOOD.astype(dtype)
-    x[:, 1] = 7
-    result = fit(x, init="kmeans++", n_restarts=4, **options)
-    assert np.isfinite(result.log_likelihood)
-    np.testing.assert_allclose(result.mixture.means[:, 1], 7, rtol=1e-5)
-
-
-@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical"])
-def test_one_sample_many_times(covariance, dtype):
-    """Every column is constant, or where that is allowed, every component collapses."""
-    x = np.repeat(GOOD[:1].astype(dtype), N, axis=0)
-    with pytest.raises((DataError, FitError), match=r"constant|collapsed"):
-        fit(x, covariance=covariance)
-
-
-@pytest.mark.parametrize("init", ["points", "kmeans"])
-def test_fewer_distinct_samples_than_components(init, dtype):
-    x = np.repeat(GOOD[:4].astype(dtype), 6, axis=0)
-    with pytest.raises(FitError, match=r"collapsed.*repeated rows.*ridge"):
-        fit(x, 3, init=init, n_restarts=2)
-
-
-@pytest.mark.parametrize("init", ["points", "kmeans"])
-def test_columns_that_determine_each_other(init, dtype):
-    x = GOOD.astype(dtype)
-    x[:, 2] = 2 * x[:, 0] - 1
-    with pytest.raises(FitError, match=r"collapsed.*columns that determine each other"):
-        fit(x, init=init)
-
-
-def test_as_many_components_as_samples(dtype):
-    x = GOOD[:4].astype(dtype)
-    with pytest.raises(FitError, match=r"collapsed.*more components than the data supports"):
-        fit(x, 4)
-
-
-@pytest.mark.parametrize("covariance", ["full", "spherical"])
-def test_one_sample(covariance, dtype):
-    with pytest.raises((DataError, FitError), match=r"constant|collapsed"):
-        fit(GOOD[:1].astype(dtype), 1, covariance=covariance)
 
 
 def test_a_missing_row_is_no_bad_input(dtype):

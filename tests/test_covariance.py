@@ -347,3 +347,61 @@ def test_components_have_no_order_and_samples_no_unit(name, dtype, limit):
     close(estimate(name, counts[order], scatter[order]), found[order], limit[name])
     close(estimate(name, counts, 4 * scatter), 4 * found, limit[name])
     close(estimate(name, 2 * counts, 2 * scatter), found, limit[name])
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+def test_columns_have_no_order(name, dtype, limit):
+    counts, scatter = random_scatter(7, dtype)
+    order = np.array([3, 0, 2, 1])
+    found = estimate(name, counts, scatter)
+    turned = estimate(name, counts, scatter[:, order][:, :, order])
+    close(turned, found[:, order][:, :, order], limit[name])
+
+
+@pytest.mark.parametrize("name", oracle.NAMES)
+def test_where_all_are_alike_all_models_are_one(name, dtype, limit):
+    """Scatter of one form for all components: tied is full, and whatever is freer is no freer."""
+    counts, scatter = random_scatter(8, dtype)
+    alike = scatter[0] / counts[0]
+    expected = np.asarray(alike, np.float64)
+    code = model(name).code
+    if code[2] == "I":
+        expected = np.diag(np.diagonal(expected))
+    if code[1] == "I":
+        expected = np.trace(expected) / D * np.eye(D)
+    found = estimate(name, counts, counts[:, None, None] * alike[None])
+    close(found, np.broadcast_to(expected, found.shape), limit[name])
+    # One component that has all the samples has their moments.
+    alone = jnp.asarray([1, 0, 0], dtype)
+    found = estimate(name, alone * counts, (alone * counts)[:, None, None] * alike[None])
+    close(found[0], expected, limit[name])
+
+
+FREEDOM = "IEV"
+NESTED = [
+    (small, large)
+    for small in MODELS
+    for large in MODELS
+    if small != large
+    and all(FREEDOM.index(a) <= FREEDOM.index(b) for a, b in zip(small, large, strict=True))
+]
+
+
+def test_a_model_within_another_fits_no_better(dtype):
+    """So AIC and BIC of the larger are never worse by more than what its parameters cost.
+
+    Of axes in common there may be several optima: those start from the smaller model's, which the
+    larger may keep.
+    """
+    assert ("EII", "VVV") in NESTED
+    assert ("EEE", "VVI") not in NESTED
+    for seed in range(3):
+        counts, scatter = random_scatter(20 + seed, dtype)
+        found = {code: estimate(model(code).name, counts, scatter) for code in MODELS}
+        for small, large in NESTED:
+            sigma = found[large]
+            if large in ("EVE", "VVE"):
+                before = jnp.asarray(np.linalg.cholesky(found[small]), dtype)
+                sigma = estimate(model(large).name, counts, scatter, before)
+            lower, upper = (score(counts, scatter, each) for each in (found[small], sigma))
+            assert upper > lower - 50 * np.finfo(dtype).eps * abs(lower)

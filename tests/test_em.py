@@ -549,6 +549,21 @@ def test_a_fit_does_not_notice_units_or_order(
     )
 
 
+def test_a_fit_does_not_notice_the_order_of_columns(start, x, weight, name, dtype):
+    """Parameters to the root of a rounding, as above."""
+    order, storage = np.array([2, 0, 1]), start.model.storage
+    turned = storage.compress(start.covariances[:, order][:, :, order])[: len(start.scale)]
+    arranged = Mixture(start.log_weights, start.means[:, order], storage.factor(turned), name)
+    plain, moved = run_all(start, x, weight), run_all(arranged, x[:, order], weight)
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(moved.log_likelihood, plain.log_likelihood, rtol=100 * eps)
+    expected = plain.mixture.covariances[:, order][:, :, order]
+    np.testing.assert_allclose(moved.mixture.covariances, expected, atol=60 * np.sqrt(eps))
+    np.testing.assert_allclose(
+        moved.mixture.means, plain.mixture.means[:, order], atol=60 * np.sqrt(eps)
+    )
+
+
 def test_a_weight_of_two_is_a_doubled_row(start, x, dtype):
     """And a weight of zero a missing one: rows written twice, or counted twice and not at all."""
     half = N // 2

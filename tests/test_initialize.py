@@ -161,6 +161,7 @@ def test_points_are_distinct_samples_that_count(x, weight):
         assert means <= rows
         np.testing.assert_allclose(mixture.weights, 1 / K, rtol=1e-6)
         expected = np.cov(x.T, aweights=weight, ddof=0)
+        expected += initialize.START_RIDGE * np.diag(np.diagonal(expected))
         np.testing.assert_allclose(
             mixture.covariances, np.broadcast_to(expected, (K, D, D)), rtol=1e-4
         )

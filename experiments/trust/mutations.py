@@ -1,0 +1,271 @@
+"""Break the library, one line at a time, and see whether a test notices.
+
+    ./dev python -m experiments.trust.mutations
+
+In a copy of the checkout each line below is replaced by a wrong one (a sign, a factor, an axis, a
+weight that is missing) and the test file of its module is run until a test fails. Expected time:
+twenty minutes on two cores, most of it for the files as they are, which must pass first. Expected
+numbers: every mutation caught; the table names the test that did, and it is written to
+`runs/trust/mutations.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+from experiments.benchmark.chart import as_table
+from jgmm.workbench import storage
+
+ROOT = pathlib.Path(__file__).parents[2]
+COPIED = ("jgmm", "tests", "experiments", "configs", "docs", "README.md", "pyproject.toml")
+OUTPUT = pathlib.Path("runs/trust/mutations.json")
+MOST_SECONDS = 900
+
+
+class Mutation(NamedTuple):
+    """A wrong line: what is wrong with it, in which module, the text, and the text instead."""
+
+    wrong: str
+    module: str
+    before: str
+    after: str
+
+
+MUTATIONS = (
+    Mutation(
+        "half-log-determinant left out of the density",
+        "mixture",
+        "0.5 * d * gaussian.LOG_2PI - log_det\n    return constant - 0.5 * distance",
+        "0.5 * d * gaussian.LOG_2PI\n    return constant - 0.5 * distance",
+    ),
+    Mutation(
+        "responsibilities not normalised",
+        "mixture",
+        "return largest + log_sum, score - log_sum",
+        "return largest + log_sum, score",
+    ),
+    Mutation(
+        "labels drawn without regard to weights",
+        "mixture",
+        "jax.random.categorical(pick, mixture.log_weights,",
+        "jax.random.categorical(pick, 0 * mixture.means[:, 0],",
+    ),
+    Mutation(
+        "sign of the correction in a conditional mean",
+        "gaussian",
+        "return mean[a] + v.T @ z",
+        "return mean[a] - v.T @ z",
+    ),
+    Mutation(
+        "volume of a sphere without its dimension",
+        "forms",
+        "return n_features * jnp.log(scale)",
+        "return jnp.log(scale)",
+    ),
+    Mutation(
+        "inverse factor transposed",
+        "forms",
+        'jnp.einsum("kde,ke->kd", inverse, x)',
+        'jnp.einsum("ked,ke->kd", inverse, x)',
+    ),
+    Mutation(
+        "sample weights missing in sums by differences",
+        "statistics",
+        "log_prob, resp = infer(difference, rows)\n        counted = weights[None, :] * resp",
+        "log_prob, resp = infer(difference, rows)\n        counted = resp",
+    ),
+    Mutation(
+        "sample weights missing in sums by products",
+        "statistics",
+        "log_prob, resp = infer(block)\n        counted = weights[None, :] * resp",
+        "log_prob, resp = infer(block)\n        counted = resp",
+    ),
+    Mutation(
+        "sample weights missing in the log-likelihood",
+        "statistics",
+        "jnp.where(weights > 0, weights * log_prob, 0).sum()",
+        "jnp.where(weights > 0, log_prob, 0).sum()",
+    ),
+    Mutation(
+        "products of two columns counted once",
+        "natural",
+        "np.where(rows == columns, 1.0, 2.0)",
+        "np.where(rows == columns, 1.0, 1.0)",
+    ),
+    Mutation(
+        "squared length of the mean left out of the score",
+        "natural",
+        "0.5 * d * LOG_2PI - log_det - 0.5 * distance",
+        "0.5 * d * LOG_2PI - log_det",
+    ),
+    Mutation(
+        "mean of the scatter not subtracted in the M-step",
+        "em",
+        "cross = entry.storage.outer(weighted) - trailing(counts, unit) * ridge",
+        "cross = -trailing(counts, unit) * ridge",
+    ),
+    Mutation(
+        "sign of the ridge",
+        "em",
+        "cross = entry.storage.outer(weighted) - trailing(counts, unit) * ridge",
+        "cross = entry.storage.outer(weighted) + trailing(counts, unit) * ridge",
+    ),
+    Mutation(
+        "log-likelihood one step behind its parameters",
+        "em",
+        "lambda new, old: jnp.where(going_on, new, old), found.updated",
+        "lambda new, old: new, found.updated",
+    ),
+    Mutation(
+        "a log-likelihood that is NaN not looked at",
+        "em",
+        "            ~jnp.isfinite(log_likelihood),\n",
+        "            jnp.isposinf(log_likelihood),\n",
+    ),
+    Mutation(
+        "common volume divided by the wrong count",
+        "decomposition",
+        "jnp.where(used, volumes, 0).sum() / counts.sum()",
+        "jnp.where(used, volumes, 0).sum() / counts.max()",
+    ),
+    Mutation(
+        "volumes without the dimension",
+        "decomposition",
+        "samples = n_features * jnp.where(counts > 0, counts, 1)",
+        "samples = jnp.where(counts > 0, counts, 1)",
+    ),
+    Mutation(
+        "rotations turn the wrong way",
+        "orientation",
+        "jnp.where(moves, -beta / radius, 0)",
+        "jnp.where(moves, beta / radius, 0)",
+    ),
+    Mutation(
+        "a model shares what it should not",
+        "covariance",
+        '("VEV", ("VEV",), own_axes(equal_shape(Diagonal)), False, False)',
+        '("VEV", ("VEV",), own_axes(_pooled(Diagonal)), False, False)',
+    ),
+    Mutation(
+        "rows of the last block counted twice",
+        "samples",
+        "body(x, jnp.where(rows >= i * block_size, weights, 0), rows)",
+        "body(x, weights, rows)",
+    ),
+    Mutation(
+        "sample weights missing in the frame's variance",
+        "samples",
+        "block, lambda x, w, _: w @ x**2) / total",
+        "block, lambda x, w, _: (x**2).sum(axis=0)) / total",
+    ),
+    Mutation(
+        "sign of the entropy in ICL",
+        "criteria",
+        "bic + 2 * entropy)",
+        "bic - 2 * entropy)",
+    ),
+    Mutation(
+        "a restart that failed may be the best",
+        "lanes",
+        "return jnp.where(may_win, log_likelihood, -jnp.inf)",
+        "return jnp.where(jnp.isnan(log_likelihood), -jnp.inf, log_likelihood)",
+    ),
+    Mutation(
+        "all restarts from one key",
+        "restarts",
+        "jax.random.fold_in(key, r))(numbers)",
+        "jax.random.fold_in(key, 0 * r))(numbers)",
+    ),
+    Mutation(
+        "inertia without sample weights",
+        "kmeans",
+        "inertia = (weights * distance).sum()",
+        "inertia = distance.sum()",
+    ),
+    Mutation(
+        "priors left out of the classifier",
+        "classifier",
+        "return (classifier.log_priors[:, None] + log_probs).T",
+        "return log_probs.T",
+    ),
+)
+
+
+def run_tests(place: pathlib.Path, module: str) -> tuple[int, str]:
+    """Exit status of the module's test file, stopped at the first failure, and what it printed."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", f"tests/test_{module}.py"]
+    environment = {**os.environ, "PYTHONPATH": str(place)}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=place,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=MOST_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return 1, f"FAILED tests/test_{module}.py::(did not end)"
+    if done.returncode not in (0, 1):
+        raise RuntimeError(f"pytest could not run tests/test_{module}.py:\n{done.stdout[-3000:]}")
+    return done.returncode, done.stdout
+
+
+def caught_by(place: pathlib.Path, mutation: Mutation) -> str | None:
+    """The test that fails with the mutation, or None if all pass."""
+    path = place / "jgmm" / f"{mutation.module}.py"
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutation.before) != 1:
+        raise ValueError(f"{path.name} holds {mutation.before!r} {text.count(mutation.before)}×")
+    path.write_text(text.replace(mutation.before, mutation.after), encoding="utf-8")
+    try:
+        code, printed = run_tests(place, mutation.module)
+    finally:
+        path.write_text(text, encoding="utf-8")
+    if code == 0:
+        return None
+    named = re.search(r"^(?:FAILED|ERROR) tests/\w+\.py::(\S+)", printed, re.MULTILINE)
+    return named.group(1) if named else "(unnamed)"
+
+
+def main() -> None:
+    """Try all mutations, or those of some modules."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.trust.mutations")
+    parser.add_argument("--only", nargs="+", help="modules, such as em")
+    chosen = parser.parse_args().only
+    mutations = [each for each in MUTATIONS if not chosen or each.module in chosen]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = pathlib.Path(folder)
+        for name in COPIED:
+            copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+            copy(ROOT / name, place / name)
+        for module in dict.fromkeys(each.module for each in mutations):
+            code, printed = run_tests(place, module)
+            if code:
+                raise RuntimeError(f"tests/test_{module}.py fails as it is:\n{printed[-3000:]}")
+            print(f"{module}: passes as it is", flush=True)
+            for mutation in (each for each in mutations if each.module == module):
+                found = caught_by(place, mutation)
+                rows.append({"module": module, "wrong": mutation.wrong, "caught by": found})
+                print(f"  {mutation.wrong}: {found or 'SURVIVES'}", flush=True)
+    print(as_table(rows))
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_json(OUTPUT, rows)
+    survivors = [row["wrong"] for row in rows if row["caught by"] is None]
+    if survivors:
+        raise SystemExit(f"not caught: {'; '.join(map(str, survivors))}")
+
+
+if __name__ == "__main__":
+    main()
