@@ -502,10 +502,10 @@ def run(
     x: Any,
     sample_weight: Any = None,
     *,
-    tol: float | None = None,
-    rtol: float | None = None,
+    tol: Any = None,
+    rtol: Any = None,
     max_steps: int = 1000,
-    ridge: float = 0.0,
+    ridge: Any = 0.0,
     equal_weights: bool = False,
     accelerate: str | None = None,
 ) -> FitResult:
