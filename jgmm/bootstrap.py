@@ -177,7 +177,7 @@ def run(
         raise DataError(f"unknown method {method!r}. Known: {', '.join(METHODS)}.")
     if n_replicates < 2:
         raise DataError(f"n_replicates must be at least 2; it is {n_replicates}.")
-    n_draws = _whole(samples) if method == "nonparametric" else 0
+    n_draws = int(whole_weights(samples).sum()) if method == "nonparametric" else 0
     control = em.make_control(samples.x.dtype, tol, rtol, ridge)
     size = _batch_size(mixture, samples, max_steps, n_replicates)
     found = []
@@ -193,22 +193,23 @@ def run(
     return Bootstrap(mixture, relabel(refitted, overlap), jnp.asarray(status), method)
 
 
-def _whole(samples: Samples) -> int:
-    """How many samples there are, counting each by its weight.
+def whole_weights(samples: Samples) -> np.ndarray:
+    """How often each sample occurs, (N,), where samples are to be drawn and not weighed.
 
     Raises:
       DataError: weights that are not whole.
     """
     if samples.weights is None:
-        return samples.n_samples
+        return np.ones(samples.n_samples, int)
     weights = np.asarray(samples.weights)
-    if not np.array_equal(weights, np.round(weights)):
-        row = int(np.argmax(weights != np.round(weights)))
+    uneven = np.flatnonzero(weights != np.round(weights))
+    if uneven.size:
         raise DataError(
-            "the nonparametric bootstrap draws whole samples, so sample_weight must hold whole "
-            f"numbers; row {row} holds {weights[row]}. method='weighted' takes any."
+            "where samples are drawn, sample_weight must say how often each occurs, in whole "
+            f"numbers; row {uneven[0]} holds {weights[uneven[0]]}. The weighted bootstrap takes "
+            "any weights."
         )
-    return int(weights.sum())
+    return weights.astype(int)
 
 
 def _batch_size(mixture: Mixture, samples: Samples, max_steps: int, n_replicates: int) -> int:
