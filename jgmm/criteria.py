@@ -116,7 +116,9 @@ def icl_map(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array,
     """
     samples = _samples_for(mixture, x, sample_weight)
     ell, _ = evidence(mixture, samples)
-    found = criteria(ell, _surprise(mixture, samples), samples.total_weight(), n_parameters(mixture))
+    found = criteria(
+        ell, _surprise(mixture, samples), samples.total_weight(), n_parameters(mixture)
+    )
     return found.icl
 
 

@@ -31,7 +31,7 @@ from jgmm.samples import Frame, Samples, fold
 from jgmm.statistics import block_rows, fitting
 from jgmm.status import DataError, FitError
 from jgmm.uncertainty import Parameters, Uncertainty, check_level, parameters_of, to_host
-from jgmm.unconstrained import Free, check_free, from_free, to_free
+from jgmm.unconstrained import check_free, from_free, to_free
 
 # How far from the maximum, in standard errors, the curvature is still taken for that of the
 # maximum: it changes by a share of about 1/√N a standard error.
@@ -154,7 +154,7 @@ def _coordinates(mixture: Mixture, equal_weights: bool) -> tuple[Array, Callable
     logits = np.arange(k) < (0 if equal_weights else k - 1)
     below = np.tril(np.ones(scale.shape, bool)) if scale.ndim == 3 else np.ones(scale.shape, bool)
     flat, unravel = ravel_pytree(free)
-    masks = jax.tree.leaves(Free(logits, np.ones(free.means.shape, bool), below))
+    masks = (logits, np.ones(free.means.shape, bool), below)  # in the order of the fields
     kept = np.flatnonzero(np.concatenate([mask.ravel() for mask in masks]))
 
     def rebuild(theta: Array) -> Mixture:

@@ -7,8 +7,8 @@ data sets from the fit of K components, each fitted with K and with K + 1 in the
     p = (1 + #{b : LRT_b ≥ LRT}) / (B + 1)
 
 The fits of many data sets from many starts are one compiled program. The likelihood has many maxima
-and the search is short, but the same for the data as for the replicates; so the test is that of the
-statistic the search finds.
+and the highest may not be found, but the search is the same for the data as for the replicates: the
+test is that of the statistic it finds.
 """
 
 from __future__ import annotations
@@ -23,17 +23,15 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jgmm import em
+from jgmm.bootstrap import whole_weights
 from jgmm.covariance import model
 from jgmm.mixture import Mixture, sample
 from jgmm.precision import jit
-from jgmm.bootstrap import whole_weights
 from jgmm.restarts import check_problem, fit_unchecked, starts
 from jgmm.samples import Samples, check_key, identity_frame, make_samples
 from jgmm.status import VALID, DataError, FitError, describe
 from jgmm.uncertainty import check_level
 
-# All starts go so far, and the best of them on to its end.
-SHORT_STEPS = 30
 # What the fits that run side by side may hold.
 BATCH_BYTES = 1 << 26
 
@@ -128,7 +126,7 @@ def bootstrap_test(
     """Test whether data come from K components rather than K + 1.
 
     Args:
-      key: typed key; data set b uses ``fold_in(key, b)``, whatever the number of them.
+      key: typed key; data set b for K components uses ``fold_in(fold_in(key, K), b)``.
       x: samples in rows, (N, D).
       n_components: K.
       covariance: name of the covariance model, of both.
@@ -139,9 +137,8 @@ def bootstrap_test(
       init: a name in ``jgmm.initialize.STARTS``, how random starts are made.
       sample_weight: how many times each sample counts, (N,), whole numbers: a data set drawn is of
         as many samples as they add up to.
-      tol: as for ``jgmm.fit``, but by default 1e-6 in both precisions: what is lost next to the
-        spread of the statistic is little.
-      max_steps, ridge, equal_weights: as for ``jgmm.fit``.
+      tol, max_steps, ridge, equal_weights: as for ``jgmm.fit``. One component too many makes EM
+        slow: with a larger tol it stops nats below the maximum.
 
     Returns:
       A ``RatioTest``. Data sets to which a fit failed are NaN in ``replicates``, and counted.
@@ -236,46 +233,61 @@ class _Study:
 
     def _nothing(self, n_components: int) -> Mixture:
         """Zeros in the place of mixtures, so that the program is the one for mixtures."""
-        entry, d, dtype = model(self.search.covariance), *self.samples.x.shape[1:], self.samples.x.dtype
-        copies = 1 if entry.shared else n_components
-        shape = (copies, *entry.storage.identity(d, dtype).shape[1:])
+        entry, d, dtype = (
+            model(self.search.covariance),
+            self.samples.n_features,
+            self.control.tol.dtype,
+        )
+        unit = entry.storage.identity(d, dtype)[0]
 
         def zeros(*shape: int) -> Array:
             return jnp.zeros((self.batch_size, *shape), dtype)
 
-        return Mixture(
-            zeros(n_components), zeros(n_components, d), zeros(*shape), entry.name
-        )
+        scale = zeros(1 if entry.shared else n_components, *unit.shape)
+        return Mixture(zeros(n_components), zeros(n_components, d), scale, entry.name)
 
     def test(self, n_components: int, null: Mixture) -> RatioTest:
         """The test of K components against K + 1, from a fit of K components to the data."""
-        key = jax.random.fold_in(self.key, n_components)
         found: list[np.ndarray] = []
         for first in range(0, self.n_replicates + 1, self.batch_size):
-            numbers = first + jnp.arange(self.batch_size)
-            sets, *keys = _draw(key, numbers, self.samples.x, null)
-            given = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(sets), *leaf.shape)), null)
-            small = _fit_all(keys[0], sets, given, True, self.control, n_components, self.search)
-            given = _cut(small.mixture)
-            large = _fit_all(keys[1], sets, given, True, self.control, n_components + 1, self.search)
+            small, large = self._both(first + jnp.arange(self.batch_size), n_components, null)
             if not found:  # data set 0 is the data
-                for k, fit in ((n_components, small), (n_components + 1, large)):
-                    _check(fit, 0, k)
+                _check(small, 0, n_components)
+                _check(large, 0, n_components + 1)
                 ends = _at(small.mixture, 0), _at(large.mixture, 0)
             found.append(2 * (_value(large) - _value(small)))
         # The last batch may have run on beyond B.
-        ratios = np.concatenate(found)[: self.n_replicates + 1]
-        statistic, replicates = float(ratios[0]), ratios[1:]
-        usable = replicates[np.isfinite(replicates)]
-        if not usable.size:
-            raise FitError(
-                f"No data set drawn from the fit of {n_components} component(s) could be fitted "
-                f"with {n_components} and {n_components + 1}. Try a simpler covariance model, or a "
-                "ridge such as ridge=1e-6."
-            )
-        p_value = (1 + int((usable >= statistic).sum())) / (1 + len(usable))
-        replicates = np.where(np.isfinite(replicates), replicates, np.nan)
-        return RatioTest(n_components, statistic, p_value, replicates, *ends)
+        statistic, *replicates = np.concatenate(found)[: self.n_replicates + 1].tolist()
+        p = p_value(statistic, replicates)
+        return RatioTest(n_components, statistic, p, np.asarray(replicates), *ends)
+
+    def _both(self, numbers: Array, n_components: int, null: Mixture) -> tuple[_Fit, _Fit]:
+        """Fits of K and of K + 1 components to the data sets of the given numbers."""
+        key, size = jax.random.fold_in(self.key, n_components), len(numbers)
+        sets, one, another = _draw(key, numbers, self.samples.x, null)
+        given = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), null)
+        options = (True, self.control, n_components, self.search)
+        small = _fit_all(one, sets, given, *options)
+        options = (True, self.control, n_components + 1, self.search)
+        return small, _fit_all(another, sets, _cut(small.mixture), *options)
+
+
+def p_value(statistic: float, replicates: Any) -> float:
+    """``(1 + #{b : LRT_b ≥ LRT}) / (B + 1)``, over the replicates that are not NaN.
+
+    Raises:
+      FitError: all are.
+
+    >>> p_value(3.0, [1.0, 2.0, 3.0, float("nan")])
+    0.5
+    """
+    usable = np.asarray(replicates)[~np.isnan(replicates)]
+    if not usable.size:
+        raise FitError(
+            "None of the data sets drawn could be fitted with both numbers of components. Try a "
+            "simpler covariance model, or a ridge such as ridge=1e-6."
+        )
+    return (1 + int((usable >= statistic).sum())) / (1 + len(usable))
 
 
 def _pose(
@@ -293,7 +305,7 @@ def _pose(
     check_problem(samples, most_components + 1, search.n_restarts, search.max_steps)
     if n_replicates < 1:
         raise DataError(f"n_replicates must be at least 1; it is {n_replicates}.")
-    control = em.make_control(samples.x.dtype, 1e-6 if tol is None else tol, None, ridge)
+    control = em.make_control(samples.x.dtype, tol, None, ridge)
     lanes = (search.n_restarts + 1) * (most_components + 1)
     each = samples.n_samples * (samples.n_features + 2) * (lanes + 1) + search.max_steps
     most = max(1, BATCH_BYTES // (each * samples.x.dtype.itemsize))
@@ -339,12 +351,6 @@ def _fit_all(
     search: _Search,
 ) -> _Fit:
     """Fit every data set from random starts and the one given, of which there may be none."""
-    options: dict[str, Any] = {
-        "tol": control.tol,
-        "rtol": control.rtol,
-        "ridge": control.ridge,
-        "equal_weights": search.equal_weights,
-    }
 
     def one(key: Array, x: Array, given: Mixture) -> _Fit:
         samples = Samples(x, None, identity_frame(x.shape[1], x.dtype))
@@ -359,17 +365,19 @@ def _fit_all(
         begun = jax.tree.map(
             lambda many, one: many.at[-1].set(jnp.where(is_given, one, many[-1])), begun, given
         )
-        short = fit_unchecked(
+        result = fit_unchecked(
             key,
             samples,
             n_components,
             covariance=search.covariance,
             init=begun,
             n_restarts=search.n_restarts + 1,
-            max_steps=min(SHORT_STEPS, search.max_steps),
-            **options,
+            max_steps=search.max_steps,
+            tol=control.tol,
+            rtol=control.rtol,
+            ridge=control.ridge,
+            equal_weights=search.equal_weights,
         )
-        result = em.run(short.mixture, x, max_steps=search.max_steps, **options)
         return _Fit(result.mixture, result.log_likelihood, result.status)
 
     return jax.vmap(one)(keys, sets, given)

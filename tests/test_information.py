@@ -1,4 +1,4 @@
-"""Standard errors from the curvature, against closed forms and against the textbook's likelihood."""
+"""Standard errors from the curvature, against closed forms and the textbook's likelihood."""
 
 import jax.numpy as jnp
 import numpy as np
