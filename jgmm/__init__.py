@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jgmm import (
+        bootstrap,
         cells,
         classes,
         classifier,
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
         forms,
         gaussian,
         gradient,
+        information,
         initialize,
         kmeans,
         lanes,
+        likelihood_ratio,
         mixture,
         natural,
         nesting,
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
         selection,
         statistics,
         status,
+        threads,
+        uncertainty,
         unconstrained,
     )
     from jgmm import estimators as estimators
@@ -61,6 +66,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _MODULES = {
+    "bootstrap": (),
     "cells": (),
     "classes": (),
     "classifier": (),
@@ -75,9 +81,11 @@ _MODULES = {
     "forms": (),
     "gaussian": (),
     "gradient": (),
+    "information": (),
     "initialize": (),
     "kmeans": (),
     "lanes": (),
+    "likelihood_ratio": (),
     "mixture": (
         "Mixture",
         "condition",
@@ -99,6 +107,8 @@ _MODULES = {
     "selection": ("select",),
     "statistics": ("Statistics", "accumulate"),
     "status": ("DataError", "FitError", "Status"),
+    "threads": (),
+    "uncertainty": (),
     "unconstrained": (),
 }
 # Not in ``__all__``: ``from jgmm import *`` works without scikit-learn.
@@ -113,6 +123,7 @@ __all__ = [
     "Statistics",
     "Status",
     "accumulate",
+    "bootstrap",
     "cells",
     "classes",
     "classifier",
@@ -130,9 +141,11 @@ __all__ = [
     "forms",
     "gaussian",
     "gradient",
+    "information",
     "initialize",
     "kmeans",
     "lanes",
+    "likelihood_ratio",
     "log_prob",
     "m_step",
     "make_mixture",
@@ -152,6 +165,8 @@ __all__ = [
     "selection",
     "statistics",
     "status",
+    "threads",
+    "uncertainty",
     "unconstrained",
 ]
 

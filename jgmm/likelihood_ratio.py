@@ -6,9 +6,10 @@ data sets from the fit of K components, each fitted with K and with K + 1 in the
 
     p = (1 + #{b : LRT_b ≥ LRT}) / (B + 1)
 
-The fits of many data sets from many starts are one compiled program. The likelihood has many maxima
-and the highest may not be found, but the search is the same for the data as for the replicates: the
-test is that of the statistic it finds.
+The fits of all data sets from all starts are one compiled program, a queue of runs (``jgmm.lanes``)
+each with its own data set: EM with one component too many is slow, and few runs are slow together.
+The likelihood has many maxima, and the highest may not be found; but replicates are searched as the
+data are, so that the test is that of the statistic the search finds.
 """
 
 from __future__ import annotations
@@ -22,18 +23,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jgmm import em
+from jgmm import em, lanes
 from jgmm.bootstrap import whole_weights
 from jgmm.covariance import model
 from jgmm.mixture import Mixture, sample
 from jgmm.precision import jit
 from jgmm.restarts import check_problem, fit_unchecked, starts
-from jgmm.samples import Samples, check_key, identity_frame, make_samples
-from jgmm.status import VALID, DataError, FitError, describe
+from jgmm.samples import Leaf, Samples, check_key, identity_frame, make_samples
+from jgmm.status import DataError, FitError, check
 from jgmm.uncertainty import check_level
 
-# What the fits that run side by side may hold.
+# What data sets that are fitted together may hold, with their starts.
 BATCH_BYTES = 1 << 26
+# Runs side by side: few enough that they do not wait for each other, and for the few slow ones.
+N_LANES = 64
+WORK = lanes.ENOUGH_WORK // N_LANES
 
 
 @dataclass(frozen=True)
@@ -100,12 +104,76 @@ class _Search:
     equal_weights: bool
 
 
-class _Fit(NamedTuple):
-    """The outcome of a search: mixture, log-likelihood and status."""
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Lane:
+    """A run of EM, and the number of the data set it is fitted to."""
 
-    mixture: Mixture
-    log_likelihood: Array
-    status: Array
+    run: em.Lane
+    number: Leaf
+
+    @property
+    def log_likelihood(self) -> Array:
+        """Of the run, in the frame of its data set."""
+        return self.run.log_likelihood
+
+    @property
+    def status(self) -> Array:
+        """Of the run."""
+        return self.run.status
+
+    @property
+    def n_steps(self) -> Array:
+        """Of the run."""
+        return self.run.n_steps
+
+    @property
+    def collapsed(self) -> Array:
+        """Of the run."""
+        return self.run.collapsed
+
+
+class _Sets(NamedTuple):
+    """B data sets in frames of their own, leaves with a leading axis, and when to stop."""
+
+    samples: Samples
+    control: em.Control
+
+
+@dataclass(frozen=True)
+class _EMOfSets:
+    """EM as a ``lanes.Method`` where every lane has a data set of its own.
+
+    A start is a mixture in the frame of its data set, and the number of that.
+    """
+
+    em: em.EM
+
+    @property
+    def max_steps(self) -> int:
+        """Updates at most, a run."""
+        return self.em.max_steps
+
+    def scout(self) -> _EMOfSets:
+        """EM that may leave the last digits for later."""
+        return _EMOfSets(self.em.scout())
+
+    def begin(self, start: tuple[Mixture, Array]) -> _Lane:
+        """The lane of one start."""
+        mixture, number = start
+        return _Lane(self.em.begin(mixture), number)
+
+    def step(self, lanes: _Lane, samples: Samples, control: _Sets) -> _Lane:
+        """One step of every lane."""
+        del samples
+
+        def one(lane: _Lane) -> _Lane:
+            own = jax.tree.map(lambda leaf: leaf[lane.number], control.samples)
+            alone = jax.tree.map(lambda leaf: leaf[None], lane.run)
+            stepped = self.em.step(alone, own, control.control)
+            return _Lane(jax.tree.map(lambda leaf: leaf[0], stepped), lane.number)
+
+        return jax.vmap(one)(lanes)
 
 
 def bootstrap_test(
@@ -132,8 +200,8 @@ def bootstrap_test(
       covariance: name of the covariance model, of both.
       n_replicates: B, data sets drawn from the fit of K components. The p-value is at least
         1 / (B + 1).
-      n_restarts: random starts of each fit. One more is given: what the data were drawn from for K
-        components, and for K + 1 the fit of K with its largest component cut in two.
+      n_restarts: random starts of each fit. A data set drawn has one more: what it was drawn from,
+        for K + 1 components with the largest cut in two. So have the data for K + 1.
       init: a name in ``jgmm.initialize.STARTS``, how random starts are made.
       sample_weight: how many times each sample counts, (N,), whole numbers: a data set drawn is of
         as many samples as they add up to.
@@ -162,7 +230,7 @@ def bootstrap_test(
     """
     search = _Search(model(covariance).name, init, n_restarts, max_steps, equal_weights)
     study = _pose(key, x, n_components, search, n_replicates, sample_weight, tol, ridge)
-    return study.test(n_components, study.first(n_components))
+    return study.test(n_components, study.first(n_components))[0]
 
 
 def sequential_test(
@@ -196,12 +264,13 @@ def sequential_test(
     check_level(level)
     search = _Search(model(covariance).name, init, n_restarts, max_steps, equal_weights)
     study = _pose(key, x, max_components, search, n_replicates, sample_weight, tol, ridge)
-    tests, null = [], study.first(1)
+    tests, small = [], study.first(1)
     for k in range(1, max_components + 1):
-        tests.append(study.test(k, null))
-        if tests[-1].p_value > level:
+        test, large = study.test(k, small)
+        tests.append(test)
+        if test.p_value > level:
             break
-        null = tests[-1].alternative
+        small = large
     return SequentialTest(tests, level)
 
 
@@ -216,60 +285,63 @@ class _Study:
     n_replicates: int
     batch_size: int
 
-    def first(self, n_components: int) -> Mixture:
-        """The best fit of K components to the data, from all the starts that a batch has room for.
+    def first(self, n_components: int) -> em.FitResult:
+        """The best fit of K components to the data from random starts."""
+        key = jax.random.fold_in(self.key, n_components)
+        return self._fit(key, n_components, self.search.init, self.search.n_restarts)
+
+    def test(self, n_components: int, small: em.FitResult) -> tuple[RatioTest, em.FitResult]:
+        """The test of K components against K + 1, from the fit of K, and the fit of K + 1."""
+        key, null = jax.random.fold_in(self.key, n_components), small.mixture
+        cut = _cut(null)
+        given = _with(_starts(key, self.samples.x, n_components + 1, self.search), cut)
+        large = self._fit(key, n_components + 1, given, self.search.n_restarts + 1)
+        statistic = 2 * (float(large.log_likelihood) - float(small.log_likelihood))
+        found = []
+        for first in range(0, self.n_replicates, self.batch_size):
+            numbers = first + jnp.arange(self.batch_size)
+            sets, one, another = _draw(key, numbers, null, self.samples.n_samples)
+            found.append(2 * (self._best(another, sets, cut) - self._best(one, sets, null)))
+        # The last batch may have run on beyond B.
+        replicates = np.concatenate(found)[: self.n_replicates]
+        p = p_value(statistic, replicates)
+        return RatioTest(n_components, statistic, p, replicates, null, large.mixture), large
+
+    def _fit(self, key: Array, n_components: int, init: Any, n_restarts: int) -> em.FitResult:
+        """Fit the data.
 
         Raises:
-          FitError: none ended valid.
+          FitError: no start ended valid.
         """
-        size = self.batch_size
-        keys = jax.random.split(jax.random.fold_in(self.key, n_components), size)
-        copies = jnp.broadcast_to(self.samples.x[None], (size, *self.samples.x.shape))
-        nothing = self._nothing(n_components)
-        found = _fit_all(keys, copies, nothing, False, self.control, n_components, self.search)
-        best = int(np.argmax(np.nan_to_num(_value(found), nan=-np.inf)))
-        _check(found, best, n_components)
-        return _at(found.mixture, best)
-
-    def _nothing(self, n_components: int) -> Mixture:
-        """Zeros in the place of mixtures, so that the program is the one for mixtures."""
-        entry, d, dtype = (
-            model(self.search.covariance),
-            self.samples.n_features,
-            self.control.tol.dtype,
+        result = fit_unchecked(
+            key,
+            self.samples,
+            n_components,
+            covariance=self.search.covariance,
+            n_restarts=n_restarts,
+            init=init,
+            max_steps=self.search.max_steps,
+            tol=self.control.tol,
+            rtol=self.control.rtol,
+            ridge=self.control.ridge,
+            equal_weights=self.search.equal_weights,
         )
-        unit = entry.storage.identity(d, dtype)[0]
+        return check(result)
 
-        def zeros(*shape: int) -> Array:
-            return jnp.zeros((self.batch_size, *shape), dtype)
+    def _best(self, keys: Array, sets: Float[Array, "B N D"], given: Mixture) -> np.ndarray:
+        """The highest log-likelihood of every data set, in its frame; NaN where all starts failed.
 
-        scale = zeros(1 if entry.shared else n_components, *unit.shape)
-        return Mixture(zeros(n_components), zeros(n_components, d), scale, entry.name)
-
-    def test(self, n_components: int, null: Mixture) -> RatioTest:
-        """The test of K components against K + 1, from a fit of K components to the data."""
-        found: list[np.ndarray] = []
-        for first in range(0, self.n_replicates + 1, self.batch_size):
-            small, large = self._both(first + jnp.arange(self.batch_size), n_components, null)
-            if not found:  # data set 0 is the data
-                _check(small, 0, n_components)
-                _check(large, 0, n_components + 1)
-                ends = _at(small.mixture, 0), _at(large.mixture, 0)
-            found.append(2 * (_value(large) - _value(small)))
-        # The last batch may have run on beyond B.
-        statistic, *replicates = np.concatenate(found)[: self.n_replicates + 1].tolist()
-        p = p_value(statistic, replicates)
-        return RatioTest(n_components, statistic, p, np.asarray(replicates), *ends)
-
-    def _both(self, numbers: Array, n_components: int, null: Mixture) -> tuple[_Fit, _Fit]:
-        """Fits of K and of K + 1 components to the data sets of the given numbers."""
-        key, size = jax.random.fold_in(self.key, n_components), len(numbers)
-        sets, one, another = _draw(key, numbers, self.samples.x, null)
-        given = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (size, *leaf.shape)), null)
-        options = (True, self.control, n_components, self.search)
-        small = _fit_all(one, sets, given, *options)
-        options = (True, self.control, n_components + 1, self.search)
-        return small, _fit_all(another, sets, _cut(small.mixture), *options)
+        Args:
+          keys: of the random starts of each.
+          sets: the data.
+          given: one more start for all.
+        """
+        begun, inside = _begin(keys, sets, given, self.search)
+        method = _EMOfSets(em.EM(self.search.max_steps, self.search.equal_weights))
+        queue = lanes.run(method, begun, self.samples, _Sets(inside, self.control), WORK)
+        reached = np.asarray(lanes.score(queue.table.log_likelihood, queue.table.status))
+        best = reached.reshape(len(sets), -1).max(axis=1).astype(np.float64)
+        return np.where(np.isfinite(best), best, np.nan)
 
 
 def p_value(statistic: float, replicates: Any) -> float:
@@ -306,11 +378,11 @@ def _pose(
     if n_replicates < 1:
         raise DataError(f"n_replicates must be at least 1; it is {n_replicates}.")
     control = em.make_control(samples.x.dtype, tol, None, ridge)
-    lanes = (search.n_restarts + 1) * (most_components + 1)
-    each = samples.n_samples * (samples.n_features + 2) * (lanes + 1) + search.max_steps
-    most = max(1, BATCH_BYTES // (each * samples.x.dtype.itemsize))
-    n_batches = -(-(n_replicates + 1) // most)
-    size = -(-(n_replicates + 1) // n_batches)
+    # k-means holds the distances of all samples to all centers of all starts.
+    centers = (search.n_restarts + 1) * (most_components + 1)
+    each = samples.n_samples * (samples.n_features + centers) * samples.x.dtype.itemsize
+    n_batches = -(-n_replicates // max(1, BATCH_BYTES // each))
+    size = -(-n_replicates // n_batches)
     return _Study(check_key(key), samples, search, control, n_replicates, size)
 
 
@@ -326,82 +398,56 @@ def _counted(samples: Samples) -> Samples:
     return Samples(jnp.asarray(x), None, samples.frame)
 
 
-@jit
+@partial(jit, static_argnums=3)
 def _draw(
-    key: Array, numbers: Array, x: Float[Array, "N D"], null: Mixture
-) -> tuple[Array, Array, Array]:
-    """Data sets of the given numbers, of which 0 is the data, and keys to fit each with twice."""
+    key: Array, numbers: Array, null: Mixture, n_samples: int
+) -> tuple[Float[Array, "B N D"], Array, Array]:
+    """Data sets of the given numbers, and keys to fit each with twice."""
 
     def one(number: Array) -> tuple[Array, Array, Array]:
         draw, small, large = jax.random.split(jax.random.fold_in(key, number), 3)
-        drawn, _ = sample(draw, null, len(x))
-        return jnp.where(number == 0, x, drawn), small, large
+        return sample(draw, null, n_samples)[0], small, large
 
     return jax.vmap(one)(numbers)
 
 
-@partial(jit, static_argnums=(5, 6))
-def _fit_all(
-    keys: Array,
-    sets: Float[Array, "B N D"],
-    given: Mixture,
-    is_given: Array,
-    control: em.Control,
-    n_components: int,
-    search: _Search,
-) -> _Fit:
-    """Fit every data set from random starts and the one given, of which there may be none."""
+@partial(jit, static_argnums=3)
+def _begin(
+    keys: Array, sets: Float[Array, "B N D"], given: Mixture, search: _Search
+) -> tuple[tuple[Mixture, Array], Samples]:
+    """All starts of all data sets, one after another, and the data sets in their frames."""
 
-    def one(key: Array, x: Array, given: Mixture) -> _Fit:
-        samples = Samples(x, None, identity_frame(x.shape[1], x.dtype))
-        begun = starts(
-            key,
-            samples,
-            n_components,
-            covariance=search.covariance,
-            init=search.init,
-            n_restarts=search.n_restarts + 1,
-        )
-        begun = jax.tree.map(
-            lambda many, one: many.at[-1].set(jnp.where(is_given, one, many[-1])), begun, given
-        )
-        result = fit_unchecked(
-            key,
-            samples,
-            n_components,
-            covariance=search.covariance,
-            init=begun,
-            n_restarts=search.n_restarts + 1,
-            max_steps=search.max_steps,
-            tol=control.tol,
-            rtol=control.rtol,
-            ridge=control.ridge,
-            equal_weights=search.equal_weights,
-        )
-        return _Fit(result.mixture, result.log_likelihood, result.status)
+    def one(key: Array, x: Array) -> tuple[Mixture, Samples]:
+        inside = em.seen(_samples(x), given.model)
+        begun = _with(_starts(key, x, given.n_components, search), given)
+        return jax.vmap(lambda start: em.to_frame(start, inside.frame))(begun), inside
 
-    return jax.vmap(one)(keys, sets, given)
+    begun, inside = jax.vmap(one)(keys, sets)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), begun)
+    return (flat, jnp.repeat(jnp.arange(len(sets)), search.n_restarts + 1)), inside
 
 
-def _value(found: _Fit) -> np.ndarray:
-    """Log-likelihoods, NaN of fits that failed."""
-    usable = np.isin(np.asarray(found.status), VALID)
-    return np.where(usable, np.asarray(found.log_likelihood, np.float64), np.nan)
+def _starts(key: Array, x: Array, n_components: int, search: _Search) -> Mixture:
+    return starts(
+        key,
+        _samples(x),
+        n_components,
+        covariance=search.covariance,
+        init=search.init,
+        n_restarts=search.n_restarts,
+    )
 
 
-def _check(found: _Fit, place: int, n_components: int) -> None:
-    """Raise for a fit to the data that failed."""
-    if int(found.status[place]) not in VALID:
-        said = describe(found.status[place])
-        raise FitError(f"{n_components} component(s) could not be fitted to the data. {said}")
+def _samples(x: Array) -> Samples:
+    return Samples(x, None, identity_frame(x.shape[1], x.dtype))
 
 
-def _at(mixtures: Mixture, place: int) -> Mixture:
-    return jax.tree.map(lambda leaf: leaf[place], mixtures)
+def _with(many: Mixture, one: Mixture) -> Mixture:
+    """Mixtures with a leading axis, and one more."""
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), many, one)
 
 
 @jit
-@jax.vmap
 def _cut(mixture: Mixture) -> Mixture:
     """The mixture with its largest component in two halves, one standard deviation apart."""
     largest = mixture.log_weights.argmax()
