@@ -219,14 +219,6 @@ def bootstrap_test(
     spikes in the data and in the replicates, give a ridge or a simpler model.
 
     Reference: McLachlan (1987); McLachlan & Peel (2000), section 6.5.
-
-    >>> import jax, jgmm
-    >>> x = jax.random.normal(jax.random.key(0), (60, 1))
-    >>> found = bootstrap_test(
-    ...     jax.random.key(1), x, 1, covariance="tied", n_replicates=19, n_restarts=2
-    ... )
-    >>> found.p_value > 0.05, found.n_failed
-    (True, 0)
     """
     search = _Search(model(covariance).name, init, n_restarts, max_steps, equal_weights)
     study = _pose(key, x, n_components, search, n_replicates, sample_weight, tol, ridge)

@@ -1,5 +1,7 @@
 """The bootstrap likelihood-ratio test, against fits made by hand."""
 
+import os
+
 import jax
 import numpy as np
 import oracle
@@ -114,6 +116,20 @@ def test_the_largest_component_is_cut_in_two():
     np.testing.assert_allclose(found.weights, [0.3, 0.35, 0.35])
     np.testing.assert_allclose(found.means, [[0, 0], [5, 6.5], [5, 3.5]])
     np.testing.assert_allclose(found.variances, [[1, 1], [1, 9], [1, 9]])
+
+
+@pytest.mark.skipif("JGMM_ALL_MODELS" not in os.environ, reason="takes minutes")
+@pytest.mark.parametrize("covariance", oracle.NAMES)
+def test_every_model_finds_two_clouds(covariance):
+    weights, _, covariances = oracle.parameters(4, k=2, d=2, model=covariance)
+    x = oracle.draw(0, 80, weights, np.array([[-9.0, 0.0], [9.0, 3.0]]), covariances)
+    options = {"n_replicates": B, "n_restarts": 3, "ridge": 1e-6, "max_components": 2}
+    found = sequential_test(KEY, x, covariance=covariance, **options)
+    assert found.n_components == 2
+    for test in found.tests:
+        assert test.n_failed == 0
+        # What is left where EM stops, at most.
+        assert min(test.statistic, *test.replicates) > -0.1
 
 
 @pytest.mark.parametrize(
