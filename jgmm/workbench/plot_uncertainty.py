@@ -72,7 +72,7 @@ def parameter_intervals(
     title = f"{100 * level.pop():g} % intervals" if len(level) == 1 else "intervals"
     texts = [canvas.plain(name, 24, 2) for name in found]
     # Beside the weights, where no panel is; with one column, outside.
-    place = "outside right upper" if len(chosen) == 1 else "upper right"
+    place: Any = "outside right upper" if len(chosen) == 1 else "upper right"
     figure.legend(handles, texts, loc=place, frameon=False, fontsize="small", title=title)
     return figure
 
