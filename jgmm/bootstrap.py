@@ -159,8 +159,10 @@ def run(
     Raises:
       DataError: bad samples, weights or arguments, before any work starts.
 
-    Where components overlap so much that a refit exchanges some of what belongs to them, the
-    numbers say how sure one optimum of the likelihood is, not which of several is right.
+    A refit that leaves a component fewer samples than its covariance takes, counted by their
+    weights, has failed. Where components overlap so much that a refit exchanges some of what
+    belongs to them, the numbers say how sure one optimum of the likelihood is, not which of several
+    is right.
 
     >>> import jax, jgmm
     >>> two = jgmm.make_mixture([0.5, 0.5], [[-3.0], [3.0]], [1.0, 1.0], "spherical")

@@ -30,7 +30,7 @@ from jgmm.mixture import Mixture, sample
 from jgmm.precision import jit
 from jgmm.restarts import check_problem, fit_unchecked, starts
 from jgmm.samples import Leaf, Samples, check_key, identity_frame, make_samples
-from jgmm.status import DataError, FitError, check
+from jgmm.status import DataError, FitError, Status, check, describe
 from jgmm.uncertainty import check_level
 
 # What data sets that are fitted together may hold, with their starts.
@@ -215,8 +215,8 @@ def bootstrap_test(
       DataError: bad samples, weights or arguments, before any work starts.
       FitError: no start ended valid for the data, or for any of the data sets drawn.
 
-    A spike on a few samples is no component, but has a high likelihood; where a free model finds
-    spikes in the data and in the replicates, give a ridge or a simpler model.
+    A start that ends in a spike (``jgmm.degeneracy``) does not count, however high its likelihood.
+    Where a free model finds nothing else, give a ridge or a simpler model.
 
     Reference: McLachlan (1987); McLachlan & Peel (2000), section 6.5.
     """
@@ -303,7 +303,7 @@ class _Study:
         """Fit the data.
 
         Raises:
-          FitError: no start ended valid.
+          FitError: no start ended valid; a spike is not.
         """
         result = fit_unchecked(
             key,
@@ -318,7 +318,10 @@ class _Study:
             ridge=self.control.ridge,
             equal_weights=self.search.equal_weights,
         )
-        return check(result)
+        status = Status(int(check(result).status))
+        if not status.is_valid:
+            raise FitError(f"{n_components} component(s): {describe(status)}")
+        return result
 
     def _best(self, keys: Array, sets: Float[Array, "B N D"], given: Mixture) -> np.ndarray:
         """The highest log-likelihood of every data set, in its frame; NaN where all starts failed.

@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator  # isort: skip
 
 MAX_COLUMNS = 6
 MAX_REFITS = 100
+ROOT_TICKS = (0, *(digit * 10**power for power in range(9) for digit in (1, 3)))
 
 
 def parameter_intervals(
@@ -159,7 +160,7 @@ def likelihood_ratios(tests: Iterable[RatioTest], ax: Axes | None = None) -> Axe
 
     Args:
       tests: such as ``jgmm.likelihood_ratio.sequential_test(…).tests``, at least one.
-      ax: where to draw. The axis becomes logarithmic beyond 10 where the statistics differ much.
+      ax: where to draw. Where the statistics differ much, its axis grows like a square root.
     """
     each = list(tests)
     if not each:
@@ -179,9 +180,11 @@ def likelihood_ratios(tests: Iterable[RatioTest], ax: Axes | None = None) -> Axe
         texts.append(f"{k} against {k + 1}\np = {test.p_value:.3g}{failed}")
     everything = np.concatenate([[t.statistic, *t.replicates] for t in each])
     everything = everything[np.isfinite(everything)]
-    if everything.max() > 100:
-        ax.set_xscale("symlog", linthresh=10)
-        ax.set_xlim(min(float(everything.min()), 0) - 0.5, 1.4 * float(everything.max()))
+    highest = float(everything.max())
+    if highest > 100:
+        ax.set_xscale("function", functions=(_root, _square))
+        ax.set_xticks([tick for tick in ROOT_TICKS if highest / 100 < tick <= highest or not tick])
+        ax.set_xlim(min(float(everything.min()), 0), 1.15 * highest)
     ax.set_yticks(range(len(texts)), texts, fontsize="small")
     ax.set_ylim(len(texts) - 0.4, -0.6)
     ax.tick_params(axis="y", length=0)
@@ -193,3 +196,12 @@ def likelihood_ratios(tests: Iterable[RatioTest], ax: Axes | None = None) -> Axe
     handles[1].set(marker="o", color=canvas.POINTS)
     canvas.legend(ax, handles, ["data", "drawn from the\nsmaller mixture"])
     return ax
+
+
+def _root(x: np.ndarray) -> np.ndarray:
+    """√x, with the sign of x."""
+    return np.asarray(np.sign(x) * np.sqrt(np.abs(x)))
+
+
+def _square(x: np.ndarray) -> np.ndarray:
+    return np.asarray(x * np.abs(x))

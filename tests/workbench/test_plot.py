@@ -655,7 +655,8 @@ def test_the_data_stand_beside_what_was_drawn(ax):
     ]
     assert [line.get_xydata().tolist() for line in ax.lines] == [[[250.0, 0.0]], [[5.0, 1.0]]]
     assert [len(each.get_offsets()) for each in ax.collections] == [19, 3]
-    assert ax.get_xscale() == "symlog"
+    assert ax.get_xscale() == "function"
+    assert ax.get_xticks().tolist() == [0, 3, 10, 30, 100]
     _, (other,) = plot.new_figure()
     plot.likelihood_ratios(RATIOS[1:], other)
     assert other.get_xscale() == "linear"
