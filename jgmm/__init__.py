@@ -41,7 +41,6 @@ if TYPE_CHECKING:
         selection,
         statistics,
         status,
-        threads,
         uncertainty,
         unconstrained,
     )
@@ -107,7 +106,6 @@ _MODULES = {
     "selection": ("select",),
     "statistics": ("Statistics", "accumulate"),
     "status": ("DataError", "FitError", "Status"),
-    "threads": (),
     "uncertainty": (),
     "unconstrained": (),
 }
@@ -165,7 +163,6 @@ __all__ = [
     "selection",
     "statistics",
     "status",
-    "threads",
     "uncertainty",
     "unconstrained",
 ]
