@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -123,6 +123,7 @@ class Proposal(NamedTuple):
     is_sensible: Array
 
 
+@runtime_checkable
 class Scheme(Protocol):
     """What extrapolates; static and hashable."""
 

@@ -384,7 +384,7 @@ def _constant_columns(samples: Samples) -> Array:
 def _starts(
     key: Array, numbers: Array, samples: Samples, active: Any, covariance: str, init: str
 ) -> Mixture:
-    return initialize.STARTS[init](_keys(key, numbers), samples, active, covariance)
+    return initialize.STARTS[init](_keys(key, numbers), samples, jnp.asarray(active), covariance)
 
 
 @jit
