@@ -38,6 +38,7 @@ BATCH_BYTES = 1 << 26
 # Runs side by side: few enough that they do not wait for each other, and for the few slow ones.
 N_LANES = 64
 WORK = lanes.ENOUGH_WORK // N_LANES
+MISSED = -1.0  # nats
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ class RatioTest:
       n_components: K.
       statistic: 2 (ℓ_{K+1} - ℓ_K) of the data.
       p_value: how often data from K components give as large a one.
-      replicates: the statistic of each of B data sets drawn, (B,), NaN where a fit failed. The
-        p-value is of those that did not.
+      replicates: the statistic of each of B data sets drawn, (B,), NaN where a fit failed or ended
+        below that of fewer components. The p-value is of the others.
       null, alternative: the two fits to the data.
     """
 
@@ -62,7 +63,7 @@ class RatioTest:
 
     @property
     def n_failed(self) -> int:
-        """Data sets to which a fit failed."""
+        """Data sets that are NaN."""
         return int(np.isnan(self.replicates).sum())
 
     def __repr__(self) -> str:
@@ -209,7 +210,8 @@ def bootstrap_test(
         slow: with a larger tol it stops nats below the maximum.
 
     Returns:
-      A ``RatioTest``. Data sets to which a fit failed are NaN in ``replicates``, and counted.
+      A ``RatioTest``. Data sets to which a fit failed, or for which the search missed the larger
+      one, are NaN in ``replicates``, and counted.
 
     Raises:
       DataError: bad samples, weights or arguments, before any work starts.
@@ -295,7 +297,7 @@ class _Study:
             sets, one, another = _draw(key, numbers, null, self.samples.n_samples)
             found.append(2 * (self._best(another, sets, cut) - self._best(one, sets, null)))
         # The last batch may have run on beyond B.
-        replicates = np.concatenate(found)[: self.n_replicates]
+        replicates = without_missed(np.concatenate(found)[: self.n_replicates])
         p = p_value(statistic, replicates)
         return RatioTest(n_components, statistic, p, replicates, null, large.mixture), large
 
@@ -337,6 +339,14 @@ class _Study:
         reached = np.asarray(lanes.score(queue.table.log_likelihood, queue.table.status))
         best = reached.reshape(len(sets), -1).max(axis=1).astype(np.float64)
         return np.where(np.isfinite(best), best, np.nan)
+
+
+def without_missed(replicates: Float[np.ndarray, "B"]) -> Float[np.ndarray, "B"]:
+    """Statistics with NaN where they are below zero by more than where EM stops can explain.
+
+    K components are a special case of K + 1: there the search has missed the larger fit.
+    """
+    return np.where(replicates < MISSED, np.nan, replicates)
 
 
 def p_value(statistic: float, replicates: Any) -> float:

@@ -103,6 +103,11 @@ def test_replicates_that_failed_are_left_out_and_counted():
         p_value(5.0, [np.nan])
 
 
+def test_a_larger_fit_that_ends_lower_was_missed():
+    found = likelihood_ratio.without_missed(np.array([3.0, -0.01, -22.0, np.nan]))
+    np.testing.assert_array_equal(found, [3.0, -0.01, np.nan, np.nan])
+
+
 def test_all_rejected_is_no_number_of_components(sequence):
     assert likelihood_ratio.SequentialTest(sequence.tests[:1], 0.05).n_components is None
 
