@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jgmm import (
         acceleration,
+        bootstrap,
         cells,
         classes,
         classifier,
@@ -26,9 +27,11 @@ if TYPE_CHECKING:
         gaussian,
         gradient,
         implicit,
+        information,
         initialize,
         kmeans,
         lanes,
+        likelihood_ratio,
         mixture,
         natural,
         nesting,
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
         selection,
         statistics,
         status,
+        uncertainty,
         unconstrained,
     )
     from jgmm import estimators as estimators
@@ -64,6 +68,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "acceleration": (),
+    "bootstrap": (),
     "cells": (),
     "classes": (),
     "classifier": (),
@@ -79,9 +84,11 @@ _MODULES = {
     "gaussian": (),
     "gradient": (),
     "implicit": (),
+    "information": (),
     "initialize": (),
     "kmeans": (),
     "lanes": (),
+    "likelihood_ratio": (),
     "mixture": (
         "Mixture",
         "condition",
@@ -103,6 +110,7 @@ _MODULES = {
     "selection": ("select",),
     "statistics": ("Statistics", "accumulate"),
     "status": ("DataError", "FitError", "Status"),
+    "uncertainty": (),
     "unconstrained": (),
 }
 # Not in ``__all__``: ``from jgmm import *`` works without scikit-learn.
@@ -118,6 +126,7 @@ __all__ = [
     "Status",
     "acceleration",
     "accumulate",
+    "bootstrap",
     "cells",
     "classes",
     "classifier",
@@ -136,9 +145,11 @@ __all__ = [
     "gaussian",
     "gradient",
     "implicit",
+    "information",
     "initialize",
     "kmeans",
     "lanes",
+    "likelihood_ratio",
     "log_prob",
     "m_step",
     "make_mixture",
@@ -158,6 +169,7 @@ __all__ = [
     "selection",
     "statistics",
     "status",
+    "uncertainty",
     "unconstrained",
 ]
 

@@ -86,6 +86,18 @@ def test_entropy_at_its_bounds(dtype, tolerance):
     assert criteria.icl(off, x) == criteria.bic(off, x)
 
 
+def test_hard_labels_match_the_textbook(dtype, tolerance):
+    """The completed likelihood with every sample given to its most probable component."""
+    parameters, mixture, x = problem(dtype)
+    log_prob, resp = oracle.e_step(x.astype(float), *parameters)
+    complete = WEIGHTS @ (log_prob + np.log(resp.max(axis=1)))
+    expected = -2 * complete + 29 * math.log(WEIGHTS.sum())
+    found = criteria.icl_map(mixture, x, WEIGHTS)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, expected, **tolerance)
+    assert criteria.bic(mixture, x, WEIGHTS) < found < criteria.icl(mixture, x, WEIGHTS)
+
+
 def test_corrected_aic_is_infinite_where_it_says_nothing():
     """N - p - 1 is 1 for the first and 0 for the second."""
     found = [criteria.criteria(-1.0, 0.0, n, 3) for n in (5.0, 4.0)]

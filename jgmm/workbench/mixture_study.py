@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from jgmm.workbench.config import Strict
 from jgmm.workbench.files import UserError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 12
 MAX_PAIRS = 4
+BOOTSTRAP = 0x6273  # folded into the key, so that no replicate is drawn with a start's
 PANEL_MASSES = (0.25, 0.5, 0.75, 0.95)
 MAX_ASSIGNMENTS = 100_000
 
@@ -34,6 +35,15 @@ class Settings(Strict):
 
     certainty: Annotated[float, Field(gt=0, le=1)] = 0.9
     """A sample whose largest responsibility is below this is marked as doubtful."""
+    n_bootstrap: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Refits to reweighted samples, for standard errors and intervals of 95 %; 0: none."""
+
+    @field_validator("n_bootstrap")
+    @classmethod
+    def _several(cls, n: int) -> int:
+        if n == 1:
+            raise ValueError("must be 0, or at least 2: one refit says nothing about spread")
+        return n
 
 
 def run(run: Run) -> None:
@@ -55,6 +65,8 @@ def run(run: Run) -> None:
     run.mixture("mixture", mixture, data.columns)
     _assignments(run, data, responsibilities)
     _figures(run, data, selection, responsibilities)
+    if run.settings.n_bootstrap:
+        _uncertainty(run, data, mixture)
 
 
 def _data(run: Run) -> "Dataset":
@@ -238,6 +250,34 @@ def _plane_figures(
         figure,
         f"Most probable component; samples whose responsibility is below {certainty:g} are ringed.",
     )
+
+
+def _uncertainty(run: Run, data: "Dataset", mixture: "Mixture") -> None:
+    """Refit the chosen mixture to reweighted samples, and say how far it moves."""
+    import jax
+    from matplotlib.figure import Figure
+
+    from jgmm import bootstrap
+    from jgmm.workbench import plot
+
+    fit = run.config.fit.model_dump(include={"tol", "rtol", "max_steps", "ridge"})
+    found = bootstrap.run(
+        jax.random.fold_in(run.key, BOOTSTRAP),
+        mixture,
+        data.x,
+        data.weights,
+        n_replicates=run.settings.n_bootstrap,
+        **fit,
+    )
+    run.metric("refits_that_failed", found.n_failed)
+    uncertainty = found.uncertainty()
+    caption = f"Standard errors and intervals of 95 % by the {uncertainty.method}."
+    run.table("uncertainty", uncertainty.rows(data.columns), caption)
+    if mixture.n_components <= MAX_PANELS:
+        height = 2 + 0.9 * mixture.n_components
+        figure = Figure(figsize=(8, height), layout="constrained")
+        plot.parameter_intervals({found.method: uncertainty}, data.columns, figure=figure)
+        run.figure("intervals", figure, caption)
 
 
 def _panels(run: Run, data: "Dataset", selection: "Selection") -> None:

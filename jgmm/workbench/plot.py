@@ -11,7 +11,7 @@ nothing to close.
     figure.savefig("mixture.png")
 
 Here are data and mixtures; densities are in ``plot_density``, results of fits and studies in
-``plot_results``, and all can be had from here.
+``plot_results``, how sure they are in ``plot_uncertainty``, and all can be had from here.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from jgmm.workbench.plot_results import (
     restarts,
     steps,
 )
+from jgmm.workbench.plot_uncertainty import likelihood_ratios, parameter_intervals, refits
 
 from matplotlib.axes import Axes  # isort: skip
 from matplotlib.colors import ListedColormap  # isort: skip
@@ -62,10 +63,13 @@ __all__ = [
     "errors",
     "intervals",
     "kmeans_beside_mixture",
+    "likelihood_ratios",
     "look",
     "new_figure",
     "pairs",
+    "parameter_intervals",
     "png",
+    "refits",
     "restarts",
     "scatter",
     "steps",

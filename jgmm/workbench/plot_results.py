@@ -29,8 +29,8 @@ def criterion_curves(
         value that is None or not finite, of a fit that failed, leaves a gap.
       criterion: name of the value to draw.
       ax: where to draw.
-      better: which end is best; known for aic, aicc, bic, icl (lower), for held_out and names
-        that contain "likelihood" (higher), otherwise to be given.
+      better: which end is best; known for aic, aicc, bic, icl and icl_map (lower), for held_out and
+        names that contain "likelihood" (higher), otherwise to be given.
 
     Raises:
       ValueError: a row without one of the three values, or ``better`` missing.
@@ -84,7 +84,7 @@ def _field(row: Any, name: str) -> Any:
 
 
 def _better(criterion: str) -> Literal["lower", "higher"]:
-    if criterion in ("aic", "aicc", "bic", "icl"):
+    if criterion in ("aic", "aicc", "bic", "icl", "icl_map"):
         return "lower"
     if criterion == "held_out" or "likelihood" in criterion:
         return "higher"

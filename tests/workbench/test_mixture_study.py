@@ -29,9 +29,10 @@ def write_data(path, n_features):
         )
 
 
-def study(path, components, label="cloud", **fit):
+def study(path, components, label="cloud", settings=None, **fit):
     table = {
         "study": "mixture",
+        "settings": settings or {},
         "data": {"source": path.name} | ({"label": label} if label else {}),
         "fit": {
             "n_components": components,
@@ -108,6 +109,30 @@ def test_doubtful_samples_are_counted(place):
     report = (folder / "report.html").read_text()
     assert "The steps ran out before the tolerance was met" in report
     assert not (folder / "tables" / "confusion.csv").exists()
+
+
+def test_standard_errors_are_those_of_two_clouds(place):
+    """Of a mean σ/√Nₖ; the refits are 50, so that it is known to 1/√100, four of those."""
+    write_data(place / "clouds.csv", 1)
+    folder = study(place / "clouds.csv", 2, settings={"n_bootstrap": 50})
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["refits_that_failed"] == 0
+    rows = rows_of(folder / "tables" / "uncertainty.csv")
+    kinds = ["weight"] * 2 + ["mean"] * 2 + ["variance"] * 2
+    assert [row["parameter"] for row in rows] == kinds
+    assert [row["column"] for row in rows] == ["", "", *["c0"] * 4]
+    for mean, variance in zip(rows[2:4], rows[4:], strict=True):
+        expected = (float(variance["estimate"]) / (N / 2)) ** 0.5
+        assert float(mean["standard_error"]) == pytest.approx(expected, rel=4 / 100**0.5)
+        assert float(mean["low"]) < float(mean["estimate"]) < float(mean["high"])
+    assert (folder / "plots" / "intervals.png").exists()
+    assert "weighted bootstrap, 50 replicates" in (folder / "report.html").read_text()
+
+
+def test_one_refit_is_refused(place):
+    write_data(place / "clouds.csv", 1)
+    with pytest.raises(UserError, match="must be 0, or at least 2"):
+        study(place / "clouds.csv", 2, settings={"n_bootstrap": 1})
 
 
 def test_the_reader_is_warned_when_more_components_may_be_better(place):

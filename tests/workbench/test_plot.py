@@ -13,8 +13,11 @@ import pandas as pd
 import pytest
 
 import jgmm.workbench.plot as plot
+from jgmm.bootstrap import Bootstrap
+from jgmm.likelihood_ratio import RatioTest
 from jgmm.mixture import log_prob, make_mixture, marginal, predict, responsibilities, sample
-from jgmm.status import DataError
+from jgmm.status import DataError, Status
+from jgmm.uncertainty import Parameters, Uncertainty
 from jgmm.workbench import canvas, plot_density
 
 TWO = make_mixture([0.4, 0.6], [[2.0, 55.0], [4.3, 80.0]], [np.diag([0.1, 30.0])] * 2)
@@ -39,6 +42,17 @@ INTERVALS = [
     for m, v in (("k-means", 0.5), ("mixture", 0.9))
 ]
 HISTORIES = {"EM": [-9.0, -5.0, -4.0, np.nan], "gradient": [-9.0, -8.0, -6.0, -5.5]}
+RATIOS = [
+    RatioTest(1, 250.0, 0.05, np.linspace(2, 20, 19), ONE, ONE),
+    RatioTest(2, 5.0, 0.8, np.array([1.0, 6.0, 7.0, np.nan]), ONE, ONE),
+]
+# Two refits, one with its means moved by one, and one that failed.
+REFITS = Bootstrap(
+    TWO,
+    jax.tree.map(lambda leaf: jnp.stack([leaf, leaf + 1, leaf * np.nan]), TWO),
+    np.array([Status.CONVERGED, Status.CONVERGED, Status.COLLAPSED]),
+    "weighted",
+)
 ENDS = {"random": [-30.0, -10.0, np.nan], "k-means": [-10.05, -10.0, -10.0]}
 
 DRAWINGS = {
@@ -66,6 +80,8 @@ DRAWINGS = {
     ),
     "errors": lambda ax: plot.errors([10, 100], {"means": [1.0, 0.3]}, ax),
     "intervals": lambda ax: plot.intervals(INTERVALS, ax, reference=1.0),
+    "refits": lambda ax: plot.refits(REFITS, X, ax),
+    "likelihood_ratios": lambda ax: plot.likelihood_ratios(RATIOS, ax),
 }
 
 
@@ -571,3 +587,78 @@ def test_an_interval_that_does_not_hold_its_mean_is_refused(ax):
         plot.intervals([{"scenario": "a", "method": "b", "mean": 1.0, "low": 0.0}], ax)
     plot.intervals([INTERVALS[0] | {"mean": np.nan}], ax)
     assert len(ax.containers) == 0
+
+
+# Uncertainty
+
+
+def uncertainty(mixture, half):
+    """Intervals that reach so far to both sides."""
+    estimate = Parameters(*(np.asarray(getattr(mixture, name)) for name in Parameters._fields))
+    moved = [Parameters(*(part + by for part in estimate)) for by in (-half, half)]
+    return Uncertainty(estimate, estimate, *moved, level=0.95, method="by hand")
+
+
+def test_parameters_have_a_panel_each_and_methods_a_colour_each():
+    found = {"narrow": uncertainty(THREE_D, 0.01), "wide": uncertainty(THREE_D, 0.1)}
+    figure, _ = plot.new_figure(size=(9, 6))
+    figure.clear()
+    plot.parameter_intervals(found, ["a", "b", "$c$"], figure=figure)
+    titles = [axes.get_xlabel() for axes in figure.axes]
+    assert titles == [
+        "weight",
+        *(f"mean of {name}" for name in ("a", "b", r"\$c\$")),
+        *(f"variance of {name}" for name in ("a", "b", r"\$c\$")),
+    ]
+    mean_of_b = figure.axes[2]
+    lines = [np.asarray(each.get_segments())[:, :, 0] for each in mean_of_b.collections]
+    np.testing.assert_allclose(lines[0], [[4.99, 5.01], [8.99, 9.01]])
+    np.testing.assert_allclose(lines[1], [[4.9, 5.1], [8.9, 9.1]])
+    legend = figure.legends[0]
+    assert [text.get_text() for text in legend.get_texts()] == ["narrow", "wide"]
+    assert legend.get_title().get_text() == "95 % intervals"
+    tight, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(tight.x0, tight.y0) >= 0
+    assert tight.x1 <= width
+    assert tight.y1 <= height
+
+
+def test_intervals_of_one_column_and_of_what_is_not_there():
+    one = marginal(TWO, [0])
+    before = len(plt.get_fignums())
+    figure = plot.parameter_intervals({"one": uncertainty(one, 0.1)})
+    assert len(plt.get_fignums()) == before + 1
+    assert [axes.get_xlabel() for axes in figure.axes] == ["weight", "mean of x0", "variance of x0"]
+    with pytest.raises(ValueError, match="choose 1 to 6 of the 1 columns"):
+        plot.parameter_intervals({"one": uncertainty(one, 0.1)}, dims=[1])
+    with pytest.raises(ValueError, match="uncertainties of one mixture"):
+        plot.parameter_intervals({"a": uncertainty(one, 0.1), "b": uncertainty(TWO, 0.1)})
+    with pytest.raises(ValueError, match="uncertainties of one mixture"):
+        plot.parameter_intervals({})
+
+
+def test_refits_that_failed_are_not_drawn(ax):
+    plot.refits(REFITS, X, ax)
+    per_component = [each for each in ax.collections if hasattr(each, "get_segments")]
+    assert [len(each.get_segments()) for each in per_component] == [2, 2]
+    first, second = per_component[0].get_segments()
+    np.testing.assert_allclose(first.mean(axis=0), TWO.means[0], rtol=0.05)
+    np.testing.assert_allclose(second.mean(axis=0), TWO.means[0] + 1, rtol=0.05)
+    assert legend_texts(ax) == ["component 0", "component 1", "2 refits"]
+
+
+def test_the_data_stand_beside_what_was_drawn(ax):
+    plot.likelihood_ratios(RATIOS, ax)
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "1 against 2\np = 0.05",
+        "2 against 3\np = 0.8, 1 failed",
+    ]
+    assert [line.get_xydata().tolist() for line in ax.lines] == [[[250.0, 0.0]], [[5.0, 1.0]]]
+    assert [len(each.get_offsets()) for each in ax.collections] == [19, 3]
+    assert ax.get_xscale() == "function"
+    assert ax.get_xticks().tolist() == [0, 3, 10, 30, 100]
+    _, (other,) = plot.new_figure()
+    plot.likelihood_ratios(RATIOS[1:], other)
+    assert other.get_xscale() == "linear"
+    with pytest.raises(ValueError, match="no test"):
+        plot.likelihood_ratios([])

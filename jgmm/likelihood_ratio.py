@@ -1,0 +1,473 @@
+"""Are K components enough? The bootstrap likelihood-ratio test of K against K + 1.
+
+The statistic is 2 (ℓ_{K+1} - ℓ_K). Its distribution under K components is no chi-squared one: the
+smaller mixture lies where the larger is not identified. So it is had by drawing (McLachlan 1987):
+data sets from the fit of K components, each fitted with K and with K + 1 in the way the data were.
+
+    p = (1 + #{b : LRT_b ≥ LRT}) / (B + 1)
+
+The fits of all data sets from all starts are one compiled program, a queue of runs (``jgmm.lanes``)
+each with its own data set: EM with one component too many is slow, and few runs are slow together.
+The likelihood has many maxima, and the highest may not be found; but replicates are searched as the
+data are, so that the test is that of the statistic the search finds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from jgmm import em, lanes
+from jgmm.bootstrap import whole_weights
+from jgmm.covariance import model
+from jgmm.mixture import Mixture, sample
+from jgmm.precision import jit
+from jgmm.restarts import check_problem, fit_unchecked, starts
+from jgmm.samples import Leaf, Samples, check_key, identity_frame, make_samples
+from jgmm.status import DataError, FitError, Status, check, describe
+from jgmm.uncertainty import check_level
+
+# What data sets that are fitted together may hold, with their starts.
+BATCH_BYTES = 1 << 26
+# Runs side by side: few enough that they do not wait for each other, and for the few slow ones.
+N_LANES = 64
+WORK = lanes.ENOUGH_WORK // N_LANES
+MISSED = -1.0  # nats
+
+
+@dataclass(frozen=True)
+class RatioTest:
+    """A test of K components against K + 1.
+
+    Attributes:
+      n_components: K.
+      statistic: 2 (ℓ_{K+1} - ℓ_K) of the data.
+      p_value: how often data from K components give as large a one.
+      replicates: the statistic of each of B data sets drawn, (B,), NaN where a fit failed or ended
+        below that of fewer components. The p-value is of the others.
+      null, alternative: the two fits to the data.
+    """
+
+    n_components: int
+    statistic: float
+    p_value: float
+    replicates: Float[np.ndarray, "B"]
+    null: Mixture
+    alternative: Mixture
+
+    @property
+    def n_failed(self) -> int:
+        """Data sets that are NaN."""
+        return int(np.isnan(self.replicates).sum())
+
+    def __repr__(self) -> str:
+        """One line."""
+        k, failed = self.n_components, f", {self.n_failed} failed" if self.n_failed else ""
+        return (
+            f"RatioTest({k} against {k + 1} components, statistic={self.statistic:.4g}, "
+            f"p_value={self.p_value:.3g}, {len(self.replicates)} replicates{failed})"
+        )
+
+
+@dataclass(frozen=True)
+class SequentialTest:
+    """Tests of 1, 2, … components, until the first that is not rejected.
+
+    Attributes:
+      tests: one for each number of components, in order.
+      level: p-values up to it reject.
+    """
+
+    tests: list[RatioTest]
+    level: float
+
+    @property
+    def n_components(self) -> int | None:
+        """The first number of components that was not rejected; None if all were."""
+        last = self.tests[-1]
+        return last.n_components if last.p_value > self.level else None
+
+
+@dataclass(frozen=True)
+class _Search:
+    """How a data set is fitted; what of it changes the program."""
+
+    covariance: str
+    init: str
+    n_restarts: int
+    max_steps: int
+    equal_weights: bool
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Lane:
+    """A run of EM, and the number of the data set it is fitted to."""
+
+    run: em.Lane
+    number: Leaf
+
+    @property
+    def log_likelihood(self) -> Array:
+        """Of the run, in the frame of its data set."""
+        return self.run.log_likelihood
+
+    @property
+    def status(self) -> Array:
+        """Of the run."""
+        return self.run.status
+
+    @property
+    def n_steps(self) -> Array:
+        """Of the run."""
+        return self.run.n_steps
+
+    @property
+    def collapsed(self) -> Array:
+        """Of the run."""
+        return self.run.collapsed
+
+
+class _Sets(NamedTuple):
+    """B data sets in frames of their own, leaves with a leading axis, and when to stop."""
+
+    samples: Samples
+    control: em.Control
+
+
+@dataclass(frozen=True)
+class _EMOfSets:
+    """EM as a ``lanes.Method`` where every lane has a data set of its own.
+
+    A start is a mixture in the frame of its data set, and the number of that.
+    """
+
+    em: em.EM
+
+    @property
+    def max_steps(self) -> int:
+        """Updates at most, a run."""
+        return self.em.max_steps
+
+    def scout(self) -> _EMOfSets:
+        """EM that may leave the last digits for later."""
+        return _EMOfSets(self.em.scout())
+
+    def begin(self, start: tuple[Mixture, Array]) -> _Lane:
+        """The lane of one start."""
+        mixture, number = start
+        return _Lane(self.em.begin(mixture), number)
+
+    def step(self, lanes: _Lane, samples: Samples, control: _Sets) -> _Lane:
+        """One step of every lane."""
+        del samples
+
+        def one(lane: _Lane) -> _Lane:
+            own = jax.tree.map(lambda leaf: leaf[lane.number], control.samples)
+            alone = jax.tree.map(lambda leaf: leaf[None], lane.run)
+            stepped = self.em.step(alone, own, control.control)
+            return _Lane(jax.tree.map(lambda leaf: leaf[0], stepped), lane.number)
+
+        return jax.vmap(one)(lanes)
+
+
+def bootstrap_test(
+    key: Key[Array, ""],
+    x: Any,
+    n_components: int,
+    *,
+    covariance: str = "full",
+    n_replicates: int = 99,
+    n_restarts: int = 8,
+    init: str = "kmeans",
+    sample_weight: Any = None,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    ridge: float = 0.0,
+    equal_weights: bool = False,
+) -> RatioTest:
+    """Test whether data come from K components rather than K + 1.
+
+    Args:
+      key: typed key; data set b for K components uses ``fold_in(fold_in(key, K), b)``.
+      x: samples in rows, (N, D).
+      n_components: K.
+      covariance: name of the covariance model, of both.
+      n_replicates: B, data sets drawn from the fit of K components. The p-value is at least
+        1 / (B + 1).
+      n_restarts: random starts of each fit. A data set drawn has one more: what it was drawn from,
+        for K + 1 components with the largest cut in two. So have the data for K + 1.
+      init: a name in ``jgmm.initialize.STARTS``, how random starts are made.
+      sample_weight: how many times each sample counts, (N,), whole numbers: a data set drawn is of
+        as many samples as they add up to.
+      tol, max_steps, ridge, equal_weights: as for ``jgmm.fit``. One component too many makes EM
+        slow: with a larger tol it stops nats below the maximum.
+
+    Returns:
+      A ``RatioTest``. Data sets to which a fit failed, or for which the search missed the larger
+      one, are NaN in ``replicates``, and counted.
+
+    Raises:
+      DataError: bad samples, weights or arguments, before any work starts.
+      FitError: no start ended valid for the data, or for any of the data sets drawn.
+
+    A start that ends in a spike (``jgmm.degeneracy``) does not count, however high its likelihood.
+    Where a free model finds nothing else, give a ridge or a simpler model.
+
+    Reference: McLachlan (1987); McLachlan & Peel (2000), section 6.5.
+    """
+    search = _Search(model(covariance).name, init, n_restarts, max_steps, equal_weights)
+    study = _pose(key, x, n_components, search, n_replicates, sample_weight, tol, ridge)
+    return study.test(n_components, study.first(n_components))[0]
+
+
+def sequential_test(
+    key: Key[Array, ""],
+    x: Any,
+    *,
+    level: float = 0.05,
+    max_components: int = 9,
+    covariance: str = "full",
+    n_replicates: int = 99,
+    n_restarts: int = 8,
+    init: str = "kmeans",
+    sample_weight: Any = None,
+    tol: float | None = None,
+    max_steps: int = 1000,
+    ridge: float = 0.0,
+    equal_weights: bool = False,
+) -> SequentialTest:
+    """Test 1, 2, … components, each against one more, until a test does not reject.
+
+    Args:
+      level: p-values up to it reject.
+      max_components: the last K that is tested.
+
+    The other arguments and errors are those of ``bootstrap_test``.
+
+    Returns:
+      The tests; ``n_components`` of it is the number of components found. The level is that of each
+      test, not of all together.
+    """
+    check_level(level)
+    search = _Search(model(covariance).name, init, n_restarts, max_steps, equal_weights)
+    study = _pose(key, x, max_components, search, n_replicates, sample_weight, tol, ridge)
+    tests, small = [], study.first(1)
+    for k in range(1, max_components + 1):
+        test, large = study.test(k, small)
+        tests.append(test)
+        if test.p_value > level:
+            break
+        small = large
+    return SequentialTest(tests, level)
+
+
+@dataclass(frozen=True)
+class _Study:
+    """The checked arguments of one or more tests."""
+
+    key: Array
+    samples: Samples
+    search: _Search
+    control: em.Control
+    n_replicates: int
+    batch_size: int
+
+    def first(self, n_components: int) -> em.FitResult:
+        """The best fit of K components to the data from random starts."""
+        key = jax.random.fold_in(self.key, n_components)
+        return self._fit(key, n_components, self.search.init, self.search.n_restarts)
+
+    def test(self, n_components: int, small: em.FitResult) -> tuple[RatioTest, em.FitResult]:
+        """The test of K components against K + 1, from the fit of K, and the fit of K + 1."""
+        key, null = jax.random.fold_in(self.key, n_components), small.mixture
+        cut = _cut(null)
+        given = _with(_starts(key, self.samples.x, n_components + 1, self.search), cut)
+        large = self._fit(key, n_components + 1, given, self.search.n_restarts + 1)
+        statistic = 2 * (float(large.log_likelihood) - float(small.log_likelihood))
+        found = []
+        for first in range(0, self.n_replicates, self.batch_size):
+            numbers = first + jnp.arange(self.batch_size)
+            sets, one, another = _draw(key, numbers, null, self.samples.n_samples)
+            found.append(2 * (self._best(another, sets, cut) - self._best(one, sets, null)))
+        # The last batch may have run on beyond B.
+        replicates = without_missed(np.concatenate(found)[: self.n_replicates])
+        p = p_value(statistic, replicates)
+        return RatioTest(n_components, statistic, p, replicates, null, large.mixture), large
+
+    def _fit(self, key: Array, n_components: int, init: Any, n_restarts: int) -> em.FitResult:
+        """Fit the data.
+
+        Raises:
+          FitError: no start ended valid; a spike is not.
+        """
+        result = fit_unchecked(
+            key,
+            self.samples,
+            n_components,
+            covariance=self.search.covariance,
+            n_restarts=n_restarts,
+            init=init,
+            max_steps=self.search.max_steps,
+            tol=self.control.tol,
+            rtol=self.control.rtol,
+            ridge=self.control.ridge,
+            equal_weights=self.search.equal_weights,
+        )
+        status = Status(int(check(result).status))
+        if not status.is_valid:
+            raise FitError(f"{n_components} component(s): {describe(status)}")
+        return result
+
+    def _best(self, keys: Array, sets: Float[Array, "B N D"], given: Mixture) -> np.ndarray:
+        """The highest log-likelihood of every data set, in its frame; NaN where all starts failed.
+
+        Args:
+          keys: of the random starts of each.
+          sets: the data.
+          given: one more start for all.
+        """
+        begun, inside = _begin(keys, sets, given, self.search)
+        method = _EMOfSets(em.EM(self.search.max_steps, self.search.equal_weights))
+        queue = lanes.run(method, begun, self.samples, _Sets(inside, self.control), WORK)
+        reached = np.asarray(lanes.score(queue.table.log_likelihood, queue.table.status))
+        best = reached.reshape(len(sets), -1).max(axis=1).astype(np.float64)
+        return np.where(np.isfinite(best), best, np.nan)
+
+
+def without_missed(replicates: Float[np.ndarray, "B"]) -> Float[np.ndarray, "B"]:
+    """Statistics with NaN where they are below zero by more than where EM stops can explain.
+
+    K components are a special case of K + 1: there the search has missed the larger fit.
+    """
+    return np.where(replicates < MISSED, np.nan, replicates)
+
+
+def p_value(statistic: float, replicates: Any) -> float:
+    """``(1 + #{b : LRT_b ≥ LRT}) / (B + 1)``, over the replicates that are not NaN.
+
+    Raises:
+      FitError: all are.
+
+    >>> p_value(3.0, [1.0, 2.0, 3.0, float("nan")])
+    0.5
+    """
+    usable = np.asarray(replicates)[~np.isnan(replicates)]
+    if not usable.size:
+        raise FitError(
+            "None of the data sets drawn could be fitted with both numbers of components. Try a "
+            "simpler covariance model, or a ridge such as ridge=1e-6."
+        )
+    return (1 + int((usable >= statistic).sum())) / (1 + len(usable))
+
+
+def _pose(
+    key: Array,
+    x: Any,
+    most_components: int,
+    search: _Search,
+    n_replicates: int,
+    sample_weight: Any,
+    tol: float | None,
+    ridge: float,
+) -> _Study:
+    """Check the arguments, and say how many data sets are fitted side by side."""
+    samples = _counted(make_samples(x, sample_weight))
+    check_problem(samples, most_components + 1, search.n_restarts, search.max_steps)
+    if n_replicates < 1:
+        raise DataError(f"n_replicates must be at least 1; it is {n_replicates}.")
+    control = em.make_control(samples.x.dtype, tol, None, ridge)
+    # k-means holds the distances of all samples to all centers of all starts.
+    centers = (search.n_restarts + 1) * (most_components + 1)
+    each = samples.n_samples * (samples.n_features + centers) * samples.x.dtype.itemsize
+    n_batches = -(-n_replicates // max(1, BATCH_BYTES // each))
+    size = -(-n_replicates // n_batches)
+    return _Study(check_key(key), samples, search, control, n_replicates, size)
+
+
+def _counted(samples: Samples) -> Samples:
+    """Every sample as often as its weight says.
+
+    Raises:
+      DataError: weights that are not whole.
+    """
+    if samples.weights is None:
+        return samples
+    x = np.repeat(np.asarray(samples.x), whole_weights(samples), axis=0)
+    return Samples(jnp.asarray(x), None, samples.frame)
+
+
+@partial(jit, static_argnums=3)
+def _draw(
+    key: Array, numbers: Array, null: Mixture, n_samples: int
+) -> tuple[Float[Array, "B N D"], Array, Array]:
+    """Data sets of the given numbers, and keys to fit each with twice."""
+
+    def one(number: Array) -> tuple[Array, Array, Array]:
+        draw, small, large = jax.random.split(jax.random.fold_in(key, number), 3)
+        return sample(draw, null, n_samples)[0], small, large
+
+    return jax.vmap(one)(numbers)
+
+
+@partial(jit, static_argnums=3)
+def _begin(
+    keys: Array, sets: Float[Array, "B N D"], given: Mixture, search: _Search
+) -> tuple[tuple[Mixture, Array], Samples]:
+    """All starts of all data sets, one after another, and the data sets in their frames."""
+
+    def one(key: Array, x: Array) -> tuple[Mixture, Samples]:
+        inside = em.seen(_samples(x), given.model)
+        begun = _with(_starts(key, x, given.n_components, search), given)
+        return jax.vmap(lambda start: em.to_frame(start, inside.frame))(begun), inside
+
+    begun, inside = jax.vmap(one)(keys, sets)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), begun)
+    return (flat, jnp.repeat(jnp.arange(len(sets)), search.n_restarts + 1)), inside
+
+
+def _starts(key: Array, x: Array, n_components: int, search: _Search) -> Mixture:
+    return starts(
+        key,
+        _samples(x),
+        n_components,
+        covariance=search.covariance,
+        init=search.init,
+        n_restarts=search.n_restarts,
+    )
+
+
+def _samples(x: Array) -> Samples:
+    return Samples(x, None, identity_frame(x.shape[1], x.dtype))
+
+
+def _with(many: Mixture, one: Mixture) -> Mixture:
+    """Mixtures with a leading axis, and one more."""
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), many, one)
+
+
+@jit
+def _cut(mixture: Mixture) -> Mixture:
+    """The mixture with its largest component in two halves, one standard deviation apart."""
+    largest = mixture.log_weights.argmax()
+    root = mixture.cholesky[largest]
+    half = 0.5 * root[:, (root**2).sum(axis=0).argmax()]
+    log_weights = mixture.log_weights.at[largest].add(-jnp.log(2.0).astype(half.dtype))
+    means = mixture.means.at[largest].add(half)
+
+    def another(leaf: Array, new: Array) -> Array:
+        return jnp.concatenate([leaf, new[None]])
+
+    scale = mixture.scale
+    return replace(
+        mixture,
+        log_weights=another(log_weights, log_weights[largest]),
+        means=another(means, means[largest] - 2 * half),
+        scale=scale if mixture.model.shared else another(scale, scale[largest]),
+    )
