@@ -83,7 +83,7 @@ class FitResult:
       status: code of a ``Status``, computed from what happened.
       n_steps: parameter updates made.
       history: log-likelihood before each step, (max_steps + 1,), NaN beyond the last.
-      collapsed: the component that collapsed, or -1.
+      collapsed: the component that collapsed, or ended as a spike, or -1.
       restarts: the outcome of every restart, or None where there was one start only.
     """
 

@@ -73,11 +73,12 @@ def fit(
       progress: called on the host with a ``Progress`` every few steps.
 
     Returns:
-      A ``FitResult`` with the best valid restart, and the outcome of each in ``restarts``.
+      A ``FitResult`` with the best valid restart, and the outcome of each in ``restarts``. Where
+      all ended in spikes it holds the best of those, and its status, ``DEGENERATE``, says so.
 
     Raises:
       DataError: bad samples, weights or arguments, before any work starts.
-      FitError: no restart ended valid. Inside ``jit`` or ``vmap`` nothing is raised: read
+      FitError: no restart ended in usable parameters. Inside ``jit`` or ``vmap`` nothing is raised: read
         ``status``.
 
     >>> import jax, jgmm
