@@ -78,8 +78,8 @@ def fit(
 
     Raises:
       DataError: bad samples, weights or arguments, before any work starts.
-      FitError: no restart ended in usable parameters. Inside ``jit`` or ``vmap`` nothing is raised: read
-        ``status``.
+      FitError: no restart ended in usable parameters. Inside ``jit`` or ``vmap`` nothing is
+        raised: read ``status``.
 
     >>> import jax, jgmm
     >>> x = [[0.0], [0.1], [0.2], [5.0], [5.1], [5.3]]
