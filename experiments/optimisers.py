@@ -40,7 +40,7 @@ from jgmm.samples import Samples, make_samples
 from jgmm.status import VALID, Status
 from jgmm.unconstrained import from_free
 from jgmm.workbench import canvas, datasets, plot
-from jgmm.workbench.config import Amount, Count, Name, Strict
+from jgmm.workbench.config import Amount, Count, Name, Strict, UserError
 from jgmm.workbench.runner import Run
 
 
@@ -49,6 +49,8 @@ class Settings(Strict):
 
     problems: tuple[Name, ...] = ()
     """Names of the data sets to take; none stands for all."""
+    methods: tuple[Name, ...] = ()
+    """Names of the methods to compare with EM; none stands for all."""
     n_starts: Count = 4
     """Starts from each, the same for all methods."""
     init: Name = "kmeans++"
@@ -109,11 +111,8 @@ def run(run: Run) -> None:
     """Climb from every start of every problem by every method, and compare."""
     check_own_data(run)
     settings: Settings = run.settings
-    chosen = [
-        each
-        for each in problems(settings.n_samples)
-        if not settings.problems or each.name in settings.problems
-    ]
+    every = {each.name: each for each in problems(settings.n_samples)}
+    chosen = [every[name] for name in _named("problems", settings.problems, list(every))]
     climbs = {each.name: _climbs(run, each) for each in chosen}
     scores = [_score(each, climbs[each.name], settings.within) for each in chosen]
     _passes_table(run, chosen, scores)
@@ -121,6 +120,18 @@ def run(run: Run) -> None:
     _summary(run, scores)
     _draw_profiles(run, scores)
     _draw_curves(run, chosen, climbs, scores)
+
+
+def _named(setting: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """The names asked for, in the order they are known in, or all.
+
+    Raises:
+      UserError: one that is not known.
+    """
+    for name in names:
+        if name not in known:
+            raise UserError(f"settings.{setting}: unknown {name!r}. Known: {', '.join(known)}.")
+    return [name for name in known if not names or name in names]
 
 
 @jax.tree_util.register_dataclass
@@ -141,13 +152,14 @@ def _methods(settings: Settings, covariance: str) -> dict[str, Method]:
         return gradient.Gradient(optimizer, name, None, settings.gradient_steps)
 
     schemes = {f"EM + {scheme}": accelerated(em, scheme) for scheme in SCHEMES}
-    return {
-        "EM": em,
+    others = {
         **schemes,
         "L-BFGS": climbing(optax.lbfgs()),
         "Adam": climbing(optax.adam(settings.adam)),
         "SGD": climbing(optax.sgd(settings.sgd, momentum=settings.momentum)),
     }
+    chosen = _named("methods", settings.methods, list(others))
+    return {"EM": em, **{name: others[name] for name in chosen}}
 
 
 def _climbs(run: Run, problem: Problem) -> dict[str, Climb]:
