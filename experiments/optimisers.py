@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -34,13 +33,12 @@ from jaxtyping import Array, Float
 
 import jgmm
 from experiments._shared import check_own_data
-from jgmm import gradient
+from jgmm import gradient, restarts
 from jgmm.acceleration import SCHEMES, accelerated
 from jgmm.covariance import model
-from jgmm.em import EM, FitResult, finish, make_control
+from jgmm.em import EM, FitResult, finish, make_control, seen, to_frame
 from jgmm.lanes import Method
 from jgmm.mixture import Mixture
-from jgmm.restarts import in_waves
 from jgmm.samples import Samples, make_samples
 from jgmm.status import VALID, Status
 from jgmm.unconstrained import from_free
@@ -168,33 +166,29 @@ def _methods(settings: Settings, covariance: str) -> dict[str, Method]:
 
 
 def _climbs(run: Run, problem: Problem) -> dict[str, Climb]:
+    """By every method from the same starts, each in the frame that suits the covariance model."""
     settings: Settings = run.settings
-    samples = make_samples(problem.x)
-    active = np.ones(problem.n_components, bool)
+    samples, entry = make_samples(problem.x), model(problem.covariance)
+    begun = restarts.starts(
+        run.key,
+        samples,
+        problem.n_components,
+        covariance=entry.name,
+        init=settings.init,
+        n_restarts=settings.n_starts,
+    )
+    inside = jax.jit(seen, static_argnums=1)(samples, entry)
+    starts = jax.vmap(to_frame, in_axes=(0, None))(begun, inside.frame)
     dtype = samples.x.dtype
-    found: dict[str, Any] = {}
-    for name, method in _methods(settings, problem.covariance).items():
-        wave = partial(_climb_by, method, make_control(dtype, 1e-14, 0.0, 0.0))
+    found = {}
+    for name, method in _methods(settings, entry.name).items():
         if isinstance(method, gradient.Gradient):
             steepest = gradient.Control(jnp.asarray(1e-9, dtype), run.key)
-            wave = partial(_climb_by, method, steepest)
-        found[name] = in_waves(
-            wave,
-            run.key,
-            samples,
-            active,
-            problem.covariance,
-            settings.n_starts,
-            settings.init,
-            0.0,
-        )
+            numbered = (starts, jnp.arange(settings.n_starts))
+            found[name] = _climb(method, numbered, inside, steepest)
+        else:
+            found[name] = _climb(method, starts, inside, make_control(dtype, 1e-14, 0.0, 0.0))
     return found
-
-
-def _climb_by(method: Method, control: Any, mixtures: Mixture, samples: Samples) -> Any:
-    numbers = jnp.arange(len(mixtures.means))
-    starts = (mixtures, numbers) if isinstance(method, gradient.Gradient) else mixtures
-    return _climb(method, starts, samples, control)
 
 
 def _climb(method: Any, starts: Any, samples: Samples, control: Any) -> Climb:
@@ -387,9 +381,9 @@ def _summary(run: Run, scores: list[dict[str, Score]]) -> None:
         rows,
         "Over all problems that EM ends well on: shares that come as high as EM (relative 1e-10), "
         "and near it; times fewer passes than EM where they do (geometric mean); on how many of "
-        "the problems that EM takes more than 1,000 for they do, and the least of these ratios; on how "
-        "many they need more passes; ends at other optima; the most the log-likelihood fell in a "
-        "step, in nats.",
+        "the problems that EM takes more than 1,000 for they do, and the least of these ratios; on "
+        "how many they need more passes; ends at other optima; the most the log-likelihood fell in "
+        "a step, in nats.",
     )
 
 
