@@ -254,17 +254,17 @@ def _check_regular(mixture: Mixture, samples: Samples, ridge: Array) -> None:
         return
     if bool(mixture.log_weights.min() == -jnp.inf):
         why = "a component is empty; leave it out"
-    elif float(found.distance) > float(jnp.finfo(found.distance.dtype).eps) ** DISTANCE_POWER:
-        why = (
-            f"the mixture is {float(found.distance):.1g} standard deviations of the data away "
-            "from the nearest optimum. Likely causes, in order: it was fitted to other samples, "
-            "weights or another ridge; the steps ran out; components are merging"
-        )
-    else:
+    elif not float(found.smallest) > float(jnp.finfo(found.smallest.dtype).eps) ** SINGULAR_POWER:
         why = (
             f"the smallest singular value of I - dT/dθ is {float(found.smallest):.1g}. Likely "
             "causes, in order: two components have merged; float32 and a slow fit; a direction "
             "that the data do not determine. Try fewer components, or float64"
+        )
+    else:
+        why = (
+            f"the mixture is {float(found.distance):.1g} standard deviations of the data away "
+            "from the nearest optimum. Likely causes, in order: it was fitted to other samples, "
+            "weights or another ridge; the steps ran out; components are merging"
         )
     raise FitError(f"The fit has no derivatives: {why}.")
 
