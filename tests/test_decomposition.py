@@ -63,9 +63,16 @@ def test_a_component_on_one_point_has_a_volume_of_zero_and_leaves_the_others(dty
 
 @pytest.mark.parametrize("storage", [Diagonal, Full])
 def test_equal_volume_is_equal(storage, dtype):
+    """And is the sum of the scatters' volumes over the number of samples."""
     counts, scatter = random_scatter(2, dtype)
     scale = equal_volume(storage)(counts, storage.compress(scatter), None)
-    np.testing.assert_allclose(np.diff(storage.half_log_det(scale, D)), 0, atol=1e-5)
+    half = storage.half_log_det(scale, D)
+    np.testing.assert_allclose(np.diff(half), 0, atol=1e-5)
+    exact = np.asarray(scatter, np.float64)
+    if storage is Diagonal:
+        exact = exact * np.eye(D)
+    expected = (np.linalg.det(exact) ** (1 / D)).sum() / np.asarray(counts, np.float64).sum()
+    np.testing.assert_allclose(np.exp(2 / D * np.asarray(half, np.float64)), expected, rtol=1e-5)
 
 
 def test_own_axes_of_a_singular_scatter_are_regular_where_the_shape_is_shared():

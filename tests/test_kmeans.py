@@ -106,6 +106,14 @@ def test_a_weight_of_two_is_a_doubled_row(x, dtype, tolerance):
     np.testing.assert_allclose(counted.inertia, once.inertia, **tolerance)
 
 
+def test_the_inertia_of_a_fit_counts_weights(x, weight, tolerance):
+    found = kmeans.fit(jax.random.key(1), x, K, sample_weight=weight)
+    expected = oracle.inertia(
+        x.astype(np.float64), np.asarray(found.centers, np.float64), weight.astype(np.float64)
+    )
+    np.testing.assert_allclose(found.inertia, expected, **tolerance)
+
+
 def test_a_missing_row_may_hold_anything(x, dtype):
     weight = np.ones(N, dtype)
     weight[[0, 7]] = 0
