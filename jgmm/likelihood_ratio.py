@@ -6,9 +6,8 @@ data sets from the fit of K components, each fitted with K and with K + 1 in the
 
     p = (1 + #{b : LRT_b ≥ LRT}) / (B + 1)
 
-The fits of all data sets from all starts are one compiled program, a queue of runs (``jgmm.lanes``)
-each with its own data set: EM with one component too many is slow, and few runs are slow together.
-The likelihood has many maxima, and the highest may not be found; but replicates are searched as the
+The fits of all data sets from all starts are one compiled program (``jgmm.ensemble``). The
+likelihood has many maxima, and the highest may not be found; but replicates are searched as the
 data are, so that the test is that of the statistic the search finds.
 """
 
@@ -16,28 +15,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jgmm import em, lanes
+from jgmm import em
 from jgmm.bootstrap import whole_weights
 from jgmm.covariance import model
+from jgmm.ensemble import Search, and_one, best_log_likelihoods, starts
 from jgmm.mixture import Mixture, sample
 from jgmm.precision import jit
-from jgmm.restarts import check_problem, fit_unchecked, starts
-from jgmm.samples import Leaf, Samples, check_key, identity_frame, make_samples
+from jgmm.restarts import check_problem, fit_unchecked
+from jgmm.samples import Samples, check_key, make_samples
 from jgmm.status import DataError, FitError, Status, check, describe
 from jgmm.uncertainty import check_level
 
 # What data sets that are fitted together may hold, with their starts.
 BATCH_BYTES = 1 << 26
-# Runs side by side: few enough that they do not wait for each other, and for the few slow ones.
-N_LANES = 64
-WORK = lanes.ENOUGH_WORK // N_LANES
 MISSED = -1.0  # nats
 
 
@@ -94,89 +91,6 @@ class SequentialTest:
         return last.n_components if last.p_value > self.level else None
 
 
-@dataclass(frozen=True)
-class _Search:
-    """How a data set is fitted; what of it changes the program."""
-
-    covariance: str
-    init: str
-    n_restarts: int
-    max_steps: int
-    equal_weights: bool
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _Lane:
-    """A run of EM, and the number of the data set it is fitted to."""
-
-    run: em.Lane
-    number: Leaf
-
-    @property
-    def log_likelihood(self) -> Array:
-        """Of the run, in the frame of its data set."""
-        return self.run.log_likelihood
-
-    @property
-    def status(self) -> Array:
-        """Of the run."""
-        return self.run.status
-
-    @property
-    def n_steps(self) -> Array:
-        """Of the run."""
-        return self.run.n_steps
-
-    @property
-    def collapsed(self) -> Array:
-        """Of the run."""
-        return self.run.collapsed
-
-
-class _Sets(NamedTuple):
-    """B data sets in frames of their own, leaves with a leading axis, and when to stop."""
-
-    samples: Samples
-    control: em.Control
-
-
-@dataclass(frozen=True)
-class _EMOfSets:
-    """EM as a ``lanes.Method`` where every lane has a data set of its own.
-
-    A start is a mixture in the frame of its data set, and the number of that.
-    """
-
-    em: em.EM
-
-    @property
-    def max_steps(self) -> int:
-        """Updates at most, a run."""
-        return self.em.max_steps
-
-    def scout(self) -> _EMOfSets:
-        """EM that may leave the last digits for later."""
-        return _EMOfSets(self.em.scout())
-
-    def begin(self, start: tuple[Mixture, Array]) -> _Lane:
-        """The lane of one start."""
-        mixture, number = start
-        return _Lane(self.em.begin(mixture), number)
-
-    def step(self, lanes: _Lane, samples: Samples, control: _Sets) -> _Lane:
-        """One step of every lane."""
-        del samples
-
-        def one(lane: _Lane) -> _Lane:
-            own = jax.tree.map(lambda leaf: leaf[lane.number], control.samples)
-            alone = jax.tree.map(lambda leaf: leaf[None], lane.run)
-            stepped = self.em.step(alone, own, control.control)
-            return _Lane(jax.tree.map(lambda leaf: leaf[0], stepped), lane.number)
-
-        return jax.vmap(one)(lanes)
-
-
 def bootstrap_test(
     key: Key[Array, ""],
     x: Any,
@@ -222,7 +136,7 @@ def bootstrap_test(
 
     Reference: McLachlan (1987); McLachlan & Peel (2000), section 6.5.
     """
-    search = _Search(model(covariance).name, init, n_restarts, max_steps, equal_weights)
+    search = Search(model(covariance).name, init, n_restarts, max_steps, equal_weights)
     study = _pose(key, x, n_components, search, n_replicates, sample_weight, tol, ridge)
     return study.test(n_components, study.first(n_components))[0]
 
@@ -256,7 +170,7 @@ def sequential_test(
       test, not of all together.
     """
     check_level(level)
-    search = _Search(model(covariance).name, init, n_restarts, max_steps, equal_weights)
+    search = Search(model(covariance).name, init, n_restarts, max_steps, equal_weights)
     study = _pose(key, x, max_components, search, n_replicates, sample_weight, tol, ridge)
     tests, small = [], study.first(1)
     for k in range(1, max_components + 1):
@@ -274,7 +188,7 @@ class _Study:
 
     key: Array
     samples: Samples
-    search: _Search
+    search: Search
     control: em.Control
     n_replicates: int
     batch_size: int
@@ -288,14 +202,18 @@ class _Study:
         """The test of K components against K + 1, from the fit of K, and the fit of K + 1."""
         key, null = jax.random.fold_in(self.key, n_components), small.mixture
         cut = _cut(null)
-        given = _with(_starts(key, self.samples.x, n_components + 1, self.search), cut)
+        given = and_one(starts(key, self.samples.x, n_components + 1, self.search), cut)
         large = self._fit(key, n_components + 1, given, self.search.n_restarts + 1)
         statistic = 2 * (float(large.log_likelihood) - float(small.log_likelihood))
         found = []
         for first in range(0, self.n_replicates, self.batch_size):
             numbers = first + jnp.arange(self.batch_size)
             sets, one, another = _draw(key, numbers, null, self.samples.n_samples)
-            found.append(2 * (self._best(another, sets, cut) - self._best(one, sets, null)))
+            lower, upper = (
+                best_log_likelihoods(keys, sets, start, self.search, self.control)
+                for keys, start in ((one, null), (another, cut))
+            )
+            found.append(2 * (upper - lower))
         # The last batch may have run on beyond B.
         replicates = without_missed(np.concatenate(found)[: self.n_replicates])
         p = p_value(statistic, replicates)
@@ -324,21 +242,6 @@ class _Study:
         if not status.is_valid:
             raise FitError(f"{n_components} component(s): {describe(status)}")
         return result
-
-    def _best(self, keys: Array, sets: Float[Array, "B N D"], given: Mixture) -> np.ndarray:
-        """The highest log-likelihood of every data set, in its frame; NaN where all starts failed.
-
-        Args:
-          keys: of the random starts of each.
-          sets: the data.
-          given: one more start for all.
-        """
-        begun, inside = _begin(keys, sets, given, self.search)
-        method = _EMOfSets(em.EM(self.search.max_steps, self.search.equal_weights))
-        queue = lanes.run(method, begun, self.samples, _Sets(inside, self.control), WORK)
-        reached = np.asarray(lanes.score(queue.table.log_likelihood, queue.table.status))
-        best = reached.reshape(len(sets), -1).max(axis=1).astype(np.float64)
-        return np.where(np.isfinite(best), best, np.nan)
 
 
 def without_missed(replicates: Float[np.ndarray, "B"]) -> Float[np.ndarray, "B"]:
@@ -371,7 +274,7 @@ def _pose(
     key: Array,
     x: Any,
     most_components: int,
-    search: _Search,
+    search: Search,
     n_replicates: int,
     sample_weight: Any,
     tol: float | None,
@@ -414,42 +317,6 @@ def _draw(
         return sample(draw, null, n_samples)[0], small, large
 
     return jax.vmap(one)(numbers)
-
-
-@partial(jit, static_argnums=3)
-def _begin(
-    keys: Array, sets: Float[Array, "B N D"], given: Mixture, search: _Search
-) -> tuple[tuple[Mixture, Array], Samples]:
-    """All starts of all data sets, one after another, and the data sets in their frames."""
-
-    def one(key: Array, x: Array) -> tuple[Mixture, Samples]:
-        inside = em.seen(_samples(x), given.model)
-        begun = _with(_starts(key, x, given.n_components, search), given)
-        return jax.vmap(lambda start: em.to_frame(start, inside.frame))(begun), inside
-
-    begun, inside = jax.vmap(one)(keys, sets)
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), begun)
-    return (flat, jnp.repeat(jnp.arange(len(sets)), search.n_restarts + 1)), inside
-
-
-def _starts(key: Array, x: Array, n_components: int, search: _Search) -> Mixture:
-    return starts(
-        key,
-        _samples(x),
-        n_components,
-        covariance=search.covariance,
-        init=search.init,
-        n_restarts=search.n_restarts,
-    )
-
-
-def _samples(x: Array) -> Samples:
-    return Samples(x, None, identity_frame(x.shape[1], x.dtype))
-
-
-def _with(many: Mixture, one: Mixture) -> Mixture:
-    """Mixtures with a leading axis, and one more."""
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), many, one)
 
 
 @jit
