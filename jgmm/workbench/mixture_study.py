@@ -275,7 +275,8 @@ def _uncertainty(run: Run, data: "Dataset", mixture: "Mixture") -> None:
     run.table("uncertainty", uncertainty.rows(data.columns), caption)
     if mixture.n_components <= MAX_PANELS:
         height = 2 + 0.9 * mixture.n_components
-        figure = Figure(figsize=(8, height), layout="constrained")
+        width = 2.4 * min(max(mixture.n_features, 2), plot.MAX_COLUMNS) + 1.2
+        figure = Figure(figsize=(width, height), layout="constrained")
         plot.parameter_intervals({found.method: uncertainty}, data.columns, figure=figure)
         run.figure("intervals", figure, caption)
 

@@ -43,7 +43,12 @@ from jgmm.workbench.plot_results import (
     restarts,
     steps,
 )
-from jgmm.workbench.plot_uncertainty import likelihood_ratios, parameter_intervals, refits
+from jgmm.workbench.plot_uncertainty import (
+    MAX_COLUMNS,
+    likelihood_ratios,
+    parameter_intervals,
+    refits,
+)
 
 from matplotlib.axes import Axes  # isort: skip
 from matplotlib.colors import ListedColormap  # isort: skip
@@ -52,6 +57,7 @@ from matplotlib.figure import Figure  # isort: skip
 __all__ = [
     "COLORS",
     "MARKERS",
+    "MAX_COLUMNS",
     "confusion",
     "convergence",
     "criterion_curves",

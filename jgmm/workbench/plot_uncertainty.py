@@ -97,10 +97,10 @@ def _interval_panel(
     ax.set_yticks(range(len(estimate)), [f"component {k}" for k in range(len(estimate))])
     ax.set_ylim(len(estimate) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
-    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_locator(MaxNLocator(3))
     ax.ticklabel_format(axis="x", useOffset=False, scilimits=(-3, 5))
     ax.grid(axis="x", color=canvas.GUIDE, alpha=0.3)
-    ax.set_xlabel(canvas.plain(title, 26, 2))
+    ax.set_xlabel(canvas.plain(title, 20, 2))
 
 
 def refits(
