@@ -270,7 +270,7 @@ class MixtureSelector(FittedMixture):
     Args:
       n_components: the K to try, or one.
       covariance_type: the covariance models to try, or one, or "all".
-      criterion: "bic", "aic", "icl" or "held_out", see ``jgmm.select``.
+      criterion: "bic", "aic", "aicc", "icl" or "held_out", see ``jgmm.select``.
       n_init, init_params, race, tol, max_iter, random_state: as for ``GaussianMixture``; tol is
         jgmm's own by default.
       n_folds: folds for "held_out".

@@ -43,7 +43,7 @@ __all__ = [
     "select",
 ]
 
-CRITERIA = ("bic", "aic", "icl", "held_out")
+CRITERIA = ("bic", "aic", "aicc", "icl", "held_out")
 
 # EM that gains a share ρ of its last step in the next stops at ρ / (1 - ρ) steps from the optimum;
 # restarts agree when they are no farther apart than this many of the steps they stopped at.
@@ -59,7 +59,7 @@ class Row:
       covariance: name of the covariance model.
       n_parameters: p.
       log_likelihood: ℓ of the best restart, nats; NaN when none ended valid, as are the criteria.
-      aic, bic, icl: the lower the better.
+      aic, aicc, bic, icl: the lower the better; AICc is infinite where n ≤ p + 1.
       held_out: mean held-out log-likelihood per sample, the higher the better; None unless asked.
       status: name of the ``Status`` of the fit.
       n_valid: restarts that ended valid, of those drawn.
@@ -72,6 +72,7 @@ class Row:
     n_parameters: int
     log_likelihood: float
     aic: float
+    aicc: float
     bic: float
     icl: float
     held_out: float | None
@@ -100,11 +101,11 @@ class Selection:
 
     def __str__(self) -> str:
         """The table as text, with a star at the row chosen."""
-        heads = ["", "K", "covariance", "p", "log-lik.", "AIC", "BIC", "ICL"]
+        heads = ["", "K", "covariance", "p", "log-lik.", "AIC", "AICc", "BIC", "ICL"]
         heads += ["held out"] if self.best.held_out is not None else []
         lines = [[*heads, "valid", "agree", "status"]]
         for row in self.table:
-            values = [row.log_likelihood, row.aic, row.bic, row.icl]
+            values = [row.log_likelihood, row.aic, row.aicc, row.bic, row.icl]
             cells = [str(row.n_components), row.covariance, str(row.n_parameters)]
             cells += [f"{value:.2f}" for value in values]
             cells += [f"{row.held_out:.4f}"] if row.held_out is not None else []
@@ -153,7 +154,7 @@ def select(
       x: samples in rows, (N, D).
       n_components: the K to try, or one.
       covariance: the models to try, or one.
-      criterion: "bic", "aic" or "icl", of which the lowest is chosen, or "held_out", of which the
+      criterion: "bic", "aic", "aicc" or "icl", of which the lowest is chosen, or "held_out", of which the
         highest is, at the price of one more fit for each fold.
       n_restarts, init, race, sample_weight, tol, rtol, max_steps, ridge, equal_weights: as for
         ``jgmm.fit``.
@@ -288,6 +289,7 @@ def _row(
         n_parameters=n_parameters,
         log_likelihood=float(result.log_likelihood) if usable else math.nan,
         aic=float(found.aic),
+        aicc=float(found.aicc),
         bic=float(found.bic),
         icl=float(found.icl),
         held_out=judged if judged is None or usable else math.nan,

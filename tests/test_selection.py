@@ -67,7 +67,7 @@ def test_equal_weights_save_parameters():
     np.testing.assert_allclose(alone.log_likelihood, two.log_likelihood)
 
 
-@pytest.mark.parametrize("name", ["aic", "bic", "icl"])
+@pytest.mark.parametrize("name", ["aic", "aicc", "bic", "icl"])
 def test_the_numbers_are_the_criteria(found, name, dtype, tolerance):
     measure = getattr(selection, name)
     expected = [measure(r.mixture, X.astype(dtype), WEIGHTS) for r in found.results.values()]
@@ -85,7 +85,18 @@ def test_the_lowest_is_chosen(found):
 
 def test_it_prints(found):
     head, *lines = str(found).splitlines()
-    for word in ("K", "covariance", "p", "log-lik.", "AIC", "BIC", "ICL", "agree", "status"):
+    for word in (
+        "K",
+        "covariance",
+        "p",
+        "log-lik.",
+        "AIC",
+        "AICc",
+        "BIC",
+        "ICL",
+        "agree",
+        "status",
+    ):
         assert word in head.split()
     assert [line.startswith("*") for line in lines] == [False, False, False, True]
     assert lines[3].split()[1:4] == ["2", "EII", "6"]
@@ -122,7 +133,7 @@ def test_a_cell_that_failed_stays_and_is_not_chosen():
     failed, good = told.table
     assert failed.status == "COLLAPSED"
     assert (failed.n_valid, failed.n_agree) == (0, 0)
-    for name in ("log_likelihood", "aic", "bic", "icl"):
+    for name in ("log_likelihood", "aic", "aicc", "bic", "icl"):
         assert math.isnan(getattr(failed, name))
     assert told.best is good
     assert told.result is told.results[1, "EII"]
@@ -167,7 +178,7 @@ def test_progress_counts_through_the_table():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"criterion": "bik"}, "unknown criterion 'bik'. Known: bic, aic, icl, held_out"),
+        ({"criterion": "bik"}, "unknown criterion 'bik'. Known: bic, aic, aicc, icl, held_out"),
         ({"n_components": []}, "must each name at least one"),
         ({"covariance": []}, "must each name at least one"),
         ({"n_components": [1, 0]}, "n_components must be a whole number of at least 1"),

@@ -138,7 +138,7 @@ def fit(
     label: Annotated[str | None, typer.Option(help="Column of known classes.")] = None,
     weight: Annotated[str | None, typer.Option(help="Column of sample weights.")] = None,
     restarts: Annotated[int | None, typer.Option(help="Starts per model.")] = None,
-    criterion: Annotated[str | None, typer.Option(help="bic, aic, icl or held_out.")] = None,
+    criterion: Annotated[str | None, typer.Option(help="bic, aic, aicc, icl or held_out.")] = None,
     seed: Annotated[int | None, typer.Option(help="The source of all randomness.")] = None,
     precision: Annotated[str | None, typer.Option(help="float64 or float32.")] = None,
     overrides: Overrides = None,

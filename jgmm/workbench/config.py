@@ -123,7 +123,7 @@ class Fit(Strict):
     """EM steps after which a restart stops, converged or not."""
     ridge: Amount = 0.0
     """Added to each covariance's diagonal, relative to the variance of the data."""
-    criterion: Literal["bic", "aic", "icl", "held_out"] = "bic"
+    criterion: Literal["bic", "aic", "aicc", "icl", "held_out"] = "bic"
     """What chooses among the models fitted."""
     n_folds: Annotated[int, Field(ge=2)] = 5
     """Folds for the criterion "held_out"."""

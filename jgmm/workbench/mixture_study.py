@@ -161,6 +161,7 @@ def _summary(row: "Row", chosen: bool) -> dict[str, Any]:
         "log_likelihood": row.log_likelihood,
         "bic": row.bic,
         "aic": row.aic,
+        "aicc": row.aicc,
         "icl": row.icl,
     }
     if row.held_out is not None:

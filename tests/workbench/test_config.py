@@ -69,7 +69,7 @@ def test_all_stands_for_every_covariance_model():
         ({"fit": {"init": "kmean"}}, "did you mean 'kmeans'?"),
         (
             {"fit": {"criterion": "bick"}},
-            "must be 'bic', 'aic', 'icl' or 'held_out'; found \"bick\"",
+            "must be 'bic', 'aic', 'aicc', 'icl' or 'held_out'; found \"bick\"",
         ),
         ({"precision": "float16"}, "must be 'float64' or 'float32'"),
         ({"name": "../up"}, '"name": must start with a letter or digit'),
