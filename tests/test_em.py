@@ -476,9 +476,11 @@ def test_a_start_that_is_singular_is_a_collapse(full, x):
 
 
 def test_a_start_that_is_not_finite_says_so(full, x):
+    """Also where no steps are left, which by itself is a good end."""
     broken = Mixture(full.log_weights, full.means.at[0, 0].set(jnp.nan), full.scale, "full")
-    ended = em.run(broken, x, max_steps=LONG)
-    assert Status(int(ended.status)) is Status.NON_FINITE_PARAMETERS
+    for max_steps in (LONG, 0):
+        ended = em.run(broken, x, max_steps=max_steps)
+        assert Status(int(ended.status)) is Status.NON_FINITE_PARAMETERS
 
 
 def test_inside_jit_bad_data_are_a_status(full, x):

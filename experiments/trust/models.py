@@ -4,8 +4,8 @@
 
 prints a table and writes it to `runs/trust/models.json`. Expected time: one minute on two cores.
 Expected numbers: in both precisions log densities, responsibilities, statistics and criteria are
-off by less than 60 roundings, closed M-steps by less than 100, and those that iterate leave less
-than 1e-6 nats a sample in float32 and 1e-12 in float64.
+off by less than 20 roundings, closed M-steps by less than 10, and those that iterate leave less
+than 1e-5 nats a sample in float32 and 1e-11 in float64.
 """
 
 from __future__ import annotations
