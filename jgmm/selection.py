@@ -154,8 +154,8 @@ def select(
       x: samples in rows, (N, D).
       n_components: the K to try, or one.
       covariance: the models to try, or one.
-      criterion: "bic", "aic", "aicc" or "icl", of which the lowest is chosen, or "held_out", of which the
-        highest is, at the price of one more fit for each fold.
+      criterion: "bic", "aic", "aicc" or "icl", of which the lowest is chosen, or "held_out", of
+        which the highest is, at the price of one more fit for each fold.
       n_restarts, init, race, sample_weight, tol, rtol, max_steps, ridge, equal_weights: as for
         ``jgmm.fit``.
       accelerate: as for ``jgmm.fit``, but on: a table has many fits that EM alone takes a thousand
