@@ -327,8 +327,9 @@ def _of_model(mixture: Mixture) -> Mixture:
     return replace(mixture, scale=entry.estimate(weights, scatter, mixture.scale))
 
 
-# EM's first steps, which settle what optimum a run is on its way to, are taken as they are.
-FIRST_STEPS = 10
+# EM's first steps, which settle what optimum a run is on its way to, are taken as they are. After
+# ten, 3 of 42 runs came down at a lower optimum than EM's own (experiments.optimisers).
+FIRST_STEPS = 20
 
 
 @dataclass(frozen=True)
