@@ -328,7 +328,7 @@ def _of_model(mixture: Mixture) -> Mixture:
 
 
 # EM's first steps, which settle what optimum a run is on its way to, are taken as they are. After
-# ten, 3 of 42 runs came down at a lower optimum than EM's own (experiments.optimisers).
+# ten, 5 of 42 runs came down at another optimum than EM's own (experiments.optimisers).
 FIRST_STEPS = 20
 
 
