@@ -155,7 +155,7 @@ def drain(
         few = width // 4 * narrowing
         queue, standing = _work(method, all_begun, queue, starts, samples, control, turns, few)
         if traced:
-            return hand_in(queue)
+            return queue
         now = jax.device_get(standing)
         n_running, n_waiting = int(now.n_running), int(now.n_waiting)
         if progress is not None:
@@ -163,7 +163,7 @@ def drain(
             most = method.max_steps
             progress(Progress(int(now.step), most, highest, unfinished, n_restarts))
         if not n_running:
-            return hand_in(queue)
+            return queue
         if narrowing and n_running <= width // 4 and not n_waiting:
             width, all_begun = width // 4, True
             queue = _narrow(queue, width)
@@ -221,10 +221,11 @@ def _work(
 
     def turn(queue: Queue) -> Queue:
         stepped = replace(step(method, queue, samples, control), turns=queue.turns + 1)
-        # Once every start has a lane, outcomes stay in the lanes until they are asked for.
+        # Once every start has a lane, outcomes stay in the lanes until all turns are taken.
         return stepped if all_begun else _refill(method, hand_in(stepped), starts)
 
-    queue = lax.while_loop(going_on, turn, queue)
+    # To hand in what has been is harmless, and here it is no program of its own.
+    queue = hand_in(lax.while_loop(going_on, turn, queue))
     return queue, _stand(queue, samples)
 
 
@@ -339,11 +340,10 @@ class _Standing(NamedTuple):
 def _stand(queue: Queue, samples: Samples) -> _Standing:
     lanes, table = queue.lanes, queue.table
     running = _running(queue)
-    best_ended = score(lanes.log_likelihood, lanes.status)  # which may not be in the table yet
     best_running = jnp.where(running, lanes.log_likelihood, -jnp.inf)
     highest = jnp.maximum(
         score(table.log_likelihood, table.status).max(),
-        jnp.maximum(best_ended, best_running).max(),
+        best_running.max(),
     )
     shift = samples.total_weight() * samples.frame.log_volume()
     n_waiting = table.status.shape[0] - queue.waiting
