@@ -102,10 +102,11 @@ def condition(
     b = jnp.asarray(dims)
     a = jnp.asarray([d for d in range(len(mean)) if d not in set(map(int, dims))], dtype=int)
     cholesky = jnp.linalg.cholesky(covariance[b[:, None], b[None, :]])
-    # V = L⁻¹ Σ_ba, so that Σ_ab Σ_bb⁻¹ Σ_ba = Vᵀ V is symmetric to the last bit.
+    # V = L⁻¹ Σ_ba, so that Σ_ab Σ_bb⁻¹ Σ_ba = Vᵀ V.
     v = solve_triangular(cholesky, covariance[b[:, None], a[None, :]], lower=True)
     z = solve_triangular(cholesky, values - mean[b], lower=True)
-    return mean[a] + v.T @ z, covariance[a[:, None], a[None, :]] - v.T @ v
+    rest = covariance[a[:, None], a[None, :]] - v.T @ v
+    return mean[a] + v.T @ z, (rest + rest.T) / 2  # symmetric to the last bit, as products are not
 
 
 def entropy(cholesky: Float[Array, "D D"]) -> Float[Array, ""]:

@@ -179,8 +179,6 @@ def open_queue(method: Method, starts: Any, width: int) -> Queue:
     """A queue whose first W starts have begun."""
     n_restarts = starts_axis(starts).shape[0]
     lanes = jax.vmap(method.begin)(jax.tree.map(lambda leaf: leaf[:width], starts))
-    # Not weakly typed, as no step leaves them: else the program would be compiled once more.
-    lanes = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), lanes)
     dtype = lanes.log_likelihood.dtype
     nothing = jnp.full(n_restarts, -1)
     table = Restarts(
@@ -188,7 +186,7 @@ def open_queue(method: Method, starts: Any, width: int) -> Queue:
     )
     history = jnp.full((width, method.max_steps + 1), jnp.nan, dtype)
     first = jax.tree.map(lambda leaf: leaf[0], lanes)
-    return Queue(
+    queue = Queue(
         lanes,
         jnp.arange(width),
         history,
@@ -198,6 +196,8 @@ def open_queue(method: Method, starts: Any, width: int) -> Queue:
         first,
         history[0],
     )
+    # Not weakly typed, as no step leaves it: else the program would be compiled once more.
+    return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), queue)
 
 
 @partial(jit, static_argnums=(0, 1))
