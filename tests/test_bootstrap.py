@@ -212,7 +212,10 @@ def test_a_missing_row_may_hold_anything_and_a_count_is_so_many_rows(fitted):
             np.testing.assert_allclose(a, b, rtol=4 / np.sqrt(B))
 
 
-@pytest.mark.skipif("JGMM_ALL_MODELS" not in os.environ, reason="takes minutes")
+@pytest.mark.skipif(
+    "JGMM_ALL_MODELS" not in os.environ,
+    reason="fourteen models take minutes: set JGMM_ALL_MODELS=1",
+)
 @pytest.mark.parametrize("covariance", oracle.NAMES)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_model_is_refitted_within_itself(covariance, method):

@@ -123,7 +123,10 @@ def test_the_largest_component_is_cut_in_two():
     np.testing.assert_allclose(found.variances, [[1, 1], [1, 9], [1, 9]])
 
 
-@pytest.mark.skipif("JGMM_ALL_MODELS" not in os.environ, reason="takes minutes")
+@pytest.mark.skipif(
+    "JGMM_ALL_MODELS" not in os.environ,
+    reason="fourteen models take minutes: set JGMM_ALL_MODELS=1",
+)
 @pytest.mark.parametrize("covariance", oracle.NAMES)
 def test_every_model_finds_two_clouds(covariance):
     weights, _, covariances = oracle.parameters(4, k=2, d=2, model=covariance)

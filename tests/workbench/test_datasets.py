@@ -14,6 +14,8 @@ from jgmm.workbench import datasets
 from jgmm.workbench.config import UserError
 from jgmm.workbench.tables import NUMBER
 
+NEEDED = 'needs pip install "jgmm[sklearn]"'
+
 FRAME = pd.DataFrame(
     {
         "a": [1.5, 2.0, -3.25, 4e-3],
@@ -85,7 +87,7 @@ def test_autompg_has_every_model_year_and_correct_makers():
 @pytest.mark.parametrize("entry", datasets.describe(), ids=lambda entry: entry.name)
 def test_descriptions_are_true(entry):
     if "scikit-learn" in entry.source:
-        pytest.importorskip("sklearn")
+        pytest.importorskip("sklearn", reason=NEEDED)
     data = datasets.load(entry.name, label=entry.labels[0] if entry.labels else None)
     assert data.x.shape == (entry.rows, len(entry.columns))
     assert tuple(data.columns) == entry.columns
@@ -100,7 +102,7 @@ def test_descriptions_are_true(entry):
 
 
 def test_columns_of_scikit_learn_are_in_its_order():
-    sklearn_data = pytest.importorskip("sklearn.datasets")
+    sklearn_data = pytest.importorskip("sklearn.datasets", reason=NEEDED)
     for name in ("iris", "wine", "breast_cancer", "digits"):
         bunch = getattr(sklearn_data, f"load_{name}")()
         data = datasets.load(name)
@@ -109,7 +111,7 @@ def test_columns_of_scikit_learn_are_in_its_order():
 
 
 def test_labels_of_scikit_learn_keep_their_meaning():
-    bunch = pytest.importorskip("sklearn.datasets").load_breast_cancer()
+    bunch = pytest.importorskip("sklearn.datasets", reason=NEEDED).load_breast_cancer()
     data = datasets.load("breast_cancer", label="diagnosis")
     assert data.label_names == ["benign", "malignant"]
     np.testing.assert_array_equal(
