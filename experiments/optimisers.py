@@ -35,9 +35,10 @@ from jaxtyping import Array, Float
 import jgmm
 from experiments._shared import check_own_data
 from jgmm import gradient, restarts
-from jgmm.acceleration import SCHEMES, accelerated
+from jgmm.acceleration import accelerated
 from jgmm.covariance import model
 from jgmm.em import EM, FitResult, finish, make_control, seen, to_frame
+from jgmm.extrapolation import SCHEMES
 from jgmm.lanes import Method
 from jgmm.mixture import Mixture
 from jgmm.samples import Samples, make_samples

@@ -520,7 +520,7 @@ def run(
       max_steps: M-steps at most; zero evaluates the mixture.
       ridge: added to every variance, as a fraction of the data's.
       equal_weights: give all components the same weight, from the start on.
-      accelerate: a name in ``jgmm.acceleration.SCHEMES``; None for EM as it is.
+      accelerate: a name in ``jgmm.extrapolation.SCHEMES``; None for EM as it is.
 
     Returns:
       A ``FitResult``; read its status. Works inside ``jit`` and under ``vmap``.

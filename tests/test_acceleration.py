@@ -11,8 +11,9 @@ import pytest
 
 import jgmm
 from jgmm import acceleration, lanes, restarts
-from jgmm.acceleration import SCHEMES, Accelerated, Anderson, accelerated
+from jgmm.acceleration import Accelerated, accelerated
 from jgmm.em import EM, make_control
+from jgmm.extrapolation import SCHEMES, Anderson
 from jgmm.restarts import _starts
 from jgmm.samples import framed, make_samples
 from jgmm.status import DataError, Status
