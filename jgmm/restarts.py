@@ -20,6 +20,7 @@ from jgmm.kmeans import check_counts
 from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture, reframe
 from jgmm.precision import jit
+from jgmm.prior import Prior, as_prior
 from jgmm.samples import Frame, Samples, check_key, framed, make_samples, whitened
 from jgmm.status import DataError, check, is_traced
 
@@ -41,6 +42,7 @@ def fit(
     max_steps: int = 1000,
     ridge: Any = 0.0,
     equal_weights: bool = False,
+    prior: Any = None,
     race: int = 0,
     accelerate: str | None = None,
     progress: ProgressCallback | None = None,
@@ -63,6 +65,10 @@ def fit(
       ridge: added to every variance, as a fraction of the data's. Zero, the default, makes EM
         monotone; components that then collapse are reported, not hidden.
       equal_weights: give all components the same weight, which saves K - 1 parameters.
+      prior: None, "conjugate", or a ``jgmm.prior.Prior``. With one, EM finds the parameters that
+        maximise log-likelihood and log prior together, which are bounded: no component collapses.
+        ``log_likelihood`` stays that of the samples alone, ``log_prior`` is beside it. "conjugate"
+        says little, in the units of the samples.
       race: steps after which only the quarter of the starts that promises most goes on, for four
         times as many, and so on until eight run to their ends; the others end as ``OUTRUN``. Zero,
         the default, runs every start to its end. Several times faster with many restarts; may miss
@@ -112,6 +118,7 @@ def fit(
             max_steps=max_steps,
             ridge=ridge,
             equal_weights=equal_weights,
+            prior=prior,
             race=race,
             accelerate=accelerate,
             progress=progress,
@@ -146,6 +153,7 @@ def fit_unchecked(
     max_steps: int = 1000,
     ridge: Any = 0.0,
     equal_weights: bool = False,
+    prior: Any = None,
     accelerate: str | None = None,
     extra: Extra | None = None,
     progress: ProgressCallback | None = None,
@@ -165,7 +173,8 @@ def fit_unchecked(
     """
     check_problem(samples, n_components, n_restarts, max_steps)
     racing.check_steps(race)
-    control = make_control(samples.x.dtype, tol, rtol, ridge)
+    believed = as_prior(prior, samples, n_components)
+    control = make_control(samples.x.dtype, tol, rtol, ridge, believed)
     method = accelerated(EM(max_steps, equal_weights), accelerate)
 
     def wave(mixtures: Mixture, inside: Samples) -> FitResult:
@@ -174,7 +183,7 @@ def fit_unchecked(
             queue = racing.run(method, mixtures, inside, control, work, race, progress)
         else:
             queue = lanes.run(method, mixtures, inside, control, work, progress)
-        return _finish(queue, inside)
+        return _finish(queue, inside, believed)
 
     active = np.arange(slots or n_components) < n_components
     return in_waves(
@@ -183,9 +192,10 @@ def fit_unchecked(
 
 
 @jit
-def _finish(queue: lanes.Queue, samples: Samples) -> FitResult:
-    best = queue.best
-    return finish(best.mixture, best.log_likelihood, best, queue.best_history, queue.table, samples)
+def _finish(queue: lanes.Queue, samples: Samples, prior: Prior | None) -> FitResult:
+    best, table = queue.best, queue.table
+    history = queue.best_history
+    return finish(best.mixture, best.log_likelihood, best, history, table, samples, prior)
 
 
 def work_of(mixtures: Mixture, samples: Samples) -> int:

@@ -142,6 +142,7 @@ def select(
     max_steps: int = 1000,
     ridge: float = 0.0,
     equal_weights: bool = False,
+    prior: Any = None,
     accelerate: str | None = "anderson",
     progress: ProgressCallback | None = None,
 ) -> Selection:
@@ -156,8 +157,9 @@ def select(
       covariance: the models to try, or one.
       criterion: "bic", "aic", "aicc" or "icl", of which the lowest is chosen, or "held_out", of
         which the highest is, at the price of one more fit for each fold.
-      n_restarts, init, race, sample_weight, tol, rtol, max_steps, ridge, equal_weights: as for
-        ``jgmm.fit``.
+      n_restarts, init, race, sample_weight, tol, rtol, max_steps, ridge, equal_weights, prior: as
+        for ``jgmm.fit``. With a prior the criteria are those of the log-likelihood alone, where the
+        prior has led it.
       accelerate: as for ``jgmm.fit``, but on: a table has many fits that EM alone takes a thousand
         steps for.
       n_folds: folds for "held_out".
@@ -192,6 +194,7 @@ def select(
         "max_steps": max_steps,
         "ridge": ridge,
         "equal_weights": equal_weights,
+        "prior": prior,
         "accelerate": accelerate,
     }
     control = make_control(samples.x.dtype, tol, rtol, ridge)
@@ -257,14 +260,14 @@ def _outcome(
     result: FitResult, samples: Samples, control: Control, n_parameters: Array, n_restarts: int
 ) -> _Outcome:
     assert result.restarts is not None  # fit_unchecked always reports its restarts
-    total, best = samples.total_weight(), result.log_likelihood
+    total, best = samples.total_weight(), result.objective
     # Behind those drawn are those that special cases gave.
     valid = among(result.restarts.status[:n_restarts], VALID)
     reached = result.restarts.log_likelihood[:n_restarts]
     # Restarts agree that ended at the log-likelihood of the best, as far as tolerances tell.
     stop = control.tol + control.rtol * jnp.abs(best) / total
     agree = jnp.abs(reached - best) / total <= AGREEING_STEPS * stop
-    ell = jnp.where(among(result.status, VALID), best, jnp.nan)
+    ell = jnp.where(among(result.status, VALID), result.log_likelihood, jnp.nan)
     _, entropy = evidence(result.mixture, samples)
     found = criteria(ell, entropy, total, n_parameters.astype(total.dtype))
     return _Outcome(found, valid.sum(), (valid & agree).sum())
