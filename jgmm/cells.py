@@ -57,16 +57,19 @@ def fit_cells(
       program that fitted them (``slots``), those beyond K of weight zero. Outcomes are those of the
       R starts, then of those from special cases. A log-likelihood is nowhere below that of a
       special case that ended valid: where no start ended as high, the result is that special case,
-      as ``INHERITED``. With equal weights, or with a prior, fewer components are no special case;
-      and with a prior it is log-likelihood and log prior together that are not below.
+      as ``INHERITED``. With equal weights, a prior or labels fewer components are no special
+      case; and with a prior it is log-likelihood and log prior together that are not below.
     """
     entries = nesting.simplest_first([model(name) for name in models])
     within = {entry: nesting.largest_within(entry, entries) for entry in entries}
     cells = [(k, entry) for entry in entries for k in sorted(counts)]
     padded = slots(counts, models, samples, n_restarts)
     further = n_extra(counts, models, options["init"])
-    # Equal weights are other weights for more components, and a prior counts once for each.
-    more_is_freer = not options["equal_weights"] and options["prior"] is None
+    # Equal weights are other weights for more components, a prior counts once for each, and a
+    # label knows one from its double.
+    more_is_freer = (
+        not options["equal_weights"] and options["prior"] is None and samples.labels is None
+    )
     found: dict[Cell, FitResult] = {}
     for i, (k, entry) in enumerate(cells):
         special = [(k, each.name) for each in within[entry]]

@@ -37,6 +37,7 @@ def fit(
     n_restarts: int = 1,
     init: Any = "kmeans",
     sample_weight: Any = None,
+    labels: Any = None,
     tol: float | None = None,
     rtol: float | None = None,
     max_steps: int = 1000,
@@ -58,6 +59,9 @@ def fit(
       init: a name in ``jgmm.initialize.STARTS``, labels (N,), or a ``Mixture`` in the units of x,
         which with a leading axis of R is R starts.
       sample_weight: how many times each sample counts, (N,); zero equals a missing row.
+      labels: the component each sample is known to be of, (N,), whole numbers from 0 to K - 1, and
+        -1 where it is not known. The log-likelihood is then that of samples and known labels, Σ log
+        p(x) + Σ log p(x, z), and starts have those components where their samples are.
       tol: a fit has converged when the mean log-likelihood per sample changes by less, in nats;
         by default 1e-8 in float64 and 1e-6 in float32.
       rtol: the same relative to the mean log-likelihood, by default four roundings.
@@ -104,7 +108,7 @@ def fit(
     >>> results.mixture.means.shape, [jgmm.Status(int(code)).name for code in results.status]
     ((2, 2, 1), ['CONVERGED', 'CONVERGED'])
     """
-    samples = make_samples(x, sample_weight)
+    samples = make_samples(x, sample_weight, labels)
     return check(
         fit_unchecked(
             key,
@@ -208,9 +212,17 @@ def check_problem(samples: Samples, n_components: int, n_restarts: int, max_step
     """Refuse a problem that cannot be fitted, before any work starts.
 
     Raises:
-      DataError: see ``kmeans.check_counts``; or a negative number of steps.
+      DataError: see ``kmeans.check_counts``; or a label beyond the components; or a negative number
+        of steps.
     """
     check_counts(samples, n_components, n_restarts)
+    if samples.labels is not None and not is_traced(samples.labels):
+        highest = int(samples.labels.max())
+        if highest >= n_components:
+            raise DataError(
+                f"labels hold {highest}; with {n_components} components they go from 0 to "
+                f"{n_components - 1}, and are -1 where unknown."
+            )
     if max_steps < 0:
         raise DataError(f"max_steps must be at least zero; it is {max_steps}.")
 
@@ -253,6 +265,8 @@ def in_waves(
         size = min(WAVE, n_restarts - first)
         numbers = first + jnp.arange(size)
         mixtures = _starts(key, numbers, inside, active, entry.name, init)
+        if inside.labels is not None:
+            mixtures = initialize.at_known(mixtures, inside)
         if extra is not None and not first:
             mixtures = _put_last(mixtures, extra.mixtures, extra.n_given, inside.frame)
         results.append(fit_wave(*_into_whitened(mixtures, inside)))

@@ -137,6 +137,7 @@ def select(
     race: int = 0,
     n_folds: int = 5,
     sample_weight: Any = None,
+    labels: Any = None,
     tol: float | None = None,
     rtol: float | None = None,
     max_steps: int = 1000,
@@ -157,9 +158,9 @@ def select(
       covariance: the models to try, or one.
       criterion: "bic", "aic", "aicc" or "icl", of which the lowest is chosen, or "held_out", of
         which the highest is, at the price of one more fit for each fold.
-      n_restarts, init, race, sample_weight, tol, rtol, max_steps, ridge, equal_weights, prior: as
-        for ``jgmm.fit``. With a prior the criteria are those of the log-likelihood alone, where the
-        prior has led it.
+      n_restarts, init, race, sample_weight, labels, tol, rtol, max_steps, ridge, equal_weights,
+        prior: as for ``jgmm.fit``. With a prior the criteria are those of the log-likelihood alone,
+        where the prior has led it.
       accelerate: as for ``jgmm.fit``, but on: a table has many fits that EM alone takes a thousand
         steps for.
       n_folds: folds for "held_out".
@@ -182,7 +183,7 @@ def select(
     >>> found.best.n_components, found.best.n_parameters, found.best.status
     (2, 5, 'CONVERGED')
     """
-    samples = make_samples(x, sample_weight)
+    samples = make_samples(x, sample_weight, labels)
     counts = _listed(n_components)
     models = list(dict.fromkeys(model(name).name for name in _listed(covariance)))
     _check_selection(samples, counts, models, criterion, n_restarts, n_folds, max_steps)
