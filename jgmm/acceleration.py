@@ -29,6 +29,7 @@ from jgmm.extrapolation import SCHEMES, Scheme, Seen
 from jgmm.lanes import Method
 from jgmm.mixture import Mixture
 from jgmm.natural import Digits
+from jgmm.prior import Prior, log_density
 from jgmm.samples import Leaf, Samples
 from jgmm.statistics import Statistics, expected_log_likelihood
 from jgmm.status import DataError, Status, among
@@ -102,7 +103,7 @@ class Accelerated:
 
     def step(self, lanes: Lane, samples: Samples, control: Any) -> Lane:
         """One E-step of every lane, and where to go from there."""
-        statistics, digits = self.em.expect(lanes, samples)
+        statistics, digits = self.em.expect(lanes, samples, control)
 
         def one(lane: Lane, sums: Statistics, digits: Digits) -> Lane:
             return self._step(lane, sums, digits, samples, control)
@@ -122,11 +123,13 @@ class Accelerated:
         otherwise = jnp.where(found.spent, int(Status.STEPS_RAN_OUT), int(Status.RUNNING))
         status = jnp.where(fell_short, otherwise, found.status)
         reached = _choose(counts, lane.mixture, lane.reached)
-        status, which = end_in_spike(status, found.broken, reached, samples.total_weight())
+        total, bounded = samples.total_weight(), control.prior is not None
+        status, which = end_in_spike(status, found.broken, reached, total, bounded)
         again = found.again & ~lane.proposed
         going_on = (status == Status.RUNNING) & ~found.spent & ~again
         image = _choose(counts, found.updated, lane.image)
-        seen = _see(lane.mixture, found.updated, statistics, samples.total_weight())
+        prior = control.prior and control.prior.seen(samples.frame)
+        seen = _see(lane.mixture, found.updated, statistics, total, prior)
         learned = self.scheme.learn(lane.memory, seen, lane.proposed)
         memory = _choose(counts, learned, self.scheme.forget(lane.memory))
         plan = self.scheme.propose(memory)
@@ -177,12 +180,20 @@ def _is_finite(mixture: Mixture) -> Bool[Array, ""]:
     return jnp.isfinite(mixture.means).all() & jnp.isfinite(mixture.scale).all()
 
 
-def _see(mixture: Mixture, updated: Mixture, statistics: Statistics, total: Array) -> Seen:
+def _see(
+    mixture: Mixture,
+    updated: Mixture,
+    statistics: Statistics,
+    total: Array,
+    prior: Prior | None,
+) -> Seen:
     """A point, EM's step, and by Fisher's identity the gradient, from one E-step's statistics."""
     here = _vector(mixture)
 
     def complete(vector: Array) -> Array:
-        return expected_log_likelihood(_at(vector, mixture), statistics) / total
+        there = _at(vector, mixture)
+        believed = 0.0 if prior is None else log_density(prior, there)
+        return (expected_log_likelihood(there, statistics) + believed) / total
 
     return Seen(here, _vector(updated) - here, jax.grad(complete)(here))
 

@@ -53,7 +53,11 @@ def spikes(mixture: Mixture, total: Float[Array, ""]) -> Bool[Array, "K"]:
 
 
 def end_in_spike(
-    status: Int[Array, ""], broken: Bool[Array, "K"], mixture: Mixture, total: Float[Array, ""]
+    status: Int[Array, ""],
+    broken: Bool[Array, "K"],
+    mixture: Mixture,
+    total: Float[Array, ""],
+    bounded: bool = False,
 ) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """The status of a run, ``DEGENERATE`` where it would end valid in a spike.
 
@@ -62,11 +66,12 @@ def end_in_spike(
       broken: which components have collapsed, if that is what ended it.
       mixture: where it stands.
       total: N, the total weight of the samples.
+      bounded: what is maximised has a prior in it, and so is bounded, and no spike is one.
 
     Returns:
       The status, and the first component that ended the run by collapsing or as a spike, or -1.
     """
-    spiky = spikes(mixture, total)
+    spiky = spikes(mixture, total) & (not bounded)
     status = jnp.where(among(status, VALID) & spiky.any(), int(Status.DEGENERATE), status)
     culprit = jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), jnp.argmax(spiky))
     to_blame = among(status, (Status.COLLAPSED, Status.DEGENERATE))

@@ -26,6 +26,7 @@ from jgmm.lanes import Method, Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.natural import Digits
 from jgmm.precision import jit
+from jgmm.prior import Prior, as_prior, log_density
 from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples, whitened
 from jgmm.statistics import (
     Statistics,
@@ -46,14 +47,18 @@ class Control:
     A fit has converged when the mean log-likelihood per sample changes by at most
     ``tol + rtol * |mean log-likelihood|`` in a step. ``ridge`` is added to every variance, as a
     fraction of the data's: one number, or one a column, (D,), where the frame scales by column.
+    ``prior`` is that of the components, in the units of the data, or None.
     """
 
     tol: Leaf
     rtol: Leaf
     ridge: Leaf
+    prior: Prior | None = None
 
 
-def make_control(dtype: Any, tol: Any, rtol: Any, ridge: Any) -> Control:
+def make_control(
+    dtype: Any, tol: Any, rtol: Any, ridge: Any, prior: Prior | None = None
+) -> Control:
     """Fill in defaults by dtype: tol 1e-8 in float64 and 1e-6 in float32, rtol 4 roundings.
 
     Raises:
@@ -69,7 +74,8 @@ def make_control(dtype: Any, tol: Any, rtol: Any, ridge: Any) -> Control:
     for name, value in values.items():
         if not is_traced(value) and not np.all(np.asarray(value) >= 0):
             raise DataError(f"{name} must be at least zero; it is {value}.")
-    return Control(**{name: jnp.asarray(value, dtype) for name, value in values.items()})
+    leaves = {name: jnp.asarray(value, dtype) for name, value in values.items()}
+    return Control(**leaves, prior=prior)
 
 
 @jax.tree_util.register_dataclass
@@ -80,20 +86,29 @@ class FitResult:
     Attributes:
       mixture: the parameters.
       log_likelihood: Σₙ wₙ log p(xₙ) of exactly these parameters, in nats.
+      log_prior: their log density under the prior, up to a constant; zero without one.
       status: code of a ``Status``, computed from what happened.
       n_steps: parameter updates made.
-      history: log-likelihood before each step, (max_steps + 1,), NaN beyond the last.
+      history: log-likelihood and log prior together before each step, (max_steps + 1,), NaN beyond
+        the last.
       collapsed: the component that collapsed, or ended as a spike, or -1.
-      restarts: the outcome of every restart, or None where there was one start only.
+      restarts: the outcome of every restart, or None where there was one start only. Its
+        ``log_likelihood`` has the log prior in it, too: it is what restarts are compared by.
     """
 
     mixture: Mixture
     log_likelihood: Leaf
+    log_prior: Leaf
     status: Leaf
     n_steps: Leaf
     history: Leaf
     collapsed: Leaf
     restarts: Restarts | None = None
+
+    @property
+    def objective(self) -> Array:
+        """What was maximised: log-likelihood and log prior together."""
+        return self.log_likelihood + self.log_prior
 
     def __repr__(self) -> str:
         """One line with what matters, or the shapes inside a transformation."""
@@ -112,6 +127,7 @@ def maximize(
     ridge: Any = 0.0,
     scale: Array | None = None,
     equal_weights: bool = False,
+    prior: Prior | None = None,
 ) -> Mixture:
     """The M-step: the parameters that maximise the expected complete-data log-likelihood.
 
@@ -126,9 +142,15 @@ def maximize(
       scale: that of the mixture before. Models whose covariances have no closed form start from it,
         and do not end lower; without it they find a start.
       equal_weights: πₖ = 1/K instead, for the components that have samples.
+      prior: of the components, in the units of the statistics. Its log density is maximised along
+        with the expected log-likelihood: with x̄ₖ the mean above,
+
+            μₖ = (Nₖ x̄ₖ + κ m) / (Nₖ + κ),   Σₖ from Nₖ + ν + D + 2 samples with the scatter
+            Sₖ + Λ + κ Nₖ / (κ + Nₖ) (x̄ₖ − m)(x̄ₖ − m)ᵀ
 
     A component without samples keeps its center and gets weight zero and the unit covariance.
-    Reference: Bishop (2006), equations 9.24 to 9.26; Celeux & Govaert (1995).
+    Reference: Bishop (2006), equations 9.24 to 9.26; Celeux & Govaert (1995); Fraley & Raftery
+    (2007).
     """
     entry = model(covariance)
     counts = statistics.counts
@@ -140,13 +162,43 @@ def maximize(
         each = jnp.broadcast_to(jnp.asarray(ridge, unit.dtype), shift.shape[1:])
         ridge = entry.storage.stretch(unit, each)
     cross = entry.storage.outer(weighted) - trailing(counts, unit) * ridge
-    scale = entry.estimate(counts, statistics.second - entry.pool(cross), scale)
+    scatter, n_scattered = statistics.second - entry.pool(cross), counts
+    if prior is not None:
+        seen_before = _seen_before(prior, counts, statistics.center + shift, entry)
+        shift = shift + seen_before.moves
+        scatter = scatter + entry.pool(seen_before.scatter)
+        n_scattered = counts + seen_before.counts
+    scale = entry.estimate(n_scattered, scatter, scale)
     log_weights = jnp.log(counts / counts.sum())
     return Mixture(
         _even(log_weights) if equal_weights else log_weights,
         statistics.center + shift,
         scale,
         entry.name,
+    )
+
+
+class _SeenBefore(NamedTuple):
+    """What a prior adds to each component: counts (K,), scatter, and where its mean moves to."""
+
+    counts: Array
+    scatter: Array
+    moves: Array
+
+
+def _seen_before(
+    prior: Prior, counts: Float[Array, "K"], means: Float[Array, "K D"], entry: CovarianceModel
+) -> _SeenBefore:
+    """The prior as samples that components with some of their own have seen before."""
+    used = counts > 0
+    toward = prior.mean[None, :] - means
+    share = jnp.where(used, prior.strength / jnp.where(used, counts + prior.strength, 1), 0)
+    between = entry.storage.outer(jnp.sqrt(share * counts)[:, None] * toward)
+    scatter = prior.scatter(entry) + between
+    return _SeenBefore(
+        jnp.where(used, prior.pseudo_samples(), 0),
+        jnp.where(trailing(counts, scatter) > 0, scatter, 0),
+        share[:, None] * toward,
     )
 
 
@@ -175,6 +227,7 @@ def m_step(
     covariance: str = "full",
     sample_weight: Any = None,
     ridge: float = 0.0,
+    prior: Any = None,
 ) -> Mixture:
     """Parameters from responsibilities: the closed-form M-step.
 
@@ -184,6 +237,7 @@ def m_step(
       covariance: name of the covariance model.
       sample_weight: how many times each sample counts, (N,).
       ridge: added to every variance, as a fraction of the data's; zero is allowed.
+      prior: of the components, see ``jgmm.fit``.
 
     Returns:
       The mixture. A component whose covariance is singular has NaN in its scale.
@@ -206,15 +260,20 @@ def m_step(
     if not is_traced(resp) and bool((resp < 0).any()):
         row = int(jnp.argmax((resp < 0).any(axis=1)))
         raise DataError(f"responsibilities must be at least zero; row {row} holds {resp[row]}.")
-    return _m_step(samples, resp, model(covariance).name, jnp.asarray(ridge, resp.dtype))
+    believed = as_prior(prior, samples, resp.shape[1])
+    added = jnp.asarray(ridge, resp.dtype)
+    return _m_step(samples, resp, model(covariance).name, added, believed)
 
 
 @partial(jit, static_argnums=2)
-def _m_step(samples: Samples, resp: Array, covariance: str, ridge: Array) -> Mixture:
+def _m_step(
+    samples: Samples, resp: Array, covariance: str, ridge: Array, prior: Prior | None
+) -> Mixture:
     inside = seen(samples, model(covariance))
+    frame = inside.frame
     statistics = from_responsibilities(inside, lambda rows: resp[rows], resp.shape[1], covariance)
-    added = ridge_in(inside.frame, ridge)
-    return to_user(maximize(statistics, covariance, added), inside.frame)
+    added, believed = ridge_in(frame, ridge), prior and prior.seen(frame)
+    return to_user(maximize(statistics, covariance, added, prior=believed), frame)
 
 
 def from_responsibilities(
@@ -242,9 +301,13 @@ def from_responsibilities(
 
 
 def em_step(
-    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: float = 0.0
+    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: float = 0.0, prior: Any = None
 ) -> tuple[Mixture, Float[Array, ""]]:
     """One E-step and one M-step.
+
+    Args:
+      mixture: current parameters, in the units of x.
+      x, sample_weight, ridge, prior: as for ``jgmm.fit``.
 
     Returns:
       The updated mixture, and the log-likelihood of the mixture passed in, in nats.
@@ -253,16 +316,19 @@ def em_step(
       DataError: see ``as_samples``; or another number of columns than the mixture's.
     """
     mixture, samples = fitting(mixture, x, sample_weight)
-    return _em_step(mixture, samples, jnp.asarray(ridge, samples.x.dtype))
+    believed = as_prior(prior, samples, mixture.n_components)
+    return _em_step(mixture, samples, jnp.asarray(ridge, samples.x.dtype), believed)
 
 
 @jit
-def _em_step(mixture: Mixture, samples: Samples, ridge: Array) -> tuple[Mixture, Array]:
+def _em_step(
+    mixture: Mixture, samples: Samples, ridge: Array, prior: Prior | None
+) -> tuple[Mixture, Array]:
     inside = seen(samples, mixture.model)
     before = to_frame(mixture, inside.frame)
     statistics = accumulate(before, inside)
-    added = ridge_in(inside.frame, ridge)
-    updated = maximize(statistics, mixture.covariance, added, before.scale)
+    added, believed = ridge_in(inside.frame, ridge), prior and prior.seen(inside.frame)
+    updated = maximize(statistics, mixture.covariance, added, before.scale, prior=believed)
     shift = samples.total_weight() * inside.frame.log_volume()
     return to_user(updated, inside.frame), statistics.log_likelihood - shift
 
@@ -352,22 +418,24 @@ class EM:
 
     def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
         """One step of every lane: E-step of the current parameters; then stop there, or M-step."""
-        statistics, digits = self.expect(lanes, samples)
+        statistics, digits = self.expect(lanes, samples, control)
 
         def one(lane: Lane, sums: Statistics, digits: Digits) -> Lane:
             return self._step(lane, sums, digits, samples, control)
 
         return jax.vmap(one)(lanes, statistics, digits)
 
-    def expect(self, lanes: Any, samples: Samples) -> tuple[Statistics, Digits]:
+    def expect(self, lanes: Any, samples: Samples, control: Control) -> tuple[Statistics, Digits]:
         """Statistics of every lane, by products where they may be used.
 
         Args:
           lanes: with a leading axis; of them ``mixture``, ``status`` and ``exact`` are read.
           samples: in the frame.
+          control: of it the prior.
 
         Returns:
-          The statistics, and whether they are safe or rough products, or neither, (W,).
+          The statistics, with the log prior in their log-likelihood, for it is both together that
+          EM increases; and whether they are safe or rough products, or neither, (W,).
         """
         digits = jax.vmap(natural.digits)(lanes.mixture)
         digits = Digits(digits.is_safe & ~lanes.exact, digits.is_rough & ~lanes.exact)
@@ -378,7 +446,9 @@ class EM:
             lanes.mixture
         )
         fine = digits.is_safe | digits.is_rough | (lanes.status != Status.RUNNING)
-        return exact_where_needed(fine, products, exact, lanes.mixture), digits
+        found = exact_where_needed(fine, products, exact, lanes.mixture)
+        believed = jax.vmap(partial(_log_prior, control.prior, samples.frame))(lanes.mixture)
+        return replace(found, log_likelihood=found.log_likelihood + believed), digits
 
     def judge(
         self, lane: Any, statistics: Statistics, digits: Digits, samples: Samples, control: Control
@@ -387,7 +457,10 @@ class EM:
         log_likelihood = statistics.log_likelihood
         before = lane.mixture
         added = ridge_in(samples.frame, control.ridge)
-        updated = maximize(statistics, before.covariance, added, before.scale, self.equal_weights)
+        prior = control.prior and control.prior.seen(samples.frame)
+        updated = maximize(
+            statistics, before.covariance, added, before.scale, self.equal_weights, prior
+        )
         broken = collapsed_components(updated, before, samples.frame)
         # Only a start can be singular before the step: from then on a collapse has ended the fit.
         singular = collapsed_components(before, before, samples.frame)
@@ -417,7 +490,8 @@ class EM:
     ) -> Lane:
         found = self.judge(lane, statistics, digits, samples, control)
         total = samples.total_weight()
-        status, which = end_in_spike(found.status, found.broken, lane.mixture, total)
+        bounded = control.prior is not None
+        status, which = end_in_spike(found.status, found.broken, lane.mixture, total, bounded)
         going_on = (status == Status.RUNNING) & ~found.spent & ~found.again
         mixture = jax.tree.map(
             lambda new, old: jnp.where(going_on, new, old), found.updated, lane.mixture
@@ -432,6 +506,13 @@ class EM:
         )
         ended = lane.status != Status.RUNNING
         return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
+
+
+def _log_prior(prior: Prior | None, frame: Frame, mixture: Mixture) -> Array:
+    """Log density under a prior of a mixture seen in a frame, zero without a prior."""
+    if prior is None:
+        return jnp.zeros((), mixture.means.dtype)
+    return log_density(prior.seen(frame), mixture)
 
 
 def _judge(
@@ -469,8 +550,18 @@ def finish(
     history: Array,
     table: Restarts | None,
     samples: Samples,
+    prior: Prior | None = None,
 ) -> FitResult:
-    """The outcome of a lane, and of all restarts, carried from the frame to the user's units."""
+    """The outcome of a lane, and of all restarts, carried from the frame to the user's units.
+
+    Args:
+      mixture: in the frame.
+      log_likelihood: with the log prior in it, as in ``history`` and ``table``.
+      lane: of it ``status``, ``n_steps`` and ``collapsed`` are read.
+      history, table: of the lane, and of all.
+      samples: in the frame.
+      prior: of the components, in the user's units.
+    """
     # Inside a transformation data are not inspected; one bad value spoils the frame.
     frame = samples.frame
     usable = jnp.isfinite(frame.shift).all() & jnp.isfinite(frame.scale).all()
@@ -479,9 +570,17 @@ def finish(
         return jnp.where(usable, codes, int(Status.NON_FINITE_DATA))
 
     shift = samples.total_weight() * frame.log_volume()
+    believed = _log_prior(prior, frame, mixture)
+    user_prior = believed
+    if prior is not None:
+        n_used = (mixture.log_weights > -jnp.inf).sum().astype(believed.dtype)
+        user_prior = believed - n_used * prior.pseudo_samples() * frame.log_volume()
+    log_likelihood = log_likelihood - believed - shift
+    shift = shift + believed - user_prior
     return FitResult(
         mixture=to_user(mixture, frame),
-        log_likelihood=log_likelihood - shift,
+        log_likelihood=log_likelihood,
+        log_prior=user_prior,
         status=status(lane.status),
         n_steps=lane.n_steps,
         history=clean_history(history, lane.n_steps) - shift,
@@ -507,6 +606,7 @@ def run(
     max_steps: int = 1000,
     ridge: Any = 0.0,
     equal_weights: bool = False,
+    prior: Any = None,
     accelerate: str | None = None,
 ) -> FitResult:
     """Run EM from a given mixture until it converges.
@@ -520,6 +620,7 @@ def run(
       max_steps: M-steps at most; zero evaluates the mixture.
       ridge: added to every variance, as a fraction of the data's.
       equal_weights: give all components the same weight, from the start on.
+      prior: of the components, see ``jgmm.fit``.
       accelerate: a name in ``jgmm.extrapolation.SCHEMES``; None for EM as it is.
 
     Returns:
@@ -530,7 +631,8 @@ def run(
         acceleration.
     """
     mixture, samples = fitting(mixture, x, sample_weight)
-    control = make_control(samples.x.dtype, tol, rtol, ridge)
+    believed = as_prior(prior, samples, mixture.n_components)
+    control = make_control(samples.x.dtype, tol, rtol, ridge, believed)
     method = accelerated(EM(max_steps, equal_weights), accelerate)
     return _run(mixture, samples, control, method)
 
@@ -552,4 +654,5 @@ def _run(mixture: Mixture, samples: Samples, control: Control, method: Method) -
         (jax.tree.map(lambda leaf: leaf[None], start), history),
     )
     lane = jax.tree.map(lambda leaf: leaf[0], ended)
-    return finish(lane.mixture, lane.log_likelihood, lane, history, None, inside)
+    ended_at = lane.log_likelihood
+    return finish(lane.mixture, ended_at, lane, history, None, inside, control.prior)

@@ -8,14 +8,14 @@ by block, shifted and scaled into a ``Frame`` in which the numbers are of order 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jgmm.forms import Full
 from jgmm.precision import jit
@@ -250,13 +250,15 @@ def identity_frame(n_features: int, dtype: Any) -> Frame:
 class Samples:
     """Checked samples, their weights, and the frame the engine sees them in.
 
-    Leaves: ``x`` (N, D) in the user's units, ``weights`` (N,) or None (all one), ``frame``.
+    Leaves: ``x`` (N, D) in the user's units, ``weights`` (N,) or None (all one), ``frame``, and
+    ``labels`` (N,), the component a sample is known to be of, -1 where it is not, or None.
     The framed samples are never stored: each block is shifted and scaled as it is read.
     """
 
     x: Leaf
     weights: Leaf | None
     frame: Frame
+    labels: Leaf | None = None
 
     @property
     def n_samples(self) -> int:
@@ -309,16 +311,41 @@ class Samples:
         return x @ inverse.T if self.frame.turns else x * inverse[None, :]
 
 
-def make_samples(x: Any, sample_weight: Any = None) -> Samples:
-    """Check samples and weights and see them as they are, in the identity frame.
+def as_labels(labels: Any, n_samples: int) -> Int[Array, "N"] | None:
+    """Turn known labels into a checked array, or leave None.
+
+    Args:
+      labels: the component each sample is known to be of, (N,), whole numbers; -1 where unknown.
+      n_samples: N.
 
     Raises:
-      DataError: see ``as_samples`` and ``as_weights``.
+      DataError: no whole numbers, wrong length, or below -1; the text names the row.
+    """
+    if labels is None:
+        return None
+    host = labels if is_traced(labels) else np.asarray(labels)
+    if host.shape != (n_samples,) or host.dtype.kind not in "iu":
+        raise DataError(
+            f"labels must be {n_samples} whole numbers, one a sample; they have shape "
+            f"{host.shape} and dtype {host.dtype}."
+        )
+    if not is_traced(host) and (host < -1).any():
+        row = int(np.argmax(host < -1))
+        raise DataError(f"labels holds {host[row]} in row {row}; an unknown one is -1.")
+    return jnp.asarray(host)
+
+
+def make_samples(x: Any, sample_weight: Any = None, labels: Any = None) -> Samples:
+    """Check samples, weights and labels and see them as they are, in the identity frame.
+
+    Raises:
+      DataError: see ``as_samples``, ``as_weights`` and ``as_labels``.
     """
     array = _as_table(x, "x")
     weights = as_weights(sample_weight, len(array), array.dtype)
     _check_values(array, x, "x", weights)
-    return Samples(array, weights, identity_frame(array.shape[1], array.dtype))
+    frame = identity_frame(array.shape[1], array.dtype)
+    return Samples(array, weights, frame, as_labels(labels, len(array)))
 
 
 def framed(samples: Samples, per_column: bool) -> Samples:
@@ -339,14 +366,14 @@ def framed(samples: Samples, per_column: bool) -> Samples:
     block = min(samples.n_samples, 8192)
 
     def centred(shift: Array) -> Samples:
-        return Samples(x, weights, scaling_frame(shift, jnp.ones_like(shift)))
+        return replace(samples, frame=scaling_frame(shift, jnp.ones_like(shift)))
 
     mean = first + fold(centred(first), block, lambda x, w, _: w @ x) / total
     variance = fold(centred(mean), block, lambda x, w, _: w @ x**2) / total
     if not per_column:
         variance = jnp.full_like(variance, variance.mean())
     scale = jnp.where(variance > 0, jnp.sqrt(variance), 1)
-    return Samples(x, weights, scaling_frame(mean, scale))
+    return replace(samples, frame=scaling_frame(mean, scale))
 
 
 def whitened(samples: Samples) -> Samples:
@@ -371,7 +398,7 @@ def whitened(samples: Samples) -> Samples:
     root = jnp.linalg.cholesky(correlation + jnp.diag(jnp.where(constant, 1, tiny).astype(dtype)))
     inverse, before = Full.invert(root[None])[0], samples.frame
     frame = Frame(before.shift, before.scale[:, None] * root, inverse * before.inverse[None, :])
-    return Samples(samples.x, samples.weights, frame)
+    return replace(samples, frame=frame)
 
 
 def fold(

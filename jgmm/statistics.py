@@ -124,9 +124,9 @@ def _by_difference(mixture: Mixture, samples: Samples, block_size: int | None) -
     inverse = mixture.model.storage.invert(mixture.scale)
 
     def infer(difference: Array, rows: Array) -> tuple[Array, Array]:
-        del rows
         columns = jax.vmap(lambda one: log_joint(mixture, inverse, one), in_axes=2, out_axes=1)
-        log_prob, log_resp = jax.vmap(normalise, in_axes=1, out_axes=(0, 1))(columns(difference))
+        scores = _known(columns(difference), samples, rows)
+        log_prob, log_resp = jax.vmap(normalise, in_axes=1, out_axes=(0, 1))(scores)
         return log_prob, jnp.exp(log_resp)
 
     return accumulate_with(infer, samples, mixture.means, mixture.model, block_size)
@@ -169,8 +169,8 @@ def _by_product(mixture: Mixture, samples: Samples, block_size: int | None) -> S
     """Products for the scores of a block, and products back for its moments."""
     eta = natural.natural_parameters(mixture)
 
-    def infer(block: natural.Features) -> tuple[Array, Array]:
-        log_prob, resp = _softmax(natural.scores(eta, block))
+    def infer(block: natural.Features, rows: Array) -> tuple[Array, Array]:
+        log_prob, resp = _softmax(_known(natural.scores(eta, block), samples, rows))
         if eta.quadratic is None:  # it is the same for all components
             log_prob = log_prob + natural.shared_score(mixture, block.x)
         return log_prob, resp
@@ -180,7 +180,7 @@ def _by_product(mixture: Mixture, samples: Samples, block_size: int | None) -> S
 
 
 def accumulate_products(
-    infer: Callable[[natural.Features], tuple[Array, Array]],
+    infer: Callable[[natural.Features, Array], tuple[Array, Array]],
     samples: Samples,
     entry: CovarianceModel,
     n_components: int,
@@ -191,15 +191,14 @@ def accumulate_products(
     Under ``vmap`` the features of a block are shared by all lanes, and the products widen.
 
     Args:
-      infer: ``features -> (log_prob (B,), responsibilities (K, B))``.
+      infer: ``(features, rows (B,)) -> (log_prob (B,), responsibilities (K, B))``.
       samples, entry, block_size: as there.
       n_components: K.
     """
 
     def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
-        del rows
         block = natural.features(entry, x)
-        log_prob, resp = infer(block)
+        log_prob, resp = infer(block, rows)
         counted = weights[None, :] * resp
         second = (weights[None, :] if entry.shared else counted) @ block.quadratic.T
         return counted.sum(axis=1), counted @ block.x.T, second, _counted(weights, log_prob)
@@ -234,6 +233,18 @@ def exact_where_needed(
         return lax.cond(safe, lambda: found, lambda: exact(lane))
 
     return lax.cond(safe.all(), lambda: products, lambda: lax.map(again, (safe, products, lanes)))
+
+
+def _known(scores: Float[Array, "K B"], samples: Samples, rows: Array) -> Float[Array, "K B"]:
+    """Log joint densities, -inf for all components but the known one where a label is known.
+
+    So a labelled sample counts with ``log p(x, z)``, and only for that component.
+    """
+    if samples.labels is None:
+        return scores
+    label = samples.labels[rows][None, :]
+    others = (label >= 0) & (label != jnp.arange(scores.shape[0])[:, None])
+    return jnp.where(others, -jnp.inf, scores)
 
 
 def _softmax(scores: Float[Array, "K B"]) -> tuple[Float[Array, "B"], Float[Array, "K B"]]:
