@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jgmm import (
         acceleration,
+        blocks,
         bootstrap,
         cells,
         classes,
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
         selection,
         statistics,
         status,
+        streaming,
+        survey,
         uncertainty,
         unconstrained,
     )
@@ -70,6 +73,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "acceleration": (),
+    "blocks": (),
     "bootstrap": (),
     "cells": (),
     "classes": (),
@@ -114,6 +118,8 @@ _MODULES = {
     "selection": ("select",),
     "statistics": ("Statistics", "accumulate"),
     "status": ("DataError", "FitError", "Status"),
+    "streaming": (),
+    "survey": (),
     "uncertainty": (),
     "unconstrained": (),
 }
@@ -130,6 +136,7 @@ __all__ = [
     "Status",
     "acceleration",
     "accumulate",
+    "blocks",
     "bootstrap",
     "cells",
     "classes",
@@ -175,6 +182,8 @@ __all__ = [
     "selection",
     "statistics",
     "status",
+    "streaming",
+    "survey",
     "uncertainty",
     "unconstrained",
 ]

@@ -29,7 +29,7 @@ from jgmm.extrapolation import SCHEMES, Scheme, Seen
 from jgmm.lanes import Method
 from jgmm.mixture import Mixture
 from jgmm.natural import Digits
-from jgmm.samples import Leaf, Samples
+from jgmm.samples import Leaf, Population, Samples
 from jgmm.statistics import Statistics, expected_log_likelihood
 from jgmm.status import DataError, Status, among
 from jgmm.unconstrained import Free, coordinates, from_free
@@ -102,15 +102,34 @@ class Accelerated:
 
     def step(self, lanes: Lane, samples: Samples, control: Any) -> Lane:
         """One E-step of every lane, and where to go from there."""
-        statistics, digits = self.em.expect(lanes, samples)
+        return self.advance(lanes, *self.expect(lanes, samples), samples, control)
+
+    def expect(self, lanes: Lane, samples: Samples) -> tuple[Statistics, Digits]:
+        """``EM.expect`` of the points the lanes are at."""
+        return self.em.expect(lanes, samples)
+
+    def advance(
+        self,
+        lanes: Lane,
+        statistics: Statistics,
+        digits: Digits,
+        population: Population,
+        control: Any,
+    ) -> Lane:
+        """What of a step follows its E-step."""
 
         def one(lane: Lane, sums: Statistics, digits: Digits) -> Lane:
-            return self._step(lane, sums, digits, samples, control)
+            return self._step(lane, sums, digits, population, control)
 
         return jax.vmap(one)(lanes, statistics, digits)
 
     def _step(
-        self, lane: Lane, statistics: Statistics, digits: Digits, samples: Samples, control: Any
+        self,
+        lane: Lane,
+        statistics: Statistics,
+        digits: Digits,
+        samples: Population,
+        control: Any,
     ) -> Lane:
         found = self.em.judge(lane, statistics, digits, samples, control)
         counts = ~lane.proposed | (

@@ -26,7 +26,16 @@ from jgmm.lanes import Method, Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.natural import Digits
 from jgmm.precision import jit
-from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples, whitened
+from jgmm.samples import (
+    Frame,
+    Leaf,
+    Population,
+    Samples,
+    as_samples,
+    framed,
+    make_samples,
+    whitened,
+)
 from jgmm.statistics import (
     Statistics,
     accumulate,
@@ -352,10 +361,20 @@ class EM:
 
     def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
         """One step of every lane: E-step of the current parameters; then stop there, or M-step."""
-        statistics, digits = self.expect(lanes, samples)
+        return self.advance(lanes, *self.expect(lanes, samples), samples, control)
+
+    def advance(
+        self,
+        lanes: Lane,
+        statistics: Statistics,
+        digits: Digits,
+        population: Population,
+        control: Control,
+    ) -> Lane:
+        """What of a step follows its E-step, given what ``expect`` returns for all samples."""
 
         def one(lane: Lane, sums: Statistics, digits: Digits) -> Lane:
-            return self._step(lane, sums, digits, samples, control)
+            return self._step(lane, sums, digits, population, control)
 
         return jax.vmap(one)(lanes, statistics, digits)
 
@@ -381,7 +400,12 @@ class EM:
         return exact_where_needed(fine, products, exact, lanes.mixture), digits
 
     def judge(
-        self, lane: Any, statistics: Statistics, digits: Digits, samples: Samples, control: Control
+        self,
+        lane: Any,
+        statistics: Statistics,
+        digits: Digits,
+        samples: Population,
+        control: Control,
     ) -> Judgement:
         """The M-step from where a lane is, and how things stand before it."""
         log_likelihood = statistics.log_likelihood
@@ -412,7 +436,7 @@ class EM:
         lane: Lane,
         statistics: Statistics,
         digits: Digits,
-        samples: Samples,
+        samples: Population,
         control: Control,
     ) -> Lane:
         found = self.judge(lane, statistics, digits, samples, control)
@@ -468,7 +492,7 @@ def finish(
     lane: Any,
     history: Array,
     table: Restarts | None,
-    samples: Samples,
+    samples: Population,
 ) -> FitResult:
     """The outcome of a lane, and of all restarts, carried from the frame to the user's units."""
     # Inside a transformation data are not inspected; one bad value spoils the frame.
