@@ -26,7 +26,7 @@ from jaxtyping import Array, Bool, Float
 from jgmm.decomposition import trailing
 from jgmm.degeneracy import end_in_spike
 from jgmm.extrapolation import SCHEMES, Scheme, Seen
-from jgmm.lanes import Method
+from jgmm.lanes import Additive
 from jgmm.mixture import Mixture
 from jgmm.natural import Digits
 from jgmm.samples import Leaf, Population, Samples
@@ -229,7 +229,7 @@ def _of_model(mixture: Mixture) -> Mixture:
     return replace(mixture, scale=entry.estimate(weights, scatter, mixture.scale))
 
 
-def accelerated(em: Any, scheme: str | None) -> Method:
+def accelerated(em: Any, scheme: str | None) -> Additive:
     """EM, or EM with a scheme around it.
 
     Args:

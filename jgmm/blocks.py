@@ -191,7 +191,7 @@ def shaped(source: Iterable[Any], rows: int, n_features: int, dtype: np.dtype) -
 
 
 def _room(rows: int, n_features: int, dtype: np.dtype) -> np.ndarray:
-    """Fresh memory, as what is on the device may be the same memory: XLA wants it aligned for that."""
+    """Fresh memory, aligned so that XLA takes it for the device's without a copy."""
     n_bytes = rows * n_features * dtype.itemsize
     raw = np.empty(n_bytes + 64, np.uint8)
     start = -raw.ctypes.data % 64

@@ -25,13 +25,13 @@ from jgmm.acceleration import accelerated
 from jgmm.blocks import Block, Pace, ahead, as_source, look, rows_for, shaped
 from jgmm.covariance import model
 from jgmm.em import EM, FitResult, finish, make_control, to_frame
-from jgmm.lanes import Method, Restarts
+from jgmm.lanes import Additive, Restarts
 from jgmm.mixture import Mixture, check_columns
 from jgmm.natural import Digits
 from jgmm.precision import jit
 from jgmm.samples import Census, Leaf, Samples, check_key, identity_frame, make_samples
 from jgmm.statistics import Statistics
-from jgmm.status import DataError, FitError, Status, check
+from jgmm.status import DataError, Status, check
 
 SUBSAMPLE = 1 << 15  # rows that starts are fitted to
 _CORESET = 1  # folded into the key
@@ -324,7 +324,7 @@ def _reported(
 
 
 def _template(
-    method: Method, init: Any, n_components: int, covariance: str, reading: Reading
+    method: Additive, init: Any, n_components: int, covariance: str, reading: Reading
 ) -> Stage:
     """A stage of the right shapes, whatever its numbers."""
     d, dtype, entry = reading.n_features, reading.dtype, model(covariance)
@@ -349,7 +349,7 @@ def _template(
     return jax.eval_shape(blank)
 
 
-def _blank(method: Method, starts: Mixture, census: Census) -> Stage:
+def _blank(method: Additive, starts: Mixture, census: Census) -> Stage:
     """A stage before its first pass."""
     begun = jax.vmap(method.begin)(starts)
     width, dtype = len(starts.means), starts.means.dtype
@@ -360,13 +360,13 @@ def _blank(method: Method, starts: Mixture, census: Census) -> Stage:
     return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), stage)  # strongly typed
 
 
-def _no_sums(method: Method, begun: Any, samples: Samples) -> Sums:
+def _no_sums(method: Additive, begun: Any, samples: Samples) -> Sums:
     shapes = jax.eval_shape(method.expect, begun, samples)
     zero, digits = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return Sums(zero, zero, digits)
 
 
-def _begin(method: Method, starts: Mixture, census: Census, like: Stage) -> Stage:
+def _begin(method: Additive, starts: Mixture, census: Census, like: Stage) -> Stage:
     wanted, given = like.lanes.mixture.scale.shape, starts.scale.shape
     if wanted != given or starts.covariance != like.reached.covariance:
         raise DataError(
@@ -380,7 +380,7 @@ _first_stage = partial(jit, static_argnums=0)(_blank)
 
 
 def run(
-    method: Method, stage: Stage, control: Any, reading: Reading, keeper: Keeper | None = None
+    method: Additive, stage: Stage, control: Any, reading: Reading, keeper: Keeper | None = None
 ) -> FitResult:
     """Take passes over the samples until every run has ended; what follows the start in ``fit``.
 
@@ -397,7 +397,7 @@ def run(
 
 
 def one_pass(
-    method: Method, stage: Stage, control: Any, reading: Reading, keeper: Keeper | None = None
+    method: Additive, stage: Stage, control: Any, reading: Reading, keeper: Keeper | None = None
 ) -> Stage:
     """One step of every run, or what of it is still to do."""
     pace, n_rows = Pace(), 0
@@ -422,7 +422,7 @@ def one_pass(
 
 
 @partial(jit, static_argnums=0)
-def _add(method: Method, sums: Sums, lanes: Any, block: Block, census: Census) -> Sums:
+def _add(method: Additive, sums: Sums, lanes: Any, block: Block, census: Census) -> Sums:
     """Add a block up, compensated (Kahan 1965)."""
     samples = Samples(block.x, block.weights, census.frame)
     found, digits = method.expect(lanes, samples)
@@ -435,7 +435,7 @@ def _add(method: Method, sums: Sums, lanes: Any, block: Block, census: Census) -
 
 
 @partial(jit, static_argnums=0)
-def _advance(method: Method, stage: Stage, whole: Statistics, control: Any) -> Stage:
+def _advance(method: Additive, stage: Stage, whole: Statistics, control: Any) -> Stage:
     before = stage.lanes
     after = method.advance(before, whole, stage.sums.digits, stage.census, control)
     rows = jnp.arange(len(before.status))
@@ -480,9 +480,7 @@ def _standing(stage: Stage) -> Array:
 @jit
 def _finish(stage: Stage) -> FitResult:
     runs = stage.lanes
-    table = Restarts(
-        runs.log_likelihood, runs.status, runs.n_steps, runs.collapsed, jnp.asarray(0)
-    )
+    table = Restarts(runs.log_likelihood, runs.status, runs.n_steps, runs.collapsed, jnp.asarray(0))
     best = lanes.choose(table)
     lane, history = jax.tree.map(lambda leaf: leaf[best], (runs, stage.history))
     several = replace(table, best=best) if len(runs.status) > 1 else None

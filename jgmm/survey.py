@@ -45,7 +45,7 @@ class Moments(NamedTuple):
     def __add__(self, other: Moments) -> Moments:  # type: ignore[override]
         """Moments of both sets of samples.
 
-            δ = m₂ − m₁,   m = m₁ + δ n₂/n,   M = M₁ + M₂ + δ δᵀ n₁ n₂/n
+        δ = m₂ − m₁,   m = m₁ + δ n₂/n,   M = M₁ + M₂ + δ δᵀ n₁ n₂/n
         """
         if not (self.total and other.total):
             return self if self.total else other
@@ -257,7 +257,7 @@ def _coreset_share(x: Array, weights: Array, frame: Frame) -> Array:
 
 
 def coreset_room(most: int) -> int:
-    """Rows a coreset of about ``most`` has at most: six standard deviations of their number more."""
+    """Rows a coreset of about ``most`` has at most: six standard deviations more."""
     return most + int(6 * most**0.5)
 
 
