@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jgmm import (
         acceleration,
+        blocks,
         bootstrap,
         cells,
         classes,
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
         selection,
         statistics,
         status,
+        streaming,
+        survey,
         uncertainty,
         unconstrained,
     )
@@ -71,6 +74,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "acceleration": (),
+    "blocks": (),
     "bootstrap": (),
     "cells": (),
     "classes": (),
@@ -116,6 +120,8 @@ _MODULES = {
     "selection": ("select",),
     "statistics": ("Statistics", "accumulate"),
     "status": ("DataError", "FitError", "Status"),
+    "streaming": (),
+    "survey": (),
     "uncertainty": (),
     "unconstrained": (),
 }
@@ -132,6 +138,7 @@ __all__ = [
     "Status",
     "acceleration",
     "accumulate",
+    "blocks",
     "bootstrap",
     "cells",
     "classes",
@@ -178,6 +185,8 @@ __all__ = [
     "selection",
     "statistics",
     "status",
+    "streaming",
+    "survey",
     "uncertainty",
     "unconstrained",
 ]

@@ -27,7 +27,16 @@ from jgmm.mixture import Mixture, reframe
 from jgmm.natural import Digits
 from jgmm.precision import jit
 from jgmm.prior import Prior, as_prior, log_density
-from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples, whitened
+from jgmm.samples import (
+    Frame,
+    Leaf,
+    Population,
+    Samples,
+    as_samples,
+    framed,
+    make_samples,
+    whitened,
+)
 from jgmm.statistics import (
     Statistics,
     accumulate,
@@ -418,24 +427,33 @@ class EM:
 
     def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
         """One step of every lane: E-step of the current parameters; then stop there, or M-step."""
-        statistics, digits = self.expect(lanes, samples, control)
+        return self.advance(lanes, *self.expect(lanes, samples), samples, control)
+
+    def advance(
+        self,
+        lanes: Lane,
+        statistics: Statistics,
+        digits: Digits,
+        population: Population,
+        control: Control,
+    ) -> Lane:
+        """What of a step follows its E-step, given what ``expect`` returns for all samples."""
+        statistics = self.believing(lanes, statistics, population, control)
 
         def one(lane: Lane, sums: Statistics, digits: Digits) -> Lane:
-            return self._step(lane, sums, digits, samples, control)
+            return self._step(lane, sums, digits, population, control)
 
         return jax.vmap(one)(lanes, statistics, digits)
 
-    def expect(self, lanes: Any, samples: Samples, control: Control) -> tuple[Statistics, Digits]:
+    def expect(self, lanes: Any, samples: Samples) -> tuple[Statistics, Digits]:
         """Statistics of every lane, by products where they may be used.
 
         Args:
           lanes: with a leading axis; of them ``mixture``, ``status`` and ``exact`` are read.
           samples: in the frame.
-          control: of it the prior.
 
         Returns:
-          The statistics, with the log prior in their log-likelihood, for it is both together that
-          EM increases; and whether they are safe or rough products, or neither, (W,).
+          The statistics, and whether they are safe or rough products, or neither, (W,).
         """
         digits = jax.vmap(natural.digits)(lanes.mixture)
         digits = Digits(digits.is_safe & ~lanes.exact, digits.is_rough & ~lanes.exact)
@@ -446,12 +464,25 @@ class EM:
             lanes.mixture
         )
         fine = digits.is_safe | digits.is_rough | (lanes.status != Status.RUNNING)
-        found = exact_where_needed(fine, products, exact, lanes.mixture)
-        believed = jax.vmap(partial(_log_prior, control.prior, samples.frame))(lanes.mixture)
-        return replace(found, log_likelihood=found.log_likelihood + believed), digits
+        return exact_where_needed(fine, products, exact, lanes.mixture), digits
+
+    def believing(
+        self, lanes: Any, statistics: Statistics, population: Population, control: Control
+    ) -> Statistics:
+        """The same statistics with the log prior in their log-likelihood.
+
+        It is both together that EM increases, and that all that comes after compares.
+        """
+        log_prior = jax.vmap(partial(_log_prior, control.prior, population.frame))(lanes.mixture)
+        return replace(statistics, log_likelihood=statistics.log_likelihood + log_prior)
 
     def judge(
-        self, lane: Any, statistics: Statistics, digits: Digits, samples: Samples, control: Control
+        self,
+        lane: Any,
+        statistics: Statistics,
+        digits: Digits,
+        samples: Population,
+        control: Control,
     ) -> Judgement:
         """The M-step from where a lane is, and how things stand before it."""
         log_likelihood = statistics.log_likelihood
@@ -485,7 +516,7 @@ class EM:
         lane: Lane,
         statistics: Statistics,
         digits: Digits,
-        samples: Samples,
+        samples: Population,
         control: Control,
     ) -> Lane:
         found = self.judge(lane, statistics, digits, samples, control)
@@ -549,7 +580,7 @@ def finish(
     lane: Any,
     history: Array,
     table: Restarts | None,
-    samples: Samples,
+    samples: Population,
     prior: Prior | None = None,
 ) -> FitResult:
     """The outcome of a lane, and of all restarts, carried from the frame to the user's units.
