@@ -62,6 +62,10 @@ class Lane:
     image: Mixture
     memory: Any
 
+    @property
+    def noise(self) -> None:
+        """None: what schemes extrapolate are Gaussians."""
+
 
 @dataclass(frozen=True)
 class Accelerated:

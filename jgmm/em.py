@@ -25,6 +25,7 @@ from jgmm.degeneracy import collapsed_components, end_in_spike
 from jgmm.lanes import Method, Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.natural import Digits
+from jgmm.noise import Noise
 from jgmm.precision import jit
 from jgmm.prior import Prior, as_prior, log_density
 from jgmm.samples import (
@@ -38,6 +39,7 @@ from jgmm.samples import (
     whitened,
 )
 from jgmm.statistics import (
+    Form,
     Statistics,
     accumulate,
     accumulate_with,
@@ -101,6 +103,7 @@ class FitResult:
       history: log-likelihood and log prior together before each step, (max_steps + 1,), NaN beyond
         the last.
       collapsed: the component that collapsed, or ended as a spike, or -1.
+      noise: the uniform component beside the mixture, or None.
       restarts: the outcome of every restart, or None where there was one start only. Its
         ``log_likelihood`` has the log prior in it, too: it is what restarts are compared by.
     """
@@ -113,6 +116,7 @@ class FitResult:
     history: Leaf
     collapsed: Leaf
     restarts: Restarts | None = None
+    noise: Noise | None = None
 
     @property
     def objective(self) -> Array:
@@ -366,7 +370,7 @@ class Lane:
     """One run of EM: what the next step needs, and how things stand.
 
     ``exact`` says that products will not do any more: the end is near and they are rough, or a
-    component has vanished in them.
+    component has vanished in them. ``noise`` is that beside the mixture, in the frame, or None.
     """
 
     mixture: Mixture
@@ -375,6 +379,7 @@ class Lane:
     status: Leaf
     collapsed: Leaf
     exact: Leaf
+    noise: Noise | None = None
 
 
 class Judgement(NamedTuple):
@@ -397,6 +402,10 @@ class Judgement(NamedTuple):
     insist: Array
 
 
+# Where a run begins: a mixture in the frame, or one with noise beside it.
+Start = Mixture | tuple[Mixture, Noise]
+
+
 @dataclass(frozen=True)
 class EM:
     """Expectation–maximisation as a ``lanes.Method``; a start is a mixture in the frame.
@@ -412,17 +421,20 @@ class EM:
         """EM that takes no differences where rough products find the way."""
         return replace(self, scouting=True)
 
-    def begin(self, start: Mixture) -> Lane:
-        """The lane before its first step."""
+    def begin(self, start: Start) -> Lane:
+        """The lane before its first step; a start may have noise with it."""
+        start, noise = (start, None) if isinstance(start, Mixture) else start
         if self.equal_weights:
             start = replace(start, log_weights=_even(start.log_weights))
+        dtype = start.means.dtype
         return Lane(
             start,
-            jnp.asarray(-jnp.inf, start.means.dtype),
+            jnp.asarray(-jnp.inf, dtype),
             jnp.asarray(0),
             jnp.asarray(int(Status.RUNNING)),
             jnp.asarray(-1),
             jnp.asarray(False),
+            noise,
         )
 
     def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
@@ -449,7 +461,8 @@ class EM:
         """Statistics of every lane, by products where they may be used.
 
         Args:
-          lanes: with a leading axis; of them ``mixture``, ``status`` and ``exact`` are read.
+          lanes: with a leading axis; of them ``mixture``, ``noise``, ``status`` and ``exact`` are
+            read.
           samples: in the frame.
 
         Returns:
@@ -457,14 +470,20 @@ class EM:
         """
         digits = jax.vmap(natural.digits)(lanes.mixture)
         digits = Digits(digits.is_safe & ~lanes.exact, digits.is_rough & ~lanes.exact)
-        exact = partial(accumulate, x=samples, form="difference")
         entry, (n_lanes, n_components) = lanes.mixture.model, lanes.mixture.log_weights.shape
         rows = product_rows(entry, samples, n_components, n_lanes)
-        products = jax.vmap(lambda one: accumulate(one, samples, None, rows, "product"))(
-            lanes.mixture
-        )
+
+        def pass_over(lane: tuple[Mixture, Noise | None], form: Form) -> Statistics:
+            mixture, noise = lane
+            size = rows if form == "product" else None
+            background = None if noise is None else noise.background()
+            return accumulate(mixture, samples, None, size, form, background)
+
+        seen = lanes.mixture, lanes.noise
+        products = jax.vmap(partial(pass_over, form="product"))(seen)
         fine = digits.is_safe | digits.is_rough | (lanes.status != Status.RUNNING)
-        return exact_where_needed(fine, products, exact, lanes.mixture), digits
+        exact = partial(pass_over, form="difference")
+        return exact_where_needed(fine, products, exact, seen), digits
 
     def believing(
         self, lanes: Any, statistics: Statistics, population: Population, control: Control
@@ -520,12 +539,16 @@ class EM:
         control: Control,
     ) -> Lane:
         found = self.judge(lane, statistics, digits, samples, control)
-        total = samples.total_weight()
-        bounded = control.prior is not None
+        total, bounded = samples.total_weight(), control.prior is not None
+        noise = lane.noise and lane.noise.left_by(statistics.counts, total)
+        if lane.noise is not None:
+            total = total * (1 - lane.noise.weight)
         status, which = end_in_spike(found.status, found.broken, lane.mixture, total, bounded)
         going_on = (status == Status.RUNNING) & ~found.spent & ~found.again
-        mixture = jax.tree.map(
-            lambda new, old: jnp.where(going_on, new, old), found.updated, lane.mixture
+        mixture, noise = jax.tree.map(
+            lambda new, old: jnp.where(going_on, new, old),
+            (found.updated, noise),
+            (lane.mixture, lane.noise),
         )
         stepped = Lane(
             mixture=mixture,
@@ -534,6 +557,7 @@ class EM:
             status=status,
             collapsed=which,
             exact=lane.exact | found.insist,
+            noise=noise,
         )
         ended = lane.status != Status.RUNNING
         return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
@@ -582,6 +606,7 @@ def finish(
     table: Restarts | None,
     samples: Population,
     prior: Prior | None = None,
+    noise: Noise | None = None,
 ) -> FitResult:
     """The outcome of a lane, and of all restarts, carried from the frame to the user's units.
 
@@ -592,6 +617,7 @@ def finish(
       history, table: of the lane, and of all.
       samples: in the frame.
       prior: of the components, in the user's units.
+      noise: beside the mixture, in the frame.
     """
     # Inside a transformation data are not inspected; one bad value spoils the frame.
     frame = samples.frame
@@ -616,6 +642,7 @@ def finish(
         n_steps=lane.n_steps,
         history=clean_history(history, lane.n_steps) - shift,
         collapsed=jnp.where(usable, lane.collapsed, -1),
+        noise=noise and noise.rescaled(frame.log_volume()),
         restarts=table
         and Restarts(
             table.log_likelihood - shift,
