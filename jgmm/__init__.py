@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jgmm import (
         acceleration,
+        blocks,
         bootstrap,
         cells,
         classes,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         mixture,
         natural,
         nesting,
+        noise,
         orientation,
         precision,
         prior,
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
         selection,
         statistics,
         status,
+        streaming,
+        survey,
         uncertainty,
         unconstrained,
     )
@@ -72,6 +76,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "acceleration": (),
+    "blocks": (),
     "bootstrap": (),
     "cells": (),
     "classes": (),
@@ -108,6 +113,7 @@ _MODULES = {
     ),
     "natural": (),
     "nesting": (),
+    "noise": (),
     "orientation": (),
     "precision": (),
     "prior": (),
@@ -117,6 +123,8 @@ _MODULES = {
     "selection": ("select",),
     "statistics": ("Statistics", "accumulate"),
     "status": ("DataError", "FitError", "Status"),
+    "streaming": (),
+    "survey": (),
     "uncertainty": (),
     "unconstrained": (),
 }
@@ -135,6 +143,7 @@ __all__ = [
     "Status",
     "acceleration",
     "accumulate",
+    "blocks",
     "bootstrap",
     "cells",
     "classes",
@@ -168,6 +177,7 @@ __all__ = [
     "mixture",
     "natural",
     "nesting",
+    "noise",
     "orientation",
     "precision",
     "predict",
@@ -181,6 +191,8 @@ __all__ = [
     "selection",
     "statistics",
     "status",
+    "streaming",
+    "survey",
     "uncertainty",
     "unconstrained",
 ]

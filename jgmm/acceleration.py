@@ -26,11 +26,11 @@ from jaxtyping import Array, Bool, Float
 from jgmm.decomposition import trailing
 from jgmm.degeneracy import end_in_spike
 from jgmm.extrapolation import SCHEMES, Scheme, Seen
-from jgmm.lanes import Method
+from jgmm.lanes import Additive
 from jgmm.mixture import Mixture
 from jgmm.natural import Digits
 from jgmm.prior import Prior, log_density
-from jgmm.samples import Leaf, Samples
+from jgmm.samples import Leaf, Population, Samples
 from jgmm.statistics import Statistics, expected_log_likelihood
 from jgmm.status import DataError, Status, among
 from jgmm.unconstrained import Free, coordinates, from_free
@@ -61,6 +61,10 @@ class Lane:
     reached: Mixture
     image: Mixture
     memory: Any
+
+    @property
+    def noise(self) -> None:
+        """None: what schemes extrapolate are Gaussians."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +107,35 @@ class Accelerated:
 
     def step(self, lanes: Lane, samples: Samples, control: Any) -> Lane:
         """One E-step of every lane, and where to go from there."""
-        statistics, digits = self.em.expect(lanes, samples, control)
+        return self.advance(lanes, *self.expect(lanes, samples), samples, control)
+
+    def expect(self, lanes: Lane, samples: Samples) -> tuple[Statistics, Digits]:
+        """``EM.expect`` of the points the lanes are at."""
+        return self.em.expect(lanes, samples)
+
+    def advance(
+        self,
+        lanes: Lane,
+        statistics: Statistics,
+        digits: Digits,
+        population: Population,
+        control: Any,
+    ) -> Lane:
+        """What of a step follows its E-step."""
+        statistics = self.em.believing(lanes, statistics, population, control)
 
         def one(lane: Lane, sums: Statistics, digits: Digits) -> Lane:
-            return self._step(lane, sums, digits, samples, control)
+            return self._step(lane, sums, digits, population, control)
 
         return jax.vmap(one)(lanes, statistics, digits)
 
     def _step(
-        self, lane: Lane, statistics: Statistics, digits: Digits, samples: Samples, control: Any
+        self,
+        lane: Lane,
+        statistics: Statistics,
+        digits: Digits,
+        samples: Population,
+        control: Any,
     ) -> Lane:
         found = self.em.judge(lane, statistics, digits, samples, control)
         counts = ~lane.proposed | (
@@ -221,7 +245,7 @@ def _of_model(mixture: Mixture) -> Mixture:
     return replace(mixture, scale=entry.estimate(weights, scatter, mixture.scale))
 
 
-def accelerated(em: Any, scheme: str | None) -> Method:
+def accelerated(em: Any, scheme: str | None) -> Additive:
     """EM, or EM with a scheme around it.
 
     Args:

@@ -25,10 +25,21 @@ from jgmm.degeneracy import collapsed_components, end_in_spike
 from jgmm.lanes import Method, Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.natural import Digits
+from jgmm.noise import Noise
 from jgmm.precision import jit
 from jgmm.prior import Prior, as_prior, log_density
-from jgmm.samples import Frame, Leaf, Samples, as_samples, framed, make_samples, whitened
+from jgmm.samples import (
+    Frame,
+    Leaf,
+    Population,
+    Samples,
+    as_samples,
+    framed,
+    make_samples,
+    whitened,
+)
 from jgmm.statistics import (
+    Form,
     Statistics,
     accumulate,
     accumulate_with,
@@ -92,6 +103,7 @@ class FitResult:
       history: log-likelihood and log prior together before each step, (max_steps + 1,), NaN beyond
         the last.
       collapsed: the component that collapsed, or ended as a spike, or -1.
+      noise: the uniform component beside the mixture, or None.
       restarts: the outcome of every restart, or None where there was one start only. Its
         ``log_likelihood`` has the log prior in it, too: it is what restarts are compared by.
     """
@@ -104,6 +116,7 @@ class FitResult:
     history: Leaf
     collapsed: Leaf
     restarts: Restarts | None = None
+    noise: Noise | None = None
 
     @property
     def objective(self) -> Array:
@@ -357,7 +370,7 @@ class Lane:
     """One run of EM: what the next step needs, and how things stand.
 
     ``exact`` says that products will not do any more: the end is near and they are rough, or a
-    component has vanished in them.
+    component has vanished in them. ``noise`` is that beside the mixture, in the frame, or None.
     """
 
     mixture: Mixture
@@ -366,6 +379,7 @@ class Lane:
     status: Leaf
     collapsed: Leaf
     exact: Leaf
+    noise: Noise | None = None
 
 
 class Judgement(NamedTuple):
@@ -388,6 +402,10 @@ class Judgement(NamedTuple):
     insist: Array
 
 
+# Where a run begins: a mixture in the frame, or one with noise beside it.
+Start = Mixture | tuple[Mixture, Noise]
+
+
 @dataclass(frozen=True)
 class EM:
     """Expectation–maximisation as a ``lanes.Method``; a start is a mixture in the frame.
@@ -403,55 +421,87 @@ class EM:
         """EM that takes no differences where rough products find the way."""
         return replace(self, scouting=True)
 
-    def begin(self, start: Mixture) -> Lane:
-        """The lane before its first step."""
+    def begin(self, start: Start) -> Lane:
+        """The lane before its first step; a start may have noise with it."""
+        start, noise = (start, None) if isinstance(start, Mixture) else start
         if self.equal_weights:
             start = replace(start, log_weights=_even(start.log_weights))
+        dtype = start.means.dtype
         return Lane(
             start,
-            jnp.asarray(-jnp.inf, start.means.dtype),
+            jnp.asarray(-jnp.inf, dtype),
             jnp.asarray(0),
             jnp.asarray(int(Status.RUNNING)),
             jnp.asarray(-1),
             jnp.asarray(False),
+            noise,
         )
 
     def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
         """One step of every lane: E-step of the current parameters; then stop there, or M-step."""
-        statistics, digits = self.expect(lanes, samples, control)
+        return self.advance(lanes, *self.expect(lanes, samples), samples, control)
+
+    def advance(
+        self,
+        lanes: Lane,
+        statistics: Statistics,
+        digits: Digits,
+        population: Population,
+        control: Control,
+    ) -> Lane:
+        """What of a step follows its E-step, given what ``expect`` returns for all samples."""
+        statistics = self.believing(lanes, statistics, population, control)
 
         def one(lane: Lane, sums: Statistics, digits: Digits) -> Lane:
-            return self._step(lane, sums, digits, samples, control)
+            return self._step(lane, sums, digits, population, control)
 
         return jax.vmap(one)(lanes, statistics, digits)
 
-    def expect(self, lanes: Any, samples: Samples, control: Control) -> tuple[Statistics, Digits]:
+    def expect(self, lanes: Any, samples: Samples) -> tuple[Statistics, Digits]:
         """Statistics of every lane, by products where they may be used.
 
         Args:
-          lanes: with a leading axis; of them ``mixture``, ``status`` and ``exact`` are read.
+          lanes: with a leading axis; of them ``mixture``, ``noise``, ``status`` and ``exact`` are
+            read.
           samples: in the frame.
-          control: of it the prior.
 
         Returns:
-          The statistics, with the log prior in their log-likelihood, for it is both together that
-          EM increases; and whether they are safe or rough products, or neither, (W,).
+          The statistics, and whether they are safe or rough products, or neither, (W,).
         """
         digits = jax.vmap(natural.digits)(lanes.mixture)
         digits = Digits(digits.is_safe & ~lanes.exact, digits.is_rough & ~lanes.exact)
-        exact = partial(accumulate, x=samples, form="difference")
         entry, (n_lanes, n_components) = lanes.mixture.model, lanes.mixture.log_weights.shape
         rows = product_rows(entry, samples, n_components, n_lanes)
-        products = jax.vmap(lambda one: accumulate(one, samples, None, rows, "product"))(
-            lanes.mixture
-        )
+
+        def pass_over(lane: tuple[Mixture, Noise | None], form: Form) -> Statistics:
+            mixture, noise = lane
+            size = rows if form == "product" else None
+            background = None if noise is None else noise.background()
+            return accumulate(mixture, samples, None, size, form, background)
+
+        seen = lanes.mixture, lanes.noise
+        products = jax.vmap(partial(pass_over, form="product"))(seen)
         fine = digits.is_safe | digits.is_rough | (lanes.status != Status.RUNNING)
-        found = exact_where_needed(fine, products, exact, lanes.mixture)
-        believed = jax.vmap(partial(_log_prior, control.prior, samples.frame))(lanes.mixture)
-        return replace(found, log_likelihood=found.log_likelihood + believed), digits
+        exact = partial(pass_over, form="difference")
+        return exact_where_needed(fine, products, exact, seen), digits
+
+    def believing(
+        self, lanes: Any, statistics: Statistics, population: Population, control: Control
+    ) -> Statistics:
+        """The same statistics with the log prior in their log-likelihood.
+
+        It is both together that EM increases, and that all that comes after compares.
+        """
+        log_prior = jax.vmap(partial(_log_prior, control.prior, population.frame))(lanes.mixture)
+        return replace(statistics, log_likelihood=statistics.log_likelihood + log_prior)
 
     def judge(
-        self, lane: Any, statistics: Statistics, digits: Digits, samples: Samples, control: Control
+        self,
+        lane: Any,
+        statistics: Statistics,
+        digits: Digits,
+        samples: Population,
+        control: Control,
     ) -> Judgement:
         """The M-step from where a lane is, and how things stand before it."""
         log_likelihood = statistics.log_likelihood
@@ -485,16 +535,20 @@ class EM:
         lane: Lane,
         statistics: Statistics,
         digits: Digits,
-        samples: Samples,
+        samples: Population,
         control: Control,
     ) -> Lane:
         found = self.judge(lane, statistics, digits, samples, control)
-        total = samples.total_weight()
-        bounded = control.prior is not None
+        total, bounded = samples.total_weight(), control.prior is not None
+        noise = lane.noise and lane.noise.left_by(statistics.counts, total)
+        if lane.noise is not None:
+            total = total * (1 - lane.noise.weight)
         status, which = end_in_spike(found.status, found.broken, lane.mixture, total, bounded)
         going_on = (status == Status.RUNNING) & ~found.spent & ~found.again
-        mixture = jax.tree.map(
-            lambda new, old: jnp.where(going_on, new, old), found.updated, lane.mixture
+        mixture, noise = jax.tree.map(
+            lambda new, old: jnp.where(going_on, new, old),
+            (found.updated, noise),
+            (lane.mixture, lane.noise),
         )
         stepped = Lane(
             mixture=mixture,
@@ -503,6 +557,7 @@ class EM:
             status=status,
             collapsed=which,
             exact=lane.exact | found.insist,
+            noise=noise,
         )
         ended = lane.status != Status.RUNNING
         return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
@@ -549,8 +604,9 @@ def finish(
     lane: Any,
     history: Array,
     table: Restarts | None,
-    samples: Samples,
+    samples: Population,
     prior: Prior | None = None,
+    noise: Noise | None = None,
 ) -> FitResult:
     """The outcome of a lane, and of all restarts, carried from the frame to the user's units.
 
@@ -561,6 +617,7 @@ def finish(
       history, table: of the lane, and of all.
       samples: in the frame.
       prior: of the components, in the user's units.
+      noise: beside the mixture, in the frame.
     """
     # Inside a transformation data are not inspected; one bad value spoils the frame.
     frame = samples.frame
@@ -585,6 +642,7 @@ def finish(
         n_steps=lane.n_steps,
         history=clean_history(history, lane.n_steps) - shift,
         collapsed=jnp.where(usable, lane.collapsed, -1),
+        noise=noise and noise.rescaled(frame.log_volume()),
         restarts=table
         and Restarts(
             table.log_likelihood - shift,

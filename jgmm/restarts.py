@@ -14,11 +14,12 @@ from jaxtyping import Array, Key
 from jgmm import initialize, lanes, natural, racing
 from jgmm.acceleration import accelerated
 from jgmm.covariance import model
-from jgmm.em import EM, FitResult, finish, make_control, to_frame, to_user
+from jgmm.em import EM, FitResult, Start, finish, make_control, to_frame, to_user
 from jgmm.forms import Spherical
 from jgmm.kmeans import check_counts
 from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture, reframe
+from jgmm.noise import as_log_volume, at_start
 from jgmm.precision import jit
 from jgmm.prior import Prior, as_prior
 from jgmm.samples import Frame, Samples, check_key, framed, make_samples, whitened
@@ -44,6 +45,7 @@ def fit(
     ridge: Any = 0.0,
     equal_weights: bool = False,
     prior: Any = None,
+    noise: Any = None,
     race: int = 0,
     accelerate: str | None = None,
     progress: ProgressCallback | None = None,
@@ -73,6 +75,9 @@ def fit(
         maximise log-likelihood and log prior together, which are bounded: no component collapses.
         ``log_likelihood`` stays that of the samples alone, ``log_prior`` is beside it. "conjugate"
         says little, in the units of the samples.
+      noise: None, "box", or a volume: a uniform component beside the mixture, over the samples'
+        bounding box or over that volume, for samples that belong nowhere (``jgmm.noise``). It is in
+        ``result.noise``, and counts one parameter more.
       race: steps after which only the quarter of the starts that promises most goes on, for four
         times as many, and so on until eight run to their ends; the others end as ``OUTRUN``. Zero,
         the default, runs every start to its end. Several times faster with many restarts; may miss
@@ -123,6 +128,7 @@ def fit(
             ridge=ridge,
             equal_weights=equal_weights,
             prior=prior,
+            noise=noise,
             race=race,
             accelerate=accelerate,
             progress=progress,
@@ -158,6 +164,7 @@ def fit_unchecked(
     ridge: Any = 0.0,
     equal_weights: bool = False,
     prior: Any = None,
+    noise: Any = None,
     accelerate: str | None = None,
     extra: Extra | None = None,
     progress: ProgressCallback | None = None,
@@ -180,13 +187,19 @@ def fit_unchecked(
     believed = as_prior(prior, samples, n_components)
     control = make_control(samples.x.dtype, tol, rtol, ridge, believed)
     method = accelerated(EM(max_steps, equal_weights), accelerate)
+    log_volume = as_log_volume(noise, samples)
+    if log_volume is not None and accelerate is not None:
+        raise DataError("noise is fitted by EM as it is: leave accelerate out.")
 
     def wave(mixtures: Mixture, inside: Samples) -> FitResult:
         work = work_of(mixtures, inside)
+        starts: Start = mixtures
+        if log_volume is not None:
+            starts = mixtures, at_start(log_volume, inside.frame, len(mixtures.means))
         if race:
-            queue = racing.run(method, mixtures, inside, control, work, race, progress)
+            queue = racing.run(method, starts, inside, control, work, race, progress)
         else:
-            queue = lanes.run(method, mixtures, inside, control, work, progress)
+            queue = lanes.run(method, starts, inside, control, work, progress)
         return _finish(queue, inside, believed)
 
     active = np.arange(slots or n_components) < n_components
@@ -199,7 +212,8 @@ def fit_unchecked(
 def _finish(queue: lanes.Queue, samples: Samples, prior: Prior | None) -> FitResult:
     best, table = queue.best, queue.table
     history = queue.best_history
-    return finish(best.mixture, best.log_likelihood, best, history, table, samples, prior)
+    ended_at = best.log_likelihood
+    return finish(best.mixture, ended_at, best, history, table, samples, prior, best.noise)
 
 
 def work_of(mixtures: Mixture, samples: Samples) -> int:

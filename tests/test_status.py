@@ -72,6 +72,7 @@ def test_codes_are_stable():
         "OUTRUN": 6,
         "DEGENERATE": 7,
         "INHERITED": 8,
+        "INTERRUPTED": 9,
     }
 
 
