@@ -1,8 +1,8 @@
 """The documentation holds: notebooks and code run, links lead somewhere.
 
-Notebooks run cell by cell, in the order they are read, and print what their text says. No kernel is
-started, and all is in one file: so pages and notebooks share compiled programs. What runs a thousand
-restarts in a notebook runs a hundred here.
+Notebooks run cell by cell, in the order they are read, and print what their text says. No kernel
+is started, and all is in one file: so pages and notebooks share compiled programs. What runs a
+thousand restarts in a notebook runs a hundred here.
 """
 
 import ast
@@ -52,7 +52,7 @@ PRINTS = {
     "old_faithful": ["one: BIC 2201.8", "two: BIC 2096.0", "*  3  tied        11  -1126.32"],
     "auto_mpg": ["general   0.673 ± 0.016", "aligned   0.651 ± 0.018", "always America: 0.625"],
     "kmeans_fails": ["as k-means likes it     0.99", "all are long            0.01"],
-    "thousand_restarts": ["points  best -1114.44", "race:  best -1114.44"],
+    "thousand_restarts": ["points  best -1114.44", "race  best -1114.44"],
     "em_against_gradients": ["EM        -1119.21", "L-BFGS    -1119.21", "STEPS_RAN_OUT"],
     "differentiating_a_fit": [
         "optimism: 11.8 nats for 11 parameters",
