@@ -180,10 +180,9 @@ def _methods(settings: Settings, n_samples: int, covariance: str) -> dict[str, M
         "natural, batches": climbing(NaturalGradient(decaying()), batch=part),
         "Adam, batches": climbing(optax.adam(settings.adam), batch=part),
     }
-    if name != "full":
-        del others["L-BFGS augmented"]
     chosen = _named("methods", settings.methods, list(others))
-    return {"EM": em, **{name: others[name] for name in chosen}}
+    own = [each for each in chosen if name == "full" or "augmented" not in each]
+    return {"EM": em, **{each: others[each] for each in own}}
 
 
 def _climbs(run: Run, problem: Problem) -> dict[str, Climb]:
@@ -249,7 +248,8 @@ def _climb(method: Any, starts: Any, samples: Samples, control: Any) -> Climb:
         begun = time.perf_counter()
         found.append(jax.block_until_ready(program(start, samples, control)))
         seconds.append(time.perf_counter() - begun)
-    return Climb(*jax.tree.map(lambda *leaves: jnp.stack(leaves), *found), np.asarray(seconds))
+    result, passes, made = jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+    return Climb(result, passes, made, np.asarray(seconds))
 
 
 def _passes(lanes: Any) -> Array:

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         status,
         uncertainty,
         unconstrained,
+        unrolled,
     )
     from jgmm import estimators as estimators
     from jgmm.em import FitResult, em_step, m_step
@@ -126,6 +127,7 @@ _MODULES = {
     "status": ("DataError", "FitError", "Status"),
     "uncertainty": (),
     "unconstrained": (),
+    "unrolled": (),
 }
 # Not in ``__all__``: ``from jgmm import *`` works without scikit-learn.
 _EXTRA = ("estimators",)
@@ -192,6 +194,7 @@ __all__ = [
     "status",
     "uncertainty",
     "unconstrained",
+    "unrolled",
 ]
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Key
 
 from jgmm import lanes, metric
@@ -47,7 +46,7 @@ def fit(
     x: Any,
     n_components: int,
     *,
-    optimizer: Optimizer | optax.GradientTransformation,
+    optimizer: Any,
     covariance: str = "full",
     n_restarts: int = 1,
     init: Any = "kmeans",
@@ -55,7 +54,7 @@ def fit(
     batch_size: int | None = None,
     sample_weight: Any = None,
     max_steps: int = 1000,
-    max_passes: float | None = None,
+    max_passes: float | int | None = None,
     gradient_tol: float | None = None,
     tol: float | None = None,
     rtol: float = 0.0,
@@ -93,7 +92,7 @@ def fit(
       numbers of steps and passes ends a fit.
 
     Raises:
-      DataError: bad samples, weights or arguments, before any work starts.
+      DataError: bad samples, weights or arguments, before any work starts; what is no optimiser.
       FitError: no restart ended valid.
 
     >>> import jax, jgmm, optax
@@ -159,7 +158,7 @@ def make_control(
     gradient_tol: float | None = None,
     tol: float | None = None,
     rtol: float = 0.0,
-    max_passes: float | None = None,
+    max_passes: float | int | None = None,
 ) -> Control:
     """Fill in defaults by dtype; without ``tol`` no change is small enough, nor any pass the last.
 

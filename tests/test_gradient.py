@@ -11,10 +11,10 @@ import pytest
 
 import jgmm
 from jgmm import gradient
-from jgmm.optimizer import objective
+from jgmm.optimizer import Here, Optax, objective
 from jgmm.samples import make_samples
 from jgmm.status import Status
-from jgmm.unconstrained import from_free, to_free
+from jgmm.unconstrained import LOG, from_free, to_free
 
 N, K, D = 90, 2, 2
 KEY = jax.random.key(0)
@@ -85,6 +85,70 @@ def test_result_is_of_the_parameters_returned(x):
     )
     np.testing.assert_allclose(found.history[40], found.log_likelihood, rtol=1e-7)
     assert found.history[0] < found.history[40]
+
+
+def test_rules_to_stop(x):
+    """Passes, the change of the log-likelihood, and the gradient's length: none compiles anew."""
+    kept = {"optimizer": SGD, "max_steps": 40, "gradient_tol": 0.0}
+    few = gradient.fit(KEY, x, K, **kept, max_passes=9)
+    assert few.status == Status.STEPS_RAN_OUT
+    assert few.n_steps == 8  # the ninth pass finds where the eighth step has led
+    slow = gradient.fit(KEY, x, K, **kept, tol=1e-3)
+    assert slow.status == Status.CONVERGED
+    gain = np.diff(np.asarray(slow.history)) / N
+    last = int(slow.n_steps) - 1
+    assert 0 < last < 39
+    assert (gain[:last] > 1e-3).all()
+    assert 0 < gain[last] <= 1e-3
+    flat = gradient.fit(KEY, x, K, **(kept | {"gradient_tol": 0.03}))
+    assert flat.status == Status.CONVERGED
+    again = gradient.fit(KEY, x, K, **(kept | {"gradient_tol": 0.031}))
+    assert again.n_steps <= flat.n_steps < 40
+
+
+@pytest.mark.parametrize("name", ["gradient_tol", "tol", "rtol", "max_passes"])
+def test_rules_below_zero_are_refused(name):
+    with pytest.raises(jgmm.DataError, match=f"{name} must be at least zero"):
+        gradient.fit(KEY, samples(), K, optimizer=SGD, **{name: -1.0})
+
+
+@pytest.mark.parametrize("given", ["adam", optax.adam, object(), Optax])
+def test_what_is_no_optimiser_is_refused(given):
+    with pytest.raises(jgmm.DataError, match="have the methods init and step"):
+        gradient.fit(KEY, samples(), K, optimizer=given)
+
+
+def test_an_unknown_parametrisation_is_refused():
+    with pytest.raises(jgmm.DataError, match="Known: log, softplus, augmented"):
+        gradient.fit(KEY, samples(), K, optimizer=SGD, parametrisation="exp")
+
+
+def test_line_searches_are_counted():
+    """L-BFGS makes two passes a step at least: one where it is, one where it would go."""
+    kept = {"optimizer": LBFGS, "gradient_tol": 1e-4, "max_steps": 2000}
+    free = gradient.fit(KEY, samples(), K, **kept)
+    bound = gradient.fit(KEY, samples(), K, **kept, max_passes=2 * float(free.n_steps))
+    assert free.status == Status.CONVERGED
+    assert bound.status == Status.STEPS_RAN_OUT
+    assert bound.n_steps < free.n_steps
+
+
+def test_curvature_is_the_derivative_of_the_gradient():
+    x, here = make_samples(samples()[:20]), jgmm.make_mixture(*oracle.parameters(5, k=K, d=D))
+    point = to_free(here)
+    told = Here(point, jnp.zeros(()), None, here, jgmm.accumulate(here, x), x, LOG)
+    along = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), point)
+
+    @jax.jit
+    def both(point, along):
+        ahead, behind = (
+            jax.grad(told.loss)(jax.tree.map(lambda a, b, h=h: a + h * b, point, along))
+            for h in (1e-5, -1e-5)
+        )
+        return told.curvature(along), jax.tree.map(lambda a, b: (a - b) / 2e-5, ahead, behind)
+
+    for one, other in zip(*map(jax.tree.leaves, both(point, along)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-8)
 
 
 def test_starts_are_those_of_em_and_do_not_depend_on_how_many():
