@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jgmm import (
         acceleration,
+        augmented,
         blocks,
         bootstrap,
         cells,
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
         kmeans,
         lanes,
         likelihood_ratio,
+        metric,
         mixture,
         natural,
+        natural_gradient,
         nesting,
+        newton,
         noise,
+        optimizer,
         orientation,
         precision,
         prior,
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
         survey,
         uncertainty,
         unconstrained,
+        unrolled,
     )
     from jgmm import estimators as estimators
     from jgmm.em import FitResult, em_step, m_step
@@ -75,6 +81,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "acceleration": (),
+    "augmented": (),
     "blocks": (),
     "bootstrap": (),
     "cells": (),
@@ -99,6 +106,7 @@ _MODULES = {
     "kmeans": (),
     "lanes": (),
     "likelihood_ratio": (),
+    "metric": (),
     "mixture": (
         "Mixture",
         "condition",
@@ -111,8 +119,11 @@ _MODULES = {
         "sample",
     ),
     "natural": (),
+    "natural_gradient": (),
     "nesting": (),
+    "newton": (),
     "noise": (),
+    "optimizer": (),
     "orientation": (),
     "precision": (),
     "prior": (),
@@ -126,6 +137,7 @@ _MODULES = {
     "survey": (),
     "uncertainty": (),
     "unconstrained": (),
+    "unrolled": (),
 }
 # Not in ``__all__``: ``from jgmm import *`` works without scikit-learn.
 _EXTRA = ("estimators",)
@@ -140,6 +152,7 @@ __all__ = [
     "Status",
     "acceleration",
     "accumulate",
+    "augmented",
     "blocks",
     "bootstrap",
     "cells",
@@ -171,10 +184,14 @@ __all__ = [
     "m_step",
     "make_mixture",
     "marginal",
+    "metric",
     "mixture",
     "natural",
+    "natural_gradient",
     "nesting",
+    "newton",
     "noise",
+    "optimizer",
     "orientation",
     "precision",
     "predict",
@@ -192,6 +209,7 @@ __all__ = [
     "survey",
     "uncertainty",
     "unconstrained",
+    "unrolled",
 ]
 
 

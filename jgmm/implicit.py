@@ -5,7 +5,8 @@ EM ends where its step changes nothing, θ = T(θ, data). So, as the data move, 
     dθ = (I − ∂T/∂θ)⁻¹ (∂T/∂data) ddata
 
 whatever the number of steps that led there, and whichever method took them. θ are the unconstrained
-parameters of ``jgmm.unconstrained`` in the data's frame; the frame moves with the data, too.
+parameters of ``jgmm.unconstrained`` in the data's frame; the frame moves with the data, too. The
+alternative for short runs, through the steps themselves, is ``jgmm.unrolled``.
 
 Where the optimum is singular (components that have merged, or are empty) there is no such
 derivative: then it is NaN inside transformations, and an error outside.
@@ -149,7 +150,7 @@ def _optimum(mixture: Mixture, samples: Samples, ridge: Array) -> Mixture:
 
 def _settled(mixture: Mixture, samples: Samples, ridge: Array) -> tuple[Samples, Free]:
     """The samples in their frame, and the free parameters of the optimum there."""
-    inside = seen(_counted(samples), mixture.model)
+    inside = seen(counted(samples), mixture.model)
     still, fixed_ridge = lax.stop_gradient(inside), lax.stop_gradient(ridge)
     start = to_free(to_frame(lax.stop_gradient(mixture), still.frame))
 
@@ -164,7 +165,7 @@ def _settled(mixture: Mixture, samples: Samples, ridge: Array) -> tuple[Samples,
     return inside, lax.fori_loop(0, NEWTON_STEPS, newton, start)
 
 
-def _counted(samples: Samples) -> Samples:
+def counted(samples: Samples) -> Samples:
     """The same samples; rows that are missing have no derivative by their weights."""
     weights = samples.weights
     if weights is None:
