@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -87,6 +87,7 @@ class Tick(NamedTuple):
     pace: Pace
 
 
+@runtime_checkable
 class Keeper(Protocol):
     """Who keeps stages for later."""
 
@@ -97,6 +98,7 @@ class Keeper(Protocol):
         """Called after each block: keep the stage if it is time to."""
 
 
+@runtime_checkable
 class Team(Protocol):
     """Processes that each read a share of the samples."""
 
