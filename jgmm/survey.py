@@ -160,7 +160,7 @@ def _check(block: Block, first_row: int) -> None:
 def _moments(block: Block) -> Moments:
     found = (np.asarray(v, np.float64) for v in _about_center(block.x, block.weights))
     total, center, first, second = found
-    apart = first / max(total, np.finfo(float).tiny)  # the center is the mean but for rounding
+    apart = first / np.where(total > 0, total, 1)  # the center is the mean but for rounding
     return Moments(total, center + apart, second - total * np.outer(apart, apart))
 
 
