@@ -434,7 +434,9 @@ def stages(method: Additive, stage: Stage, control: Any, reading: Reading) -> It
             with pace.busy():
                 sums = _add(method, stage.sums, stage.lanes, block, stage.census)
                 sums = jax.block_until_ready(sums)
-                stage = replace(stage, sums=sums, n_blocks=jnp.asarray(number + 1))
+                stage = replace(
+                    stage, sums=sums, n_blocks=jnp.asarray(number + 1, stage.n_blocks.dtype)
+                )
             yield stage
             if reading.progress is not None:
                 reading.progress(Tick(step, method.max_steps, n_rows, log_likelihood, pace))
