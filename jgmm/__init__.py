@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from jgmm.selection import select
     from jgmm.statistics import Statistics, accumulate
     from jgmm.status import DataError, FitError, Status
+    from jgmm.workbench import plot as plot
 
 __version__ = "0.1.0"
 
@@ -139,8 +140,10 @@ _MODULES = {
     "unconstrained": (),
     "unrolled": (),
 }
-# Not in ``__all__``: ``from jgmm import *`` works without scikit-learn.
-_EXTRA = ("estimators",)
+# Modules of the workbench that have a short name here.
+_ELSEWHERE = {"plot": "jgmm.workbench.plot"}
+# Not in ``__all__``: ``from jgmm import *`` works without scikit-learn and matplotlib.
+_EXTRA = ("estimators", "plot")
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
@@ -217,6 +220,8 @@ def __getattr__(name: str) -> Any:
     """Import a module of the package, or the module a name lives in, on first use."""
     if name in _MODULES:
         return importlib.import_module(f"jgmm.{name}")
+    if name in _ELSEWHERE:
+        return importlib.import_module(_ELSEWHERE[name])
     if name in _HOME:
         return getattr(importlib.import_module(f"jgmm.{_HOME[name]}"), name)
     raise AttributeError(f"module 'jgmm' has no attribute {name!r}")

@@ -2,7 +2,8 @@
 
 A model is one small entry: how many parameters it has, how it estimates the covariances from the
 components' scatter, and in which of three forms it is stored. Nothing outside this module asks for
-a model by name; to add one, write its estimator and add a line to ``MODELS``.
+a model by name; to add one, write its estimator and add a line to ``_FAMILY``, or from outside
+the package call ``add``.
 
 Names follow the volume–shape–orientation family Σₖ = λₖ Dₖ Aₖ Dₖᵀ (Banfield & Raftery 1993,
 Celeux & Govaert 1995): three letters say whether volume, shape and orientation are Equal, Variable
@@ -36,7 +37,8 @@ class CovarianceModel:
     """One entry of the table.
 
     Attributes:
-      code: three letters for volume, shape and orientation.
+      code: three letters for volume, shape and orientation; of a model that is not of the family,
+        a name in other letters.
       names: synonyms; the first is how the package writes it.
       storage: ``Full``, ``Diagonal`` or ``Spherical``.
       shared: whether all components have the same covariance, stored once.
@@ -222,3 +224,22 @@ def model(name: str) -> CovarianceModel:
     nearest = difflib.get_close_matches(str(name).lower(), known, n=1)
     hint = f" Did you mean {known[nearest[0]]!r}?" if nearest else ""
     raise ValueError(f"unknown covariance model {name!r}.{hint} Known: {', '.join(_BY_NAME)}.")
+
+
+def add(entry: CovarianceModel) -> CovarianceModel:
+    """Put a model of your own into the table: from then on every function takes its names.
+
+    A model that is not of the family stands apart in tables over models: it is no special case of
+    another, nor has it one, but that of fewer components.
+
+    Raises:
+      ValueError: one of its names is taken.
+
+    A worked example is in the documentation, "Add a model or an optimiser".
+    """
+    taken = [name for name in (*entry.names, entry.code) if name in _BY_NAME or name in MODELS]
+    if taken:
+        raise ValueError(f"there is a covariance model {taken[0]!r} already; choose another name.")
+    MODELS[entry.code] = entry
+    _BY_NAME.update(dict.fromkeys(entry.names, entry))
+    return entry
