@@ -1,7 +1,7 @@
 """The documentation site: ``python -m sphinx -W -b html docs runs/site``.
 
-Notebooks are executed by MyST-NB, once as long as they do not change (``runs/site-cache``), in plain
-sessions of float32 unless they say otherwise; that takes a few minutes.
+Notebooks are executed by MyST-NB, once as long as they do not change (``runs/site-cache``), in
+plain sessions of float32 unless they say otherwise; that takes a few minutes.
 """
 
 import inspect

@@ -1,8 +1,8 @@
 """The documentation holds: notebooks and code run, links lead somewhere.
 
-Notebooks run cell by cell, in the order they are read, and print what their text says. No kernel is
-started, and all is in one file: so pages and notebooks share compiled programs. What runs a thousand
-restarts in a notebook runs a hundred here.
+Notebooks run cell by cell, in the order they are read, and print what their text says. No kernel
+is started, and all is in one file: so pages and notebooks share compiled programs. What runs a
+thousand restarts in a notebook runs a hundred here.
 """
 
 import ast
