@@ -21,8 +21,8 @@ run out of steps.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -39,11 +39,14 @@ from jgmm.acceleration import accelerated
 from jgmm.covariance import model
 from jgmm.em import EM, FitResult, finish, make_control, seen, to_frame
 from jgmm.extrapolation import SCHEMES
-from jgmm.lanes import Method
+from jgmm.lanes import Method, starts_axis
 from jgmm.mixture import Mixture
+from jgmm.natural_gradient import NaturalGradient, decaying
+from jgmm.newton import NewtonCG
+from jgmm.optimizer import as_optimizer
 from jgmm.samples import Samples, make_samples
+from jgmm.statistics import accumulate
 from jgmm.status import VALID, Status
-from jgmm.unconstrained import from_free
 from jgmm.workbench import canvas, datasets, plot
 from jgmm.workbench.config import Amount, Count, Name, Strict, UserError
 from jgmm.workbench.runner import Run
@@ -72,6 +75,8 @@ class Settings(Strict):
     """Step size of SGD, whose gradient is that of all samples."""
     momentum: Amount = 0.9
     """Momentum of SGD."""
+    batches: Count = 10
+    """Mini-batches that the samples are divided into, by number."""
     within: Amount = 1e-6
     """Log-likelihoods that differ by less, in nats a sample, count as the same optimum."""
 
@@ -139,32 +144,45 @@ def _named(setting: str, names: Sequence[str], known: Sequence[str]) -> list[str
     return [name for name in known if not names or name in names]
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Climb:
-    """What became of R starts: the fits, and the passes made until each of their steps."""
+class Climb(NamedTuple):
+    """What became of R starts.
+
+    Attributes:
+      result: the fits, leading axis R.
+      passes: made until each of their steps, (R, steps + 1).
+      made: passes in all, (R,).
+      seconds: taken by each, without compiling, (R,).
+    """
 
     result: FitResult
     passes: Any
+    made: Any
+    seconds: Float[np.ndarray, "R"]
 
 
-def _methods(settings: Settings, covariance: str) -> dict[str, Method]:
+def _methods(settings: Settings, n_samples: int, covariance: str) -> dict[str, Method]:
     """The methods by name; the first is what the others are measured by."""
-    em = EM(settings.em_steps)
+    em, name = EM(settings.em_steps), model(covariance).name
 
-    def climbing(optimizer: optax.GradientTransformation) -> Method:
-        name = model(covariance).name
-        return gradient.Gradient(optimizer, name, None, settings.gradient_steps)
+    def climbing(optimizer: Any, by: str = "log", batch: int | None = None) -> Method:
+        own, most = as_optimizer(optimizer), settings.gradient_steps
+        return gradient.Gradient(own, gradient.PARAMETRISATIONS[by], name, batch, most)
 
-    schemes = {f"EM + {scheme}": accelerated(em, scheme) for scheme in SCHEMES}
+    part = max(1, n_samples // settings.batches)
     others = {
-        **schemes,
+        **{f"EM + {scheme}": accelerated(em, scheme) for scheme in SCHEMES},
+        "Newton-CG": climbing(NewtonCG()),
         "L-BFGS": climbing(optax.lbfgs()),
+        "L-BFGS softplus": climbing(optax.lbfgs(), "softplus"),
+        "L-BFGS augmented": climbing(optax.lbfgs(), "augmented"),
         "Adam": climbing(optax.adam(settings.adam)),
         "SGD": climbing(optax.sgd(settings.sgd, momentum=settings.momentum)),
+        "natural, batches": climbing(NaturalGradient(decaying()), batch=part),
+        "Adam, batches": climbing(optax.adam(settings.adam), batch=part),
     }
     chosen = _named("methods", settings.methods, list(others))
-    return {"EM": em, **{name: others[name] for name in chosen}}
+    own = [each for each in chosen if name == "full" or "augmented" not in each]
+    return {"EM": em, **{each: others[each] for each in own}}
 
 
 def _climbs(run: Run, problem: Problem) -> dict[str, Climb]:
@@ -183,9 +201,9 @@ def _climbs(run: Run, problem: Problem) -> dict[str, Climb]:
     starts = jax.vmap(to_frame, in_axes=(0, None))(begun, inside.frame)
     dtype = samples.x.dtype
     found = {}
-    for name, method in _methods(settings, entry.name).items():
+    for name, method in _methods(settings, len(problem.x), entry.name).items():
         if isinstance(method, gradient.Gradient):
-            steepest = gradient.Control(jnp.asarray(1e-9, dtype), run.key)
+            steepest = gradient.make_control(run.key, dtype, gradient_tol=1e-9)
             numbered = (starts, jnp.arange(settings.n_starts))
             found[name] = _climb(method, numbered, inside, steepest)
         else:
@@ -194,39 +212,57 @@ def _climbs(run: Run, problem: Problem) -> dict[str, Climb]:
 
 
 def _climb(method: Any, starts: Any, samples: Samples, control: Any) -> Climb:
-    """Run a method from every start, and keep the passes made until each of its steps."""
+    """Run a method from every start, one after another, and keep the passes and the seconds."""
+    batches = getattr(method, "batch_size", None) is not None
 
-    def one(start: Any, samples: Samples, control: Any) -> Climb:
+    def one(start: Any, samples: Samples, control: Any) -> tuple[FitResult, Array, Array]:
         first = jax.tree.map(lambda leaf: leaf[None], method.begin(start))
         empty = jnp.full(method.max_steps + 1, jnp.nan, samples.x.dtype)
         most = method.max_steps
 
-        def turn(carry: tuple[Any, Array, Array, Array]) -> tuple[Any, Array, Array, Array]:
-            lanes, history, passes, made = carry
+        def turn(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
+            lanes, history, passes = carry
             at = lanes.n_steps[0]
             stepped = method.step(lanes, samples, control)
-            history = history.at[at].set(stepped.log_likelihood[0])
-            passes = passes.at[at].set((made + 1).astype(passes.dtype))
-            return stepped, history, passes, made + 1 + _line_search(stepped)
+            found = stepped.log_likelihood[0]
+            if batches:  # what a batch says of it is an estimate; this pass is the study's, not its
+                found = accumulate(_end(method, lanes), samples).log_likelihood
+            history = history.at[at].set(found)
+            passes = passes.at[at].set(_passes(lanes).astype(passes.dtype) + 1)
+            return stepped, history, passes
 
-        def going_on(carry: tuple[Any, Array, Array, Array]) -> Array:
-            return (carry[0].status[0] == Status.RUNNING) & (carry[3] <= most)
+        def going_on(carry: tuple[Any, Array, Array]) -> Array:
+            return (carry[0].status[0] == Status.RUNNING) & (_passes(carry[0]) <= most)
 
-        lanes, history, passes, _ = lax.while_loop(
-            going_on, turn, (first, empty, empty, jnp.asarray(0))
-        )
-        lane = jax.tree.map(lambda leaf: leaf[0], lanes)
-        end = lane.mixture if hasattr(lane, "mixture") else from_free(lane.free, method.covariance)
-        return Climb(finish(end, lane.log_likelihood, lane, history, None, samples), passes)
+        lanes, history, passes = lax.while_loop(going_on, turn, (first, empty, empty))
+        lane, end = jax.tree.map(lambda leaf: leaf[0], lanes), _end(method, lanes)
+        log_likelihood = accumulate(end, samples).log_likelihood
+        return finish(end, log_likelihood, lane, history, None, samples), passes, _passes(lanes)
 
-    return jax.jit(jax.vmap(one, in_axes=(0, None, None)))(starts, samples, control)
+    each = [
+        jax.tree.map(lambda leaf, r=r: leaf[r], starts) for r in range(len(starts_axis(starts)))
+    ]
+    program = jax.jit(one).lower(each[0], samples, control).compile()
+    found, seconds = [], []
+    for start in each:
+        begun = time.perf_counter()
+        found.append(jax.block_until_ready(program(start, samples, control)))
+        seconds.append(time.perf_counter() - begun)
+    result, passes, made = jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
+    return Climb(result, passes, made, np.asarray(seconds))
 
 
-def _line_search(lanes: Any) -> Array:
-    """Passes that a line search made in the last step, if there is one."""
-    memory = getattr(lanes, "memory", None)
-    made = optax.tree_utils.tree_get(memory, "num_linesearch_steps")
-    return jnp.asarray(0) if made is None else made[0]
+def _passes(lanes: Any) -> Array:
+    """Passes that the first lane has made."""
+    made = lanes.n_passes if hasattr(lanes, "n_passes") else lanes.n_steps
+    return jnp.asarray(made[0])
+
+
+def _end(method: Any, lanes: Any) -> Mixture:
+    """Where the first lane is."""
+    lane = jax.tree.map(lambda leaf: leaf[0], lanes)
+    found: Mixture = lane.mixture if hasattr(lane, "mixture") else method.mixture(lane)
+    return found
 
 
 class Score(NamedTuple):

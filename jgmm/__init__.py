@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jgmm import (
         acceleration,
+        augmented,
         blocks,
         bootstrap,
         cells,
@@ -35,10 +36,14 @@ if TYPE_CHECKING:
         kmeans,
         lanes,
         likelihood_ratio,
+        metric,
         mixture,
         natural,
+        natural_gradient,
         nesting,
+        newton,
         noise,
+        optimizer,
         orientation,
         precision,
         prior,
@@ -52,6 +57,7 @@ if TYPE_CHECKING:
         survey,
         uncertainty,
         unconstrained,
+        unrolled,
     )
     from jgmm import estimators as estimators
     from jgmm.em import FitResult, em_step, m_step
@@ -76,6 +82,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "acceleration": (),
+    "augmented": (),
     "blocks": (),
     "bootstrap": (),
     "cells": (),
@@ -100,6 +107,7 @@ _MODULES = {
     "kmeans": (),
     "lanes": (),
     "likelihood_ratio": (),
+    "metric": (),
     "mixture": (
         "Mixture",
         "condition",
@@ -112,8 +120,11 @@ _MODULES = {
         "sample",
     ),
     "natural": (),
+    "natural_gradient": (),
     "nesting": (),
+    "newton": (),
     "noise": (),
+    "optimizer": (),
     "orientation": (),
     "precision": (),
     "prior": (),
@@ -127,6 +138,7 @@ _MODULES = {
     "survey": (),
     "uncertainty": (),
     "unconstrained": (),
+    "unrolled": (),
 }
 # Modules of the workbench that have a short name here.
 _ELSEWHERE = {"plot": "jgmm.workbench.plot"}
@@ -143,6 +155,7 @@ __all__ = [
     "Status",
     "acceleration",
     "accumulate",
+    "augmented",
     "blocks",
     "bootstrap",
     "cells",
@@ -174,10 +187,14 @@ __all__ = [
     "m_step",
     "make_mixture",
     "marginal",
+    "metric",
     "mixture",
     "natural",
+    "natural_gradient",
     "nesting",
+    "newton",
     "noise",
+    "optimizer",
     "orientation",
     "precision",
     "predict",
@@ -195,6 +212,7 @@ __all__ = [
     "survey",
     "uncertainty",
     "unconstrained",
+    "unrolled",
 ]
 
 

@@ -24,7 +24,6 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from jgmm.decomposition import trailing
-from jgmm.degeneracy import end_in_spike
 from jgmm.extrapolation import SCHEMES, Scheme, Seen
 from jgmm.lanes import Additive
 from jgmm.mixture import Mixture
@@ -147,8 +146,8 @@ class Accelerated:
         otherwise = jnp.where(found.spent, int(Status.STEPS_RAN_OUT), int(Status.RUNNING))
         status = jnp.where(fell_short, otherwise, found.status)
         reached = _choose(counts, lane.mixture, lane.reached)
-        total, bounded = samples.total_weight(), control.prior is not None
-        status, which = end_in_spike(status, found.broken, reached, total, bounded)
+        total = samples.total_weight()
+        status, which = self.em.judge_end(status, found.broken, reached, total, samples, control)
         again = found.again & ~lane.proposed
         going_on = (status == Status.RUNNING) & ~found.spent & ~again
         image = _choose(counts, found.updated, lane.image)
@@ -157,7 +156,7 @@ class Accelerated:
         learned = self.scheme.learn(lane.memory, seen, lane.proposed)
         memory = _choose(counts, learned, self.scheme.forget(lane.memory))
         plan = self.scheme.propose(memory)
-        proposal = _of_model(_at(plan.point, reached))
+        proposal = _of_model(_at(plan.point, reached), self.em.least(control, samples))
         going_there = plan.is_sensible & counts & ~fell_short & _is_finite(proposal)
         memory = replace(
             memory,
@@ -236,9 +235,13 @@ def _at(vector: Float[Array, "P"], like: Mixture) -> Mixture:
     return from_free(replace(free, logits=logits), like.covariance)
 
 
-def _of_model(mixture: Mixture) -> Mixture:
+def _of_model(mixture: Mixture, least: Array | None) -> Mixture:
     """The mixture with the covariances that the model estimates from samples with those given."""
     entry, weights = mixture.model, mixture.weights
+    if least is not None:  # of a model that bears a floor, which fills its storage
+        storage = entry.storage
+        raised = storage.at_least(storage.square(mixture.scale), storage.compress(least[None]))
+        return replace(mixture, scale=storage.factor(raised))
     if entry.fills_storage(mixture.n_components, mixture.n_features):
         return mixture
     scatter = trailing(weights, mixture.scale) * entry.storage.square(mixture.scale)

@@ -70,6 +70,26 @@ class CovarianceModel:
         """What the estimate needs of the components' scatter: all of it, or its sum if shared."""
         return scatter.sum(axis=0, keepdims=True) if self.shared else scatter
 
+    @property
+    def bears_floor(self) -> bool:
+        """Whether the estimate is a mean of scatter, of which a floor leaves the best above it."""
+        return not {"E", "V"} <= set(self.code)
+
+    def estimate_above(self, counts: Array, scatter: Array, least: Array) -> Array:
+        """``estimate`` among the covariances that exceed one in every direction.
+
+            Σₖ = R U max(w, 1) Uᵀ Rᵀ,   Sₖ / Nₖ = R U w Uᵀ Rᵀ,   least = R Rᵀ
+
+        Args:
+          counts, scatter: as for ``estimate``.
+          least: in this storage, leading axis 1.
+
+        Reference: Anderson & Olkin (1985) for the matrix case; for a model that ``bears_floor``.
+        """
+        mean = _pooled_mean(counts, scatter) if self.shared else _means(counts, scatter)
+        scale = self.storage.factor(self.storage.at_least(mean, least))
+        return scale if self.shared else unit_if_unused(counts, scale, self.storage)
+
     def fills_storage(self, n_components: int, n_features: int) -> bool:
         """Whether every content of the storage is one of the model."""
         copies = 1 if self.shared else n_components
@@ -107,13 +127,22 @@ class CovarianceModel:
         return weights + n_components * n_features + covariance
 
 
+def _means(counts: Array, scatter: Array) -> Array:
+    """Sₖ / Nₖ, zero for a component without samples."""
+    return scatter / trailing(jnp.where(counts > 0, counts, 1), scatter)
+
+
+def _pooled_mean(counts: Array, scatter: Array) -> Array:
+    """Σₖ Sₖ / Σₖ Nₖ, leading axis 1."""
+    return scatter.sum(axis=0, keepdims=True) / counts.sum()
+
+
 def _per_component(storage: Storage) -> Estimate:
     """Σₖ = Sₖ / Nₖ: VII, VVI and VVV."""
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
         del previous
-        n = trailing(jnp.where(counts > 0, counts, 1), scatter)
-        return unit_if_unused(counts, storage.factor(scatter / n), storage)
+        return unit_if_unused(counts, storage.factor(_means(counts, scatter)), storage)
 
     return estimate
 
@@ -123,7 +152,7 @@ def _pooled(storage: Storage) -> Estimate:
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
         del previous
-        return storage.factor(scatter.sum(axis=0, keepdims=True) / counts.sum())
+        return storage.factor(_pooled_mean(counts, scatter))
 
     return estimate
 

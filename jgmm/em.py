@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from jgmm import natural
 from jgmm.acceleration import accelerated
-from jgmm.covariance import CovarianceModel, model
+from jgmm.covariance import MODELS, CovarianceModel, model
 from jgmm.decomposition import trailing
 from jgmm.degeneracy import collapsed_components, end_in_spike
 from jgmm.lanes import Method, Restarts, clean_history
@@ -58,6 +58,7 @@ class Control:
     A fit has converged when the mean log-likelihood per sample changes by at most
     ``tol + rtol * |mean log-likelihood|`` in a step. ``ridge`` is added to every variance, as a
     fraction of the data's: one number, or one a column, (D,), where the frame scales by column.
+    No variance in any direction is below ``floor``, as a fraction of the data's, or None.
     ``prior`` is that of the components, in the units of the data, or None.
     """
 
@@ -65,15 +66,21 @@ class Control:
     rtol: Leaf
     ridge: Leaf
     prior: Prior | None = None
+    floor: Leaf | None = None
 
 
 def make_control(
-    dtype: Any, tol: Any, rtol: Any, ridge: Any, prior: Prior | None = None
+    dtype: Any,
+    tol: Any,
+    rtol: Any,
+    ridge: Any,
+    prior: Prior | None = None,
+    floor: Any = None,
 ) -> Control:
     """Fill in defaults by dtype: tol 1e-8 in float64 and 1e-6 in float32, rtol 4 roundings.
 
     Raises:
-      DataError: a tolerance or a ridge below zero.
+      DataError: a tolerance or a ridge below zero, or a floor that is not above.
     """
     eps = float(jnp.finfo(dtype).eps)
     default = 1e-8 if eps < 1e-10 else 1e-6
@@ -85,8 +92,25 @@ def make_control(
     for name, value in values.items():
         if not is_traced(value) and not np.all(np.asarray(value) >= 0):
             raise DataError(f"{name} must be at least zero; it is {value}.")
+    if floor is not None and not is_traced(floor) and not 0 < floor < 1:
+        raise DataError(f"floor must be a fraction of the data's variance, not {floor!r}.")
     leaves = {name: jnp.asarray(value, dtype) for name, value in values.items()}
-    return Control(**leaves, prior=prior)
+    least = None if floor is None else jnp.asarray(floor, dtype)
+    return Control(**leaves, prior=prior, floor=least)
+
+
+def check_floor(floor: Any, entry: CovarianceModel) -> None:
+    """Refuse a floor where covariances above it are not those the model estimates.
+
+    Raises:
+      DataError: with the models that bear one.
+    """
+    if floor is not None and not entry.bears_floor:
+        known = ", ".join(each.name for each in MODELS.values() if each.bears_floor)
+        raise DataError(
+            f"{entry.name} takes no floor: raised one by one, its covariances would lose what they "
+            f"share. These take one: {known}. Or give a ridge or a prior."
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -141,6 +165,7 @@ def maximize(
     scale: Array | None = None,
     equal_weights: bool = False,
     prior: Prior | None = None,
+    least: Array | None = None,
 ) -> Mixture:
     """The M-step: the parameters that maximise the expected complete-data log-likelihood.
 
@@ -160,6 +185,7 @@ def maximize(
 
             μₖ = (Nₖ x̄ₖ + κ m) / (Nₖ + κ),   Σₖ from Nₖ + ν + D + 2 samples with the scatter
             Sₖ + Λ + κ Nₖ / (κ + Nₖ) (x̄ₖ − m)(x̄ₖ − m)ᵀ
+      least: a covariance (D, D) that all are to exceed in every direction.
 
     A component without samples keeps its center and gets weight zero and the unit covariance.
     Reference: Bishop (2006), equations 9.24 to 9.26; Celeux & Govaert (1995); Fraley & Raftery
@@ -181,7 +207,10 @@ def maximize(
         shift = shift + seen_before.moves
         scatter = scatter + entry.pool(seen_before.scatter)
         n_scattered = counts + seen_before.counts
-    scale = entry.estimate(n_scattered, scatter, scale)
+    if least is None:
+        scale = entry.estimate(n_scattered, scatter, scale)
+    else:
+        scale = entry.estimate_above(n_scattered, scatter, entry.storage.compress(least[None]))
     log_weights = jnp.log(counts / counts.sum())
     return Mixture(
         _even(log_weights) if equal_weights else log_weights,
@@ -508,8 +537,9 @@ class EM:
         before = lane.mixture
         added = ridge_in(samples.frame, control.ridge)
         prior = control.prior and control.prior.seen(samples.frame)
+        least = self.least(control, samples)
         updated = maximize(
-            statistics, before.covariance, added, before.scale, self.equal_weights, prior
+            statistics, before.covariance, added, before.scale, self.equal_weights, prior, least
         )
         broken = collapsed_components(updated, before, samples.frame)
         # Only a start can be singular before the step: from then on a collapse has ended the fit.
@@ -530,6 +560,25 @@ class EM:
         insist = again | (confirm & (not self.scouting))
         return Judgement(updated, status, broken, spent, again, insist)
 
+    def least(self, control: Control, population: Population) -> Array | None:
+        """The covariance, seen in the frame, that a floor keeps all others above, or None."""
+        if control.floor is None:
+            return None
+        return population.frame.unit_variances(control.floor)
+
+    def judge_end(
+        self,
+        status: Array,
+        broken: Array,
+        mixture: Mixture,
+        total: Array,
+        population: Population,
+        control: Control,
+    ) -> tuple[Array, Array]:
+        """``end_in_spike`` under the prior and the floor there are."""
+        bounded, least = control.prior is not None, self.least(control, population)
+        return end_in_spike(status, broken, mixture, total, bounded, least)
+
     def _step(
         self,
         lane: Lane,
@@ -539,11 +588,13 @@ class EM:
         control: Control,
     ) -> Lane:
         found = self.judge(lane, statistics, digits, samples, control)
-        total, bounded = samples.total_weight(), control.prior is not None
+        total = samples.total_weight()
         noise = lane.noise and lane.noise.left_by(statistics.counts, total)
         if lane.noise is not None:
             total = total * (1 - lane.noise.weight)
-        status, which = end_in_spike(found.status, found.broken, lane.mixture, total, bounded)
+        status, which = self.judge_end(
+            found.status, found.broken, lane.mixture, total, samples, control
+        )
         going_on = (status == Status.RUNNING) & ~found.spent & ~found.again
         mixture, noise = jax.tree.map(
             lambda new, old: jnp.where(going_on, new, old),
@@ -665,6 +716,7 @@ def run(
     ridge: Any = 0.0,
     equal_weights: bool = False,
     prior: Any = None,
+    floor: Any = None,
     accelerate: str | None = None,
 ) -> FitResult:
     """Run EM from a given mixture until it converges.
@@ -678,7 +730,7 @@ def run(
       max_steps: M-steps at most; zero evaluates the mixture.
       ridge: added to every variance, as a fraction of the data's.
       equal_weights: give all components the same weight, from the start on.
-      prior: of the components, see ``jgmm.fit``.
+      prior, floor: of the components, see ``jgmm.fit``.
       accelerate: a name in ``jgmm.extrapolation.SCHEMES``; None for EM as it is.
 
     Returns:
@@ -690,7 +742,8 @@ def run(
     """
     mixture, samples = fitting(mixture, x, sample_weight)
     believed = as_prior(prior, samples, mixture.n_components)
-    control = make_control(samples.x.dtype, tol, rtol, ridge, believed)
+    check_floor(floor, mixture.model)
+    control = make_control(samples.x.dtype, tol, rtol, ridge, believed, floor)
     method = accelerated(EM(max_steps, equal_weights), accelerate)
     return _run(mixture, samples, control, method)
 

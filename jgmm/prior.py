@@ -94,8 +94,8 @@ def conjugate(
       DataError: see ``as_samples``; or numbers that are out of range or do not fit.
 
     >>> import jgmm
-    >>> float(jgmm.prior.conjugate([[0.0], [2.0]], n_components=2).root[0, 0])
-    0.5
+    >>> jgmm.prior.conjugate([[0.0], [2.0]], n_components=2).root.round(3)
+    Array([[0.5]], dtype=float32)
     """
     samples = make_samples(x, sample_weight)
     d, dtype = samples.n_features, samples.x.dtype

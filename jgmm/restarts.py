@@ -14,7 +14,7 @@ from jaxtyping import Array, Key
 from jgmm import initialize, lanes, natural, racing
 from jgmm.acceleration import accelerated
 from jgmm.covariance import model
-from jgmm.em import EM, FitResult, Start, finish, make_control, to_frame, to_user
+from jgmm.em import EM, FitResult, Start, check_floor, finish, make_control, to_frame, to_user
 from jgmm.forms import Spherical
 from jgmm.kmeans import check_counts
 from jgmm.lanes import ProgressCallback
@@ -45,6 +45,7 @@ def fit(
     ridge: Any = 0.0,
     equal_weights: bool = False,
     prior: Any = None,
+    floor: Any = None,
     noise: Any = None,
     race: int = 0,
     accelerate: str | None = None,
@@ -75,6 +76,9 @@ def fit(
         maximise log-likelihood and log prior together, which are bounded: no component collapses.
         ``log_likelihood`` stays that of the samples alone, ``log_prior`` is beside it. "conjugate"
         says little, in the units of the samples.
+      floor: no variance in any direction falls below this fraction of the data's; None for none.
+        What ends resting on it is ``DEGENERATE``. For models whose covariances are all alike or
+        all free: full, tied, diag, EEI, spherical, EII.
       noise: None, "box", or a volume: a uniform component beside the mixture, over the samples'
         bounding box or over that volume, for samples that belong nowhere (``jgmm.noise``). It is in
         ``result.noise``, and counts one parameter more.
@@ -128,6 +132,7 @@ def fit(
             ridge=ridge,
             equal_weights=equal_weights,
             prior=prior,
+            floor=floor,
             noise=noise,
             race=race,
             accelerate=accelerate,
@@ -164,6 +169,7 @@ def fit_unchecked(
     ridge: Any = 0.0,
     equal_weights: bool = False,
     prior: Any = None,
+    floor: Any = None,
     noise: Any = None,
     accelerate: str | None = None,
     extra: Extra | None = None,
@@ -185,7 +191,8 @@ def fit_unchecked(
     check_problem(samples, n_components, n_restarts, max_steps)
     racing.check_steps(race)
     believed = as_prior(prior, samples, n_components)
-    control = make_control(samples.x.dtype, tol, rtol, ridge, believed)
+    check_floor(floor, model(covariance))
+    control = make_control(samples.x.dtype, tol, rtol, ridge, believed, floor)
     method = accelerated(EM(max_steps, equal_weights), accelerate)
     log_volume = as_log_volume(noise, samples)
     if log_volume is not None and accelerate is not None:

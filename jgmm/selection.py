@@ -144,6 +144,7 @@ def select(
     ridge: float = 0.0,
     equal_weights: bool = False,
     prior: Any = None,
+    floor: Any = None,
     accelerate: str | None = "anderson",
     progress: ProgressCallback | None = None,
 ) -> Selection:
@@ -159,8 +160,8 @@ def select(
       criterion: "bic", "aic", "aicc" or "icl", of which the lowest is chosen, or "held_out", of
         which the highest is, at the price of one more fit for each fold.
       n_restarts, init, race, sample_weight, labels, tol, rtol, max_steps, ridge, equal_weights,
-        prior: as for ``jgmm.fit``. With a prior the criteria are those of the log-likelihood alone,
-        where the prior has led it.
+        prior, floor: as for ``jgmm.fit``. With a prior the criteria are those of the log-likelihood
+        alone, where the prior has led it.
       accelerate: as for ``jgmm.fit``, but on: a table has many fits that EM alone takes a thousand
         steps for.
       n_folds: folds for "held_out".
@@ -196,6 +197,7 @@ def select(
         "ridge": ridge,
         "equal_weights": equal_weights,
         "prior": prior,
+        "floor": floor,
         "accelerate": accelerate,
     }
     control = make_control(samples.x.dtype, tol, rtol, ridge)

@@ -10,10 +10,10 @@ go on from it, and ends where the run that was not interrupted ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -87,16 +87,18 @@ class Tick(NamedTuple):
     pace: Pace
 
 
+@runtime_checkable
 class Keeper(Protocol):
     """Who keeps stages for later."""
 
     def restore(self, like: Stage) -> Stage | None:
         """A stage kept before, in the shapes of ``like``, or None to begin anew."""
 
-    def save(self, stage: Stage) -> None:
-        """Called after each block: keep the stage if it is time to."""
+    def save(self, stage: Stage, now: bool = False) -> None:
+        """Called after each block: keep the stage if it is time to, or in any case."""
 
 
+@runtime_checkable
 class Team(Protocol):
     """Processes that each read a share of the samples."""
 
@@ -216,7 +218,7 @@ def fit(
     method = accelerated(EM(max_steps, equal_weights), accelerate)
     control = make_control(reading.dtype, tol, rtol, ridge)
     template = _template(method, init, n_components, covariance, reading)
-    stage = None if keeper is None else keeper.restore(template)
+    stage = None if keeper is None else _restored(keeper, template, team)
     if stage is None:
         options = {
             "covariance": covariance,
@@ -231,6 +233,25 @@ def fit(
         census, starts = _start(key, reading, n_components, init, subsample, coreset, options)
         stage = _begin(method, starts, census, template)
     return check(run(method, stage, control, reading, keeper))
+
+
+def _restored(keeper: Keeper, template: Stage, team: Team) -> Stage | None:
+    """The furthest stage that any process has kept.
+
+    What it has added up of a pass a process keeps if it had come as far; the others begin the pass
+    anew.
+    """
+    mine = keeper.restore(template)
+    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
+    kept = jax.device_get(blank if mine is None else mine)
+    steps = np.asarray(-1 if mine is None else kept.lanes.n_steps.sum())
+    every = team.gather((steps, replace(kept, sums=blank.sums, n_blocks=blank.n_blocks)))
+    furthest, stage = max(every, key=lambda pair: int(pair[0]))
+    if furthest < 0:
+        return None
+    if steps == furthest:
+        stage = kept
+    return jax.tree.map(jnp.asarray, stage)
 
 
 def _open(
@@ -387,38 +408,41 @@ def run(
     Ctrl-C ends the runs where they are.
     """
     try:
-        while bool((stage.lanes.status == Status.RUNNING).any()):
-            stage = one_pass(method, stage, control, reading, keeper)
-    except KeyboardInterrupt:
-        if not bool(jnp.isfinite(stage.lanes.log_likelihood).any()):
-            raise  # there is nothing yet to return
+        for stage in stages(method, stage, control, reading):  # noqa: B020 - each follows the last
+            if keeper is not None:
+                keeper.save(stage)
+    except BaseException as error:
+        if keeper is not None:
+            keeper.save(stage, True)
+        known = bool(jnp.isfinite(stage.lanes.log_likelihood).any())
+        if not isinstance(error, KeyboardInterrupt) or not known:
+            raise
         stage = _interrupted(stage)
     return _finish(stage)
 
 
-def one_pass(
-    method: Additive, stage: Stage, control: Any, reading: Reading, keeper: Keeper | None = None
-) -> Stage:
-    """One step of every run, or what of it is still to do."""
-    pace, n_rows = Pace(), 0
-    step, log_likelihood = int(stage.lanes.n_steps.max()), float(_standing(stage))
-    done = int(stage.n_blocks)
-    for number, block in enumerate(reading.blocks(pace)):
-        n_rows += block.n_rows
-        if number < done:  # a run that was interrupted has added it up
-            continue
-        with pace.busy():
-            sums = jax.block_until_ready(_add(method, stage.sums, stage.lanes, block, stage.census))
-            stage = replace(stage, sums=sums, n_blocks=jnp.asarray(number + 1))
-        if keeper is not None:
-            keeper.save(stage)
-        if reading.progress is not None:
-            reading.progress(Tick(step, method.max_steps, n_rows, log_likelihood, pace))
-    whole = reading.team.add(stage.sums.total)
-    stage = _advance(method, stage, whole, control)
-    if keeper is not None:
-        keeper.save(stage)
-    return stage
+def stages(method: Additive, stage: Stage, control: Any, reading: Reading) -> Iterator[Stage]:
+    """The stages that follow one: after each block, and after each step, to the end of all runs."""
+    while bool((stage.lanes.status == Status.RUNNING).any()):
+        pace, n_rows = Pace(), 0
+        step, log_likelihood = int(stage.lanes.n_steps.max()), float(_standing(stage))
+        done = int(stage.n_blocks)
+        for number, block in enumerate(reading.blocks(pace)):
+            n_rows += block.n_rows
+            if number < done:  # a run that was interrupted has added it up
+                continue
+            with pace.busy():
+                sums = _add(method, stage.sums, stage.lanes, block, stage.census)
+                sums = jax.block_until_ready(sums)
+                stage = replace(
+                    stage, sums=sums, n_blocks=jnp.asarray(number + 1, stage.n_blocks.dtype)
+                )
+            yield stage
+            if reading.progress is not None:
+                reading.progress(Tick(step, method.max_steps, n_rows, log_likelihood, pace))
+        whole = reading.team.add(stage.sums.total)
+        stage = _advance(method, stage, whole, control)
+        yield stage
 
 
 @partial(jit, static_argnums=0)

@@ -158,23 +158,25 @@ def _check(block: Block, first_row: int) -> None:
 
 
 def _moments(block: Block) -> Moments:
-    total, mean, scatter = (np.asarray(v, np.float64) for v in _block_moments(*block[:2]))
-    return Moments(total, mean, scatter)
+    found = (np.asarray(v, np.float64) for v in _about_center(block.x, block.weights))
+    total, center, first, second = found
+    apart = first / np.where(total > 0, total, 1)  # the center is the mean but for rounding
+    return Moments(total, center + apart, second - total * np.outer(apart, apart))
 
 
 @jit
-def _block_moments(x: Array, weights: Array) -> tuple[Array, Array, Array]:
+def _about_center(x: Array, weights: Array) -> tuple[Array, Array, Array, Array]:
+    """Total weight, a point near the mean, and first and second moments about it."""
     rows = min(len(x), 8192)
-    first = x[jnp.argmax(weights > 0)]
+    some = x[jnp.argmax(weights > 0)]
 
-    def centred(shift: Array) -> Samples:
-        return Samples(x, weights, scaling_frame(shift, jnp.ones_like(shift)))
+    def about(point: Array) -> Samples:
+        return Samples(x, weights, scaling_frame(point, jnp.ones_like(point)))
 
     total = weights.sum()
-    n = jnp.where(total > 0, total, 1)
-    mean = first + fold(centred(first), rows, lambda x, w, _: w @ x) / n
-    scatter = fold(centred(mean), rows, lambda x, w, _: (w[:, None] * x).T @ x)
-    return total, mean, scatter
+    center = some + fold(about(some), rows, lambda x, w, _: w @ x) / jnp.where(total > 0, total, 1)
+    first, second = fold(about(center), rows, lambda x, w, _: (w @ x, (w[:, None] * x).T @ x))
+    return total, center, first, second
 
 
 def salt_of(key: Array) -> np.uint64:

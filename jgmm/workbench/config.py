@@ -125,6 +125,8 @@ class Fit(Strict):
     """Added to each covariance's diagonal, relative to the variance of the data."""
     prior: Literal["conjugate", "none"] = "none"
     """"conjugate": most probable parameters, under a prior that says little."""
+    floor: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """No variance in any direction falls below this fraction of the data's."""
     criterion: Literal["bic", "aic", "aicc", "icl", "held_out"] = "bic"
     """What chooses among the models fitted."""
     n_folds: Annotated[int, Field(ge=2)] = 5
