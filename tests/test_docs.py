@@ -106,6 +106,16 @@ def test_a_cell_that_fails_is_named_and_shown():
 # Pages
 
 
+def test_every_module_is_in_the_reference():
+    listed = re.findall(
+        r"automodule:: jgmm\.(\w+)$",
+        "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md")),
+        flags=re.MULTILINE,
+    )
+    modules = {path.stem for path in (ROOT / "jgmm").glob("*.py")} - {"__init__"}
+    assert sorted(listed) == sorted(modules)  # else put it into one of the pages of docs/api
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path):
     broken = []
