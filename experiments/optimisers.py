@@ -47,6 +47,7 @@ from jgmm.optimizer import as_optimizer
 from jgmm.samples import Samples, make_samples
 from jgmm.statistics import accumulate
 from jgmm.status import VALID, Status
+from jgmm.warm import WarmStart
 from jgmm.workbench import canvas, datasets, plot
 from jgmm.workbench.config import Amount, Count, Name, Strict, UserError
 from jgmm.workbench.runner import Run
@@ -173,6 +174,7 @@ def _methods(settings: Settings, n_samples: int, covariance: str) -> dict[str, M
         **{f"EM + {scheme}": accelerated(em, scheme) for scheme in SCHEMES},
         "Newton-CG": climbing(NewtonCG()),
         "L-BFGS": climbing(optax.lbfgs()),
+        "L-BFGS, warm": climbing(WarmStart(optax.lbfgs())),
         "L-BFGS softplus": climbing(optax.lbfgs(), "softplus"),
         "L-BFGS augmented": climbing(optax.lbfgs(), "augmented"),
         "Adam": climbing(optax.adam(settings.adam)),

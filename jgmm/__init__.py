@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         uncertainty,
         unconstrained,
         unrolled,
+        warm,
     )
     from jgmm import estimators as estimators
     from jgmm.em import FitResult, em_step, m_step
@@ -128,6 +129,7 @@ _MODULES = {
     "uncertainty": (),
     "unconstrained": (),
     "unrolled": (),
+    "warm": (),
 }
 # Not in ``__all__``: ``from jgmm import *`` works without scikit-learn.
 _EXTRA = ("estimators",)
@@ -195,6 +197,7 @@ __all__ = [
     "uncertainty",
     "unconstrained",
     "unrolled",
+    "warm",
 ]
 
 

@@ -280,7 +280,8 @@ class Gradient:
         missing = jax.nn.logsumexp(chart(lane.point).log_weights) * samples.total_weight()
         own = replace(statistics, log_likelihood=statistics.log_likelihood - missing)
         mixture = self.mixture(lane)
-        return Here(lane.point, value, gradient, mixture, own, samples, self.parametrisation)
+        to = self.parametrisation.point
+        return Here(lane.point, value, gradient, mixture, own, samples, chart, to)
 
     def _judge(
         self, lane: Lane, here: Here, n_passes: Array, samples: Samples, control: Control
