@@ -127,10 +127,13 @@ def run(run: Run) -> None:
     climbs = {each.name: _climbs(run, each) for each in chosen}
     scores = [_score(each, climbs[each.name], settings.within) for each in chosen]
     _passes_table(run, chosen, scores)
+    _seconds_table(run, chosen, scores)
     _ends_table(run, chosen, scores)
     _summary(run, scores)
+    _astray_table(run, chosen, climbs, scores)
     _draw_profiles(run, scores)
     _draw_curves(run, chosen, climbs, scores)
+    _draw_astray(run, chosen, climbs, scores)
 
 
 def _named(setting: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -174,13 +177,13 @@ def _methods(settings: Settings, n_samples: int, covariance: str) -> dict[str, M
         **{f"EM + {scheme}": accelerated(em, scheme) for scheme in SCHEMES},
         "Newton-CG": climbing(NewtonCG()),
         "L-BFGS": climbing(optax.lbfgs()),
-        "L-BFGS, warm": climbing(WarmStart(optax.lbfgs())),
+        "L-BFGS warm": climbing(WarmStart(optax.lbfgs())),
         "L-BFGS softplus": climbing(optax.lbfgs(), "softplus"),
         "L-BFGS augmented": climbing(optax.lbfgs(), "augmented"),
         "Adam": climbing(optax.adam(settings.adam)),
         "SGD": climbing(optax.sgd(settings.sgd, momentum=settings.momentum)),
-        "natural, batches": climbing(NaturalGradient(decaying()), batch=part),
-        "Adam, batches": climbing(optax.adam(settings.adam), batch=part),
+        "natural batches": climbing(NaturalGradient(decaying()), batch=part),
+        "Adam batches": climbing(optax.adam(settings.adam), batch=part),
     }
     chosen = _named("methods", settings.methods, list(others))
     own = [each for each in chosen if name == "full" or "augmented" not in each]
@@ -276,6 +279,7 @@ class Score(NamedTuple):
       near: passes until within ``within`` nats a sample of it, (R,).
       elsewhere: ended at another optimum, above (1) or below (-1), (R,).
       falls: the most the log-likelihood fell from one step to the next, ().
+      seconds: passes until as high times seconds a pass, (R,).
     """
 
     ends: Float[np.ndarray, "R"]
@@ -283,6 +287,7 @@ class Score(NamedTuple):
     near: Float[np.ndarray, "R"]
     elsewhere: Float[np.ndarray, "R"]
     falls: float
+    seconds: Float[np.ndarray, "R"]
 
 
 def _score(problem: Problem, climbs: dict[str, Climb], within: float) -> dict[str, Score]:
@@ -300,13 +305,14 @@ def _score(problem: Problem, climbs: dict[str, Climb], within: float) -> dict[st
 
         both = np.isfinite(goal) & np.isfinite(ends[name])
         away = np.where(both, ends[name], 0) - np.where(both, goal, 0)
-        steps = np.diff(history, axis=1)
+        as_high = until(goal - 1e-10 * np.abs(goal))
         scores[name] = Score(
             ends[name],
-            until(goal - 1e-10 * np.abs(goal)),
+            as_high,
             until(goal - slack),
             np.where(np.abs(away) > slack, np.sign(away), 0),
-            float(-np.nanmin(steps, initial=0)),
+            float(-np.nanmin(np.diff(history, axis=1), initial=0)),
+            as_high * climb.seconds / np.maximum(np.asarray(climb.made), 1),
         )
     return scores
 
@@ -358,6 +364,22 @@ def _passes_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]
     )
 
 
+def _seconds_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
+    rows = []
+    for problem, by_method in zip(chosen, scores, strict=True):
+        solved = np.isfinite(by_method["EM"].as_high)
+        row: dict[str, Any] = {"problem": problem.name}
+        for name, score in by_method.items():
+            row[name] = _median(score.seconds[solved]) if solved.any() else np.nan
+        rows.append(row)
+    run.table(
+        "seconds",
+        rows,
+        "Seconds until the log-likelihood is as high as where EM ends, to a relative 1e-10; the "
+        "median of the starts from which EM ends well, one after another, without compiling.",
+    )
+
+
 def _ends_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
     rows = []
     for problem, by_method in zip(chosen, scores, strict=True):
@@ -386,57 +408,143 @@ def _ends_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]])
 
 
 def _summary(run: Run, scores: list[dict[str, Score]]) -> None:
-    em = np.concatenate([each["EM"].as_high for each in scores])
-    slow = np.isfinite(em) & (em > 1000)
-    usable = np.isfinite(em)
     rows = []
-    for name in scores[0]:
-        own = np.concatenate([each[name].as_high for each in scores])
-        near = np.concatenate([each[name].near for each in scores])
-        elsewhere = np.concatenate([each[name].elsewhere for each in scores])
-        ratio = em[usable] / own[usable]
-        there = ratio > 0
-        slow_ratio = ratio[there & (em[usable] > 1000)]
-        row = {
-            "method": name,
-            "as_high": float(there.mean()),
-            "near": float(np.isfinite(near[usable]).mean()),
-            "times_fewer": float(np.exp(np.log(ratio[there]).mean())) if there.any() else np.nan,
-            "slow": int(there[em[usable] > 1000].sum()),
-            "least_slow": float(slow_ratio.min()) if slow_ratio.size else np.nan,
-            "worse": int((there & (ratio < 1)).sum()),
-            "above": int((elsewhere > 0).sum()),
-            "below": int((elsewhere < 0).sum()),
-            "largest_fall": max(each[name].falls for each in scores),
-        }
-        rows.append(row)
+    for name in _names(scores):
+        row = _summarised([each for each in scores if name in each], name)
+        rows.append({"method": name, **row})
         run.metric(f"{name}: share as high as EM", row["as_high"])
+        run.metric(f"{name}: share at EM's optimum", row["same"])
         if name.startswith("EM +"):
             run.metric(f"{name}: times fewer passes", row["times_fewer"])
             run.metric(f"{name}: least where EM takes over 1000", row["least_slow"])
-    run.metric("problems", int(usable.sum()))
-    run.metric("problems where EM takes over 1000", int(slow.sum()))
+    em = np.concatenate([each["EM"].as_high for each in scores])
+    run.metric("problems", int(np.isfinite(em).sum()))
+    run.metric("problems where EM takes over 1000", int((np.isfinite(em) & (em > 1000)).sum()))
     run.table(
         "methods",
         rows,
-        "Over all problems that EM ends well on: shares that come as high as EM (relative 1e-10), "
-        "and near it; times fewer passes than EM where they do (geometric mean); on how many of "
-        "the problems that EM takes more than 1,000 for they do, and the least of these ratios; on "
-        "how many they need more passes; ends at other optima; the most the log-likelihood fell in "
-        "a step, in nats.",
+        "Over all problems that EM ends well on (augmented: those of the model full): shares that "
+        "come as high as EM (relative 1e-10), near it, and end at EM's own optimum; times fewer "
+        "passes than EM where they come as high (geometric mean), and times fewer seconds; on how "
+        "many of the problems that EM takes more than 1,000 for they do, and the least of these "
+        "ratios; on how many they need more passes; ends at other optima; the most the "
+        "log-likelihood fell in a step, in nats.",
     )
+
+
+def _names(scores: list[dict[str, Score]], everywhere: bool = False) -> list[str]:
+    """The methods, in the order of the study: all, or those that every problem was given to."""
+    found = list(dict.fromkeys(name for each in scores for name in each))
+    return [name for name in found if not everywhere or all(name in each for each in scores)]
+
+
+def _summarised(scores: list[dict[str, Score]], name: str) -> dict[str, Any]:
+    """What one method did over all problems that it was given and EM ends well on."""
+
+    def column(of: Callable[[Score], np.ndarray], method: str = name) -> np.ndarray:
+        usable = np.concatenate([np.isfinite(each["EM"].as_high) for each in scores])
+        return np.concatenate([of(each[method]) for each in scores])[usable]
+
+    em, own = column(lambda score: score.as_high, "EM"), column(lambda score: score.as_high)
+    ratio, there = em / own, np.isfinite(own)
+    faster = column(lambda score: score.seconds, "EM") / column(lambda score: score.seconds)
+    elsewhere, slow = column(lambda score: score.elsewhere), there & (em > 1000)
+    ends = column(lambda score: score.ends)
+
+    def mean(values: np.ndarray) -> float:
+        return float(np.exp(np.log(values).mean())) if values.size else np.nan
+
+    return {
+        "problems": len(em),
+        "as_high": float(there.mean()),
+        "near": float(np.isfinite(column(lambda score: score.near)).mean()),
+        "same": float((np.isfinite(ends) & (elsewhere == 0)).mean()),
+        "times_fewer": mean(ratio[there]),
+        "times_faster": mean(faster[there]),
+        "slow": int(slow.sum()),
+        "least_slow": float(ratio[slow].min()) if slow.any() else np.nan,
+        "worse": int((there & (ratio < 1)).sum()),
+        "above": int((elsewhere > 0).sum()),
+        "below": int((elsewhere < 0).sum()),
+        "largest_fall": max(each[name].falls for each in scores),
+    }
+
+
+# The methods whose ends are told start by start where they are not EM's.
+FOLLOWED = ("L-BFGS", "L-BFGS warm")
+
+
+def _astray(scores: list[dict[str, Score]], name: str) -> list[tuple[int, int]]:
+    """Problem and start of the runs that ended elsewhere than EM, or failed where it did not."""
+    return [
+        (i, r)
+        for i, each in enumerate(scores)
+        if name in each
+        for r in range(len(each[name].ends))
+        if np.isfinite(each["EM"].ends[r])
+        and (each[name].elsewhere[r] or not np.isfinite(each[name].ends[r]))
+    ]
+
+
+def _astray_table(
+    run: Run,
+    chosen: list[Problem],
+    climbs: dict[str, dict[str, Climb]],
+    scores: list[dict[str, Score]],
+) -> None:
+    """Where L-BFGS ends elsewhere than EM: where, and which methods end there, too."""
+    rows = []
+    for name in FOLLOWED:
+        for i, r in _astray(scores, name):
+            problem, by_method = chosen[i], scores[i]
+            slack = run.settings.within * len(problem.x)
+            result = climbs[problem.name][name].result
+            end, goal = float(result.log_likelihood[r]), float(by_method["EM"].ends[r])
+            also = [
+                f"{other} {at}"
+                for other, score in by_method.items()
+                for at in np.flatnonzero(np.abs(score.ends - end) <= slack).tolist()
+                if (other, at) != (name, r)
+            ]
+            rows.append(
+                {
+                    "method": name,
+                    "problem": problem.name,
+                    "start": r,
+                    "EM": goal,
+                    "end": end,
+                    "difference": end - goal,
+                    "status": Status(int(result.status[r])).name.lower(),
+                    "valid": bool(np.isfinite(by_method[name].ends[r])),
+                    "gradient_flat": bool(result.status[r] == Status.CONVERGED),
+                    "also_reached_by": ", ".join(also[:4]) or "no other",
+                }
+            )
+    run.table(
+        "astray",
+        rows,
+        "Runs of L-BFGS that end elsewhere than EM from the same start: the log-likelihood of both "
+        "ends, and which other methods and starts end at the same. A flat gradient is an optimum; "
+        "what is not valid is a singularity.",
+    )
+
+
+def _drawn(names: Sequence[str]) -> list[str]:
+    """The methods in a figure: not every parametrisation, nor batches, which do not get there."""
+    return [each for each in names if not any(word in each for word in ("soft", "augm", "batch"))]
 
 
 def _draw_profiles(run: Run, scores: list[dict[str, Score]]) -> None:
     figure, axes = plot.new_figure(1, 2, size=(11, 4.2))
     usable = np.concatenate([np.isfinite(each["EM"].as_high) for each in scores])
+    names = _drawn(_names(scores, everywhere=True))
     kinds: tuple[tuple[str, Callable[[Score], np.ndarray]], ...] = (
         (f"within {run.settings.within:g} nats a sample of EM's end", lambda score: score.near),
         ("within a relative 1e-10 of EM's end", lambda score: score.as_high),
     )
     for ax, (title, of) in zip(axes, kinds, strict=True):
         handles = []
-        for i, name in enumerate(scores[0]):
+        for i, name in enumerate(names):
             needed = np.sort(np.concatenate([of(each[name]) for each in scores])[usable])
             share = np.arange(1, len(needed) + 1) / len(needed)
             color, _, line = canvas.look(i)
@@ -451,7 +559,7 @@ def _draw_profiles(run: Run, scores: list[dict[str, Score]]) -> None:
         ax.set_xlabel("passes over the samples")
         ax.grid(axis="y", color=canvas.GUIDE, alpha=0.3)
     axes[0].set_ylabel("share of problems")
-    canvas.legend(axes[1], handles, list(scores[0]))
+    canvas.legend(axes[1], handles, names)
     run.figure("profiles", figure, "Share of problems solved within a budget of passes.")
 
 
@@ -465,6 +573,7 @@ def _draw_curves(
     """Draw how far below EM's end all methods are, for problems from quick to slow."""
     cost = [_median(each["EM"].as_high) for each in scores]
     order = [i for i in np.argsort(cost)[::-1] if np.isfinite(cost[i])]
+    names = _drawn(_names(scores, everywhere=True))
     shown = sorted(order[:: max(1, len(order) // most)][:most])
     if not shown:
         run.note("EM failed from half of the starts of every problem, so no curves are drawn.")
@@ -475,7 +584,8 @@ def _draw_curves(
         start = int(np.flatnonzero(np.isfinite(by_method["EM"].as_high))[0])
         goal = by_method["EM"].ends[start]
         handles = []
-        for j, climb in enumerate(climbs[problem.name].values()):
+        for j, name in enumerate(names):
+            climb = climbs[problem.name][name]
             below = goal - np.asarray(climb.result.history)[start]
             passes = np.asarray(climb.passes)[start]
             color, _, line = canvas.look(j)
@@ -488,9 +598,53 @@ def _draw_curves(
         ax.set_xlabel("passes over the samples")
         ax.grid(axis="y", color=canvas.GUIDE, alpha=0.3)
     axes[0].set_ylabel("log-likelihood below EM's end (nats)")
-    canvas.legend(axes[-1], handles, list(climbs[chosen[0].name]))
+    canvas.legend(axes[-1], handles, names)
     run.figure(
         "convergence",
         figure,
         "The first start that EM ends well from, for problems from quick to slow.",
+    )
+
+
+def _draw_astray(
+    run: Run,
+    chosen: list[Problem],
+    climbs: dict[str, dict[str, Climb]],
+    scores: list[dict[str, Score]],
+    most: int = 12,
+) -> None:
+    """Draw the traces of L-BFGS where it ends elsewhere than EM, beside EM's."""
+    found = _astray(scores, FOLLOWED[0])[:most]
+    if not found:
+        return
+    columns = min(5, len(found))
+    rows = -(-len(found) // columns)
+    figure, axes = plot.new_figure(rows, columns, size=(2.9 * columns, 2.8 * rows))
+    places: list[Any] = list(axes)
+    names, handles = ["EM", *FOLLOWED], list[Any]()
+    for ax, (i, r) in zip(places, found, strict=False):
+        by_method, goal = climbs[chosen[i].name], scores[i]["EM"].ends[r]
+        names = [name for name in ("EM", *FOLLOWED) if name in by_method]
+        handles.clear()
+        for j, name in enumerate(names):
+            climb = by_method[name]
+            above = np.asarray(climb.result.history)[r] - goal
+            color, _, line = canvas.look(j)
+            handles += ax.plot(np.asarray(climb.passes)[r], above, color=color, linestyle=line)
+        ax.set_xscale("log")
+        ends = [float(by_method[name].result.log_likelihood[r] - goal) for name in names]
+        reach = max(1.0, 1.5 * max(abs(end) for end in ends if abs(end) < 1e3))
+        ax.set_ylim(-reach, reach)
+        ax.axhline(0, color=canvas.GUIDE, alpha=0.5, linewidth=1)
+        ax.set_title(f"{chosen[i].name}, start {r}", loc="left", fontsize="small")
+    for ax in places[len(found) :]:
+        ax.set_axis_off()
+    for ax in places[-columns:]:
+        ax.set_xlabel("passes")
+    places[0].set_ylabel("nats above EM's end")
+    canvas.legend(places[columns - 1], handles, names)
+    run.figure(
+        "astray",
+        figure,
+        "The starts from which L-BFGS ends at another optimum than EM (zero): where they part.",
     )
