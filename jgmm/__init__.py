@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jgmm import (
         acceleration,
         augmented,
+        blocks,
         bootstrap,
         cells,
         classes,
@@ -41,15 +42,19 @@ if TYPE_CHECKING:
         natural_gradient,
         nesting,
         newton,
+        noise,
         optimizer,
         orientation,
         precision,
+        prior,
         racing,
         restarts,
         samples,
         selection,
         statistics,
         status,
+        streaming,
+        survey,
         uncertainty,
         unconstrained,
         unrolled,
@@ -72,12 +77,14 @@ if TYPE_CHECKING:
     from jgmm.selection import select
     from jgmm.statistics import Statistics, accumulate
     from jgmm.status import DataError, FitError, Status
+    from jgmm.workbench import plot as plot
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "acceleration": (),
     "augmented": (),
+    "blocks": (),
     "bootstrap": (),
     "cells": (),
     "classes": (),
@@ -117,22 +124,28 @@ _MODULES = {
     "natural_gradient": (),
     "nesting": (),
     "newton": (),
+    "noise": (),
     "optimizer": (),
     "orientation": (),
     "precision": (),
+    "prior": (),
     "racing": (),
     "restarts": ("fit",),
     "samples": (),
     "selection": ("select",),
     "statistics": ("Statistics", "accumulate"),
     "status": ("DataError", "FitError", "Status"),
+    "streaming": (),
+    "survey": (),
     "uncertainty": (),
     "unconstrained": (),
     "unrolled": (),
     "warm": (),
 }
-# Not in ``__all__``: ``from jgmm import *`` works without scikit-learn.
-_EXTRA = ("estimators",)
+# Modules of the workbench that have a short name here.
+_ELSEWHERE = {"plot": "jgmm.workbench.plot"}
+# Not in ``__all__``: ``from jgmm import *`` works without scikit-learn and matplotlib.
+_EXTRA = ("estimators", "plot")
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
@@ -145,6 +158,7 @@ __all__ = [
     "acceleration",
     "accumulate",
     "augmented",
+    "blocks",
     "bootstrap",
     "cells",
     "classes",
@@ -181,10 +195,12 @@ __all__ = [
     "natural_gradient",
     "nesting",
     "newton",
+    "noise",
     "optimizer",
     "orientation",
     "precision",
     "predict",
+    "prior",
     "racing",
     "responsibilities",
     "restarts",
@@ -194,6 +210,8 @@ __all__ = [
     "selection",
     "statistics",
     "status",
+    "streaming",
+    "survey",
     "uncertainty",
     "unconstrained",
     "unrolled",
@@ -205,6 +223,8 @@ def __getattr__(name: str) -> Any:
     """Import a module of the package, or the module a name lives in, on first use."""
     if name in _MODULES:
         return importlib.import_module(f"jgmm.{name}")
+    if name in _ELSEWHERE:
+        return importlib.import_module(_ELSEWHERE[name])
     if name in _HOME:
         return getattr(importlib.import_module(f"jgmm.{_HOME[name]}"), name)
     raise AttributeError(f"module 'jgmm' has no attribute {name!r}")

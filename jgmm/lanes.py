@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jgmm.precision import jit
-from jgmm.samples import Leaf, Samples
+from jgmm.samples import Leaf, Population, Samples
 from jgmm.status import USABLE, VALID, Status, among, is_traced
 
 CHUNK_STEPS = 25  # between two reports of progress
@@ -49,6 +49,22 @@ class Method(Protocol):
 
     def scout(self) -> Method:
         """The same method where runs are only compared: it may leave the last digits for later."""
+
+
+@runtime_checkable
+class Additive(Method, Protocol):
+    """A method whose step is a sum over samples, and what follows from it.
+
+    So the samples may be in blocks of a file, on several devices, or on several machines.
+    """
+
+    def expect(self, lanes: Any, samples: Samples) -> tuple[Any, Any]:
+        """The ``Statistics`` of every lane, and what of them is no sum, the same for all blocks."""
+
+    def advance(
+        self, lanes: Any, statistics: Any, digits: Any, population: Population, control: Any
+    ) -> Any:
+        """The lanes after a step, from the statistics of all samples."""
 
 
 class Progress(NamedTuple):

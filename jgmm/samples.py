@@ -8,14 +8,14 @@ by block, shifted and scaled into a ``Frame`` in which the numbers are of order 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jgmm.forms import Full
 from jgmm.precision import jit
@@ -70,7 +70,7 @@ def _as_table(x: Any, name: str) -> Float[Array, "N D"]:
     """The samples as an array of two dimensions, whatever its values."""
     host = _numbers(x, name)
     _check_shape(host.shape, name)
-    return jnp.asarray(host, dtype=_float_dtype(host.dtype))
+    return jnp.asarray(host, dtype=float_dtype(host.dtype))
 
 
 def _check_values(array: Array, x: Any, name: str, weights: Array | None) -> None:
@@ -78,22 +78,35 @@ def _check_values(array: Array, x: Any, name: str, weights: Array | None) -> Non
     if is_traced(array):
         return
     weights = None if is_traced(weights) else weights
-    sound = _all_usable(array, weights)
+    sound = all_usable(array, weights)
     if is_traced(sound):  # known data inside somebody's jit: its values are not to be had there
         return
     if not bool(sound):
-        usable = _usable(array, weights)
-        row, column = (int(i) for i in np.argwhere(~np.asarray(usable))[0])
-        n_bad = int((~usable).any(axis=1).sum())
-        raise DataError(
-            f"{name} holds {array[row, column]} in row {row}, column {column_names(x)[column]!r}; "
-            f"{n_bad} row(s) have NaN, infinite or overflowing values. Drop those rows (a sample "
-            "weight of zero drops a row), repair them, or rescale the column."
-        )
+        refuse_values(array, weights, name, column_names(x))
+
+
+def refuse_values(
+    array: Float[Array, "N D"],
+    weights: Array | None,
+    name: str,
+    columns: list[str] | None = None,
+    first_row: int = 0,
+) -> NoReturn:
+    """Name the first value that is not usable; ``first_row`` is the number of row 0."""
+    usable = _usable(array, weights)
+    row, column = (int(i) for i in np.argwhere(~np.asarray(usable))[0])
+    n_bad = int((~usable).any(axis=1).sum())
+    called = (columns or column_names(array))[column]
+    raise DataError(
+        f"{name} holds {array[row, column]} in row {first_row + row}, column {called!r}; "
+        f"{n_bad} row(s) have NaN, infinite or overflowing values. Drop those rows (a sample "
+        "weight of zero drops a row), repair them, or rescale the column."
+    )
 
 
 @jit
-def _all_usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
+def all_usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
+    """Whether no value that counts is NaN, infinite, or so large that squares overflow."""
     return _usable(x, weights).all()  # in one pass that writes nothing
 
 
@@ -140,7 +153,8 @@ def _numbers(x: Any, name: str) -> np.ndarray | Array:
     raise DataError(f"{name} cannot be read as numbers (dtype {array.dtype}).")
 
 
-def _float_dtype(dtype: Any) -> Any:
+def float_dtype(dtype: Any) -> Any:
+    """The type samples of some type are fitted in: float32 and float64 stay where JAX allows."""
     if dtype == np.longdouble:
         return jax.dtypes.canonicalize_dtype(float)
     if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32:
@@ -245,18 +259,45 @@ def identity_frame(n_features: int, dtype: Any) -> Frame:
     return scaling_frame(jnp.zeros(n_features, dtype), jnp.ones(n_features, dtype))
 
 
+@runtime_checkable
+class Population(Protocol):
+    """What a step must know of all samples once it has their statistics."""
+
+    @property
+    def frame(self) -> Frame:
+        """The frame the statistics are taken in."""
+
+    def total_weight(self) -> Array:
+        """Σ_n w_n, the number of samples there are in effect."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Census:
+    """The ``Population`` of samples that are elsewhere: in a file, or on other devices."""
+
+    frame: Frame
+    total: Leaf
+
+    def total_weight(self) -> Array:
+        """Σ_n w_n."""
+        return self.total
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Samples:
     """Checked samples, their weights, and the frame the engine sees them in.
 
-    Leaves: ``x`` (N, D) in the user's units, ``weights`` (N,) or None (all one), ``frame``.
+    Leaves: ``x`` (N, D) in the user's units, ``weights`` (N,) or None (all one), ``frame``, and
+    ``labels`` (N,), the component a sample is known to be of, -1 where it is not, or None.
     The framed samples are never stored: each block is shifted and scaled as it is read.
     """
 
     x: Leaf
     weights: Leaf | None
     frame: Frame
+    labels: Leaf | None = None
 
     @property
     def n_samples(self) -> int:
@@ -309,16 +350,41 @@ class Samples:
         return x @ inverse.T if self.frame.turns else x * inverse[None, :]
 
 
-def make_samples(x: Any, sample_weight: Any = None) -> Samples:
-    """Check samples and weights and see them as they are, in the identity frame.
+def as_labels(labels: Any, n_samples: int) -> Int[Array, "N"] | None:
+    """Turn known labels into a checked array, or leave None.
+
+    Args:
+      labels: the component each sample is known to be of, (N,), whole numbers; -1 where unknown.
+      n_samples: N.
 
     Raises:
-      DataError: see ``as_samples`` and ``as_weights``.
+      DataError: no whole numbers, wrong length, or below -1; the text names the row.
+    """
+    if labels is None:
+        return None
+    host = labels if is_traced(labels) else np.asarray(labels)
+    if host.shape != (n_samples,) or host.dtype.kind not in "iu":
+        raise DataError(
+            f"labels must be {n_samples} whole numbers, one a sample; they have shape "
+            f"{host.shape} and dtype {host.dtype}."
+        )
+    if not is_traced(host) and (host < -1).any():
+        row = int(np.argmax(host < -1))
+        raise DataError(f"labels holds {host[row]} in row {row}; an unknown one is -1.")
+    return jnp.asarray(host)
+
+
+def make_samples(x: Any, sample_weight: Any = None, labels: Any = None) -> Samples:
+    """Check samples, weights and labels and see them as they are, in the identity frame.
+
+    Raises:
+      DataError: see ``as_samples``, ``as_weights`` and ``as_labels``.
     """
     array = _as_table(x, "x")
     weights = as_weights(sample_weight, len(array), array.dtype)
     _check_values(array, x, "x", weights)
-    return Samples(array, weights, identity_frame(array.shape[1], array.dtype))
+    frame = identity_frame(array.shape[1], array.dtype)
+    return Samples(array, weights, frame, as_labels(labels, len(array)))
 
 
 def framed(samples: Samples, per_column: bool) -> Samples:
@@ -339,14 +405,18 @@ def framed(samples: Samples, per_column: bool) -> Samples:
     block = min(samples.n_samples, 8192)
 
     def centred(shift: Array) -> Samples:
-        return Samples(x, weights, scaling_frame(shift, jnp.ones_like(shift)))
+        return replace(samples, frame=scaling_frame(shift, jnp.ones_like(shift)))
 
     mean = first + fold(centred(first), block, lambda x, w, _: w @ x) / total
     variance = fold(centred(mean), block, lambda x, w, _: w @ x**2) / total
+    return replace(samples, frame=standard_frame(mean, variance, per_column))
+
+
+def standard_frame(mean: Float[Array, "D"], variance: Float[Array, "D"], per_column: bool) -> Frame:
+    """The frame of ``framed`` for data of known mean and variances."""
     if not per_column:
         variance = jnp.full_like(variance, variance.mean())
-    scale = jnp.where(variance > 0, jnp.sqrt(variance), 1)
-    return Samples(x, weights, scaling_frame(mean, scale))
+    return scaling_frame(mean, jnp.where(variance > 0, jnp.sqrt(variance), 1))
 
 
 def whitened(samples: Samples) -> Samples:
@@ -362,16 +432,20 @@ def whitened(samples: Samples) -> Samples:
     A direction in which the data have no extent, but for rounding, keeps none: δ, a few roundings,
     is what makes C invertible.
     """
-    d, dtype = samples.n_features, samples.x.dtype
     block = min(samples.n_samples, 8192)
     second = fold(samples, block, lambda x, w, _: (w[:, None] * x).T @ x)
-    correlation = second / samples.total_weight()
+    frame = whitening_frame(samples.frame, second / samples.total_weight())
+    return replace(samples, frame=frame)
+
+
+def whitening_frame(frame: Frame, correlation: Float[Array, "D D"]) -> Frame:
+    """The frame of ``whitened``, from the one column by column and the correlations seen in it."""
+    d, dtype = len(correlation), correlation.dtype
     constant = jnp.diagonal(correlation) == 0
     tiny = 8 * d * jnp.finfo(dtype).eps
     root = jnp.linalg.cholesky(correlation + jnp.diag(jnp.where(constant, 1, tiny).astype(dtype)))
-    inverse, before = Full.invert(root[None])[0], samples.frame
-    frame = Frame(before.shift, before.scale[:, None] * root, inverse * before.inverse[None, :])
-    return Samples(samples.x, samples.weights, frame)
+    inverse = Full.invert(root[None])[0]
+    return Frame(frame.shift, frame.scale[:, None] * root, inverse * frame.inverse[None, :])
 
 
 def fold(

@@ -39,6 +39,7 @@ class Status(IntEnum):
     OUTRUN = 6
     DEGENERATE = 7
     INHERITED = 8
+    INTERRUPTED = 9
 
     @property
     def is_valid(self) -> bool:
@@ -51,7 +52,7 @@ class Status(IntEnum):
         return self in USABLE
 
 
-VALID = (Status.CONVERGED, Status.STEPS_RAN_OUT, Status.INHERITED)
+VALID = (Status.CONVERGED, Status.STEPS_RAN_OUT, Status.INHERITED, Status.INTERRUPTED)
 USABLE = (*VALID, Status.DEGENERATE)
 
 
@@ -89,13 +90,16 @@ SENTENCES: dict[Status, str] = {
     ),
     Status.DEGENERATE: (
         "Ended in a spike: a component on fewer samples than its covariance takes, or on few and "
-        "far thinner than the others. The likelihood is high there because it is unbounded, not "
-        "because the fit is good. Try more restarts (n_restarts), fewer components, or a simpler "
-        "covariance model."
+        "far thinner than the others, or as thin as the floor allows. The likelihood is high there "
+        "because it is unbounded, not because the fit is good. Try more restarts (n_restarts), "
+        "fewer components, or a simpler covariance model."
     ),
     Status.INHERITED: (
         "Every start ended in a spike, failed, or ended below the fit of a simpler mixture that is "
         "a special case of this one; that fit is kept."
+    ),
+    Status.INTERRUPTED: (
+        "Interrupted before the tolerance was met; the parameters are the best so far, and usable."
     ),
 }
 

@@ -101,8 +101,9 @@ def test_converged_means_what_it_means_for_em(runs, x, dtype):
         )
         gain = (again.history[:, 1] - again.history[:, 0]) / N
         rtol = 4 * float(np.finfo(dtype).eps) * np.abs(again.log_likelihood) / N
-        # Twice: the last gain was that of the step before this one, and rounding comes on top.
-        assert (np.nan_to_num(gain) <= 2 * (tol + rtol)).all()
+        # Twice: the last gain was that of the step before this one. And rounding comes on top:
+        # these log-likelihoods are other programs', each off by several roundings of the sum.
+        assert (np.nan_to_num(gain) <= 2 * tol + 8 * rtol).all()
 
 
 def problem(covariance, dtype=np.float64):

@@ -1,5 +1,7 @@
 """How a fit ends: the codes, their sentences, and the one place that raises."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +72,7 @@ def test_codes_are_stable():
         "OUTRUN": 6,
         "DEGENERATE": 7,
         "INHERITED": 8,
+        "INTERRUPTED": 9,
     }
 
 
@@ -86,14 +89,8 @@ def test_is_traced():
 
 
 def with_status(result, status, collapsed=-1):
-    return jgmm.FitResult(
-        result.mixture,
-        result.log_likelihood,
-        jnp.asarray(int(status)),
-        result.n_steps,
-        result.history,
-        jnp.asarray(collapsed),
-    )
+    codes = {"status": jnp.asarray(int(status)), "collapsed": jnp.asarray(collapsed)}
+    return dataclasses.replace(result, restarts=None, **codes)
 
 
 @pytest.mark.parametrize("status", USABLE)

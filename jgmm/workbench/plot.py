@@ -1,9 +1,9 @@
-"""Pictures of data, mixtures and fits, with matplotlib: ``from jgmm.workbench import plot``.
+"""Pictures of data, mixtures and fits, with matplotlib: ``jgmm.plot``.
 
 Every function takes ``ax`` and returns the Axes it drew on (``pairs`` takes and returns a Figure,
-``kmeans_beside_mixture`` two Axes). Without one it opens a new pyplot figure, which a notebook
-shows. A program that saves its pictures makes them with ``new_figure`` instead: no global state,
-nothing to close.
+``kmeans_beside_mixture`` two Axes, ``density_surface`` Axes of three dimensions). Without one it
+opens a new pyplot figure, which a notebook shows. A program that saves its pictures makes them with
+``new_figure`` instead: no global state, nothing to close.
 
     figure, (left, right) = plot.new_figure(1, 2)
     plot.density_contours(mixture, x, left)
@@ -30,7 +30,9 @@ from jgmm.workbench.canvas import COLORS, MARKERS, look, new_figure, png
 from jgmm.workbench.plot_density import (
     density_1d,
     density_contours,
+    density_intervals,
     density_levels,
+    density_surface,
     draw_histogram,
     limits,
 )
@@ -48,6 +50,7 @@ from jgmm.workbench.plot_uncertainty import (
     likelihood_ratios,
     parameter_intervals,
     refits,
+    responsibilities,
 )
 
 from matplotlib.axes import Axes  # isort: skip
@@ -64,7 +67,9 @@ __all__ = [
     "decision_regions",
     "density_1d",
     "density_contours",
+    "density_intervals",
     "density_levels",
+    "density_surface",
     "ellipses",
     "errors",
     "intervals",
@@ -76,6 +81,7 @@ __all__ = [
     "parameter_intervals",
     "png",
     "refits",
+    "responsibilities",
     "restarts",
     "scatter",
     "steps",

@@ -66,7 +66,7 @@ def fail(where: str, what: str, fix: str) -> NoReturn:
     raise UserError(f"{where}: {what} {fix}".rstrip())
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """What a library says of a file, on one line."""
     text = str(error.args[0]) if error.args else type(error).__name__
     return text.partition("\n")[0][:200].rstrip(".")
@@ -186,8 +186,9 @@ class _ParquetTable(Table):
         except MemoryError:
             raise
         except Exception as error:
-            reason = _reason(error)
-            fail(where, f"not a whole Parquet file ({reason}).", "Write it or copy it again.")
+            fail(
+                where, f"not a whole Parquet file ({reason(error)}).", "Write it or copy it again."
+            )
 
     def _read(self, name: str) -> Any:
         with self._whole(self.where):
@@ -271,7 +272,7 @@ def _open_csv(where: str, path: pathlib.Path) -> Table:
     arrow = need("pyarrow.csv", "workbench", "a .csv file")
     # As text, with where each cell begins, and its numbers: short cells are the worst.
     memory.require(4 * path.stat().st_size, where)
-    header = _csv_header(where, path)
+    header = csv_header(where, path)
     short: list[tuple[int | None, int]] = []
 
     def note_short(row: Any) -> str:
@@ -291,14 +292,14 @@ def _open_csv(where: str, path: pathlib.Path) -> Table:
         if "Empty CSV file" in str(error):
             fail(where, "there are no rows of data.", "Write the data again.")
         if not short:
-            fail(where, f"not a readable CSV file ({_reason(error)}).", "Save it as CSV in UTF-8.")
+            fail(where, f"not a readable CSV file ({reason(error)}).", "Save it as CSV in UTF-8.")
         number, actual = short[0]
         what = f"row {(number or 0) - 1} has {actual} values, but the header has {len(header)}."
         fail(where, what, "Correct the row; a comma inside a value needs quotes around the value.")
     return _CsvTable(where, [name.strip() for name in header], table)
 
 
-def _csv_header(where: str, path: pathlib.Path) -> list[str]:
+def csv_header(where: str, path: pathlib.Path) -> list[str]:
     """The names in the first line, exactly as they are written."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -335,8 +336,7 @@ def _open_npy(where: str, path: pathlib.Path, mapped: bool) -> Table:
         if "Python objects" in str(error) or "Object arrays" in str(error):
             fix = "Save numbers: numpy.save(path, x.astype(float))."
             fail(where, "the array holds Python objects, which are never unpickled.", fix)
-        reason = _reason(error)
-        fail(where, f"not a whole .npy file ({reason}).", "Write it or copy it again.")
+        fail(where, f"not a whole .npy file ({reason(error)}).", "Write it or copy it again.")
     if end != path.stat().st_size:
         fail(where, "there is more in the file than one array.", "Save each in a file of its own.")
     if x.dtype.kind not in "fiub":

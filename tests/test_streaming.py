@@ -1,0 +1,168 @@
+"""A fit to blocks is the fit to samples in memory, whatever the blocks; and it can be taken up."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+import jgmm
+from jgmm import em, streaming
+from jgmm.status import DataError, FitError, Status
+
+KEY = jax.random.key(1)
+
+
+def data(dtype, n=900):
+    rng = np.random.default_rng(0)
+    centers = np.asarray([[0, 0, 0], [4, 4, 0], [0, 5, 5.0]])
+    x = centers[rng.integers(3, size=n)] + rng.normal(size=(n, 3)) * [1, 1.5, 0.7]
+    return x.astype(dtype), rng.integers(0, 3, n).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def start(dtype):
+    x, _ = data(dtype)
+    return jgmm.make_mixture(
+        np.ones(3, dtype) / 3, x[[0, 5, 9]], np.stack([np.cov(x.T)] * 3), "full"
+    )
+
+
+def same(one, other, tolerance):
+    assert int(one.status) == int(other.status)
+    assert int(one.n_steps) == int(other.n_steps)
+    for a, b in zip(jax.tree.leaves(one.mixture), jax.tree.leaves(other.mixture), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance["rtol"], atol=10 * tolerance["atol"])
+    np.testing.assert_allclose(one.log_likelihood, other.log_likelihood, **tolerance)
+    np.testing.assert_allclose(one.history, other.history, **tolerance)
+
+
+@pytest.mark.parametrize("size", [128, 2000])
+def test_steps_are_those_of_samples_in_memory(size, start, dtype, tolerance):
+    x, weights = data(dtype)
+    options = {"max_steps": 6, "tol": 0.0, "rtol": 0.0, "ridge": 1e-4}
+    expected = em.run(start, x, weights, **options)
+    given = [(x[:250], weights[:250]), (x[250:], weights[250:])]
+    found = streaming.fit(KEY, given, 3, init=start, block_rows=size, **options)
+    assert Status(int(found.status)) is Status.STEPS_RAN_OUT
+    same(found, expected, tolerance)
+
+
+@pytest.mark.parametrize("accelerate", ["anderson"])
+def test_a_fit_ends_where_one_in_memory_ends(accelerate):
+    x, _ = data(np.float64)
+    options = {"covariance": "diag", "n_restarts": 4, "accelerate": accelerate}
+    expected = jgmm.fit(KEY, x, 3, **options)
+    found = streaming.fit(KEY, x, 3, block_rows=256, **options)  # all rows are drawn
+    assert Status(int(found.status)) is Status.CONVERGED
+    np.testing.assert_allclose(found.mixture.means, expected.mixture.means, atol=1e-2)
+    assert float(found.log_likelihood) >= float(expected.log_likelihood) - 1e-5
+
+
+@pytest.mark.parametrize("coreset", [False, True])
+def test_starts_from_a_subsample_are_refined_on_the_whole(coreset):
+    x, _ = data(np.float64)
+    options = {"covariance": "diag", "n_restarts": 4}
+    expected = jgmm.fit(KEY, x, 3, **options)
+    found = streaming.fit(KEY, x, 3, subsample=200, coreset=coreset, block_rows=256, **options)
+    assert float(found.log_likelihood) == pytest.approx(float(expected.log_likelihood), abs=0.01)
+
+
+def test_several_runs_share_the_reading(start, dtype):
+    x, _ = data(dtype)
+    both = jax.tree.map(lambda leaf: jax.numpy.stack([leaf, leaf]), start)
+    moved = dataclasses.replace(both, means=both.means.at[1].add(0.5))
+    counted = Counted([x])
+    found = streaming.fit(KEY, counted, 3, init=moved, block_rows=512, max_steps=3)
+    assert found.restarts.status.shape == (2,)
+    assert int(found.restarts.best) == int(np.argmax(found.restarts.log_likelihood))
+    assert counted.passes == 1 + 1 + 4  # the first block, the survey, and one more E-step
+
+
+class Counted:
+    def __init__(self, blocks):
+        self.blocks, self.passes = blocks, 0
+
+    def __iter__(self):
+        self.passes += 1
+        return iter(self.blocks)
+
+
+class Keeper:
+    """Keeps every stage, and gives one back."""
+
+    def __init__(self, stage=None, fail_after=None):
+        self.kept, self.stage, self.fail_after = [], stage, fail_after
+
+    def restore(self, like):
+        if self.stage is not None:
+            shapes = [
+                jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), s) for s in (like, self.stage)
+            ]
+            assert shapes[0] == shapes[1]
+        return self.stage
+
+    def save(self, stage, now=False):
+        self.kept.append(stage)
+        if len(self.kept) == self.fail_after and not now:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("accelerate", [None, "anderson"])
+def test_every_stage_leads_to_the_same_end_bit_for_bit(start, dtype, accelerate):
+    x, weights = data(dtype)
+    options = {"init": start, "block_rows": 256, "max_steps": 4, "accelerate": accelerate}
+    options |= {"sample_weight": weights}
+    first = Keeper()
+    expected = streaming.fit(KEY, x, 3, keeper=first, **options)
+    assert len(first.kept) == 5 * (4 + 1)
+    for stage in first.kept[3::5]:  # in the middle of passes and between them
+        found = streaming.fit(KEY, x, 3, keeper=Keeper(stage), **options)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("accelerate", [None, "anderson"])
+def test_ctrl_c_returns_the_best_so_far(start, dtype, accelerate, tolerance):
+    x, _ = data(dtype)
+    options = {"init": start, "block_rows": 256, "accelerate": accelerate, "max_steps": 4}
+    found = streaming.fit(KEY, x, 3, keeper=Keeper(fail_after=13), **options)
+    assert Status(int(found.status)) is Status.INTERRUPTED
+    expected = float(jgmm.log_prob(found.mixture, x).sum())
+    np.testing.assert_allclose(found.log_likelihood, expected, **tolerance)
+    with pytest.raises(KeyboardInterrupt):  # there is nothing yet
+        streaming.fit(KEY, x, 3, keeper=Keeper(fail_after=2), **options)
+
+
+def test_progress_tells_where_a_fit_is(start, dtype):
+    x, _ = data(dtype)
+    ticks = []
+    streaming.fit(KEY, x, 3, init=start, block_rows=512, max_steps=1, progress=ticks.append)
+    assert [(tick.step, tick.n_rows) for tick in ticks] == [
+        (step, n) for step in (-1, 0, 1) for n in (512, 900)
+    ]
+    assert np.isnan(ticks[2].log_likelihood) or ticks[2].log_likelihood == -np.inf
+    assert ticks[-1].log_likelihood < 0
+    assert ticks[-1].pace.computing > 0
+
+
+def test_bad_problems_are_refused():
+    x, weights = data(np.float32)
+    for options, text in (
+        ({"subsample": 0}, "at least one row"),
+        ({"block_rows": -1}, "block_rows"),
+        ({"sample_weight": weights * 0}, "zero for every sample"),
+        ({"accelerate": "andersen"}, "Did you mean 'anderson'"),
+        ({"init": jgmm.make_mixture([1.0], x[:1], np.eye(3)[None], "full")}, "init holds"),
+    ):
+        with pytest.raises(DataError, match=text):
+            streaming.fit(KEY, x, 3, **options)
+    with pytest.raises(DataError, match="no samples"):
+        streaming.fit(KEY, [], 3)
+
+
+def test_a_run_that_collapses_on_the_whole_says_so():
+    x = np.repeat(np.asarray([[0.0], [1.0], [5.0]]), 50, axis=0)
+    narrow = jgmm.make_mixture([0.5, 0.5], [[0.0], [3.0]], [[[0.01]], [[4.0]]], "full")
+    with pytest.raises(FitError, match="collapsed"):
+        streaming.fit(KEY, x, 2, init=narrow, block_rows=64)
