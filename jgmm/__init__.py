@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         uncertainty,
         unconstrained,
         unrolled,
+        warm,
     )
     from jgmm import estimators as estimators
     from jgmm.em import FitResult, em_step, m_step
@@ -139,6 +140,7 @@ _MODULES = {
     "uncertainty": (),
     "unconstrained": (),
     "unrolled": (),
+    "warm": (),
 }
 # Modules of the workbench that have a short name here.
 _ELSEWHERE = {"plot": "jgmm.workbench.plot"}
@@ -213,6 +215,7 @@ __all__ = [
     "uncertainty",
     "unconstrained",
     "unrolled",
+    "warm",
 ]
 
 
