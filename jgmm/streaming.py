@@ -102,6 +102,10 @@ class Keeper(Protocol):
 class Team(Protocol):
     """Processes that each read a share of the samples."""
 
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which of how many processes this is."""
+
     def gather(self, mine: Any) -> list[Any]:
         """A pytree of arrays on the host, from every process in their order."""
 
@@ -111,6 +115,8 @@ class Team(Protocol):
 
 class Alone:
     """A team of one."""
+
+    share = (0, 1)
 
     def gather(self, mine: Any) -> list[Any]:
         """Its own."""
