@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from jgmm.workbench.files import UserError
 
 GRACE = 20.0  # seconds that the others have to end in, once one has failed
+COMMAND = [sys.executable, "-m", "jgmm.workbench.cli"]
 _LOOK = 0.05
 
 
@@ -30,7 +31,7 @@ def launch(arguments: Sequence[str], n_processes: int) -> int:
     """
     place = f"127.0.0.1:{_free_port()}"
     command, *rest = arguments
-    start = [sys.executable, "-m", "jgmm.workbench.cli", command]
+    start = [*COMMAND, command]
     members = [
         subprocess.Popen(
             [*start, *_member(place, i, n_processes), *rest],
