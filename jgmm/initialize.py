@@ -27,7 +27,7 @@ from jgmm.em import EM, from_responsibilities, make_control, maximize
 from jgmm.forms import Spherical
 from jgmm.mixture import Mixture, reframe
 from jgmm.precision import jit
-from jgmm.samples import Frame, Samples, as_labels, framed
+from jgmm.samples import Frame, Samples, checked_labels, framed
 from jgmm.statistics import Statistics
 from jgmm.status import DataError, is_traced
 
@@ -277,7 +277,7 @@ def from_labels(
       DataError: another shape, a label out of range, or one of the K that never occurs; labels of
         missing rows are not looked at.
     """
-    host = np.asarray(as_labels(labels, samples.n_samples))
+    host = np.asarray(checked_labels(labels, samples.n_samples))
     weights = samples.weights
     counted = host if weights is None or is_traced(weights) else host[np.asarray(weights) > 0]
     seen = set(np.unique(counted).tolist())
