@@ -10,7 +10,7 @@ import pathlib
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 from jgmm.workbench import cache, signals, toml
 from jgmm.workbench import config as configs
@@ -23,6 +23,9 @@ try:
     import typer
 except ImportError as error:  # pragma: no cover - the test environment has every extra
     raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"') from error
+
+if TYPE_CHECKING:
+    from jgmm.streaming import Team
 
 P = ParamSpec("P")
 
@@ -119,10 +122,63 @@ def run(
     overrides: Overrides = None,
     output: Output = None,
     quiet: Quiet = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Share the work among so many processes.")
+    ] = None,
+    coordinator: Annotated[
+        str | None, typer.Option(help="HOST:PORT of process 0, where they are started one by one.")
+    ] = None,
+    process: Annotated[int | None, typer.Option(min=0, help="Which of them this is.")] = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="This is one of them, under SLURM or the like.")
+    ] = False,
 ) -> None:
     """Run the study that a config file describes."""
     changes = [*(overrides or []), *_output(output)]
-    _run(configs.load(config, changes), config, changes, quiet)
+    checked = configs.load(config, changes)
+    if coordinator is None and not cluster:
+        if process is not None:
+            raise UserError("--process goes with --coordinator HOST:PORT and --processes N")
+        if processes is not None and processes > 1:
+            _launch(config, changes, quiet, processes)
+            return
+        _run(checked, config, changes, quiet)
+        return
+    if not cluster and (processes is None or process is None or process >= processes):
+        raise UserError("--coordinator goes with --processes N and --process I, from 0 to N - 1")
+    _share(checked, config, changes, quiet, (coordinator, processes, process))
+
+
+def _launch(config: pathlib.Path, changes: list[str], quiet: bool, n_processes: int) -> None:
+    """The same command in several processes."""
+    from jgmm.workbench.launch import launch
+
+    settings = [part for change in changes for part in ("--set", change)]
+    arguments = ["run", *settings, *(["--quiet"] if quiet else []), "--", str(config)]
+    status = launch(arguments, n_processes)
+    if status:
+        raise typer.Exit(status)
+
+
+def _share(
+    checked: configs.Config,
+    config: pathlib.Path,
+    changes: list[str],
+    quiet: bool,
+    place: tuple[str | None, int | None, int | None],
+) -> None:
+    """One of several processes."""
+    cache.use_compilation_cache()
+    from jgmm import processes
+
+    try:
+        team = processes.join(*place)
+        _run(checked, config, changes, quiet, team)
+    except processes.LostProcess as error:
+        # At its end a process waits for the others, of which one is no more.
+        _complain(str(error), 3)
+        sys.stderr.flush()
+        os._exit(3)
 
 
 @command
@@ -202,7 +258,11 @@ def parse_components(text: str) -> list[int]:
 
 
 def _run(
-    config: configs.Config, path: pathlib.Path | None, changes: list[str], quiet: bool
+    config: configs.Config,
+    path: pathlib.Path | None,
+    changes: list[str],
+    quiet: bool,
+    team: "Team | None" = None,
 ) -> None:
     """Run a config that has been checked, and say what came out and where it is."""
     os.environ.setdefault("MPLBACKEND", "Agg")  # a run needs no window
@@ -213,12 +273,18 @@ def _run(
     if path is None:
         folder = runner.run_config(config, progress=progress)
     else:  # by path, so that studies beside the config are found
-        folder = runner.run_config(path, changes, progress=progress)
+        folder = runner.run_config(path, changes, progress=progress, team=team)
+    if team is not None and team.share[0]:
+        return
     if quiet:
         print(folder)
     else:
         _print_metrics(folder)
         print(f"report: {visible(str(folder / 'report.html'))}")
+    number = signals.asked()
+    if number is not None:  # the study has made the best of it
+        what = "interrupted; the folder holds the best so far, and a checkpoint carries on"
+        raise typer.Exit(_complain(what, 128 + number))
 
 
 @command

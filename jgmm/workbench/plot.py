@@ -380,8 +380,9 @@ def decision_regions(
       ValueError: samples with other than two columns, or predictions of the wrong shape.
     """
     points, found = canvas.points_of(x, (0, 1))
-    if np.shape(x)[1] != 2:
-        raise ValueError(f"regions are drawn in a plane; x has {np.shape(x)[1]} columns, not 2.")
+    n_columns = len(column_names(x))
+    if n_columns != 2:
+        raise ValueError(f"regions are drawn in a plane; x has {n_columns} columns, not 2.")
     classes = canvas.classes_of(labels, len(points), names)
     ax = canvas.prepare(ax)
     horizontal, vertical = (limits(points[:, d], (points[0, d], points[0, d])) for d in range(2))
