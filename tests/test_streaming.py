@@ -11,6 +11,7 @@ from jgmm import em, streaming
 from jgmm.status import DataError, FitError, Status
 
 KEY = jax.random.key(1)
+SHORT = {"covariance": "diag", "block_rows": 256, "max_steps": 4}  # tests that share a program
 
 
 def data(dtype, n=900):
@@ -76,9 +77,7 @@ def test_several_runs_share_the_reading(start):
     both = jax.tree.map(lambda leaf: jax.numpy.stack([leaf, leaf]), start)
     moved = dataclasses.replace(both, means=both.means.at[1].add(0.5))
     counted = Counted([x])
-    found = streaming.fit(
-        KEY, counted, 3, covariance="diag", init=moved, block_rows=256, max_steps=4
-    )
+    found = streaming.fit(KEY, counted, 3, init=moved, **SHORT)
     assert found.restarts.status.shape == (2,)
     assert int(found.restarts.best) == int(np.argmax(found.restarts.log_likelihood))
     assert counted.passes == 1 + 1 + 5  # the first block, the survey, and one more E-step
@@ -116,14 +115,7 @@ class Keeper:
 @pytest.mark.parametrize("accelerate", [None, "anderson"])
 def test_every_stage_leads_to_the_same_end_bit_for_bit(start, accelerate):
     x, weights = data(np.float32)
-    options = {
-        "init": start,
-        "covariance": "diag",
-        "block_rows": 256,
-        "max_steps": 4,
-        "accelerate": accelerate,
-    }
-    options |= {"sample_weight": weights}
+    options = {"init": start, "accelerate": accelerate, "sample_weight": weights, **SHORT}
     first = Keeper()
     expected = streaming.fit(KEY, x, 3, keeper=first, **options)
     assert len(first.kept) == 5 * (4 + 1)
@@ -136,13 +128,7 @@ def test_every_stage_leads_to_the_same_end_bit_for_bit(start, accelerate):
 @pytest.mark.parametrize("accelerate", [None, "anderson"])
 def test_ctrl_c_returns_the_best_so_far(start, accelerate):
     x, _ = data(np.float32)
-    options = {
-        "init": start,
-        "covariance": "diag",
-        "block_rows": 256,
-        "accelerate": accelerate,
-        "max_steps": 4,
-    }
+    options = {"init": start, "accelerate": accelerate, **SHORT}
     found = streaming.fit(KEY, x, 3, keeper=Keeper(fail_after=13), **options)
     assert Status(int(found.status)) is Status.INTERRUPTED
     expected = float(jgmm.log_prob(found.mixture, x).sum())
@@ -154,8 +140,7 @@ def test_ctrl_c_returns_the_best_so_far(start, accelerate):
 def test_progress_tells_where_a_fit_is(start):
     x, _ = data(np.float32)
     ticks = []
-    options = {"covariance": "diag", "init": start, "block_rows": 256, "max_steps": 4}
-    streaming.fit(KEY, x, 3, progress=ticks.append, **options)
+    streaming.fit(KEY, x, 3, init=start, progress=ticks.append, **SHORT)
     assert [(tick.step, tick.n_rows) for tick in ticks] == [
         (step, n) for step in range(-1, 5) for n in (256, 512, 768, 900)
     ]
@@ -183,5 +168,4 @@ def test_a_run_that_collapses_on_the_whole_says_so(start):
     x = np.repeat(np.asarray([[0, 0, 0], [1, 2, 1], [5, 1, 9]], np.float32), 50, axis=0)
     narrow = dataclasses.replace(start, means=jax.numpy.asarray(x[[0, 50, 100]]))
     with pytest.raises(FitError, match="collapsed"):
-        options = {"covariance": "diag", "block_rows": 256, "max_steps": 4}
-        streaming.fit(KEY, x, 3, init=narrow, **options)
+        streaming.fit(KEY, x, 3, init=narrow, **SHORT)
