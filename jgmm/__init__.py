@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jgmm import (
         acceleration,
+        augmented,
         blocks,
         bootstrap,
         cells,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         covariance,
         criteria,
         crossvalidation,
+        dataframes,
         decomposition,
         degeneracy,
         em,
@@ -35,12 +37,18 @@ if TYPE_CHECKING:
         kmeans,
         lanes,
         likelihood_ratio,
+        metric,
         mixture,
         natural,
+        natural_gradient,
         nesting,
+        newton,
+        noise,
         online,
+        optimizer,
         orientation,
         precision,
+        prior,
         processes,
         racing,
         restarts,
@@ -53,6 +61,8 @@ if TYPE_CHECKING:
         survey,
         uncertainty,
         unconstrained,
+        unrolled,
+        warm,
     )
     from jgmm import estimators as estimators
     from jgmm.em import FitResult, em_step, m_step
@@ -71,11 +81,13 @@ if TYPE_CHECKING:
     from jgmm.selection import select
     from jgmm.statistics import Statistics, accumulate
     from jgmm.status import DataError, FitError, Status
+    from jgmm.workbench import plot as plot
 
 __version__ = "0.1.0"
 
 _MODULES = {
     "acceleration": (),
+    "augmented": (),
     "blocks": (),
     "bootstrap": (),
     "cells": (),
@@ -85,6 +97,7 @@ _MODULES = {
     "covariance": (),
     "criteria": (),
     "crossvalidation": (),
+    "dataframes": (),
     "decomposition": (),
     "degeneracy": (),
     "em": ("FitResult", "em_step", "m_step"),
@@ -100,6 +113,7 @@ _MODULES = {
     "kmeans": (),
     "lanes": (),
     "likelihood_ratio": (),
+    "metric": (),
     "mixture": (
         "Mixture",
         "condition",
@@ -112,10 +126,15 @@ _MODULES = {
         "sample",
     ),
     "natural": (),
+    "natural_gradient": (),
     "nesting": (),
+    "newton": (),
+    "noise": (),
     "online": (),
+    "optimizer": (),
     "orientation": (),
     "precision": (),
+    "prior": (),
     "processes": (),
     "racing": (),
     "restarts": ("fit",),
@@ -128,9 +147,13 @@ _MODULES = {
     "survey": (),
     "uncertainty": (),
     "unconstrained": (),
+    "unrolled": (),
+    "warm": (),
 }
-# Not in ``__all__``: ``from jgmm import *`` works without scikit-learn.
-_EXTRA = ("estimators",)
+# Modules of the workbench that have a short name here.
+_ELSEWHERE = {"plot": "jgmm.workbench.plot"}
+# Not in ``__all__``: ``from jgmm import *`` works without scikit-learn and matplotlib.
+_EXTRA = ("estimators", "plot")
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
@@ -142,6 +165,7 @@ __all__ = [
     "Status",
     "acceleration",
     "accumulate",
+    "augmented",
     "blocks",
     "bootstrap",
     "cells",
@@ -152,6 +176,7 @@ __all__ = [
     "covariance",
     "criteria",
     "crossvalidation",
+    "dataframes",
     "decomposition",
     "degeneracy",
     "e_step",
@@ -173,13 +198,19 @@ __all__ = [
     "m_step",
     "make_mixture",
     "marginal",
+    "metric",
     "mixture",
     "natural",
+    "natural_gradient",
     "nesting",
+    "newton",
+    "noise",
     "online",
+    "optimizer",
     "orientation",
     "precision",
     "predict",
+    "prior",
     "processes",
     "racing",
     "responsibilities",
@@ -195,6 +226,8 @@ __all__ = [
     "survey",
     "uncertainty",
     "unconstrained",
+    "unrolled",
+    "warm",
 ]
 
 
@@ -202,6 +235,8 @@ def __getattr__(name: str) -> Any:
     """Import a module of the package, or the module a name lives in, on first use."""
     if name in _MODULES:
         return importlib.import_module(f"jgmm.{name}")
+    if name in _ELSEWHERE:
+        return importlib.import_module(_ELSEWHERE[name])
     if name in _HOME:
         return getattr(importlib.import_module(f"jgmm.{_HOME[name]}"), name)
     raise AttributeError(f"module 'jgmm' has no attribute {name!r}")

@@ -24,11 +24,11 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from jgmm.decomposition import trailing
-from jgmm.degeneracy import end_in_spike
 from jgmm.extrapolation import SCHEMES, Scheme, Seen
 from jgmm.lanes import Additive
 from jgmm.mixture import Mixture
 from jgmm.natural import Digits
+from jgmm.prior import Prior, log_density
 from jgmm.samples import Leaf, Population, Samples
 from jgmm.statistics import Statistics, expected_log_likelihood
 from jgmm.status import DataError, Status, among
@@ -60,6 +60,10 @@ class Lane:
     reached: Mixture
     image: Mixture
     memory: Any
+
+    @property
+    def noise(self) -> None:
+        """None: what schemes extrapolate are Gaussians."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,7 @@ class Accelerated:
         control: Any,
     ) -> Lane:
         """What of a step follows its E-step."""
+        statistics = self.em.believing(lanes, statistics, population, control)
 
         def one(lane: Lane, sums: Statistics, digits: Digits) -> Lane:
             return self._step(lane, sums, digits, population, control)
@@ -141,15 +146,17 @@ class Accelerated:
         otherwise = jnp.where(found.spent, int(Status.STEPS_RAN_OUT), int(Status.RUNNING))
         status = jnp.where(fell_short, otherwise, found.status)
         reached = _choose(counts, lane.mixture, lane.reached)
-        status, which = end_in_spike(status, found.broken, reached, samples.total_weight())
+        total = samples.total_weight()
+        status, which = self.em.judge_end(status, found.broken, reached, total, samples, control)
         again = found.again & ~lane.proposed
         going_on = (status == Status.RUNNING) & ~found.spent & ~again
         image = _choose(counts, found.updated, lane.image)
-        seen = _see(lane.mixture, found.updated, statistics, samples.total_weight())
+        prior = control.prior and control.prior.seen(samples.frame)
+        seen = _see(lane.mixture, found.updated, statistics, total, prior)
         learned = self.scheme.learn(lane.memory, seen, lane.proposed)
         memory = _choose(counts, learned, self.scheme.forget(lane.memory))
         plan = self.scheme.propose(memory)
-        proposal = _of_model(_at(plan.point, reached))
+        proposal = _of_model(_at(plan.point, reached), self.em.least(control, samples))
         going_there = plan.is_sensible & counts & ~fell_short & _is_finite(proposal)
         memory = replace(
             memory,
@@ -196,12 +203,20 @@ def _is_finite(mixture: Mixture) -> Bool[Array, ""]:
     return jnp.isfinite(mixture.means).all() & jnp.isfinite(mixture.scale).all()
 
 
-def _see(mixture: Mixture, updated: Mixture, statistics: Statistics, total: Array) -> Seen:
+def _see(
+    mixture: Mixture,
+    updated: Mixture,
+    statistics: Statistics,
+    total: Array,
+    prior: Prior | None,
+) -> Seen:
     """A point, EM's step, and by Fisher's identity the gradient, from one E-step's statistics."""
     here = _vector(mixture)
 
     def complete(vector: Array) -> Array:
-        return expected_log_likelihood(_at(vector, mixture), statistics) / total
+        there = _at(vector, mixture)
+        believed = 0.0 if prior is None else log_density(prior, there)
+        return (expected_log_likelihood(there, statistics) + believed) / total
 
     return Seen(here, _vector(updated) - here, jax.grad(complete)(here))
 
@@ -220,9 +235,13 @@ def _at(vector: Float[Array, "P"], like: Mixture) -> Mixture:
     return from_free(replace(free, logits=logits), like.covariance)
 
 
-def _of_model(mixture: Mixture) -> Mixture:
+def _of_model(mixture: Mixture, least: Array | None) -> Mixture:
     """The mixture with the covariances that the model estimates from samples with those given."""
     entry, weights = mixture.model, mixture.weights
+    if least is not None:  # of a model that bears a floor, which fills its storage
+        storage = entry.storage
+        raised = storage.at_least(storage.square(mixture.scale), storage.compress(least[None]))
+        return replace(mixture, scale=storage.factor(raised))
     if entry.fills_storage(mixture.n_components, mixture.n_features):
         return mixture
     scatter = trailing(weights, mixture.scale) * entry.storage.square(mixture.scale)

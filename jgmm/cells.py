@@ -57,20 +57,26 @@ def fit_cells(
       program that fitted them (``slots``), those beyond K of weight zero. Outcomes are those of the
       R starts, then of those from special cases. A log-likelihood is nowhere below that of a
       special case that ended valid: where no start ended as high, the result is that special case,
-      as ``INHERITED``. With equal weights fewer components are no special case.
+      as ``INHERITED``. With equal weights, a prior or labels fewer components are no special
+      case; and with a prior it is log-likelihood and log prior together that are not below.
     """
     entries = nesting.simplest_first([model(name) for name in models])
     within = {entry: nesting.largest_within(entry, entries) for entry in entries}
     cells = [(k, entry) for entry in entries for k in sorted(counts)]
     padded = slots(counts, models, samples, n_restarts)
     further = n_extra(counts, models, options["init"])
+    # Equal weights are other weights for more components, a prior counts once for each, and a
+    # label knows one from its double.
+    more_is_freer = (
+        not options["equal_weights"] and options.get("prior") is None and samples.labels is None
+    )
     found: dict[Cell, FitResult] = {}
     for i, (k, entry) in enumerate(cells):
         special = [(k, each.name) for each in within[entry]]
         if k > min(counts):
             special.append((cells[i - 1][0], entry.name))  # the next fewer components
         simpler = _simpler(
-            {cell: found[cell] for cell in special}, k, entry, padded[k], options["equal_weights"]
+            {cell: found[cell] for cell in special}, k, entry, padded[k], more_is_freer
         )
         result = fit_unchecked(
             key,
@@ -101,10 +107,16 @@ def n_extra(counts: Sequence[int], models: Sequence[str], init: Any) -> int:
 
 
 class Case(NamedTuple):
-    """A special case of a cell: its mixture, written as one of the cell's, and log-likelihood."""
+    """A special case of a cell: its mixture, written as one of the cell's, and what it reaches."""
 
     mixture: Mixture
     log_likelihood: float
+    log_prior: float
+
+    @property
+    def objective(self) -> float:
+        """What cells are compared by."""
+        return self.log_likelihood + self.log_prior
 
 
 class Simpler(NamedTuple):
@@ -119,9 +131,13 @@ def _simpler(
     k: int,
     entry: CovarianceModel,
     n_slots: int,
-    equal_weights: bool,
+    more_is_freer: bool,
 ) -> Simpler:
-    """What those special cases that ended valid give a cell of K components."""
+    """What those special cases that ended valid give a cell of K components.
+
+    Args:
+      more_is_freer: whether what fewer components reach, more reach too.
+    """
     cases, starts = [], []
     for (n, _), result in special.items():
         if not Status(int(result.status)).is_valid:
@@ -131,10 +147,11 @@ def _simpler(
             starts.append(mixture)
         if n == k - 1:
             starts += nesting.splits(mixture, n)
-        if n == k or not equal_weights:
+        if n == k or more_is_freer:
             for slot in range(n, k):
                 mixture = nesting.repeat_heaviest(mixture, slot)
-            cases.append(Case(mixture, float(result.log_likelihood)))
+            reached = float(result.log_likelihood), float(result.log_prior)
+            cases.append(Case(mixture, *reached))
     return Simpler(cases, starts)
 
 
@@ -151,16 +168,16 @@ def _no_lower(result: FitResult, cases: list[Case]) -> FitResult:
     """The result, or the best of the special cases where that is higher."""
     if not cases:
         return result
-    best = max(cases, key=lambda case: case.log_likelihood)
-    reached, history = float(result.log_likelihood), np.array(result.history)
-    slack = ROUNDINGS * float(np.finfo(history.dtype).eps) * abs(best.log_likelihood)
-    if Status(int(result.status)).is_valid and reached >= best.log_likelihood - slack:
+    best = max(cases, key=lambda case: case.objective)
+    reached, history = float(result.objective), np.array(result.history)
+    slack = ROUNDINGS * float(np.finfo(history.dtype).eps) * abs(best.objective)
+    if Status(int(result.status)).is_valid and reached >= best.objective - slack:
         return result
-    history[0], history[1:] = best.log_likelihood, np.nan
-    mixture, log_likelihood, history, status, n_steps, collapsed = jax.device_put(
+    history[0], history[1:] = best.objective, np.nan
+    mixture, log_likelihood, log_prior, history, status, n_steps, collapsed = jax.device_put(
         (
             best.mixture,
-            history[0],
+            *np.asarray([best.log_likelihood, best.log_prior], history.dtype),
             history,
             *(np.asarray(n, np.asarray(result.status).dtype) for n in (Status.INHERITED, 0, -1)),
         )
@@ -169,6 +186,7 @@ def _no_lower(result: FitResult, cases: list[Case]) -> FitResult:
         result,
         mixture=mixture,
         log_likelihood=log_likelihood,
+        log_prior=log_prior,
         status=status,
         n_steps=n_steps,
         history=history,

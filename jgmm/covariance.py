@@ -2,7 +2,8 @@
 
 A model is one small entry: how many parameters it has, how it estimates the covariances from the
 components' scatter, and in which of three forms it is stored. Nothing outside this module asks for
-a model by name; to add one, write its estimator and add a line to ``MODELS``.
+a model by name; to add one, write its estimator and add a line to ``_FAMILY``, or from outside
+the package call ``add``.
 
 Names follow the volume–shape–orientation family Σₖ = λₖ Dₖ Aₖ Dₖᵀ (Banfield & Raftery 1993,
 Celeux & Govaert 1995): three letters say whether volume, shape and orientation are Equal, Variable
@@ -36,7 +37,8 @@ class CovarianceModel:
     """One entry of the table.
 
     Attributes:
-      code: three letters for volume, shape and orientation.
+      code: three letters for volume, shape and orientation; of a model that is not of the family,
+        a name in other letters.
       names: synonyms; the first is how the package writes it.
       storage: ``Full``, ``Diagonal`` or ``Spherical``.
       shared: whether all components have the same covariance, stored once.
@@ -68,6 +70,26 @@ class CovarianceModel:
         """What the estimate needs of the components' scatter: all of it, or its sum if shared."""
         return scatter.sum(axis=0, keepdims=True) if self.shared else scatter
 
+    @property
+    def bears_floor(self) -> bool:
+        """Whether the estimate is a mean of scatter, of which a floor leaves the best above it."""
+        return not {"E", "V"} <= set(self.code)
+
+    def estimate_above(self, counts: Array, scatter: Array, least: Array) -> Array:
+        """``estimate`` among the covariances that exceed one in every direction.
+
+            Σₖ = R U max(w, 1) Uᵀ Rᵀ,   Sₖ / Nₖ = R U w Uᵀ Rᵀ,   least = R Rᵀ
+
+        Args:
+          counts, scatter: as for ``estimate``.
+          least: in this storage, leading axis 1.
+
+        Reference: Anderson & Olkin (1985) for the matrix case; for a model that ``bears_floor``.
+        """
+        mean = _pooled_mean(counts, scatter) if self.shared else _means(counts, scatter)
+        scale = self.storage.factor(self.storage.at_least(mean, least))
+        return scale if self.shared else unit_if_unused(counts, scale, self.storage)
+
     def fills_storage(self, n_components: int, n_features: int) -> bool:
         """Whether every content of the storage is one of the model."""
         copies = 1 if self.shared else n_components
@@ -77,8 +99,11 @@ class CovarianceModel:
     @property
     def of_marginals(self) -> CovarianceModel:
         """The model of a mixture of some of the columns: this one, or the freest of its storage."""
-        if self.keeps_marginals:
-            return self
+        return self if self.keeps_marginals else self.freest
+
+    @property
+    def freest(self) -> CovarianceModel:
+        """The model of the same storage that shares nothing: VII, VVI or VVV."""
         return next(
             entry
             for entry in MODELS.values()
@@ -105,13 +130,22 @@ class CovarianceModel:
         return weights + n_components * n_features + covariance
 
 
+def _means(counts: Array, scatter: Array) -> Array:
+    """Sₖ / Nₖ, zero for a component without samples."""
+    return scatter / trailing(jnp.where(counts > 0, counts, 1), scatter)
+
+
+def _pooled_mean(counts: Array, scatter: Array) -> Array:
+    """Σₖ Sₖ / Σₖ Nₖ, leading axis 1."""
+    return scatter.sum(axis=0, keepdims=True) / counts.sum()
+
+
 def _per_component(storage: Storage) -> Estimate:
     """Σₖ = Sₖ / Nₖ: VII, VVI and VVV."""
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
         del previous
-        n = trailing(jnp.where(counts > 0, counts, 1), scatter)
-        return unit_if_unused(counts, storage.factor(scatter / n), storage)
+        return unit_if_unused(counts, storage.factor(_means(counts, scatter)), storage)
 
     return estimate
 
@@ -121,7 +155,7 @@ def _pooled(storage: Storage) -> Estimate:
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
         del previous
-        return storage.factor(scatter.sum(axis=0, keepdims=True) / counts.sum())
+        return storage.factor(_pooled_mean(counts, scatter))
 
     return estimate
 
@@ -193,3 +227,22 @@ def model(name: str) -> CovarianceModel:
     nearest = difflib.get_close_matches(str(name).lower(), known, n=1)
     hint = f" Did you mean {known[nearest[0]]!r}?" if nearest else ""
     raise ValueError(f"unknown covariance model {name!r}.{hint} Known: {', '.join(_BY_NAME)}.")
+
+
+def add(entry: CovarianceModel) -> CovarianceModel:
+    """Put a model of your own into the table: from then on every function takes its names.
+
+    A model that is not of the family stands apart in tables over models: it is no special case of
+    another, nor has it one, but that of fewer components.
+
+    Raises:
+      ValueError: one of its names is taken.
+
+    A worked example is in the documentation, "Add a model or an optimiser".
+    """
+    taken = [name for name in (*entry.names, entry.code) if name in _BY_NAME or name in MODELS]
+    if taken:
+        raise ValueError(f"there is a covariance model {taken[0]!r} already; choose another name.")
+    MODELS[entry.code] = entry
+    _BY_NAME.update(dict.fromkeys(entry.names, entry))
+    return entry

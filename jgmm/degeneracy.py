@@ -21,6 +21,8 @@ from jgmm.status import VALID, Status, among
 # harmonic mean over directions. And it is made of few samples: fewer than so many times the number
 # below which its covariance would be singular. A thin component of many samples is none.
 THIN, FEW = 1000, 5
+# What rests on a floor is so close to it, of which rounding is a small part.
+RESTING = 1e-3
 
 
 def spikes(mixture: Mixture, total: Float[Array, ""]) -> Bool[Array, "K"]:
@@ -52,8 +54,20 @@ def spikes(mixture: Mixture, total: Float[Array, ""]) -> Bool[Array, "K"]:
     return used & ((counts < least) | ((counts < FEW * least) & thin))
 
 
+def rests_on(mixture: Mixture, least: Float[Array, "D D"]) -> Bool[Array, "K"]:
+    """Which components are as small as a floor allows, in some direction."""
+    storage, used = mixture.model.storage, mixture.log_weights > -jnp.inf
+    margin = storage.margin(storage.square(mixture.scale), storage.compress(least[None]))
+    return used & (margin < 1 + RESTING)
+
+
 def end_in_spike(
-    status: Int[Array, ""], broken: Bool[Array, "K"], mixture: Mixture, total: Float[Array, ""]
+    status: Int[Array, ""],
+    broken: Bool[Array, "K"],
+    mixture: Mixture,
+    total: Float[Array, ""],
+    bounded: bool = False,
+    least: Float[Array, "D D"] | None = None,
 ) -> tuple[Int[Array, ""], Int[Array, ""]]:
     """The status of a run, ``DEGENERATE`` where it would end valid in a spike.
 
@@ -62,11 +76,15 @@ def end_in_spike(
       broken: which components have collapsed, if that is what ended it.
       mixture: where it stands.
       total: N, the total weight of the samples.
+      bounded: what is maximised has a prior in it, and so is bounded, and no spike is one.
+      least: what a floor keeps covariances above; one that rests on it is a spike held up.
 
     Returns:
       The status, and the first component that ended the run by collapsing or as a spike, or -1.
     """
-    spiky = spikes(mixture, total)
+    spiky = spikes(mixture, total) & (not bounded)
+    if least is not None:
+        spiky = spiky | rests_on(mixture, least)
     status = jnp.where(among(status, VALID) & spiky.any(), int(Status.DEGENERATE), status)
     culprit = jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), jnp.argmax(spiky))
     to_blame = among(status, (Status.COLLAPSED, Status.DEGENERATE))

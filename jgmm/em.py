@@ -19,13 +19,15 @@ from jaxtyping import Array, Float
 
 from jgmm import natural
 from jgmm.acceleration import accelerated
-from jgmm.covariance import CovarianceModel, model
+from jgmm.covariance import MODELS, CovarianceModel, model
 from jgmm.decomposition import trailing
 from jgmm.degeneracy import collapsed_components, end_in_spike
 from jgmm.lanes import Method, Restarts, clean_history
 from jgmm.mixture import Mixture, reframe
 from jgmm.natural import Digits
+from jgmm.noise import Noise
 from jgmm.precision import jit
+from jgmm.prior import Prior, as_prior, log_density
 from jgmm.samples import (
     Frame,
     Leaf,
@@ -37,6 +39,7 @@ from jgmm.samples import (
     whitened,
 )
 from jgmm.statistics import (
+    Form,
     Statistics,
     accumulate,
     accumulate_with,
@@ -55,18 +58,29 @@ class Control:
     A fit has converged when the mean log-likelihood per sample changes by at most
     ``tol + rtol * |mean log-likelihood|`` in a step. ``ridge`` is added to every variance, as a
     fraction of the data's: one number, or one a column, (D,), where the frame scales by column.
+    No variance in any direction is below ``floor``, as a fraction of the data's, or None.
+    ``prior`` is that of the components, in the units of the data, or None.
     """
 
     tol: Leaf
     rtol: Leaf
     ridge: Leaf
+    prior: Prior | None = None
+    floor: Leaf | None = None
 
 
-def make_control(dtype: Any, tol: Any, rtol: Any, ridge: Any) -> Control:
+def make_control(
+    dtype: Any,
+    tol: Any,
+    rtol: Any,
+    ridge: Any,
+    prior: Prior | None = None,
+    floor: Any = None,
+) -> Control:
     """Fill in defaults by dtype: tol 1e-8 in float64 and 1e-6 in float32, rtol 4 roundings.
 
     Raises:
-      DataError: a tolerance or a ridge below zero.
+      DataError: a tolerance or a ridge below zero, or a floor that is not above.
     """
     eps = float(jnp.finfo(dtype).eps)
     default = 1e-8 if eps < 1e-10 else 1e-6
@@ -78,7 +92,25 @@ def make_control(dtype: Any, tol: Any, rtol: Any, ridge: Any) -> Control:
     for name, value in values.items():
         if not is_traced(value) and not np.all(np.asarray(value) >= 0):
             raise DataError(f"{name} must be at least zero; it is {value}.")
-    return Control(**{name: jnp.asarray(value, dtype) for name, value in values.items()})
+    if floor is not None and not is_traced(floor) and not 0 < floor < 1:
+        raise DataError(f"floor must be a fraction of the data's variance, not {floor!r}.")
+    leaves = {name: jnp.asarray(value, dtype) for name, value in values.items()}
+    least = None if floor is None else jnp.asarray(floor, dtype)
+    return Control(**leaves, prior=prior, floor=least)
+
+
+def check_floor(floor: Any, entry: CovarianceModel) -> None:
+    """Refuse a floor where covariances above it are not those the model estimates.
+
+    Raises:
+      DataError: with the models that bear one.
+    """
+    if floor is not None and not entry.bears_floor:
+        known = ", ".join(each.name for each in MODELS.values() if each.bears_floor)
+        raise DataError(
+            f"{entry.name} takes no floor: raised one by one, its covariances would lose what they "
+            f"share. These take one: {known}. Or give a ridge or a prior."
+        )
 
 
 @jax.tree_util.register_dataclass
@@ -89,20 +121,31 @@ class FitResult:
     Attributes:
       mixture: the parameters.
       log_likelihood: Σₙ wₙ log p(xₙ) of exactly these parameters, in nats.
+      log_prior: their log density under the prior, up to a constant; zero without one.
       status: code of a ``Status``, computed from what happened.
       n_steps: parameter updates made.
-      history: log-likelihood before each step, (max_steps + 1,), NaN beyond the last.
+      history: log-likelihood and log prior together before each step, (max_steps + 1,), NaN beyond
+        the last.
       collapsed: the component that collapsed, or ended as a spike, or -1.
-      restarts: the outcome of every restart, or None where there was one start only.
+      noise: the uniform component beside the mixture, or None.
+      restarts: the outcome of every restart, or None where there was one start only. Its
+        ``log_likelihood`` has the log prior in it, too: it is what restarts are compared by.
     """
 
     mixture: Mixture
     log_likelihood: Leaf
+    log_prior: Leaf
     status: Leaf
     n_steps: Leaf
     history: Leaf
     collapsed: Leaf
     restarts: Restarts | None = None
+    noise: Noise | None = None
+
+    @property
+    def objective(self) -> Array:
+        """What was maximised: log-likelihood and log prior together."""
+        return self.log_likelihood + self.log_prior
 
     def __repr__(self) -> str:
         """One line with what matters, or the shapes inside a transformation."""
@@ -121,6 +164,8 @@ def maximize(
     ridge: Any = 0.0,
     scale: Array | None = None,
     equal_weights: bool = False,
+    prior: Prior | None = None,
+    least: Array | None = None,
 ) -> Mixture:
     """The M-step: the parameters that maximise the expected complete-data log-likelihood.
 
@@ -135,9 +180,16 @@ def maximize(
       scale: that of the mixture before. Models whose covariances have no closed form start from it,
         and do not end lower; without it they find a start.
       equal_weights: πₖ = 1/K instead, for the components that have samples.
+      prior: of the components, in the units of the statistics. Its log density is maximised along
+        with the expected log-likelihood: with x̄ₖ the mean above,
+
+            μₖ = (Nₖ x̄ₖ + κ m) / (Nₖ + κ),   Σₖ from Nₖ + ν + D + 2 samples with the scatter
+            Sₖ + Λ + κ Nₖ / (κ + Nₖ) (x̄ₖ − m)(x̄ₖ − m)ᵀ
+      least: a covariance (D, D) that all are to exceed in every direction.
 
     A component without samples keeps its center and gets weight zero and the unit covariance.
-    Reference: Bishop (2006), equations 9.24 to 9.26; Celeux & Govaert (1995).
+    Reference: Bishop (2006), equations 9.24 to 9.26; Celeux & Govaert (1995); Fraley & Raftery
+    (2007).
     """
     entry = model(covariance)
     counts = statistics.counts
@@ -149,13 +201,46 @@ def maximize(
         each = jnp.broadcast_to(jnp.asarray(ridge, unit.dtype), shift.shape[1:])
         ridge = entry.storage.stretch(unit, each)
     cross = entry.storage.outer(weighted) - trailing(counts, unit) * ridge
-    scale = entry.estimate(counts, statistics.second - entry.pool(cross), scale)
+    scatter, n_scattered = statistics.second - entry.pool(cross), counts
+    if prior is not None:
+        seen_before = _seen_before(prior, counts, statistics.center + shift, entry)
+        shift = shift + seen_before.moves
+        scatter = scatter + entry.pool(seen_before.scatter)
+        n_scattered = counts + seen_before.counts
+    if least is None:
+        scale = entry.estimate(n_scattered, scatter, scale)
+    else:
+        scale = entry.estimate_above(n_scattered, scatter, entry.storage.compress(least[None]))
     log_weights = jnp.log(counts / counts.sum())
     return Mixture(
         _even(log_weights) if equal_weights else log_weights,
         statistics.center + shift,
         scale,
         entry.name,
+    )
+
+
+class _SeenBefore(NamedTuple):
+    """What a prior adds to each component: counts (K,), scatter, and where its mean moves to."""
+
+    counts: Array
+    scatter: Array
+    moves: Array
+
+
+def _seen_before(
+    prior: Prior, counts: Float[Array, "K"], means: Float[Array, "K D"], entry: CovarianceModel
+) -> _SeenBefore:
+    """The prior as samples that components with some of their own have seen before."""
+    used = counts > 0
+    toward = prior.mean[None, :] - means
+    share = jnp.where(used, prior.strength / jnp.where(used, counts + prior.strength, 1), 0)
+    between = entry.storage.outer(jnp.sqrt(share * counts)[:, None] * toward)
+    scatter = prior.scatter(entry) + between
+    return _SeenBefore(
+        jnp.where(used, prior.pseudo_samples(), 0),
+        jnp.where(trailing(counts, scatter) > 0, scatter, 0),
+        share[:, None] * toward,
     )
 
 
@@ -184,6 +269,7 @@ def m_step(
     covariance: str = "full",
     sample_weight: Any = None,
     ridge: float = 0.0,
+    prior: Any = None,
 ) -> Mixture:
     """Parameters from responsibilities: the closed-form M-step.
 
@@ -193,6 +279,7 @@ def m_step(
       covariance: name of the covariance model.
       sample_weight: how many times each sample counts, (N,).
       ridge: added to every variance, as a fraction of the data's; zero is allowed.
+      prior: of the components, see ``jgmm.fit``.
 
     Returns:
       The mixture. A component whose covariance is singular has NaN in its scale.
@@ -215,15 +302,20 @@ def m_step(
     if not is_traced(resp) and bool((resp < 0).any()):
         row = int(jnp.argmax((resp < 0).any(axis=1)))
         raise DataError(f"responsibilities must be at least zero; row {row} holds {resp[row]}.")
-    return _m_step(samples, resp, model(covariance).name, jnp.asarray(ridge, resp.dtype))
+    believed = as_prior(prior, samples, resp.shape[1])
+    added = jnp.asarray(ridge, resp.dtype)
+    return _m_step(samples, resp, model(covariance).name, added, believed)
 
 
 @partial(jit, static_argnums=2)
-def _m_step(samples: Samples, resp: Array, covariance: str, ridge: Array) -> Mixture:
+def _m_step(
+    samples: Samples, resp: Array, covariance: str, ridge: Array, prior: Prior | None
+) -> Mixture:
     inside = seen(samples, model(covariance))
+    frame = inside.frame
     statistics = from_responsibilities(inside, lambda rows: resp[rows], resp.shape[1], covariance)
-    added = ridge_in(inside.frame, ridge)
-    return to_user(maximize(statistics, covariance, added), inside.frame)
+    added, believed = ridge_in(frame, ridge), prior and prior.seen(frame)
+    return to_user(maximize(statistics, covariance, added, prior=believed), frame)
 
 
 def from_responsibilities(
@@ -251,9 +343,13 @@ def from_responsibilities(
 
 
 def em_step(
-    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: float = 0.0
+    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: float = 0.0, prior: Any = None
 ) -> tuple[Mixture, Float[Array, ""]]:
     """One E-step and one M-step.
+
+    Args:
+      mixture: current parameters, in the units of x.
+      x, sample_weight, ridge, prior: as for ``jgmm.fit``.
 
     Returns:
       The updated mixture, and the log-likelihood of the mixture passed in, in nats.
@@ -262,16 +358,19 @@ def em_step(
       DataError: see ``as_samples``; or another number of columns than the mixture's.
     """
     mixture, samples = fitting(mixture, x, sample_weight)
-    return _em_step(mixture, samples, jnp.asarray(ridge, samples.x.dtype))
+    believed = as_prior(prior, samples, mixture.n_components)
+    return _em_step(mixture, samples, jnp.asarray(ridge, samples.x.dtype), believed)
 
 
 @jit
-def _em_step(mixture: Mixture, samples: Samples, ridge: Array) -> tuple[Mixture, Array]:
+def _em_step(
+    mixture: Mixture, samples: Samples, ridge: Array, prior: Prior | None
+) -> tuple[Mixture, Array]:
     inside = seen(samples, mixture.model)
     before = to_frame(mixture, inside.frame)
     statistics = accumulate(before, inside)
-    added = ridge_in(inside.frame, ridge)
-    updated = maximize(statistics, mixture.covariance, added, before.scale)
+    added, believed = ridge_in(inside.frame, ridge), prior and prior.seen(inside.frame)
+    updated = maximize(statistics, mixture.covariance, added, before.scale, prior=believed)
     shift = samples.total_weight() * inside.frame.log_volume()
     return to_user(updated, inside.frame), statistics.log_likelihood - shift
 
@@ -300,7 +399,7 @@ class Lane:
     """One run of EM: what the next step needs, and how things stand.
 
     ``exact`` says that products will not do any more: the end is near and they are rough, or a
-    component has vanished in them.
+    component has vanished in them. ``noise`` is that beside the mixture, in the frame, or None.
     """
 
     mixture: Mixture
@@ -309,6 +408,7 @@ class Lane:
     status: Leaf
     collapsed: Leaf
     exact: Leaf
+    noise: Noise | None = None
 
 
 class Judgement(NamedTuple):
@@ -331,6 +431,10 @@ class Judgement(NamedTuple):
     insist: Array
 
 
+# Where a run begins: a mixture in the frame, or one with noise beside it.
+Start = Mixture | tuple[Mixture, Noise]
+
+
 @dataclass(frozen=True)
 class EM:
     """Expectation–maximisation as a ``lanes.Method``; a start is a mixture in the frame.
@@ -346,17 +450,20 @@ class EM:
         """EM that takes no differences where rough products find the way."""
         return replace(self, scouting=True)
 
-    def begin(self, start: Mixture) -> Lane:
-        """The lane before its first step."""
+    def begin(self, start: Start) -> Lane:
+        """The lane before its first step; a start may have noise with it."""
+        start, noise = (start, None) if isinstance(start, Mixture) else start
         if self.equal_weights:
             start = replace(start, log_weights=_even(start.log_weights))
+        dtype = start.means.dtype
         return Lane(
             start,
-            jnp.asarray(-jnp.inf, start.means.dtype),
+            jnp.asarray(-jnp.inf, dtype),
             jnp.asarray(0),
             jnp.asarray(int(Status.RUNNING)),
             jnp.asarray(-1),
             jnp.asarray(False),
+            noise,
         )
 
     def step(self, lanes: Lane, samples: Samples, control: Control) -> Lane:
@@ -372,6 +479,7 @@ class EM:
         control: Control,
     ) -> Lane:
         """What of a step follows its E-step, given what ``expect`` returns for all samples."""
+        statistics = self.believing(lanes, statistics, population, control)
 
         def one(lane: Lane, sums: Statistics, digits: Digits) -> Lane:
             return self._step(lane, sums, digits, population, control)
@@ -382,7 +490,8 @@ class EM:
         """Statistics of every lane, by products where they may be used.
 
         Args:
-          lanes: with a leading axis; of them ``mixture``, ``status`` and ``exact`` are read.
+          lanes: with a leading axis; of them ``mixture``, ``noise``, ``status`` and ``exact`` are
+            read.
           samples: in the frame.
 
         Returns:
@@ -390,14 +499,30 @@ class EM:
         """
         digits = jax.vmap(natural.digits)(lanes.mixture)
         digits = Digits(digits.is_safe & ~lanes.exact, digits.is_rough & ~lanes.exact)
-        exact = partial(accumulate, x=samples, form="difference")
         entry, (n_lanes, n_components) = lanes.mixture.model, lanes.mixture.log_weights.shape
         rows = product_rows(entry, samples, n_components, n_lanes)
-        products = jax.vmap(lambda one: accumulate(one, samples, None, rows, "product"))(
-            lanes.mixture
-        )
+
+        def pass_over(lane: tuple[Mixture, Noise | None], form: Form) -> Statistics:
+            mixture, noise = lane
+            size = rows if form == "product" else None
+            background = None if noise is None else noise.background()
+            return accumulate(mixture, samples, None, size, form, background)
+
+        seen = lanes.mixture, lanes.noise
+        products = jax.vmap(partial(pass_over, form="product"))(seen)
         fine = digits.is_safe | digits.is_rough | (lanes.status != Status.RUNNING)
-        return exact_where_needed(fine, products, exact, lanes.mixture), digits
+        exact = partial(pass_over, form="difference")
+        return exact_where_needed(fine, products, exact, seen), digits
+
+    def believing(
+        self, lanes: Any, statistics: Statistics, population: Population, control: Control
+    ) -> Statistics:
+        """The same statistics with the log prior in their log-likelihood.
+
+        It is both together that EM increases, and that all that comes after compares.
+        """
+        log_prior = jax.vmap(partial(_log_prior, control.prior, population.frame))(lanes.mixture)
+        return replace(statistics, log_likelihood=statistics.log_likelihood + log_prior)
 
     def judge(
         self,
@@ -411,7 +536,11 @@ class EM:
         log_likelihood = statistics.log_likelihood
         before = lane.mixture
         added = ridge_in(samples.frame, control.ridge)
-        updated = maximize(statistics, before.covariance, added, before.scale, self.equal_weights)
+        prior = control.prior and control.prior.seen(samples.frame)
+        least = self.least(control, samples)
+        updated = maximize(
+            statistics, before.covariance, added, before.scale, self.equal_weights, prior, least
+        )
         broken = collapsed_components(updated, before, samples.frame)
         # Only a start can be singular before the step: from then on a collapse has ended the fit.
         singular = collapsed_components(before, before, samples.frame)
@@ -431,6 +560,25 @@ class EM:
         insist = again | (confirm & (not self.scouting))
         return Judgement(updated, status, broken, spent, again, insist)
 
+    def least(self, control: Control, population: Population) -> Array | None:
+        """The covariance, seen in the frame, that a floor keeps all others above, or None."""
+        if control.floor is None:
+            return None
+        return population.frame.unit_variances(control.floor)
+
+    def judge_end(
+        self,
+        status: Array,
+        broken: Array,
+        mixture: Mixture,
+        total: Array,
+        population: Population,
+        control: Control,
+    ) -> tuple[Array, Array]:
+        """``end_in_spike`` under the prior and the floor there are."""
+        bounded, least = control.prior is not None, self.least(control, population)
+        return end_in_spike(status, broken, mixture, total, bounded, least)
+
     def _step(
         self,
         lane: Lane,
@@ -441,10 +589,17 @@ class EM:
     ) -> Lane:
         found = self.judge(lane, statistics, digits, samples, control)
         total = samples.total_weight()
-        status, which = end_in_spike(found.status, found.broken, lane.mixture, total)
+        noise = lane.noise and lane.noise.left_by(statistics.counts, total)
+        if lane.noise is not None:
+            total = total * (1 - lane.noise.weight)
+        status, which = self.judge_end(
+            found.status, found.broken, lane.mixture, total, samples, control
+        )
         going_on = (status == Status.RUNNING) & ~found.spent & ~found.again
-        mixture = jax.tree.map(
-            lambda new, old: jnp.where(going_on, new, old), found.updated, lane.mixture
+        mixture, noise = jax.tree.map(
+            lambda new, old: jnp.where(going_on, new, old),
+            (found.updated, noise),
+            (lane.mixture, lane.noise),
         )
         stepped = Lane(
             mixture=mixture,
@@ -453,9 +608,17 @@ class EM:
             status=status,
             collapsed=which,
             exact=lane.exact | found.insist,
+            noise=noise,
         )
         ended = lane.status != Status.RUNNING
         return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
+
+
+def _log_prior(prior: Prior | None, frame: Frame, mixture: Mixture) -> Array:
+    """Log density under a prior of a mixture seen in a frame, zero without a prior."""
+    if prior is None:
+        return jnp.zeros((), mixture.means.dtype)
+    return log_density(prior.seen(frame), mixture)
 
 
 def _judge(
@@ -493,8 +656,20 @@ def finish(
     history: Array,
     table: Restarts | None,
     samples: Population,
+    prior: Prior | None = None,
+    noise: Noise | None = None,
 ) -> FitResult:
-    """The outcome of a lane, and of all restarts, carried from the frame to the user's units."""
+    """The outcome of a lane, and of all restarts, carried from the frame to the user's units.
+
+    Args:
+      mixture: in the frame.
+      log_likelihood: with the log prior in it, as in ``history`` and ``table``.
+      lane: of it ``status``, ``n_steps`` and ``collapsed`` are read.
+      history, table: of the lane, and of all.
+      samples: in the frame.
+      prior: of the components, in the user's units.
+      noise: beside the mixture, in the frame.
+    """
     # Inside a transformation data are not inspected; one bad value spoils the frame.
     frame = samples.frame
     usable = jnp.isfinite(frame.shift).all() & jnp.isfinite(frame.scale).all()
@@ -503,13 +678,22 @@ def finish(
         return jnp.where(usable, codes, int(Status.NON_FINITE_DATA))
 
     shift = samples.total_weight() * frame.log_volume()
+    believed = _log_prior(prior, frame, mixture)
+    user_prior = believed
+    if prior is not None:
+        n_used = (mixture.log_weights > -jnp.inf).sum().astype(believed.dtype)
+        user_prior = believed - n_used * prior.pseudo_samples() * frame.log_volume()
+    log_likelihood = log_likelihood - believed - shift
+    shift = shift + believed - user_prior
     return FitResult(
         mixture=to_user(mixture, frame),
-        log_likelihood=log_likelihood - shift,
+        log_likelihood=log_likelihood,
+        log_prior=user_prior,
         status=status(lane.status),
         n_steps=lane.n_steps,
         history=clean_history(history, lane.n_steps) - shift,
         collapsed=jnp.where(usable, lane.collapsed, -1),
+        noise=noise and noise.rescaled(frame.log_volume()),
         restarts=table
         and Restarts(
             table.log_likelihood - shift,
@@ -531,6 +715,8 @@ def run(
     max_steps: int = 1000,
     ridge: Any = 0.0,
     equal_weights: bool = False,
+    prior: Any = None,
+    floor: Any = None,
     accelerate: str | None = None,
 ) -> FitResult:
     """Run EM from a given mixture until it converges.
@@ -544,6 +730,7 @@ def run(
       max_steps: M-steps at most; zero evaluates the mixture.
       ridge: added to every variance, as a fraction of the data's.
       equal_weights: give all components the same weight, from the start on.
+      prior, floor: of the components, see ``jgmm.fit``.
       accelerate: a name in ``jgmm.extrapolation.SCHEMES``; None for EM as it is.
 
     Returns:
@@ -554,7 +741,9 @@ def run(
         acceleration.
     """
     mixture, samples = fitting(mixture, x, sample_weight)
-    control = make_control(samples.x.dtype, tol, rtol, ridge)
+    believed = as_prior(prior, samples, mixture.n_components)
+    check_floor(floor, mixture.model)
+    control = make_control(samples.x.dtype, tol, rtol, ridge, believed, floor)
     method = accelerated(EM(max_steps, equal_weights), accelerate)
     return _run(mixture, samples, control, method)
 
@@ -576,4 +765,5 @@ def _run(mixture: Mixture, samples: Samples, control: Control, method: Method) -
         (jax.tree.map(lambda leaf: leaf[None], start), history),
     )
     lane = jax.tree.map(lambda leaf: leaf[0], ended)
-    return finish(lane.mixture, lane.log_likelihood, lane, history, None, inside)
+    ended_at = lane.log_likelihood
+    return finish(lane.mixture, ended_at, lane, history, None, inside, control.prior)

@@ -76,6 +76,8 @@ class GaussianMixture(FittedMixture):
         looks up every 25. From 2 on with the time.
       ridge: added to every variance as a fraction of the data's, whatever its units.
       race: steps after which starts that fall behind are dropped, see ``jgmm.fit``.
+      accelerate: "anderson" or "squarem" save most of the steps where components overlap, see
+        ``jgmm.fit``; None is EM as it is, as theirs. Steps are then passes over the samples.
 
     Attributes:
       weights_: (K,).
@@ -124,6 +126,7 @@ class GaussianMixture(FittedMixture):
         verbose_interval: Any = 10,
         ridge: Any = 0.0,
         race: Any = 0,
+        accelerate: Any = None,
     ):
         """Keep the arguments as they are; ``fit`` looks at them."""
         self.n_components = n_components
@@ -142,6 +145,7 @@ class GaussianMixture(FittedMixture):
         self.verbose_interval = verbose_interval
         self.ridge = ridge
         self.race = race
+        self.accelerate = accelerate
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
         """Fit by EM from ``n_init`` starts and keep the best.
@@ -171,6 +175,7 @@ class GaussianMixture(FittedMixture):
                 tol=float(self.tol),
                 max_steps=self.max_iter,
                 ridge=self._ridge(samples),
+                accelerate=self.accelerate,
                 progress=_printer(self.verbose, self.verbose_interval),
             )
             self._keep(check(result), samples)
@@ -275,6 +280,7 @@ class MixtureSelector(FittedMixture):
         jgmm's own by default.
       n_folds: folds for "held_out".
       ridge: added to every variance, as a fraction of the data's.
+      accelerate: as for ``GaussianMixture``, but on, as in ``jgmm.select``.
 
     Attributes:
       n_components_, covariance_type_: what was chosen.
@@ -302,6 +308,7 @@ class MixtureSelector(FittedMixture):
         max_iter: Any = 1000,
         ridge: Any = 1e-6,
         random_state: Any = None,
+        accelerate: Any = "anderson",
     ):
         """Keep the arguments as they are; ``fit`` looks at them."""
         self.n_components = n_components
@@ -315,6 +322,7 @@ class MixtureSelector(FittedMixture):
         self.max_iter = max_iter
         self.ridge = ridge
         self.random_state = random_state
+        self.accelerate = accelerate
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MixtureSelector:
         """Fit every number of components under every model, and keep the one chosen.
@@ -338,6 +346,7 @@ class MixtureSelector(FittedMixture):
                 tol=None if self.tol is None else float(self.tol),
                 max_steps=self.max_iter,
                 ridge=float(self.ridge),
+                accelerate=self.accelerate,
             )
             self._keep(found.result, make_samples(X, sample_weight))
         self.n_components_ = found.best.n_components

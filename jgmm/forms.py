@@ -60,6 +60,25 @@ class Full:
         return jnp.einsum("kdb,keb->kde", resp[:, None, :] * difference, difference)
 
     @staticmethod
+    def at_least(
+        covariance: Float[Array, "K D D"], least: Float[Array, "1 D D"]
+    ) -> Float[Array, "K D D"]:
+        """Σₖ with what it lacks to exceed the least in every direction, and no more."""
+        root = jnp.linalg.cholesky(least)
+        spread, axes = jnp.linalg.eigh(_seen_from(root, covariance))
+        lacking = jnp.sqrt(jnp.maximum(1 - spread, 0))
+        added = (root @ axes) * lacking[:, None, :]
+        return covariance + added @ added.mT
+
+    @staticmethod
+    def margin(
+        covariance: Float[Array, "K D D"], least: Float[Array, "1 D D"]
+    ) -> Float[Array, "K"]:
+        """How many times the least a covariance is, in the direction where that is fewest."""
+        root = jnp.linalg.cholesky(least)
+        return jnp.linalg.eigvalsh(_seen_from(root, covariance)).min(axis=1)
+
+    @staticmethod
     def outer(x: Float[Array, "K D"]) -> Float[Array, "K D D"]:
         """xₖ xₖᵀ."""
         return x[:, :, None] * x[:, None, :]
@@ -115,6 +134,12 @@ class Full:
     def apply(scale: Float[Array, "N D D"], noise: Float[Array, "N D"]) -> Float[Array, "N D"]:
         """Lₙ εₙ."""
         return jnp.einsum("nde,ne->nd", scale, noise)
+
+
+def _seen_from(root: Float[Array, "1 D D"], covariance: Float[Array, "K D D"]) -> Array:
+    """R⁻¹ Σₖ R⁻ᵀ, for the factor R of another covariance."""
+    inverse = _invert_lower(root)
+    return inverse @ covariance @ inverse.mT
 
 
 def _invert_lower(factor: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
@@ -188,6 +213,18 @@ class Diagonal:
     ) -> Float[Array, "K D"]:
         """Σ_b γ_kb d_kb²."""
         return (resp[:, None, :] * difference**2).sum(axis=2)
+
+    @staticmethod
+    def at_least(
+        covariance: Float[Array, "K D"], least: Float[Array, "1 D"]
+    ) -> Float[Array, "K D"]:
+        """The variances, none below the least."""
+        return jnp.maximum(covariance, least)
+
+    @staticmethod
+    def margin(covariance: Float[Array, "K D"], least: Float[Array, "1 D"]) -> Float[Array, "K"]:
+        """How many times the least the variances are, where that is fewest."""
+        return (covariance / least).min(axis=1)
 
     @staticmethod
     def outer(x: Float[Array, "K D"]) -> Float[Array, "K D"]:
@@ -286,6 +323,16 @@ class Spherical:
     def scatter(resp: Float[Array, "K B"], difference: Float[Array, "K D B"]) -> Float[Array, "K"]:
         """Σ_b γ_kb |d_kb|² / D, so that dividing by Nₖ gives the variance."""
         return (resp * (difference**2).mean(axis=1)).sum(axis=1)
+
+    @staticmethod
+    def at_least(covariance: Float[Array, "K"], least: Float[Array, "1"]) -> Float[Array, "K"]:
+        """The variances, none below the least."""
+        return jnp.maximum(covariance, least)
+
+    @staticmethod
+    def margin(covariance: Float[Array, "K"], least: Float[Array, "1"]) -> Float[Array, "K"]:
+        """How many times the least the variances are."""
+        return covariance / least
 
     @staticmethod
     def outer(x: Float[Array, "K D"]) -> Float[Array, "K"]:

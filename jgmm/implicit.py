@@ -1,11 +1,12 @@
-"""Derivatives of a fit by its samples, their weights and the ridge, without unrolling its steps.
+"""Derivatives of a fit by its samples, their weights, ridge and prior, without unrolling steps.
 
 EM ends where its step changes nothing, θ = T(θ, data). So, as the data move, do the parameters:
 
     dθ = (I − ∂T/∂θ)⁻¹ (∂T/∂data) ddata
 
 whatever the number of steps that led there, and whichever method took them. θ are the unconstrained
-parameters of ``jgmm.unconstrained`` in the data's frame; the frame moves with the data, too.
+parameters of ``jgmm.unconstrained`` in the data's frame; the frame moves with the data, too. The
+alternative for short runs, through the steps themselves, is ``jgmm.unrolled``.
 
 Where the optimum is singular (components that have merged, or are empty) there is no such
 derivative: then it is NaN inside transformations, and an error outside.
@@ -31,8 +32,9 @@ from jgmm import restarts
 from jgmm.em import FitResult, maximize, ridge_in, seen, to_frame, to_user
 from jgmm.mixture import Mixture, log_joint, normalise
 from jgmm.precision import jit
-from jgmm.samples import Samples, make_samples
-from jgmm.statistics import accumulate, fitting
+from jgmm.prior import Prior, as_prior, log_density
+from jgmm.samples import Frame, Samples, make_samples
+from jgmm.statistics import Statistics, accumulate, fitting
 from jgmm.status import FitError, is_traced
 from jgmm.unconstrained import Free, check_free, from_free, to_free
 
@@ -81,8 +83,9 @@ def fit(key: Key[Array, ""], x: Any, n_components: int, **options: Any) -> FitRe
       key: typed key.
       x: samples in rows, (N, D); may be what is differentiated by.
       n_components: K.
-      **options: those of ``jgmm.fit``. ``sample_weight`` and ``ridge`` may be differentiated by,
-        too. The covariance model must have free coordinates (``jgmm.unconstrained``).
+      **options: those of ``jgmm.fit``. ``sample_weight``, ``ridge`` and ``prior`` may be
+        differentiated by, too. The covariance model must have free coordinates
+        (``jgmm.unconstrained``).
 
     Returns:
       The ``FitResult`` of ``jgmm.fit`` with its mixture settled at the optimum to the last digits,
@@ -101,12 +104,14 @@ def fit(key: Key[Array, ""], x: Any, n_components: int, **options: Any) -> FitRe
     """
     still = lax.stop_gradient
     weights, ridge = options.pop("sample_weight", None), options.pop("ridge", 0.0)
-    result = restarts.fit(
-        key, still(x), n_components, sample_weight=still(weights), ridge=still(ridge), **options
-    )
-    found = optimum(still(result.mixture), x, weights, ridge)
     samples = make_samples(x, weights)
-    return replace(still(result), mixture=found, log_likelihood=_log_likelihood(found, samples))
+    prior = as_prior(options.pop("prior", None), samples, n_components)
+    fixed = {"sample_weight": still(weights), "ridge": still(ridge), "prior": still(prior)}
+    result = restarts.fit(key, still(x), n_components, **fixed, **options)
+    found = optimum(still(result.mixture), x, weights, ridge, prior)
+    reached = _log_likelihood(found, samples)
+    believed = result.log_prior if prior is None else log_density(prior, found)
+    return replace(still(result), mixture=found, log_likelihood=reached, log_prior=believed)
 
 
 @jit
@@ -116,15 +121,35 @@ def _log_likelihood(mixture: Mixture, samples: Samples) -> Array:
     return accumulate(to_frame(mixture, inside.frame), inside).log_likelihood - shift
 
 
-def optimum(mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0) -> Mixture:
-    """The optimum a fit has ended at, as a function of the samples, their weights and the ridge.
+class Beside(NamedTuple):
+    """What a fit knows beside the samples: ``ridge`` (), ``prior`` or None."""
+
+    ridge: Array
+    prior: Prior | None
+
+    def maximize(self, statistics: Statistics, covariance: str, frame: Frame) -> Mixture:
+        """The M-step in a frame."""
+        prior = self.prior and self.prior.seen(frame)
+        return maximize(statistics, covariance, ridge_in(frame, self.ridge), prior=prior)
+
+
+def beside_of(samples: Samples, mixture: Mixture, ridge: Any, prior: Any) -> Beside:
+    """What was given beside the samples, checked."""
+    believed = as_prior(prior, samples, mixture.n_components)
+    return Beside(jnp.asarray(ridge, samples.x.dtype), believed)
+
+
+def optimum(
+    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0, prior: Any = None
+) -> Mixture:
+    """The optimum a fit has ended at, as a function of the samples, their weights and the prior.
 
     Args:
       mixture: fitted to exactly these samples, in the units of x; has no derivative itself.
       x: samples in rows, (N, D).
       sample_weight: how many times each sample counts, (N,). A row of weight zero is missing, and
         the derivative by its weight is zero.
-      ridge: that of the fit, one number.
+      ridge, prior: those of the fit; of the ridge one number.
 
     Returns:
       The mixture after a few Newton steps on the fixed point of EM, which leave it there to the
@@ -137,25 +162,25 @@ def optimum(mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.
     """
     mixture, samples = fitting(mixture, x, sample_weight)
     check_free(mixture.model, mixture.n_components, mixture.n_features)
-    return _optimum(mixture, samples, jnp.asarray(ridge, samples.x.dtype))
+    return _optimum(mixture, samples, beside_of(samples, mixture, ridge, prior))
 
 
 @jit
-def _optimum(mixture: Mixture, samples: Samples, ridge: Array) -> Mixture:
-    inside, free = _settled(mixture, samples, ridge)
-    found = from_free(_attached(mixture.covariance, free, inside, ridge), mixture.covariance)
+def _optimum(mixture: Mixture, samples: Samples, beside: Beside) -> Mixture:
+    inside, free = _settled(mixture, samples, beside)
+    found = from_free(_attached(mixture.covariance, free, inside, beside), mixture.covariance)
     return to_user(found, inside.frame)
 
 
-def _settled(mixture: Mixture, samples: Samples, ridge: Array) -> tuple[Samples, Free]:
+def _settled(mixture: Mixture, samples: Samples, beside: Beside) -> tuple[Samples, Free]:
     """The samples in their frame, and the free parameters of the optimum there."""
-    inside = seen(_counted(samples), mixture.model)
-    still, fixed_ridge = lax.stop_gradient(inside), lax.stop_gradient(ridge)
+    inside = seen(counted(samples), mixture.model)
+    still, fixed = lax.stop_gradient(inside), lax.stop_gradient(beside)
     start = to_free(to_frame(lax.stop_gradient(mixture), still.frame))
 
     def newton(_: Any, free: Free) -> Free:
         vector, unravel = ravel_pytree(free)
-        step, _ = _newton(mixture.covariance, free, still, fixed_ridge)
+        step, _ = _newton(mixture.covariance, free, still, fixed)
         # NaN is not short, either: what has no optimum stays where it is, and is found out later.
         short = jnp.abs(step).max() <= LONGEST_STEP
         moved: Free = unravel(jnp.where(short, vector + step, vector))
@@ -164,7 +189,7 @@ def _settled(mixture: Mixture, samples: Samples, ridge: Array) -> tuple[Samples,
     return inside, lax.fori_loop(0, NEWTON_STEPS, newton, start)
 
 
-def _counted(samples: Samples) -> Samples:
+def counted(samples: Samples) -> Samples:
     """The same samples; rows that are missing have no derivative by their weights."""
     weights = samples.weights
     if weights is None:
@@ -172,18 +197,18 @@ def _counted(samples: Samples) -> Samples:
     return replace(samples, weights=jnp.where(weights > 0, weights, lax.stop_gradient(weights)))
 
 
-def _update(covariance: str, free: Free, samples: Samples, ridge: Array) -> Free:
+def _update(covariance: str, free: Free, samples: Samples, beside: Beside) -> Free:
     """T: one step of EM in free parameters, in the frame."""
     statistics = accumulate(from_free(free, covariance), samples)
-    return to_free(maximize(statistics, covariance, ridge_in(samples.frame, ridge)))
+    return to_free(beside.maximize(statistics, covariance, samples.frame))
 
 
-def _newton(covariance: str, free: Free, samples: Samples, ridge: Array) -> tuple[Array, Array]:
+def _newton(covariance: str, free: Free, samples: Samples, beside: Beside) -> tuple[Array, Array]:
     """The Newton step towards the fixed point, (P,), and I − ∂T/∂θ, (P, P)."""
     vector, unravel = ravel_pytree(free)
 
     def residual(vector: Array) -> Array:
-        updated = _update(covariance, unravel(vector), samples, ridge)
+        updated = _update(covariance, unravel(vector), samples, beside)
         return vector - ravel_pytree(updated)[0]
 
     matrix = jax.jacfwd(residual)(vector)
@@ -199,57 +224,59 @@ def _judge(step: Array, matrix: Array) -> Regularity:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _attached(covariance: str, free: Free, samples: Samples, ridge: Array) -> Free:
-    """The fixed point ``free``, as a function of the samples and the ridge."""
-    del covariance, samples, ridge
+def _attached(covariance: str, free: Free, samples: Samples, beside: Beside) -> Free:
+    """The fixed point ``free``, as a function of the samples and what is beside them."""
+    del covariance, samples, beside
     return free
 
 
 @_attached.defjvp
 def _attached_jvp(covariance: str, primals: Any, tangents: Any) -> tuple[Free, Free]:
-    free, samples, ridge = primals
-    _, moved_samples, moved_ridge = tangents
+    free, samples, beside = primals
+    _, moved_samples, moved_beside = tangents
     _, direct = jax.jvp(
-        partial(_update, covariance, free), (samples, ridge), (moved_samples, moved_ridge)
+        partial(_update, covariance, free), (samples, beside), (moved_samples, moved_beside)
     )
-    step, matrix = _newton(covariance, free, samples, ridge)
+    step, matrix = _newton(covariance, free, samples, beside)
     # A factor, and no choice between values: it also spoils what goes backwards.
     spoil = jnp.where(_judge(step, matrix).is_regular, 1, jnp.nan).astype(step.dtype)
     vector, unravel = ravel_pytree(direct)
-    return _attached(covariance, free, samples, ridge), unravel(
+    return _attached(covariance, free, samples, beside), unravel(
         spoil * jnp.linalg.solve(matrix, vector)
     )
 
 
-def regularity(mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0) -> Regularity:
+def regularity(
+    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0, prior: Any = None
+) -> Regularity:
     """Whether a fit has ended at an optimum at which derivatives exist.
 
     Args:
-      mixture, x, sample_weight, ridge: as for ``optimum``.
+      mixture, x, sample_weight, ridge, prior: as for ``optimum``.
 
     Raises:
       DataError: as ``optimum``.
     """
     mixture, samples = fitting(mixture, x, sample_weight)
     check_free(mixture.model, mixture.n_components, mixture.n_features)
-    return _regularity(mixture, samples, jnp.asarray(ridge, samples.x.dtype))
+    return _regularity(mixture, samples, beside_of(samples, mixture, ridge, prior))
 
 
 @jit
-def _regularity(mixture: Mixture, samples: Samples, ridge: Array) -> Regularity:
-    inside, free = _settled(mixture, samples, ridge)
-    return _judge(*_newton(mixture.covariance, free, inside, ridge))
+def _regularity(mixture: Mixture, samples: Samples, beside: Beside) -> Regularity:
+    inside, free = _settled(mixture, samples, beside)
+    return _judge(*_newton(mixture.covariance, free, inside, beside))
 
 
-def _check_regular(mixture: Mixture, samples: Samples, ridge: Array) -> None:
+def _check_regular(mixture: Mixture, samples: Samples, beside: Beside) -> None:
     """Refuse an optimum without derivatives.
 
     Raises:
       FitError: saying what is wrong with it.
     """
-    if is_traced(mixture, samples, ridge):
+    if is_traced(mixture, samples, beside):
         return
-    found = _regularity(mixture, samples, ridge)
+    found = _regularity(mixture, samples, beside)
     if bool(found.is_regular):
         return
     if bool(mixture.log_weights.min() == -jnp.inf):
@@ -264,7 +291,7 @@ def _check_regular(mixture: Mixture, samples: Samples, ridge: Array) -> None:
         why = (
             f"the mixture is {float(found.distance):.1g} standard deviations of the data away "
             "from the nearest optimum. Likely causes, in order: it was fitted to other samples, "
-            "weights or another ridge; the steps ran out; components are merging"
+            "weights, another ridge or prior; the steps ran out; components are merging"
         )
     raise FitError(f"The fit has no derivatives: {why}.")
 
@@ -275,11 +302,12 @@ def influence(
     of: Callable[[Mixture], Any] = parameters,
     sample_weight: Any = None,
     ridge: Any = 0.0,
+    prior: Any = None,
 ) -> Any:
     """What each sample does to the fit: the derivative by how many times it counts.
 
     Args:
-      mixture, x, sample_weight, ridge: as for ``optimum``.
+      mixture, x, sample_weight, ridge, prior: as for ``optimum``.
       of: ``mixture -> `` any pytree of arrays; by default weights, means and covariances.
 
     Returns:
@@ -293,28 +321,28 @@ def influence(
 
     Reference: Hampel (1974).
     """
-    mixture, samples, ridge = _checked(mixture, x, sample_weight, ridge)
-    return _influence(mixture, samples, ridge, of)
+    mixture, samples, beside = _checked(mixture, x, sample_weight, ridge, prior)
+    return _influence(mixture, samples, beside, of)
 
 
 def _checked(
-    mixture: Mixture, x: Any, sample_weight: Any, ridge: Any
-) -> tuple[Mixture, Samples, Array]:
+    mixture: Mixture, x: Any, sample_weight: Any, ridge: Any, prior: Any
+) -> tuple[Mixture, Samples, Beside]:
     mixture, samples = fitting(mixture, x, sample_weight)
     check_free(mixture.model, mixture.n_components, mixture.n_features)
-    ridge = jnp.asarray(ridge, samples.x.dtype)
-    _check_regular(mixture, samples, ridge)
+    beside = beside_of(samples, mixture, ridge, prior)
+    _check_regular(mixture, samples, beside)
     if samples.weights is None:
         samples = replace(samples, weights=jnp.ones_like(samples.x[:, 0]))
-    return mixture, samples, ridge
+    return mixture, samples, beside
 
 
 @partial(jit, static_argnums=3)
 def _influence(
-    mixture: Mixture, samples: Samples, ridge: Array, of: Callable[[Mixture], Any]
+    mixture: Mixture, samples: Samples, beside: Beside, of: Callable[[Mixture], Any]
 ) -> Any:
     def fitted(weights: Array) -> Any:
-        return of(_optimum(mixture, replace(samples, weights=weights), ridge))
+        return of(_optimum(mixture, replace(samples, weights=weights), beside))
 
     by_weight = jax.jacrev(fitted)(samples.weights)
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), by_weight)
@@ -326,6 +354,7 @@ def standard_errors(
     of: Callable[[Mixture], Any] = parameters,
     sample_weight: Any = None,
     ridge: Any = 0.0,
+    prior: Any = None,
 ) -> Any:
     """Standard errors by the infinitesimal jackknife, which is the sandwich of robust statistics.
 
@@ -337,7 +366,7 @@ def standard_errors(
     not.
 
     Args:
-      mixture, x, sample_weight, ridge: as for ``optimum``; a weight of two is two samples.
+      mixture, x, sample_weight, ridge, prior: as for ``optimum``; a weight of two is two samples.
       of: ``mixture -> `` any pytree of arrays; by default weights, means and covariances.
 
     Returns:
@@ -346,15 +375,15 @@ def standard_errors(
     Raises:
       DataError, FitError: as ``influence``.
     """
-    mixture, samples, ridge = _checked(mixture, x, sample_weight, ridge)
-    rows = _influence(mixture, samples, ridge, of)
+    mixture, samples, beside = _checked(mixture, x, sample_weight, ridge, prior)
+    rows = _influence(mixture, samples, beside, of)
     return jax.tree.map(
         lambda leaf: jnp.sqrt(jnp.einsum("n,n...->...", samples.weights, leaf**2)), rows
     )
 
 
 def leave_one_out(
-    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0
+    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0, prior: Any = None
 ) -> Float[Array, "N"]:
     """Log density of every sample under the mixture fitted without it, without fitting again.
 
@@ -364,7 +393,7 @@ def leave_one_out(
     cross-validation with as many folds as samples does.
 
     Args:
-      mixture, x, sample_weight, ridge: as for ``optimum``.
+      mixture, x, sample_weight, ridge, prior: as for ``optimum``.
 
     Returns:
       Log densities in nats, (N,). A sample that alone holds up a component is told by a number
@@ -375,16 +404,16 @@ def leave_one_out(
 
     Reference: Giordano et al. (2019), "A swiss army infinitesimal jackknife".
     """
-    mixture, samples, ridge = _checked(mixture, x, sample_weight, ridge)
-    return _leave_one_out(mixture, samples, ridge)
+    mixture, samples, beside = _checked(mixture, x, sample_weight, ridge, prior)
+    return _leave_one_out(mixture, samples, beside)
 
 
 @jit
-def _leave_one_out(mixture: Mixture, samples: Samples, ridge: Array) -> Array:
+def _leave_one_out(mixture: Mixture, samples: Samples, beside: Beside) -> Array:
     frame, storage = seen(samples, mixture.model).frame, mixture.model.storage
 
     def fitted(weights: Array) -> Free:
-        found = _optimum(mixture, replace(samples, weights=weights), ridge)
+        found = _optimum(mixture, replace(samples, weights=weights), beside)
         return to_free(to_frame(found, frame))
 
     weights = samples.weights

@@ -27,7 +27,8 @@ from jgmm.em import EM, from_responsibilities, make_control, maximize
 from jgmm.forms import Spherical
 from jgmm.mixture import Mixture, reframe
 from jgmm.precision import jit
-from jgmm.samples import Samples, framed
+from jgmm.samples import Frame, Samples, checked_labels, framed
+from jgmm.statistics import Statistics
 from jgmm.status import DataError, is_traced
 
 Start = Callable[[Array, Samples, Array, str], Mixture]
@@ -174,7 +175,6 @@ def _settle(seeds: Array, samples: Samples, active: Array) -> Array:
     return kmeans.lloyd(seeds, samples, active, KMEANS_STEPS, KMEANS_RTOL).centers
 
 
-@partial(jit, static_argnums=4)
 def from_centers(
     centers: Float[Array, "R K D"],
     even: Samples,
@@ -191,17 +191,29 @@ def from_centers(
       active: which of the K centers take part.
       covariance: name of the covariance model.
     """
-    # Where the frames differ the model has a form in its own only; what both can see comes first.
-    same = _sees_distances(covariance)
-    entry = model(covariance) if same else model(covariance).of_marginals
+    entry = model(covariance)
+    # One program for all models that ask for the same moments.
+    found = _assigned(centers, even, active, entry.name if entry.shared else entry.freest.name)
+    return _started(found, even.frame, samples.frame, entry.name)
+
+
+@partial(jit, static_argnums=3)
+def _assigned(centers: Array, even: Samples, active: Array, covariance: str) -> Statistics:
     # Moments about the origin lose |c|² roundings, which must be little next to the ridge.
     eps = jnp.finfo(centers.dtype).eps
     near = eps * (centers**2).sum(axis=2).max(axis=1) < 0.01 * START_RIDGE
-    found = kmeans.assign(centers, even, active, entry, near)
+    return kmeans.assign(centers, even, active, model(covariance), near)
+
+
+@partial(jit, static_argnums=3)
+def _started(found: Statistics, even: Frame, frame: Frame, covariance: str) -> Mixture:
+    # Where the frames differ the model has a form in its own only; what both can see comes first.
+    same = _sees_distances(covariance)
+    entry = model(covariance) if same else model(covariance).of_marginals
     started = jax.vmap(lambda sums: maximize(sums, entry.name, START_RIDGE))(found)
     if same:
         return started
-    relative = even.frame.scale * samples.frame.inverse
+    relative = even.scale * frame.inverse
     origin = jnp.zeros_like(relative)
     return jax.vmap(lambda each: restrict(reframe(each, origin, relative), covariance))(started)
 
@@ -218,6 +230,44 @@ def restrict(mixture: Mixture, covariance: str) -> Mixture:
     return Mixture(mixture.log_weights, mixture.means, scale, entry.name)
 
 
+@jit
+def at_known(mixtures: Mixture, samples: Samples) -> Mixture:
+    """Starts in which components with labelled samples are where those are.
+
+    Label by label, the nearest component to the labelled samples' mean that is left takes that
+    number, and that mean. The others keep theirs.
+
+    Args:
+      mixtures: R starts, leading axis, in the frame.
+      samples: in the frame, with labels.
+
+    Reference: Basu, Banerjee & Mooney (2002), on seeding by labels.
+    """
+    k, labels = mixtures.log_weights.shape[1], samples.labels
+    assert labels is not None  # nobody asks otherwise
+
+    def resp(rows: Array) -> Array:
+        return jax.nn.one_hot(labels[rows], k, dtype=samples.x.dtype)  # zeros for -1
+
+    known = from_responsibilities(samples, resp, k, "EII")
+    has_known, means = known.counts > 0, known.center
+
+    def one(mixture: Mixture) -> Mixture:
+        def place(label: Array, order: Array) -> Array:
+            distance = ((mixture.means[order] - means[label][None, :]) ** 2).sum(axis=1)
+            free = (jnp.arange(k) >= label) & (mixture.log_weights[order] > -jnp.inf)
+            nearest = jnp.argmin(jnp.where(free, distance, jnp.inf))
+            swapped = order.at[label].set(order[nearest]).at[nearest].set(order[label])
+            return jnp.where(has_known[label], swapped, order)
+
+        order = lax.fori_loop(0, k, place, jnp.arange(k))
+        scale = mixture.scale if mixture.model.shared else mixture.scale[order]
+        moved = jnp.where(has_known[:, None], means, mixture.means[order])
+        return Mixture(mixture.log_weights[order], moved, scale, mixture.covariance)
+
+    return jax.vmap(one)(mixtures)
+
+
 def from_labels(
     labels: Any, samples: Samples, n_components: int, covariance: str, ridge: Any = 0.0
 ) -> Mixture:
@@ -227,12 +277,7 @@ def from_labels(
       DataError: another shape, a label out of range, or one of the K that never occurs; labels of
         missing rows are not looked at.
     """
-    host = np.asarray(labels)
-    if host.shape != (samples.n_samples,) or host.dtype.kind not in "iu":
-        raise DataError(
-            f"labels must be {samples.n_samples} whole numbers, one a sample; they have shape "
-            f"{host.shape} and dtype {host.dtype}."
-        )
+    host = np.asarray(checked_labels(labels, samples.n_samples))
     weights = samples.weights
     counted = host if weights is None or is_traced(weights) else host[np.asarray(weights) > 0]
     seen = set(np.unique(counted).tolist())

@@ -251,7 +251,8 @@ def _by_product(
     number = jnp.arange(len(centers))[:, None]
     constant = jnp.where(active, -0.5 * (centers**2).sum(axis=1), -jnp.inf)
 
-    def hard(block: natural.Features) -> tuple[Array, Array]:
+    def hard(block: natural.Features, rows: Array) -> tuple[Array, Array]:
+        del rows
         scores = centers @ block.x + constant[:, None]
         highest = scores.max(axis=0)
         # The first of equals; ``argmax`` does the same, several times slower on a CPU.

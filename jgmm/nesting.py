@@ -27,8 +27,15 @@ MOST_SPLITS = 8
 TIE = 1e-6
 
 
+def of_family(entry: CovarianceModel) -> bool:
+    """Whether the letters of its code say what a model restricts."""
+    return set(entry.code) <= set(LETTERS)
+
+
 def contains(outer: CovarianceModel, inner: CovarianceModel) -> bool:
-    """Whether every mixture of the inner model is one of the outer."""
+    """Whether every mixture of the inner model is known to be one of the outer."""
+    if not (of_family(outer) and of_family(inner)):
+        return outer is inner
     pairs = zip(outer.code, inner.code, strict=True)
     return all(LETTERS.index(a) >= LETTERS.index(b) for a, b in pairs)
 
@@ -42,8 +49,12 @@ def largest_within(
 
 
 def simplest_first(models: Iterable[CovarianceModel]) -> list[CovarianceModel]:
-    """The models, each after its special cases."""
-    return sorted(models, key=lambda entry: sum(LETTERS.index(letter) for letter in entry.code))
+    """The models, each after its special cases; those not of the family last."""
+
+    def freedom(entry: CovarianceModel) -> int:
+        return sum(map(LETTERS.index, entry.code)) if of_family(entry) else 3 * len(LETTERS)
+
+    return sorted(models, key=freedom)
 
 
 def as_model(mixture: Mixture, entry: CovarianceModel) -> Mixture:

@@ -14,12 +14,14 @@ from jaxtyping import Array, Key
 from jgmm import initialize, lanes, natural, racing
 from jgmm.acceleration import accelerated
 from jgmm.covariance import model
-from jgmm.em import EM, FitResult, finish, make_control, to_frame, to_user
+from jgmm.em import EM, FitResult, Start, check_floor, finish, make_control, to_frame, to_user
 from jgmm.forms import Spherical
 from jgmm.kmeans import check_counts
 from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture, reframe
+from jgmm.noise import as_log_volume, at_start
 from jgmm.precision import jit
+from jgmm.prior import Prior, as_prior
 from jgmm.samples import Frame, Samples, check_key, framed, make_samples, whitened
 from jgmm.status import DataError, check, is_traced
 
@@ -36,11 +38,15 @@ def fit(
     n_restarts: int = 1,
     init: Any = "kmeans",
     sample_weight: Any = None,
+    labels: Any = None,
     tol: float | None = None,
     rtol: float | None = None,
     max_steps: int = 1000,
     ridge: Any = 0.0,
     equal_weights: bool = False,
+    prior: Any = None,
+    floor: Any = None,
+    noise: Any = None,
     race: int = 0,
     accelerate: str | None = None,
     progress: ProgressCallback | None = None,
@@ -57,6 +63,9 @@ def fit(
       init: a name in ``jgmm.initialize.STARTS``, labels (N,), or a ``Mixture`` in the units of x,
         which with a leading axis of R is R starts.
       sample_weight: how many times each sample counts, (N,); zero equals a missing row.
+      labels: the component each sample is known to be of, (N,), whole numbers from 0 to K - 1, and
+        -1 where it is not known. The log-likelihood is then that of samples and known labels, Σ log
+        p(x) + Σ log p(x, z), and starts have those components where their samples are.
       tol: a fit has converged when the mean log-likelihood per sample changes by less, in nats;
         by default 1e-8 in float64 and 1e-6 in float32.
       rtol: the same relative to the mean log-likelihood, by default four roundings.
@@ -64,6 +73,16 @@ def fit(
       ridge: added to every variance, as a fraction of the data's. Zero, the default, makes EM
         monotone; components that then collapse are reported, not hidden.
       equal_weights: give all components the same weight, which saves K - 1 parameters.
+      prior: None, "conjugate", or a ``jgmm.prior.Prior``. With one, EM finds the parameters that
+        maximise log-likelihood and log prior together, which are bounded: no component collapses.
+        ``log_likelihood`` stays that of the samples alone, ``log_prior`` is beside it. "conjugate"
+        says little, in the units of the samples.
+      floor: no variance in any direction falls below this fraction of the data's; None for none.
+        What ends resting on it is ``DEGENERATE``. For models whose covariances are all alike or
+        all free: full, tied, diag, EEI, spherical, EII.
+      noise: None, "box", or a volume: a uniform component beside the mixture, over the samples'
+        bounding box or over that volume, for samples that belong nowhere (``jgmm.noise``). It is in
+        ``result.noise``, and counts one parameter more.
       race: steps after which only the quarter of the starts that promises most goes on, for four
         times as many, and so on until eight run to their ends; the others end as ``OUTRUN``. Zero,
         the default, runs every start to its end. Several times faster with many restarts; may miss
@@ -102,6 +121,10 @@ def fit(
     ((2, 2, 1), ['CONVERGED', 'CONVERGED'])
     """
     if mesh is not None:
+        alone = {"labels": labels, "prior": prior, "floor": floor, "noise": noise}
+        given = [name for name, value in alone.items() if value is not None]
+        if given:
+            raise DataError(f"{', '.join(given)} cannot be had on a mesh: leave out one of both.")
         from jgmm import sharding  # it stands on this module
 
         return sharding.fit(
@@ -121,7 +144,7 @@ def fit(
             race=race,
             accelerate=accelerate,
         )
-    samples = make_samples(x, sample_weight)
+    samples = make_samples(x, sample_weight, labels)
     return check(
         fit_unchecked(
             key,
@@ -135,6 +158,9 @@ def fit(
             max_steps=max_steps,
             ridge=ridge,
             equal_weights=equal_weights,
+            prior=prior,
+            floor=floor,
+            noise=noise,
             race=race,
             accelerate=accelerate,
             progress=progress,
@@ -169,6 +195,9 @@ def fit_unchecked(
     max_steps: int = 1000,
     ridge: Any = 0.0,
     equal_weights: bool = False,
+    prior: Any = None,
+    floor: Any = None,
+    noise: Any = None,
     accelerate: str | None = None,
     extra: Extra | None = None,
     progress: ProgressCallback | None = None,
@@ -188,16 +217,24 @@ def fit_unchecked(
     """
     check_problem(samples, n_components, n_restarts, max_steps)
     racing.check_steps(race)
-    control = make_control(samples.x.dtype, tol, rtol, ridge)
+    believed = as_prior(prior, samples, n_components)
+    check_floor(floor, model(covariance))
+    control = make_control(samples.x.dtype, tol, rtol, ridge, believed, floor)
     method = accelerated(EM(max_steps, equal_weights), accelerate)
+    log_volume = as_log_volume(noise, samples)
+    if log_volume is not None and accelerate is not None:
+        raise DataError("noise is fitted by EM as it is: leave accelerate out.")
 
     def wave(mixtures: Mixture, inside: Samples) -> FitResult:
         work = work_of(mixtures, inside)
+        starts: Start = mixtures
+        if log_volume is not None:
+            starts = mixtures, at_start(log_volume, inside.frame, len(mixtures.means))
         if race:
-            queue = racing.run(method, mixtures, inside, control, work, race, progress)
+            queue = racing.run(method, starts, inside, control, work, race, progress)
         else:
-            queue = lanes.run(method, mixtures, inside, control, work, progress)
-        return _finish(queue, inside)
+            queue = lanes.run(method, starts, inside, control, work, progress)
+        return _finish(queue, inside, believed)
 
     active = np.arange(slots or n_components) < n_components
     return in_waves(
@@ -206,9 +243,11 @@ def fit_unchecked(
 
 
 @jit
-def _finish(queue: lanes.Queue, samples: Samples) -> FitResult:
-    best = queue.best
-    return finish(best.mixture, best.log_likelihood, best, queue.best_history, queue.table, samples)
+def _finish(queue: lanes.Queue, samples: Samples, prior: Prior | None) -> FitResult:
+    best, table = queue.best, queue.table
+    history = queue.best_history
+    ended_at = best.log_likelihood
+    return finish(best.mixture, ended_at, best, history, table, samples, prior, best.noise)
 
 
 def work_of(mixtures: Mixture, samples: Samples) -> int:
@@ -221,9 +260,17 @@ def check_problem(samples: Samples, n_components: int, n_restarts: int, max_step
     """Refuse a problem that cannot be fitted, before any work starts.
 
     Raises:
-      DataError: see ``kmeans.check_counts``; or a negative number of steps.
+      DataError: see ``kmeans.check_counts``; or a label beyond the components; or a negative number
+        of steps.
     """
     check_counts(samples, n_components, n_restarts)
+    if samples.labels is not None and not is_traced(samples.labels):
+        highest = int(samples.labels.max())
+        if highest >= n_components:
+            raise DataError(
+                f"labels hold {highest}; with {n_components} components they go from 0 to "
+                f"{n_components - 1}, and are -1 where unknown."
+            )
     if max_steps < 0:
         raise DataError(f"max_steps must be at least zero; it is {max_steps}.")
 
@@ -266,6 +313,8 @@ def in_waves(
         size = min(WAVE, n_restarts - first)
         numbers = first + jnp.arange(size)
         mixtures = _starts(key, numbers, inside, active, entry.name, init)
+        if inside.labels is not None:
+            mixtures = initialize.at_known(mixtures, inside)
         if extra is not None and not first:
             mixtures = _put_last(mixtures, extra.mixtures, extra.n_given, inside.frame)
         results.append(fit_wave(*_into_whitened(mixtures, inside)))

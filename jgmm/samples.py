@@ -8,15 +8,16 @@ by block, shifted and scaled into a ``Frame`` in which the numbers are of order 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
+from jgmm.dataframes import as_array, names_of
 from jgmm.forms import Full
 from jgmm.precision import jit
 from jgmm.status import DataError, is_traced
@@ -38,9 +39,9 @@ def column_names(x: Any) -> list[str]:
     >>> column_names([[1.0, 2.0]])
     ['x0', 'x1']
     """
-    columns = getattr(x, "column_names", getattr(x, "columns", None))
-    if columns is not None:
-        return [str(name) for name in columns]
+    named = names_of(x)
+    if named is not None:
+        return named
     shape = np.shape(x)
     return [f"x{i}" for i in range(shape[1] if len(shape) > 1 else 1)]
 
@@ -49,8 +50,9 @@ def as_samples(x: Any, name: str = "x", weights: Array | None = None) -> Float[A
     """Turn samples into a checked two-dimensional floating-point array.
 
     Args:
-      x: samples in rows: a list, NumPy or JAX array, or a data frame of numbers. float32 and
-        float64 are kept where JAX allows; integers and booleans become JAX's default float.
+      x: samples in rows: a list, NumPy or JAX array, or a data frame of numbers, of pandas, polars,
+        Arrow or anything else narwhals reads (``jgmm.dataframes``). float32 and float64 are kept
+        where JAX allows; integers and booleans become JAX's default float.
       name: what error messages call it.
       weights: rows of weight zero count as missing and may hold anything.
 
@@ -58,8 +60,8 @@ def as_samples(x: Any, name: str = "x", weights: Array | None = None) -> Float[A
       The samples, (N, D). Inside a transformation values are not inspected.
 
     Raises:
-      DataError: wrong rank, no rows or columns, text, NaN, infinite values, or values so large
-        that their squares overflow; the text names row and column.
+      DataError: wrong rank, no rows or columns, text, NaN or missing, infinite values, or values
+        so large that their squares overflow; the text names row and column.
     """
     array = _as_table(x, name)
     _check_values(array, x, name, weights)
@@ -93,15 +95,22 @@ def refuse_values(
     first_row: int = 0,
 ) -> NoReturn:
     """Name the first value that is not usable; ``first_row`` is the number of row 0."""
-    usable = _usable(array, weights)
+    usable = np.asarray(_usable(array, weights))
     row, column = (int(i) for i in np.argwhere(~np.asarray(usable))[0])
     n_bad = int((~usable).any(axis=1).sum())
-    called = (columns or column_names(array))[column]
+    called = columns or column_names(array)
+    affected = [called[i] for i in np.flatnonzero((~usable).any(axis=0))]
+    where = f", in the columns {_listed(affected)}" if len(affected) > 1 else ""
     raise DataError(
-        f"{name} holds {array[row, column]} in row {first_row + row}, column {called!r}; "
-        f"{n_bad} row(s) have NaN, infinite or overflowing values. Drop those rows (a sample "
-        "weight of zero drops a row), repair them, or rescale the column."
+        f"{name} holds {array[row, column]} in row {first_row + row}, column {called[column]!r}; "
+        f"{n_bad} row(s) have missing (NaN), infinite or overflowing values{where}. Drop those "
+        "rows (a sample weight of zero drops a row), repair them, or rescale the column."
     )
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 @jit
@@ -129,6 +138,7 @@ def _check_shape(shape: tuple[int, ...], name: str) -> None:
 
 def _numbers(x: Any, name: str) -> np.ndarray | Array:
     """An array of real numbers, or an error naming the first value that is not one."""
+    x = as_array(x, name)
     try:
         array = jnp.asarray(x) if is_traced(x) or isinstance(x, jax.Array) else np.asarray(x)
     except ValueError as error:
@@ -289,13 +299,15 @@ class Census:
 class Samples:
     """Checked samples, their weights, and the frame the engine sees them in.
 
-    Leaves: ``x`` (N, D) in the user's units, ``weights`` (N,) or None (all one), ``frame``.
+    Leaves: ``x`` (N, D) in the user's units, ``weights`` (N,) or None (all one), ``frame``, and
+    ``labels`` (N,), the component a sample is known to be of, -1 where it is not, or None.
     The framed samples are never stored: each block is shifted and scaled as it is read.
     """
 
     x: Leaf
     weights: Leaf | None
     frame: Frame
+    labels: Leaf | None = None
 
     @property
     def n_samples(self) -> int:
@@ -348,16 +360,48 @@ class Samples:
         return x @ inverse.T if self.frame.turns else x * inverse[None, :]
 
 
-def make_samples(x: Any, sample_weight: Any = None) -> Samples:
-    """Check samples and weights and see them as they are, in the identity frame.
+def as_labels(labels: Any, n_samples: int) -> Int[Array, "N"] | None:
+    """Turn known labels into a checked array, or leave None.
+
+    Args:
+      labels: the component each sample is known to be of, (N,), whole numbers; -1 where unknown.
+      n_samples: N.
 
     Raises:
-      DataError: see ``as_samples`` and ``as_weights``.
+      DataError: no whole numbers, wrong length, or below -1; the text names the row.
+    """
+    return None if labels is None else jnp.asarray(checked_labels(labels, n_samples))
+
+
+def checked_labels(labels: Any, n_samples: int) -> Any:
+    """``as_labels`` of labels that stay where they are: on the host, also inside a transformation.
+
+    Raises:
+      DataError: see ``as_labels``.
+    """
+    host = labels if is_traced(labels) else np.asarray(labels)
+    if host.shape != (n_samples,) or host.dtype.kind not in "iu":
+        raise DataError(
+            f"labels must be {n_samples} whole numbers, one a sample; they have shape "
+            f"{host.shape} and dtype {host.dtype}."
+        )
+    if not is_traced(host) and (host < -1).any():
+        row = int(np.argmax(host < -1))
+        raise DataError(f"labels holds {host[row]} in row {row}; an unknown one is -1.")
+    return host
+
+
+def make_samples(x: Any, sample_weight: Any = None, labels: Any = None) -> Samples:
+    """Check samples, weights and labels and see them as they are, in the identity frame.
+
+    Raises:
+      DataError: see ``as_samples``, ``as_weights`` and ``as_labels``.
     """
     array = _as_table(x, "x")
     weights = as_weights(sample_weight, len(array), array.dtype)
     _check_values(array, x, "x", weights)
-    return Samples(array, weights, identity_frame(array.shape[1], array.dtype))
+    frame = identity_frame(array.shape[1], array.dtype)
+    return Samples(array, weights, frame, as_labels(labels, len(array)))
 
 
 def framed(samples: Samples, per_column: bool) -> Samples:
@@ -378,11 +422,11 @@ def framed(samples: Samples, per_column: bool) -> Samples:
     block = min(samples.n_samples, 8192)
 
     def centred(shift: Array) -> Samples:
-        return Samples(x, weights, scaling_frame(shift, jnp.ones_like(shift)))
+        return replace(samples, frame=scaling_frame(shift, jnp.ones_like(shift)))
 
     mean = first + fold(centred(first), block, lambda x, w, _: w @ x) / total
     variance = fold(centred(mean), block, lambda x, w, _: w @ x**2) / total
-    return Samples(x, weights, standard_frame(mean, variance, per_column))
+    return replace(samples, frame=standard_frame(mean, variance, per_column))
 
 
 def standard_frame(mean: Float[Array, "D"], variance: Float[Array, "D"], per_column: bool) -> Frame:
@@ -408,7 +452,7 @@ def whitened(samples: Samples) -> Samples:
     block = min(samples.n_samples, 8192)
     second = fold(samples, block, lambda x, w, _: (w[:, None] * x).T @ x)
     frame = whitening_frame(samples.frame, second / samples.total_weight())
-    return Samples(samples.x, samples.weights, frame)
+    return replace(samples, frame=frame)
 
 
 def whitening_frame(frame: Frame, correlation: Float[Array, "D D"]) -> Frame:

@@ -137,11 +137,14 @@ def select(
     race: int = 0,
     n_folds: int = 5,
     sample_weight: Any = None,
+    labels: Any = None,
     tol: float | None = None,
     rtol: float | None = None,
     max_steps: int = 1000,
     ridge: float = 0.0,
     equal_weights: bool = False,
+    prior: Any = None,
+    floor: Any = None,
     accelerate: str | None = "anderson",
     progress: ProgressCallback | None = None,
 ) -> Selection:
@@ -156,8 +159,9 @@ def select(
       covariance: the models to try, or one.
       criterion: "bic", "aic", "aicc" or "icl", of which the lowest is chosen, or "held_out", of
         which the highest is, at the price of one more fit for each fold.
-      n_restarts, init, race, sample_weight, tol, rtol, max_steps, ridge, equal_weights: as for
-        ``jgmm.fit``.
+      n_restarts, init, race, sample_weight, labels, tol, rtol, max_steps, ridge, equal_weights,
+        prior, floor: as for ``jgmm.fit``. With a prior the criteria are those of the log-likelihood
+        alone, where the prior has led it.
       accelerate: as for ``jgmm.fit``, but on: a table has many fits that EM alone takes a thousand
         steps for.
       n_folds: folds for "held_out".
@@ -180,7 +184,7 @@ def select(
     >>> found.best.n_components, found.best.n_parameters, found.best.status
     (2, 5, 'CONVERGED')
     """
-    samples = make_samples(x, sample_weight)
+    samples = make_samples(x, sample_weight, labels)
     counts = _listed(n_components)
     models = list(dict.fromkeys(model(name).name for name in _listed(covariance)))
     _check_selection(samples, counts, models, criterion, n_restarts, n_folds, max_steps)
@@ -192,6 +196,8 @@ def select(
         "max_steps": max_steps,
         "ridge": ridge,
         "equal_weights": equal_weights,
+        "prior": prior,
+        "floor": floor,
         "accelerate": accelerate,
     }
     control = make_control(samples.x.dtype, tol, rtol, ridge)
@@ -257,14 +263,14 @@ def _outcome(
     result: FitResult, samples: Samples, control: Control, n_parameters: Array, n_restarts: int
 ) -> _Outcome:
     assert result.restarts is not None  # fit_unchecked always reports its restarts
-    total, best = samples.total_weight(), result.log_likelihood
+    total, best = samples.total_weight(), result.objective
     # Behind those drawn are those that special cases gave.
     valid = among(result.restarts.status[:n_restarts], VALID)
     reached = result.restarts.log_likelihood[:n_restarts]
     # Restarts agree that ended at the log-likelihood of the best, as far as tolerances tell.
     stop = control.tol + control.rtol * jnp.abs(best) / total
     agree = jnp.abs(reached - best) / total <= AGREEING_STEPS * stop
-    ell = jnp.where(among(result.status, VALID), best, jnp.nan)
+    ell = jnp.where(among(result.status, VALID), result.log_likelihood, jnp.nan)
     _, entropy = evidence(result.mixture, samples)
     found = criteria(ell, entropy, total, n_parameters.astype(total.dtype))
     return _Outcome(found, valid.sum(), (valid & agree).sum())

@@ -7,7 +7,7 @@ device: the whole loop is one program, inside ``jax.shard_map``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -38,7 +38,7 @@ SAMPLES, RESTARTS = "samples", "restarts"
 class Shard(Samples):
     """The samples of one device; ``total`` is the weight of all."""
 
-    total: Leaf
+    total: Leaf = field(kw_only=True)
 
     def total_weight(self) -> Array:
         """Σ_n w_n over the samples of all devices."""
@@ -231,7 +231,7 @@ def _place(
     frame, total = jax.tree.map(
         lambda leaf: jax.device_put(np.asarray(leaf), whole), (census.frame, census.total)
     )
-    return Shard(spread(np.asarray(x), n_features), spread(weights), frame, total)
+    return Shard(spread(np.asarray(x), n_features), spread(weights), frame, total=total)
 
 
 def _spread(starts: Mixture, mesh: Mesh) -> Mixture:
@@ -276,7 +276,8 @@ def _run(
 
     one = PartitionSpec(SAMPLES)
     everywhere = PartitionSpec()
-    shards = Shard(one, one, Frame(everywhere, everywhere, everywhere), everywhere)  # type: ignore[arg-type]
+    frame = Frame(everywhere, everywhere, everywhere)  # type: ignore[arg-type]
+    shards = Shard(one, one, frame, total=everywhere)  # type: ignore[arg-type]
     return jax.shard_map(
         body,
         mesh=mesh,

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float
 from jgmm import gaussian, natural
 from jgmm.covariance import CovarianceModel
 from jgmm.mixture import BLOCK_BYTES, Mixture, check_columns, log_joint, normalise
+from jgmm.noise import Background
 from jgmm.precision import jit
 from jgmm.samples import Leaf, Samples, fold, make_samples
 
@@ -69,6 +70,7 @@ def accumulate(
     sample_weight: Any = None,
     block_size: int | None = None,
     form: Form = "auto",
+    background: Background | None = None,
 ) -> Statistics:
     """Run the E-step over all samples and add up what the M-step needs.
 
@@ -80,9 +82,11 @@ def accumulate(
       form: "difference" takes every sample's difference to every mean, and is exact; "product"
         uses matrix products (``jgmm.natural``), is faster, and loses digits for components that
         are narrow and far from the origin; "auto" takes the product where it is safe.
+      background: noise beside the mixture, in the units of the samples.
 
     Returns:
-      Statistics, and the log-likelihood of the mixture passed in.
+      Statistics, and the log-likelihood of the mixture passed in, with the noise if there is one.
+      Samples count for components as far as they are no noise.
 
     The result does not depend on ``block_size`` but for rounding.
     """
@@ -90,21 +94,25 @@ def accumulate(
         samples = x
     else:
         mixture, samples = fitting(mixture, x, sample_weight)
-    return _accumulate(mixture, samples, block_size, form)
+    return _accumulate(mixture, samples, background, block_size, form)
 
 
-@partial(jit, static_argnums=(2, 3))
+@partial(jit, static_argnums=(3, 4))
 def _accumulate(
-    mixture: Mixture, samples: Samples, block_size: int | None, form: Form
+    mixture: Mixture,
+    samples: Samples,
+    background: Background | None,
+    block_size: int | None,
+    form: Form,
 ) -> Statistics:
     if form == "product":
-        return _by_product(mixture, samples, block_size)
+        return _by_product(mixture, samples, background, block_size)
     if form == "difference":
-        return _by_difference(mixture, samples, block_size)
+        return _by_difference(mixture, samples, background, block_size)
     return lax.cond(
         natural.is_safe(mixture),
-        lambda: _by_product(mixture, samples, block_size),
-        lambda: _by_difference(mixture, samples, block_size),
+        lambda: _by_product(mixture, samples, background, block_size),
+        lambda: _by_difference(mixture, samples, background, block_size),
     )
 
 
@@ -119,15 +127,17 @@ def fitting(mixture: Mixture, x: Any, sample_weight: Any) -> tuple[Mixture, Samp
     return jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture), samples
 
 
-def _by_difference(mixture: Mixture, samples: Samples, block_size: int | None) -> Statistics:
+def _by_difference(
+    mixture: Mixture, samples: Samples, background: Background | None, block_size: int | None
+) -> Statistics:
     """The readable reference: every other form is tested against it."""
     inverse = mixture.model.storage.invert(mixture.scale)
 
     def infer(difference: Array, rows: Array) -> tuple[Array, Array]:
-        del rows
         columns = jax.vmap(lambda one: log_joint(mixture, inverse, one), in_axes=2, out_axes=1)
-        log_prob, log_resp = jax.vmap(normalise, in_axes=1, out_axes=(0, 1))(columns(difference))
-        return log_prob, jnp.exp(log_resp)
+        scores = _known(columns(difference), samples, rows)
+        log_prob, log_resp = jax.vmap(normalise, in_axes=1, out_axes=(0, 1))(scores)
+        return _before(background, log_prob, jnp.exp(log_resp), samples, rows)
 
     return accumulate_with(infer, samples, mixture.means, mixture.model, block_size)
 
@@ -165,22 +175,24 @@ def accumulate_with(
     return Statistics(center, *fold(samples, rows, body, Samples.columns))
 
 
-def _by_product(mixture: Mixture, samples: Samples, block_size: int | None) -> Statistics:
+def _by_product(
+    mixture: Mixture, samples: Samples, background: Background | None, block_size: int | None
+) -> Statistics:
     """Products for the scores of a block, and products back for its moments."""
     eta = natural.natural_parameters(mixture)
 
-    def infer(block: natural.Features) -> tuple[Array, Array]:
-        log_prob, resp = _softmax(natural.scores(eta, block))
+    def infer(block: natural.Features, rows: Array) -> tuple[Array, Array]:
+        log_prob, resp = _softmax(_known(natural.scores(eta, block), samples, rows))
         if eta.quadratic is None:  # it is the same for all components
             log_prob = log_prob + natural.shared_score(mixture, block.x)
-        return log_prob, resp
+        return _before(background, log_prob, resp, samples, rows)
 
     rows = block_size or product_rows(mixture.model, samples, mixture.n_components)
     return accumulate_products(infer, samples, mixture.model, mixture.n_components, rows)
 
 
 def accumulate_products(
-    infer: Callable[[natural.Features], tuple[Array, Array]],
+    infer: Callable[[natural.Features, Array], tuple[Array, Array]],
     samples: Samples,
     entry: CovarianceModel,
     n_components: int,
@@ -191,15 +203,14 @@ def accumulate_products(
     Under ``vmap`` the features of a block are shared by all lanes, and the products widen.
 
     Args:
-      infer: ``features -> (log_prob (B,), responsibilities (K, B))``.
+      infer: ``(features, rows (B,)) -> (log_prob (B,), responsibilities (K, B))``.
       samples, entry, block_size: as there.
       n_components: K.
     """
 
     def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
-        del rows
         block = natural.features(entry, x)
-        log_prob, resp = infer(block)
+        log_prob, resp = infer(block, rows)
         counted = weights[None, :] * resp
         second = (weights[None, :] if entry.shared else counted) @ block.quadratic.T
         return counted.sum(axis=1), counted @ block.x.T, second, _counted(weights, log_prob)
@@ -234,6 +245,33 @@ def exact_where_needed(
         return lax.cond(safe, lambda: found, lambda: exact(lane))
 
     return lax.cond(safe.all(), lambda: products, lambda: lax.map(again, (safe, products, lanes)))
+
+
+def _known(scores: Float[Array, "K B"], samples: Samples, rows: Array) -> Float[Array, "K B"]:
+    """Log joint densities, -inf for all components but the known one where a label is known.
+
+    So a labelled sample counts with ``log p(x, z)``, and only for that component.
+    """
+    if samples.labels is None:
+        return scores
+    label = samples.labels[rows][None, :]
+    others = (label >= 0) & (label != jnp.arange(scores.shape[0])[:, None])
+    return jnp.where(others, -jnp.inf, scores)
+
+
+def _before(
+    background: Background | None,
+    log_prob: Float[Array, "B"],
+    resp: Float[Array, "K B"],
+    samples: Samples,
+    rows: Array,
+) -> tuple[Float[Array, "B"], Float[Array, "K B"]]:
+    """Log density and responsibilities of components that stand before a background."""
+    if background is None:
+        return log_prob, resp
+    known = None if samples.labels is None else samples.labels[rows] >= 0
+    log_prob, rest = background.beside(log_prob, known)
+    return log_prob, resp * rest[None, :]
 
 
 def _softmax(scores: Float[Array, "K B"]) -> tuple[Float[Array, "B"], Float[Array, "K B"]]:

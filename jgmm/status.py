@@ -90,9 +90,9 @@ SENTENCES: dict[Status, str] = {
     ),
     Status.DEGENERATE: (
         "Ended in a spike: a component on fewer samples than its covariance takes, or on few and "
-        "far thinner than the others. The likelihood is high there because it is unbounded, not "
-        "because the fit is good. Try more restarts (n_restarts), fewer components, or a simpler "
-        "covariance model."
+        "far thinner than the others, or as thin as the floor allows. The likelihood is high there "
+        "because it is unbounded, not because the fit is good. Try more restarts (n_restarts), "
+        "fewer components, or a simpler covariance model."
     ),
     Status.INHERITED: (
         "Every start ended in a spike, failed, or ended below the fit of a simpler mixture that is "

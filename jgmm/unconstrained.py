@@ -5,11 +5,16 @@
 Gradient methods move in these coordinates: every point is a valid mixture. Logits that differ by
 a constant are the same mixture; ``to_free`` returns those whose exponentials sum to one. Models
 whose components share volume, shape or orientation, but not all, have no such coordinates here.
+
+``Cholesky`` is these coordinates as a ``Parametrisation``, with another positive function for the
+diagonal where one likes; ``jgmm.augmented`` is a different one.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +52,61 @@ def check_free(entry: CovarianceModel, n_components: int, n_features: int) -> No
         )
 
 
+@runtime_checkable
+class Parametrisation(Protocol):
+    """Numbers without constraints that stand for a mixture; static and hashable."""
+
+    def check(self, entry: CovarianceModel, n_components: int, n_features: int) -> None:
+        """Refuse a covariance model it cannot hold, with a ``DataError``."""
+
+    def point(self, mixture: Mixture) -> Any:
+        """The point, a pytree of arrays, that stands for a mixture of positive weights."""
+
+    def mixture(self, point: Any, covariance: str) -> Mixture:
+        """The mixture whose log-likelihood is climbed; its weights may sum to less than one."""
+
+
+@dataclass(frozen=True)
+class Cholesky:
+    """Logits, means, and Cholesky factors with a positive function on the diagonal.
+
+    Attributes:
+      positive: from all numbers to the positive ones.
+      inverse: what undoes it.
+    """
+
+    positive: Callable[[Array], Array]
+    inverse: Callable[[Array], Array]
+
+    def check(self, entry: CovarianceModel, n_components: int, n_features: int) -> None:
+        """See ``check_free``."""
+        check_free(entry, n_components, n_features)
+
+    def point(self, mixture: Mixture) -> Free:
+        """The coordinates of a mixture of any covariance model, which need not fill them."""
+        diagonal = _positive(mixture.scale)
+        scale = self.inverse(jnp.where(diagonal, mixture.scale, 1))
+        scale = jnp.where(diagonal, scale, mixture.scale)
+        return Free(mixture.log_weights, mixture.means, scale)
+
+    def mixture(self, point: Free, covariance: str) -> Mixture:
+        """The mixture at any finite numbers; above the diagonal they have no effect."""
+        diagonal = _positive(point.scale)
+        lower = jnp.tril(point.scale) if point.scale.ndim == 3 else point.scale
+        # The function sees only the diagonal: elsewhere it could overflow and spoil gradients.
+        scale = jnp.where(diagonal, self.positive(jnp.where(diagonal, lower, 0)), lower)
+        return Mixture(jax.nn.log_softmax(point.logits), point.means, scale, covariance)
+
+
+def _inverse_softplus(value: Array) -> Array:
+    """log(eᵛ − 1)."""
+    return value + jnp.log(-jnp.expm1(-value))
+
+
+LOG = Cholesky(jnp.exp, jnp.log)
+SOFTPLUS = Cholesky(jax.nn.softplus, _inverse_softplus)
+
+
 def to_free(mixture: Mixture) -> Free:
     """Coordinates of a mixture all of whose weights are positive.
 
@@ -54,14 +114,12 @@ def to_free(mixture: Mixture) -> Free:
       DataError: see ``check_free``.
     """
     check_free(mixture.model, mixture.n_components, mixture.n_features)
-    return coordinates(mixture)
+    return LOG.point(mixture)
 
 
 def coordinates(mixture: Mixture) -> Free:
     """The same coordinates for every covariance model, whose mixtures need not fill them."""
-    positive = _positive(mixture.scale)
-    scale = jnp.where(positive, jnp.log(jnp.where(positive, mixture.scale, 1)), mixture.scale)
-    return Free(mixture.log_weights, mixture.means, scale)
+    return LOG.point(mixture)
 
 
 def from_free(free: Free, covariance: str) -> Mixture:
@@ -71,11 +129,7 @@ def from_free(free: Free, covariance: str) -> Mixture:
       free: any finite numbers; above the diagonal of a full scale they have no effect.
       covariance: name of the covariance model.
     """
-    positive = _positive(free.scale)
-    lower = jnp.tril(free.scale) if free.scale.ndim == 3 else free.scale
-    # The exponential sees only the diagonal: elsewhere it could overflow and spoil gradients.
-    scale = jnp.where(positive, jnp.exp(jnp.where(positive, lower, 0)), lower)
-    return Mixture(jax.nn.log_softmax(free.logits), free.means, scale, covariance)
+    return LOG.mixture(free, covariance)
 
 
 def _positive(scale: Array) -> Array:

@@ -219,6 +219,21 @@ def test_the_best_of_the_starts_is_kept(x):
     np.testing.assert_allclose(best / N, fitted.lower_bound_, rtol=1e-6)
 
 
+def test_accelerated_fits_take_fewer_steps():
+    rng = np.random.default_rng(3)
+    x = 1.2 * rng.normal(size=(3, 2))[rng.integers(3, size=150)] + rng.normal(size=(150, 2))
+    kept = {"covariance_type": "spherical", "tol": 1e-9, "max_iter": 2000, "random_state": 0}
+    plain, fast = (
+        GaussianMixture(3, accelerate=name, **kept).fit(x) for name in (None, "anderson")
+    )
+    assert fast.converged_
+    assert 2 * fast.n_iter_ < plain.n_iter_
+    np.testing.assert_allclose(fast.lower_bound_, plain.lower_bound_, atol=1e-6)
+    for made in (GaussianMixture(2), MixtureSelector(2)):
+        with pytest.raises(DataError, match="unknown acceleration 'fast'"):
+            made.set_params(accelerate="fast").fit(x)
+
+
 def test_seeds(x):
     options = {"covariance_type": "spherical", "max_iter": 0, "init_params": "random_from_data"}
 

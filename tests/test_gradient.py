@@ -11,9 +11,10 @@ import pytest
 
 import jgmm
 from jgmm import gradient
+from jgmm.optimizer import Here, Optax, objective
 from jgmm.samples import make_samples
 from jgmm.status import Status
-from jgmm.unconstrained import from_free, to_free
+from jgmm.unconstrained import LOG, from_free, to_free
 
 N, K, D = 90, 2, 2
 KEY = jax.random.key(0)
@@ -38,7 +39,7 @@ def test_gradient_is_that_of_the_mean_log_likelihood(name):
     weight = rng.integers(0, 3, size=20).astype(float)
     truth = oracle.parameters(5, k=K, d=D, model=name)
     free = to_free(jgmm.make_mixture(*truth, name))
-    loss = gradient.objective(make_samples(x, weight), name)
+    loss = objective(lambda free: from_free(free, name), make_samples(x, weight))
 
     def slow(leaves):
         mixture = from_free(jax.tree.unflatten(jax.tree.structure(free), leaves), name)
@@ -66,7 +67,7 @@ def test_ends_where_em_ends(optimizer, precision):
     dtype = np.dtype(precision)
     x = samples().astype(dtype)
     em = jgmm.fit(KEY, x, K)
-    found = gradient.fit(KEY, x, K, optimizer=optimizer, tol=1e-4, max_steps=2000)
+    found = gradient.fit(KEY, x, K, optimizer=optimizer, gradient_tol=1e-4, max_steps=2000)
     assert found.status == Status.CONVERGED
     assert found.log_likelihood.dtype == dtype
     # A gradient of 1e-4 leaves its square over the curvature, about 1e-6 nats a sample; in float32
@@ -76,7 +77,7 @@ def test_ends_where_em_ends(optimizer, precision):
 
 
 def test_result_is_of_the_parameters_returned(x):
-    found = gradient.fit(KEY, x, K, optimizer=SGD, max_steps=40, tol=0.0)
+    found = gradient.fit(KEY, x, K, optimizer=SGD, max_steps=40, gradient_tol=0.0)
     assert found.status == Status.STEPS_RAN_OUT
     assert found.n_steps == 40
     np.testing.assert_allclose(
@@ -86,9 +87,78 @@ def test_result_is_of_the_parameters_returned(x):
     assert found.history[0] < found.history[40]
 
 
+def test_rules_to_stop(x):
+    """Passes, the change of the log-likelihood, and the gradient's length: none compiles anew."""
+    kept = {"optimizer": SGD, "max_steps": 40, "gradient_tol": 0.0}
+    few = gradient.fit(KEY, x, K, **kept, max_passes=9)
+    assert few.status == Status.STEPS_RAN_OUT
+    assert few.n_steps == 8  # the ninth pass finds where the eighth step has led
+    slow = gradient.fit(KEY, x, K, **kept, tol=1e-3)
+    assert slow.status == Status.CONVERGED
+    gain = np.diff(np.asarray(slow.history)) / N
+    last = int(slow.n_steps) - 1
+    assert 0 < last < 39
+    assert (gain[:last] > 1e-3).all()
+    assert 0 < gain[last] <= 1e-3
+    flat = gradient.fit(KEY, x, K, **(kept | {"gradient_tol": 0.03}))
+    assert flat.status == Status.CONVERGED
+    again = gradient.fit(KEY, x, K, **(kept | {"gradient_tol": 0.031}))
+    assert again.n_steps <= flat.n_steps < 40
+
+
+@pytest.mark.parametrize("name", ["gradient_tol", "tol", "rtol", "max_passes"])
+def test_rules_below_zero_are_refused(name):
+    with pytest.raises(jgmm.DataError, match=f"{name} must be at least zero"):
+        gradient.fit(KEY, samples(), K, optimizer=SGD, **{name: -1.0})
+
+
+@pytest.mark.parametrize("given", ["adam", optax.adam, object(), Optax])
+def test_what_is_no_optimiser_is_refused(given):
+    with pytest.raises(jgmm.DataError, match="have the methods init and step"):
+        gradient.fit(KEY, samples(), K, optimizer=given)
+
+
+def test_an_unknown_parametrisation_is_refused():
+    with pytest.raises(jgmm.DataError, match="Known: log, softplus, augmented"):
+        gradient.fit(KEY, samples(), K, optimizer=SGD, parametrisation="exp")
+
+
+def test_line_searches_are_counted():
+    """L-BFGS makes two passes a step at least: one where it is, one where it would go."""
+    kept = {"optimizer": LBFGS, "gradient_tol": 1e-4, "max_steps": 2000}
+    free = gradient.fit(KEY, samples(), K, **kept)
+    bound = gradient.fit(KEY, samples(), K, **kept, max_passes=2 * float(free.n_steps))
+    assert free.status == Status.CONVERGED
+    assert bound.status == Status.STEPS_RAN_OUT
+    assert bound.n_steps < free.n_steps
+
+
+def test_curvature_is_the_derivative_of_the_gradient():
+    x, here = make_samples(samples()[:20]), jgmm.make_mixture(*oracle.parameters(5, k=K, d=D))
+    point = to_free(here)
+    found = jgmm.accumulate(here, x)
+
+    def chart(point):
+        return LOG.mixture(point, "full")
+
+    told = Here(point, found.log_likelihood, None, here, found, x, chart, LOG.point)
+    along = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), point)
+
+    @jax.jit
+    def both(point, along):
+        ahead, behind = (
+            jax.grad(told.loss)(jax.tree.map(lambda a, b, h=h: a + h * b, point, along))
+            for h in (1e-5, -1e-5)
+        )
+        return told.curvature(along), jax.tree.map(lambda a, b: (a - b) / 2e-5, ahead, behind)
+
+    for one, other in zip(*map(jax.tree.leaves, both(point, along)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-8)
+
+
 def test_starts_are_those_of_em_and_do_not_depend_on_how_many():
     x = samples()
-    kept = {"optimizer": SGD, "max_steps": 5, "tol": 0.0, "init": "points"}
+    kept = {"optimizer": SGD, "max_steps": 5, "gradient_tol": 0.0, "init": "points"}
     few = gradient.fit(KEY, x, K, n_restarts=2, **kept).restarts
     many = gradient.fit(KEY, x, K, n_restarts=4, **kept).restarts
     np.testing.assert_allclose(many.log_likelihood[:2], few.log_likelihood, rtol=1e-6)
@@ -110,20 +180,12 @@ def test_mini_batches_climb_and_report_the_whole():
 
 
 def test_a_spike_is_no_optimum():
-    """Started on two of the samples, a component shrinks until the steps run out."""
+    """Three samples are one point, on which a component stands."""
     x = samples()
-    labels = np.zeros(N, int)
-    labels[:3] = 1
+    x = np.concatenate([x[:1], x[:1], x[:1], x[3:]])
+    spike = jgmm.make_mixture([0.96, 0.04], np.stack([x.mean(0), x[0]]), [1.5, 1e-6], "spherical")
     with pytest.raises(jgmm.FitError, match="Component 1 collapsed after 12 steps"):
-        gradient.fit(
-            KEY,
-            np.concatenate([x[:1], x[:1], x[:1] + 1e-3, x[3:]]),
-            2,
-            optimizer=SGD,
-            init=labels,
-            max_steps=12,
-            covariance="spherical",
-        )
+        gradient.fit(KEY, x, 2, optimizer=SGD, init=spike, max_steps=12, covariance="spherical")
 
 
 def test_a_step_that_is_too_large_is_a_status():
@@ -134,7 +196,7 @@ def test_a_step_that_is_too_large_is_a_status():
 
 def test_weights_of_two_are_doubled_rows():
     x = samples()[:30]
-    kept = {"optimizer": SGD, "max_steps": 10, "tol": 0.0, "init": np.arange(30) % 2}
+    kept = {"optimizer": SGD, "max_steps": 10, "gradient_tol": 0.0, "init": np.arange(30) % 2}
     weighted = gradient.fit(KEY, x, 2, sample_weight=np.full(30, 2.0), **kept)
     doubled = gradient.fit(
         KEY, np.concatenate([x, x]), 2, **(kept | {"init": np.tile(np.arange(30) % 2, 2)})

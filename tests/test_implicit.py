@@ -231,3 +231,37 @@ def test_missing_rows_have_no_derivative():
     found = slope(jnp.asarray(weight))
     assert found[-1] == 0
     np.testing.assert_allclose(found[:-1], gradient("spherical", "float64")[1], rtol=1e-9)
+
+
+def test_derivative_by_the_strength_of_a_prior():
+    """Against central differences of fixed points, with a prior made of the samples."""
+    x = jnp.asarray(samples())
+    start = jgmm.make_mixture(*oracle.parameters(4, k=K, d=D))
+
+    def belief(strength, shift):
+        return jgmm.prior.conjugate(x + shift, K, strength=strength, dof=3.0 + strength)
+
+    @jax.jit
+    @jax.vmap
+    def refit(strength, shift):
+        data, prior = x + shift, belief(strength, shift)
+        near = jgmm.em.run(start, data, prior=prior, tol=1e-12, max_steps=3000).mixture
+        # EM rests where a step gains less than a rounding, 1e-7 from the fixed point.
+        return implicit.optimum(near, data, prior=prior)
+
+    offsets = STEP * jnp.asarray([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    at = jnp.asarray([[2.0, 0.0]]) + offsets
+    fits = refit(at[:, 0], at[:, 1])
+    ends = jax.vmap(said_of)(fits)
+    expected = [(ends[1] - ends[2]) / (2 * STEP), (ends[3] - ends[4]) / (2 * STEP)]
+    end = jax.tree.map(lambda leaf: leaf[0], fits)
+
+    def value(strength, shift):
+        prior = belief(strength, shift)
+        return said_of(implicit.optimum(end, x + shift, prior=prior))
+
+    found = jax.jit(jax.grad(value, argnums=(0, 1)))(2.0, 0.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    result = implicit.fit(KEY, x, K, n_restarts=2, prior="conjugate")
+    again = jgmm.prior.log_density(jgmm.prior.conjugate(x, K), result.mixture)
+    np.testing.assert_allclose(result.log_prior, again, rtol=1e-9)

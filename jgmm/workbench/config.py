@@ -123,6 +123,10 @@ class Fit(Strict):
     """EM steps after which a restart stops, converged or not."""
     ridge: Amount = 0.0
     """Added to each covariance's diagonal, relative to the variance of the data."""
+    prior: Literal["conjugate", "none"] = "none"
+    """"conjugate": most probable parameters, under a prior that says little."""
+    floor: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """No variance in any direction falls below this fraction of the data's."""
     criterion: Literal["bic", "aic", "aicc", "icl", "held_out"] = "bic"
     """What chooses among the models fitted."""
     n_folds: Annotated[int, Field(ge=2)] = 5
@@ -132,9 +136,7 @@ class Fit(Strict):
         """Keyword arguments for `jgmm.select`; without some, for those who take fewer."""
         exclude = {"n_components", "covariance", "criterion", *without}
         found = self.model_dump(exclude=exclude)
-        if found.get("accelerate") == "none":
-            found["accelerate"] = None
-        return found
+        return {name: None if value == "none" else value for name, value in found.items()}
 
     @pydantic.field_validator("init")
     @classmethod

@@ -1,9 +1,9 @@
-"""Pictures of data, mixtures and fits, with matplotlib: ``from jgmm.workbench import plot``.
+"""Pictures of data, mixtures and fits, with matplotlib: ``jgmm.plot``.
 
 Every function takes ``ax`` and returns the Axes it drew on (``pairs`` takes and returns a Figure,
-``kmeans_beside_mixture`` two Axes). Without one it opens a new pyplot figure, which a notebook
-shows. A program that saves its pictures makes them with ``new_figure`` instead: no global state,
-nothing to close.
+``kmeans_beside_mixture`` two Axes, ``density_surface`` Axes of three dimensions). Without one it
+opens a new pyplot figure, which a notebook shows. A program that saves its pictures makes them with
+``new_figure`` instead: no global state, nothing to close.
 
     figure, (left, right) = plot.new_figure(1, 2)
     plot.density_contours(mixture, x, left)
@@ -16,7 +16,7 @@ Here are data and mixtures; densities are in ``plot_density``, results of fits a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,9 @@ from jgmm.workbench.canvas import COLORS, MARKERS, look, new_figure, png
 from jgmm.workbench.plot_density import (
     density_1d,
     density_contours,
+    density_intervals,
     density_levels,
+    density_surface,
     draw_histogram,
     limits,
 )
@@ -48,6 +50,7 @@ from jgmm.workbench.plot_uncertainty import (
     likelihood_ratios,
     parameter_intervals,
     refits,
+    responsibilities,
 )
 
 from matplotlib.axes import Axes  # isort: skip
@@ -64,7 +67,9 @@ __all__ = [
     "decision_regions",
     "density_1d",
     "density_contours",
+    "density_intervals",
     "density_levels",
+    "density_surface",
     "ellipses",
     "errors",
     "intervals",
@@ -76,6 +81,7 @@ __all__ = [
     "parameter_intervals",
     "png",
     "refits",
+    "responsibilities",
     "restarts",
     "scatter",
     "steps",
@@ -299,7 +305,7 @@ def kmeans_beside_mixture(
     kmeans_labels: npt.ArrayLike,
     mixture: Mixture,
     mixture_labels: npt.ArrayLike,
-    axes: Sequence[Axes] | None = None,
+    axes: Iterable[Axes] | None = None,
     *,
     columns: Sequence[str] | None = None,
     dims: tuple[int, int] = (0, 1),
@@ -374,8 +380,9 @@ def decision_regions(
       ValueError: samples with other than two columns, or predictions of the wrong shape.
     """
     points, found = canvas.points_of(x, (0, 1))
-    if np.shape(x)[1] != 2:
-        raise ValueError(f"regions are drawn in a plane; x has {np.shape(x)[1]} columns, not 2.")
+    n_columns = len(column_names(x))
+    if n_columns != 2:
+        raise ValueError(f"regions are drawn in a plane; x has {n_columns} columns, not 2.")
     classes = canvas.classes_of(labels, len(points), names)
     ax = canvas.prepare(ax)
     horizontal, vertical = (limits(points[:, d], (points[0, d], points[0, d])) for d in range(2))

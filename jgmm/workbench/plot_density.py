@@ -1,4 +1,4 @@
-"""Pictures of a mixture's density: contours in two dimensions, curves in one."""
+"""Pictures of a mixture's density: contours and surfaces in two dimensions, curves in one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
+from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]
 
 from jgmm.mixture import Mixture, sample
 from jgmm.workbench import canvas
@@ -146,8 +147,7 @@ def _draw_regions(
     shown = [level for level in texts if log_density.min() < level < top]
     if not shown:
         return
-    shades = np.linspace(0.0, 1.0, len(shown) + 1)[1:, None]
-    colors: Any = (1 - shades) * np.array(to_rgb("#7FB2DA")) + shades * np.array(to_rgb("#08306B"))
+    colors: Any = _shades(len(shown))
     ax.contourf(*grids, log_density, [*shown, top], colors=colors, alpha=0.22, zorder=1.5)
     lines = ax.contour(
         *grids, log_density, shown, colors=colors, linewidths=1.2, linestyles="solid", zorder=2.5
@@ -156,6 +156,14 @@ def _draw_regions(
     if not _label_on_lines(ax, curves, [texts[level] for level in shown], colors):
         handles = [Line2D([], [], color=color, linewidth=2.5) for color in colors]
         canvas.legend(ax, handles, [f"holds {texts[level]}" for level in shown])
+
+
+def _shades(n: int) -> np.ndarray:
+    """Colours of n nested regions, from the widest to the narrowest, (n, 3)."""
+    shades = np.linspace(0.0, 1.0, n + 1)[1:, None]
+    return np.asarray(
+        (1 - shades) * np.array(to_rgb("#7FB2DA")) + shades * np.array(to_rgb("#08306B"))
+    )
 
 
 def _label_on_lines(ax: Axes, curves: Any, texts: Sequence[str], colors: Any) -> bool:
@@ -201,11 +209,105 @@ def _free_place(
     return None
 
 
+def density_surface(
+    mixture: Mixture,
+    ax: Axes | None = None,
+    masses: Sequence[float] = (0.5, 0.95),
+    *,
+    columns: Sequence[str] | None = None,
+    dims: tuple[int, int] = (0, 1),
+    n_samples: int = LEVEL_SAMPLES,
+) -> Axes:
+    """Draw the joint density as a surface over the plane of two columns.
+
+    The lines on the floor bound the highest-density regions of the given masses; ``density_levels``
+    says how they are found. Heights are densities, in one over the product of the columns' units.
+
+    Args:
+      mixture: K components in D >= 2 dimensions; columns not in ``dims`` are integrated out.
+      ax: where to draw, with ``projection="3d"``; by default those of a new pyplot figure.
+      masses: probabilities whose regions to draw, strictly between 0 and 1.
+      columns: names of the D columns.
+      dims: the two columns to draw.
+      n_samples: how many are drawn to find the levels.
+
+    Raises:
+      ValueError: axes of two dimensions.
+    """
+    flat = canvas.marginal_of(mixture, dims)
+    if ax is None:
+        ax = canvas.pyplot_figure((6.5, 5.0)).add_subplot(projection="3d")
+    if not isinstance(ax, Axes3D):
+        raise ValueError(
+            "a surface needs axes of three dimensions: figure.add_subplot(projection='3d')."
+        )
+    across, up = np.meshgrid(*(_axis_grid(flat, None, d, 80) for d in range(2)))
+    log_density = canvas.log_density_at(flat, np.stack([across, up], -1).reshape(-1, 2))
+    density = np.exp(log_density).reshape(across.shape)
+    ax.plot_surface(across, up, density, cmap="Blues", linewidth=0, alpha=0.9, rcount=80, ccount=80)
+    order = np.argsort(density_levels(flat, masses, n_samples))
+    levels = np.exp(density_levels(flat, masses, n_samples)[order])
+    colors: Any = _shades(len(levels))
+    floor = -0.25 * float(density.max())
+    for level, color in zip(levels, colors, strict=True):
+        ax.contour(across, up, density, [level], colors=[color], offset=floor, linewidths=1.6)
+    ax.set_zlim(floor, 1.05 * float(density.max()))
+    ax.set_zticks([tick for tick in ax.get_zticks() if 0 <= tick <= density.max()])
+    ax.tick_params(labelsize="small")
+    canvas.name_axes(ax, canvas.named([f"x{d}" for d in dims], columns, dims))
+    handles = [Line2D([], [], color=color, linewidth=2.5) for color in colors]
+    ax.legend(
+        handles,
+        [f"holds {100 * masses[i]:g} %" for i in order],
+        loc="upper left",
+        frameon=False,
+        fontsize="small",
+    )
+    return ax
+
+
+def density_intervals(
+    mixture: Mixture, mass: float, dim: int = 0, n_samples: int = LEVEL_SAMPLES
+) -> np.ndarray:
+    """The highest-density region of one column: the intervals it consists of.
+
+    It is the smallest set that holds the given probability: several intervals where the density has
+    several peaks, with lower density everywhere outside than inside.
+
+    Args:
+      mixture: K components in D dimensions; other columns are integrated out.
+      mass: probability inside, strictly between 0 and 1.
+      dim: the column.
+      n_samples: how many are drawn to find the level, see ``density_levels``.
+
+    Returns:
+      Ends of the intervals, (M, 2), in increasing order.
+
+    >>> import jgmm
+    >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> density_intervals(one, 0.95).round(1).tolist()
+    [[-2.0, 2.0]]
+    """
+    flat = canvas.marginal_of(mixture, [dim])
+    level = float(density_levels(flat, [mass], n_samples)[0])
+    weights, means = np.asarray(flat.weights), np.asarray(flat.means)[:, 0]
+    deviations = np.sqrt(np.asarray(flat.variances))[:, 0]
+    # Around every component, so that none is missed, however narrow.
+    around = means[weights > 0, None] + deviations[weights > 0, None] * np.linspace(-8, 8, 1601)
+    places = np.unique(around)
+    above = canvas.log_density_at(flat, places[:, None]) - level
+    crossing = np.flatnonzero((above[:-1] < 0) != (above[1:] < 0))
+    share = above[crossing] / (above[crossing] - above[crossing + 1])
+    ends = places[crossing] + share * (places[crossing + 1] - places[crossing])
+    return np.asarray(ends.reshape(-1, 2))
+
+
 def density_1d(
     mixture: Mixture,
     x: Any = None,
     ax: Axes | None = None,
     *,
+    masses: Sequence[float] = (),
     columns: Sequence[str] | None = None,
     dim: int = 0,
     bins: int | None = None,
@@ -214,13 +316,16 @@ def density_1d(
     """Draw the density of one column, its weighted components, and a histogram of the samples.
 
     The components πₖ N(x | μₖ, σₖ²) add up to the density; the histogram has area one, so both
-    share the vertical axis. A peak more than four times higher than the histogram is cut off and
-    its height written down: a nearly collapsed component would flatten everything else.
+    share the vertical axis. Bars below it are highest-density regions: the smallest set that holds
+    the given probability, which may consist of several intervals. A peak more than four times
+    higher than the histogram is cut off and its height written down: a nearly collapsed component
+    would flatten everything else.
 
     Args:
       mixture: K components in D dimensions; other columns are integrated out.
-      x: samples, (N, D), or (N,) for one column.
+      x: samples, (N, D), or (N,) for one column: arrays, a data frame or a series.
       ax: where to draw.
+      masses: probabilities whose highest-density regions to draw, strictly between 0 and 1.
       columns: names of the D columns.
       dim: the column to draw.
       bins: number of bins, by default the square root of N, between 8 and 100.
@@ -230,7 +335,7 @@ def density_1d(
     ax = canvas.prepare(ax)
     found, points, tallest = [f"x{dim}"], None, np.inf
     if x is not None:
-        points, found = canvas.points_of(np.asarray(x)[:, None] if np.ndim(x) == 1 else x, [dim])
+        points, found = canvas.points_of(x, [dim], one_column=True)
         tallest = draw_histogram(ax, points[:, 0], bins)
     places = _axis_grid(flat, points, 0, 400)
     handles = _component_curves(ax, flat, places)
@@ -243,13 +348,30 @@ def density_1d(
     height = peak if np.isinf(tallest) else min(max(peak, tallest), 4 * tallest)
     ax.set_ylim(0, 1.06 * height)
     ax.set_xlim(places[0], places[-1])
+    bars = _region_bars(ax, flat, sorted(masses), 1.06 * height)
     ax.set_xlabel(canvas.plain(canvas.named(found, columns, [dim])[0]))
     ax.set_ylabel("density")
     if legend:
         weights = np.asarray(flat.weights)
         texts = [f"{k} ({100 * weights[k]:.3g} %)" for k in np.flatnonzero(weights > 0)]
-        canvas.legend(ax, [handles[-1], *handles[:-1]], ["mixture", *texts])
+        texts += [f"holds {100 * mass:g} %" for mass in sorted(masses)]
+        canvas.legend(ax, [handles[-1], *handles[:-1], *bars], ["mixture", *texts])
     return ax
+
+
+def _region_bars(ax: Axes, flat: Mixture, masses: Sequence[float], top: float) -> list[Line2D]:
+    """A row of bars below zero for each highest-density region, the smallest uppermost."""
+    if not masses:
+        return []
+    colors: Any = _shades(len(masses))[::-1]
+    style: dict[str, Any] = {"linewidth": 5, "solid_capstyle": "butt"}
+    for i, (mass, color) in enumerate(zip(masses, colors, strict=True)):
+        for interval in density_intervals(flat, mass):
+            ax.plot(interval, [-0.05 * (i + 1) * top] * 2, color=color, **style)
+    ax.set_ylim(-0.05 * (len(masses) + 1) * top, top)
+    ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= top])
+    ax.spines["left"].set_bounds(0, top)
+    return [Line2D([], [], color=color, **style) for color in colors]
 
 
 def draw_histogram(ax: Axes, values: np.ndarray, bins: int | None = None) -> float:

@@ -1,4 +1,4 @@
-"""Pictures of how sure a mixture is: intervals, refits, and likelihood-ratio tests."""
+"""Pictures of how sure a mixture is: responsibilities, intervals, refits, likelihood ratios."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 
 from jgmm import gaussian
 from jgmm.bootstrap import Bootstrap
@@ -18,11 +19,55 @@ from matplotlib.axes import Axes  # isort: skip
 from matplotlib.collections import LineCollection  # isort: skip
 from matplotlib.figure import Figure  # isort: skip
 from matplotlib.lines import Line2D  # isort: skip
+from matplotlib.patches import Patch  # isort: skip
 from matplotlib.ticker import MaxNLocator  # isort: skip
 
 MAX_COLUMNS = 6
 MAX_REFITS = 100
 ROOT_TICKS = (0, *(digit * 10**power for power in range(9) for digit in (1, 3)))
+
+
+def responsibilities(
+    chances: npt.ArrayLike, ax: Axes | None = None, *, names: Sequence[str] | None = None
+) -> Axes:
+    """Draw to whom every sample belongs, and how surely: its responsibilities as a stacked column.
+
+    Samples stand side by side, those of one most probable component together, the surest first.
+    Sharp steps are a clear division; slopes are samples that two components share.
+
+    Args:
+      chances: responsibilities p(z = k | x), (N, K), rows summing to one.
+      ax: where to draw.
+      names: names of the K components, for the legend.
+
+    Raises:
+      ValueError: not a table of finite numbers, or another number of names.
+    """
+    shares = np.asarray(chances, np.float64)
+    if shares.ndim != 2 or not shares.size or not np.isfinite(shares).all():
+        raise ValueError(f"responsibilities must be finite, (N, K); their shape is {shares.shape}.")
+    n, k = shares.shape
+    texts = [str(i) for i in range(k)] if names is None else list(names)
+    if len(texts) != k:
+        raise ValueError(f"{len(texts)} names for {k} components.")
+    ax = canvas.prepare(ax, (6.5, 3.0))
+    owner = shares.argmax(axis=1)
+    stacked = np.cumsum(shares[np.lexsort((-shares.max(axis=1), owner))], axis=1)
+    stacked = np.concatenate([np.zeros((n, 1)), stacked], axis=1)
+    across = np.arange(n + 1)
+    for i in range(k):  # each column as wide as one sample
+        low, high = (np.append(stacked[:, j], stacked[-1, j]) for j in (i, i + 1))
+        ax.fill_between(across, low, high, color=canvas.look(i).color, step="post", linewidth=0)
+    counts = np.bincount(owner, minlength=k)
+    for place in np.cumsum(counts)[:-1]:
+        ax.axvline(place, color="white", linewidth=1.5)
+    ax.set_xlim(0, n)
+    ax.set_ylim(0, 1)
+    ax.set_xlabel("samples, by most probable component")
+    ax.set_ylabel("responsibility")
+    handles = [Patch(color=canvas.look(i).color) for i in range(k)]
+    canvas.legend(ax, handles, [f"{text}: {counts[i]}" for i, text in enumerate(texts)])
+    return ax
 
 
 def parameter_intervals(

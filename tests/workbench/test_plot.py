@@ -66,8 +66,10 @@ DRAWINGS = {
     "contours_off": lambda ax: plot.density_contours(SWITCHED_OFF, X, ax),
     "contours_collapsed": lambda ax: plot.density_contours(COLLAPSED, X, ax),
     "density_1d": lambda ax: plot.density_1d(TWO, X, ax, dim=1),
+    "density_1d_regions": lambda ax: plot.density_1d(TWO, X, ax, dim=1, masses=(0.5, 0.95)),
     "density_1d_off": lambda ax: plot.density_1d(SWITCHED_OFF, None, ax),
     "density_1d_collapsed": lambda ax: plot.density_1d(COLLAPSED, X, ax),
+    "responsibilities": lambda ax: plot.responsibilities(responsibilities(TWO, X), ax),
     "uncertainty": lambda ax: plot.uncertainty(X, responsibilities(TWO, X), ax),
     "criterion_curves": lambda ax: plot.criterion_curves(ROWS, "bic", ax),
     "convergence": lambda ax: plot.convergence(HISTORIES, ax),
@@ -156,8 +158,18 @@ def test_importing_the_module_leaves_pyplot_alone():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_without_matplotlib_it_is_said_what_to_install():
-    code = "import sys; sys.modules['matplotlib.axes'] = None; import jgmm.workbench.plot"
+def test_the_module_has_a_short_name_that_costs_nothing_until_it_is_used():
+    code = (
+        "import sys, jgmm; jgmm.fit; assert 'matplotlib' not in sys.modules; "
+        "assert 'jgmm.workbench' not in sys.modules; assert 'plot' in dir(jgmm); "
+        "assert jgmm.plot is sys.modules['jgmm.workbench.plot']"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("ask", ["import jgmm.workbench.plot", "import jgmm; jgmm.plot.ellipses"])
+def test_without_matplotlib_it_is_said_what_to_install(ask):
+    code = f"import sys; sys.modules['matplotlib.axes'] = None; {ask}"
     result = subprocess.run(
         [sys.executable, "-c", code], check=False, capture_output=True, text=True
     )
@@ -401,9 +413,26 @@ def test_one_component_is_never_doubted(ax):
     assert legend_texts(ax) == ["0", f"below 0.9: 0 of {len(X)}"]
 
 
+def test_columns_of_responsibilities_stand_in_groups_and_fill_the_axes(ax):
+    chances = np.array([[0.6, 0.4], [0.0, 1.0], [1.0, 0.0], [0.3, 0.7]])
+    plot.responsibilities(chances, ax, names=["short", "long"])
+    assert legend_texts(ax) == ["short: 2", "long: 2"]
+    lower, upper = (each.get_paths()[0] for each in ax.collections)
+    for place, share in enumerate([1.0, 0.6, 0.0, 0.3]):  # the surest of each group first
+        assert lower.contains_point((place + 0.5, share - 0.01)) == (share > 0)
+        assert not lower.contains_point((place + 0.5, share + 0.01))
+        assert upper.contains_point((place + 0.5, share + 0.01)) == (share < 1)
+    assert [line.get_xdata()[0] for line in ax.lines] == [2]
+    with pytest.raises(ValueError, match="3 names for 2"):
+        plot.responsibilities(chances, ax, names=["a", "b", "c"])
+    with pytest.raises(ValueError, match="finite"):
+        plot.responsibilities(chances[0], ax)
+
+
 def test_clusters_take_the_look_of_the_component_they_overlap_with():
     figure, axes = plot.new_figure(1, 2)
-    left, right = plot.kmeans_beside_mixture(X, 1 - LABELS, TWO, LABELS, axes)
+    both = np.array(axes)  # as ``plt.subplots`` gives them
+    left, right = plot.kmeans_beside_mixture(X, 1 - LABELS, TWO, LABELS, both)
     assert [left, right] == axes
     for k in range(2):
         np.testing.assert_array_equal(
@@ -444,6 +473,54 @@ def test_one_region_has_no_boundary_and_wrong_predictions_are_refused(ax):
         plot.decision_regions(lambda points: np.zeros(3, int), X, LABELS, ax=ax)
     with pytest.raises(ValueError, match="not 2"):
         plot.decision_regions(lambda points: np.zeros(len(points), int), X3, X3[:, 0] > 0, ax=ax)
+
+
+def test_highest_density_regions_hold_their_mass_and_are_the_smallest_that_do():
+    drawn = np.asarray(sample(jax.random.key(3), TWO, 20_000)[0])[:, 1]
+    marginal_ = marginal(TWO, [1])
+    for mass, n_parts in ((0.5, 2), (0.95, 2), (0.9999, 1)):
+        parts = plot.density_intervals(TWO, mass, dim=1)
+        assert parts.shape == (n_parts, 2)
+        assert (np.diff(parts.ravel()) > 0).all()
+        inside = ((drawn[:, None] > parts[:, 0]) & (drawn[:, None] < parts[:, 1])).any(axis=1)
+        assert abs(inside.mean() - mass) < 4 * np.sqrt(mass * (1 - mass) / len(drawn)) + 0.006
+        ends = np.asarray(log_prob(marginal_, parts.reshape(-1, 1)))
+        np.testing.assert_allclose(ends, ends[0], atol=0.01)  # equal density at all ends
+    near = plot.density_intervals(ONE, 0.95)  # of a Gaussian: its central interval
+    np.testing.assert_allclose(near, [[-1.96, 1.96]], atol=0.02)
+
+
+def test_regions_of_one_column_are_bars_below_the_axis(ax):
+    plot.density_1d(TWO, X, ax, dim=1, masses=(0.95, 0.5))
+    bars = [line for line in ax.lines if line.get_linewidth() == 5]
+    assert len(bars) == 4
+    heights = [line.get_ydata()[0] for line in bars]
+    assert 0 > heights[0] == heights[1] > heights[2] == heights[3] > ax.get_ylim()[0]
+    np.testing.assert_array_equal(
+        [line.get_xdata() for line in bars[2:]], plot.density_intervals(TWO, 0.95, dim=1)
+    )
+    assert legend_texts(ax)[-2:] == ["holds 50 %", "holds 95 %"]
+    assert min(ax.get_yticks()) == 0
+
+
+def test_a_surface_stands_on_the_lines_of_its_regions():
+    figure, (flat,) = plot.new_figure()
+    with pytest.raises(ValueError, match="projection='3d'"):
+        plot.density_surface(TWO, flat)
+    flat.remove()
+    axes = figure.add_subplot(projection="3d")
+    assert plot.density_surface(TWO, axes, columns=["eruption", "waiting"]) is axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("eruption", "waiting")
+    assert legend_texts(axes) == ["holds 95 %", "holds 50 %"]
+    lines = [each for each in axes.collections if hasattr(each, "get_paths")][1:]
+    assert len(lines) == 2
+    image = pixels(plot.png(figure, dpi=60))
+    assert (image.min(axis=-1) < 0.9).mean() > 0.02
+    tight, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(tight.x0, tight.y0) >= 0
+    assert tight.x1 <= width
+    assert tight.y1 <= height
+    assert plot.density_surface(TWO).figure is plt.gcf()
 
 
 # Results

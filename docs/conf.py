@@ -1,0 +1,101 @@
+"""The documentation site: ``python -m sphinx -W -b html docs runs/site``.
+
+Notebooks are executed by MyST-NB, once as long as they do not change (``runs/site-cache``), in
+plain sessions of float32 unless they say otherwise; that takes a few minutes.
+"""
+
+import inspect
+import os
+import pathlib
+import re
+from typing import Any
+
+import jgmm
+
+HERE = pathlib.Path(__file__).parent
+ROOT = HERE.parent
+
+project = "jgmm"
+author = "the jgmm authors"
+version = release = jgmm.__version__
+copyright = author
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+exclude_patterns = ["_static"]
+html_theme = "furo"
+html_title = f"jgmm {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sphinx = False
+
+# Pages: Markdown, with formulas between dollars, and addresses for headings.
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 3
+
+# Notebooks. Kernels import the package from this checkout, and draw figures that stay sharp.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])
+)
+os.environ["MATPLOTLIBRC"] = str(HERE / "_static" / "matplotlibrc")
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(ROOT / "runs" / "site-cache")
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+# Reference, from docstrings.
+autodoc_default_options = {"member-order": "bysource", "ignore-module-all": True}
+autodoc_typehints = "none"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+SECTION = re.compile(r"\s*(Args|Attributes|Returns|Raises|Reference|References|Example):\s*$")
+
+
+def setup(app: Any) -> None:
+    """Register what makes docstrings into reStructuredText."""
+    app.connect("autodoc-process-docstring", _as_markup, priority=1)
+    app.connect("autodoc-skip-member", _skip)
+
+
+def _skip(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out what docstrings of classes tell, and what scikit-learn's base classes add."""
+    del app, what, options
+    is_field = type(value).__name__ == "_tuplegetter"
+    return True if is_field or re.fullmatch(r"set_\w+_request", name) else None
+
+
+def _as_markup(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings are plain text: formulas set off by indentation are shown as they are written,
+    and signs that would be markup are not.
+    """
+    del app, what, name, value, options
+    text = inspect.cleandoc("\n".join(lines))
+    text = re.sub(r"^(  [\w, ]+,)\n +", r"\1 ", text, flags=re.MULTILINE).splitlines()  # long names
+    lines[:] = []
+    in_section = literal = False
+    for number, line in enumerate(text):
+        before = text[number - 1] if number else ""
+        indent = len(line) - len(line.lstrip())
+        if line and not indent:
+            in_section, literal = bool(SECTION.match(line)), False
+        if indent >= 4 and not in_section and not literal and not before.strip():
+            lines += ["::", ""]
+            literal = True
+        if literal or line.lstrip().startswith((">>>", "...")):
+            lines.append(line)
+        else:
+            lines.append(_plain(line))
+
+
+def _plain(line: str) -> str:
+    """Escape stars, bars and final underscores outside of code."""
+    line = re.sub(r"``\s*(.*?)\s*``", r"``\1``", line)  # code may not end with a space
+    parts = re.split(r"(``.*?``|\*\*\w+:)", line)
+    return "".join(
+        part
+        if part.startswith(("``", "**"))
+        else re.sub(r"([*|])|(?<=\w)_(?=\W|$)", r"\\\g<0>", part)
+        for part in parts
+    )
