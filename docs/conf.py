@@ -60,9 +60,10 @@ def setup(app: Any) -> None:
 
 
 def _skip(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out fields of named tuples: the docstring of their class tells what they are."""
-    del app, what, name, options
-    return True if type(value).__name__ == "_tuplegetter" else None
+    """Leave out what docstrings of classes tell, and what scikit-learn's base classes add."""
+    del app, what, options
+    is_field = type(value).__name__ == "_tuplegetter"
+    return True if is_field or re.fullmatch(r"set_\w+_request", name) else None
 
 
 def _as_markup(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
@@ -70,7 +71,8 @@ def _as_markup(app: Any, what: str, name: str, value: Any, options: Any, lines: 
     and signs that would be markup are not.
     """
     del app, what, name, value, options
-    text = inspect.cleandoc("\n".join(lines)).splitlines()
+    text = inspect.cleandoc("\n".join(lines))
+    text = re.sub(r"^(  [\w, ]+,)\n +", r"\1 ", text, flags=re.MULTILINE).splitlines()  # long names
     lines[:] = []
     in_section = literal = False
     for number, line in enumerate(text):
@@ -89,6 +91,7 @@ def _as_markup(app: Any, what: str, name: str, value: Any, options: Any, lines: 
 
 def _plain(line: str) -> str:
     """Escape stars, bars and final underscores outside of code."""
+    line = re.sub(r"``\s*(.*?)\s*``", r"``\1``", line)  # code may not end with a space
     parts = re.split(r"(``.*?``|\*\*\w+:)", line)
     return "".join(
         part

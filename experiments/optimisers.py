@@ -21,33 +21,30 @@ run out of steps.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-import jgmm
+from experiments import _optimisers_report
+from experiments._climbing import Climb, Problem, climb, score
 from experiments._shared import check_own_data
 from jgmm import gradient, restarts
 from jgmm.acceleration import accelerated
 from jgmm.covariance import model
-from jgmm.em import EM, FitResult, finish, make_control, seen, to_frame
+from jgmm.em import EM, make_control, seen, to_frame
 from jgmm.extrapolation import SCHEMES
-from jgmm.lanes import Method, starts_axis
-from jgmm.mixture import Mixture
+from jgmm.lanes import Method
 from jgmm.natural_gradient import NaturalGradient, decaying
 from jgmm.newton import NewtonCG
 from jgmm.optimizer import as_optimizer
-from jgmm.samples import Samples, make_samples
-from jgmm.statistics import accumulate
-from jgmm.status import VALID, Status
-from jgmm.workbench import canvas, datasets, plot
+from jgmm.samples import make_samples
+from jgmm.warm import WarmStart
+from jgmm.workbench import datasets
 from jgmm.workbench.config import Amount, Count, Name, Strict, UserError
 from jgmm.workbench.runner import Run
 
@@ -79,15 +76,6 @@ class Settings(Strict):
     """Mini-batches that the samples are divided into, by number."""
     within: Amount = 1e-6
     """Log-likelihoods that differ by less, in nats a sample, count as the same optimum."""
-
-
-class Problem(NamedTuple):
-    """A data set and what is fitted to it."""
-
-    name: str
-    x: Float[np.ndarray, "N D"]
-    n_components: int
-    covariance: str
 
 
 def problems(n_samples: int) -> list[Problem]:
@@ -124,12 +112,15 @@ def run(run: Run) -> None:
     every = {each.name: each for each in problems(settings.n_samples)}
     chosen = [every[name] for name in _named("problems", settings.problems, list(every))]
     climbs = {each.name: _climbs(run, each) for each in chosen}
-    scores = [_score(each, climbs[each.name], settings.within) for each in chosen]
-    _passes_table(run, chosen, scores)
-    _ends_table(run, chosen, scores)
-    _summary(run, scores)
-    _draw_profiles(run, scores)
-    _draw_curves(run, chosen, climbs, scores)
+    scores = [score(each, climbs[each.name], settings.within) for each in chosen]
+    _optimisers_report.passes_table(run, chosen, scores)
+    _optimisers_report.seconds_table(run, chosen, scores)
+    _optimisers_report.ends_table(run, chosen, scores)
+    _optimisers_report.summary(run, scores)
+    _optimisers_report.astray_table(run, chosen, climbs, scores)
+    _optimisers_report.draw_profiles(run, scores)
+    _optimisers_report.draw_curves(run, chosen, climbs, scores)
+    _optimisers_report.draw_astray(run, chosen, climbs, scores)
 
 
 def _named(setting: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -142,22 +133,6 @@ def _named(setting: str, names: Sequence[str], known: Sequence[str]) -> list[str
         if name not in known:
             raise UserError(f"settings.{setting}: unknown {name!r}. Known: {', '.join(known)}.")
     return [name for name in known if not names or name in names]
-
-
-class Climb(NamedTuple):
-    """What became of R starts.
-
-    Attributes:
-      result: the fits, leading axis R.
-      passes: made until each of their steps, (R, steps + 1).
-      made: passes in all, (R,).
-      seconds: taken by each, without compiling, (R,).
-    """
-
-    result: FitResult
-    passes: Any
-    made: Any
-    seconds: Float[np.ndarray, "R"]
 
 
 def _methods(settings: Settings, n_samples: int, covariance: str) -> dict[str, Method]:
@@ -173,12 +148,13 @@ def _methods(settings: Settings, n_samples: int, covariance: str) -> dict[str, M
         **{f"EM + {scheme}": accelerated(em, scheme) for scheme in SCHEMES},
         "Newton-CG": climbing(NewtonCG()),
         "L-BFGS": climbing(optax.lbfgs()),
+        "L-BFGS warm": climbing(WarmStart(optax.lbfgs())),
         "L-BFGS softplus": climbing(optax.lbfgs(), "softplus"),
         "L-BFGS augmented": climbing(optax.lbfgs(), "augmented"),
         "Adam": climbing(optax.adam(settings.adam)),
         "SGD": climbing(optax.sgd(settings.sgd, momentum=settings.momentum)),
-        "natural, batches": climbing(NaturalGradient(decaying()), batch=part),
-        "Adam, batches": climbing(optax.adam(settings.adam), batch=part),
+        "natural batches": climbing(NaturalGradient(decaying()), batch=part),
+        "Adam batches": climbing(optax.adam(settings.adam), batch=part),
     }
     chosen = _named("methods", settings.methods, list(others))
     own = [each for each in chosen if name == "full" or "augmented" not in each]
@@ -205,290 +181,7 @@ def _climbs(run: Run, problem: Problem) -> dict[str, Climb]:
         if isinstance(method, gradient.Gradient):
             steepest = gradient.make_control(run.key, dtype, gradient_tol=1e-9)
             numbered = (starts, jnp.arange(settings.n_starts))
-            found[name] = _climb(method, numbered, inside, steepest)
+            found[name] = climb(method, numbered, inside, steepest)
         else:
-            found[name] = _climb(method, starts, inside, make_control(dtype, 1e-14, 0.0, 0.0))
+            found[name] = climb(method, starts, inside, make_control(dtype, 1e-14, 0.0, 0.0))
     return found
-
-
-def _climb(method: Any, starts: Any, samples: Samples, control: Any) -> Climb:
-    """Run a method from every start, one after another, and keep the passes and the seconds."""
-    batches = getattr(method, "batch_size", None) is not None
-
-    def one(start: Any, samples: Samples, control: Any) -> tuple[FitResult, Array, Array]:
-        first = jax.tree.map(lambda leaf: leaf[None], method.begin(start))
-        empty = jnp.full(method.max_steps + 1, jnp.nan, samples.x.dtype)
-        most = method.max_steps
-
-        def turn(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
-            lanes, history, passes = carry
-            at = lanes.n_steps[0]
-            stepped = method.step(lanes, samples, control)
-            found = stepped.log_likelihood[0]
-            if batches:  # what a batch says of it is an estimate; this pass is the study's, not its
-                found = accumulate(_end(method, lanes), samples).log_likelihood
-            history = history.at[at].set(found)
-            passes = passes.at[at].set(_passes(lanes).astype(passes.dtype) + 1)
-            return stepped, history, passes
-
-        def going_on(carry: tuple[Any, Array, Array]) -> Array:
-            return (carry[0].status[0] == Status.RUNNING) & (_passes(carry[0]) <= most)
-
-        lanes, history, passes = lax.while_loop(going_on, turn, (first, empty, empty))
-        lane, end = jax.tree.map(lambda leaf: leaf[0], lanes), _end(method, lanes)
-        log_likelihood = accumulate(end, samples).log_likelihood
-        return finish(end, log_likelihood, lane, history, None, samples), passes, _passes(lanes)
-
-    each = [
-        jax.tree.map(lambda leaf, r=r: leaf[r], starts) for r in range(len(starts_axis(starts)))
-    ]
-    program = jax.jit(one).lower(each[0], samples, control).compile()
-    found, seconds = [], []
-    for start in each:
-        begun = time.perf_counter()
-        found.append(jax.block_until_ready(program(start, samples, control)))
-        seconds.append(time.perf_counter() - begun)
-    result, passes, made = jax.tree.map(lambda *leaves: jnp.stack(leaves), *found)
-    return Climb(result, passes, made, np.asarray(seconds))
-
-
-def _passes(lanes: Any) -> Array:
-    """Passes that the first lane has made."""
-    made = lanes.n_passes if hasattr(lanes, "n_passes") else lanes.n_steps
-    return jnp.asarray(made[0])
-
-
-def _end(method: Any, lanes: Any) -> Mixture:
-    """Where the first lane is."""
-    lane = jax.tree.map(lambda leaf: leaf[0], lanes)
-    found: Mixture = lane.mixture if hasattr(lane, "mixture") else method.mixture(lane)
-    return found
-
-
-class Score(NamedTuple):
-    """How one method did from R starts, by EM's ends from them.
-
-    Attributes:
-      ends: log-likelihoods, -inf for a failure, (R,).
-      as_high: passes until within 1e-10 of EM's end, relative; infinite for never, (R,).
-      near: passes until within ``within`` nats a sample of it, (R,).
-      elsewhere: ended at another optimum, above (1) or below (-1), (R,).
-      falls: the most the log-likelihood fell from one step to the next, ().
-    """
-
-    ends: Float[np.ndarray, "R"]
-    as_high: Float[np.ndarray, "R"]
-    near: Float[np.ndarray, "R"]
-    elsewhere: Float[np.ndarray, "R"]
-    falls: float
-
-
-def _score(problem: Problem, climbs: dict[str, Climb], within: float) -> dict[str, Score]:
-    ends = {name: valid_ends(climb.result, problem.x) for name, climb in climbs.items()}
-    goal, slack = ends["EM"], within * len(problem.x)
-    scores = {}
-    for name, climb in climbs.items():
-        history = np.asarray(climb.result.history)
-        passes = np.asarray(climb.passes)
-
-        def until(level: np.ndarray, history: Any = history, passes: Any = passes) -> Any:
-            reached = history >= level[:, None]
-            first = np.take_along_axis(passes, reached.argmax(axis=1)[:, None], axis=1)[:, 0]
-            return np.where(reached.any(axis=1) & np.isfinite(goal), first, np.inf)
-
-        both = np.isfinite(goal) & np.isfinite(ends[name])
-        away = np.where(both, ends[name], 0) - np.where(both, goal, 0)
-        steps = np.diff(history, axis=1)
-        scores[name] = Score(
-            ends[name],
-            until(goal - 1e-10 * np.abs(goal)),
-            until(goal - slack),
-            np.where(np.abs(away) > slack, np.sign(away), 0),
-            float(-np.nanmin(steps, initial=0)),
-        )
-    return scores
-
-
-def valid_ends(result: FitResult, x: Any) -> Float[np.ndarray, "R"]:
-    """Final log-likelihoods, -inf where the fit failed or was climbing towards a singularity.
-
-    The likelihood is unbounded: it grows without limit as a component closes in on few samples.
-    EM gets there fast and says that the component collapsed. A gradient method takes so many steps
-    that they run out first, at a log-likelihood that looks better than any: one step of EM from
-    there tells.
-    """
-    after = _status_after_a_step(result.mixture, jnp.asarray(x))
-    running = np.asarray(result.status) == Status.RUNNING  # its passes ran out
-    valid = (running | np.isin(result.status, VALID)) & np.isin(after, VALID)
-    return np.where(valid, result.log_likelihood, -np.inf)
-
-
-@jax.jit
-def _status_after_a_step(mixtures: Mixture, x: Array) -> Array:
-    return jax.vmap(lambda mixture: jgmm.em.run(mixture, x, max_steps=1).status)(mixtures)
-
-
-def _median(values: Sequence[float] | np.ndarray) -> float:
-    """The median; infinite where half of the starts did not get there."""
-    return float(np.sort(np.asarray(values))[(len(values) - 1) // 2])
-
-
-def _passes_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
-    rows = []
-    for problem, by_method in zip(chosen, scores, strict=True):
-        solved = np.isfinite(by_method["EM"].as_high)
-        row: dict[str, Any] = {
-            "problem": problem.name,
-            "N": len(problem.x),
-            "D": problem.x.shape[1],
-            "K": problem.n_components,
-            "model": problem.covariance,
-            "starts": int(solved.sum()),
-        }
-        for name, score in by_method.items():
-            row[name] = _median(score.as_high[solved]) if solved.any() else np.nan
-        rows.append(row)
-    run.table(
-        "passes",
-        rows,
-        "Passes over the samples until the log-likelihood is as high as where EM ends, to a "
-        "relative 1e-10; the median of the starts from which EM ends well.",
-    )
-
-
-def _ends_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
-    rows = []
-    for problem, by_method in zip(chosen, scores, strict=True):
-        best = max(score.ends.max() for score in by_method.values())
-        slack = run.settings.within * len(problem.x)
-        for name, score in by_method.items():
-            rows.append(
-                {
-                    "problem": problem.name,
-                    "method": name,
-                    "best": float(score.ends.max()),
-                    "at_best": float((score.ends >= best - slack).mean()),
-                    "as_em": float(np.isfinite(score.near).mean()),
-                    "above": int((score.elsewhere > 0).sum()),
-                    "below": int((score.elsewhere < 0).sum()),
-                    "failed": int(np.isinf(score.ends).sum()),
-                }
-            )
-    run.table(
-        "ends",
-        rows,
-        f"Shares of starts at the best optimum of all and at EM's or higher on the way, to "
-        f"{run.settings.within:g} nats a sample; starts that end elsewhere than EM, and failures "
-        "(collapsed, or on the way to a singularity).",
-    )
-
-
-def _summary(run: Run, scores: list[dict[str, Score]]) -> None:
-    em = np.concatenate([each["EM"].as_high for each in scores])
-    slow = np.isfinite(em) & (em > 1000)
-    usable = np.isfinite(em)
-    rows = []
-    for name in scores[0]:
-        own = np.concatenate([each[name].as_high for each in scores])
-        near = np.concatenate([each[name].near for each in scores])
-        elsewhere = np.concatenate([each[name].elsewhere for each in scores])
-        ratio = em[usable] / own[usable]
-        there = ratio > 0
-        slow_ratio = ratio[there & (em[usable] > 1000)]
-        row = {
-            "method": name,
-            "as_high": float(there.mean()),
-            "near": float(np.isfinite(near[usable]).mean()),
-            "times_fewer": float(np.exp(np.log(ratio[there]).mean())) if there.any() else np.nan,
-            "slow": int(there[em[usable] > 1000].sum()),
-            "least_slow": float(slow_ratio.min()) if slow_ratio.size else np.nan,
-            "worse": int((there & (ratio < 1)).sum()),
-            "above": int((elsewhere > 0).sum()),
-            "below": int((elsewhere < 0).sum()),
-            "largest_fall": max(each[name].falls for each in scores),
-        }
-        rows.append(row)
-        run.metric(f"{name}: share as high as EM", row["as_high"])
-        if name.startswith("EM +"):
-            run.metric(f"{name}: times fewer passes", row["times_fewer"])
-            run.metric(f"{name}: least where EM takes over 1000", row["least_slow"])
-    run.metric("problems", int(usable.sum()))
-    run.metric("problems where EM takes over 1000", int(slow.sum()))
-    run.table(
-        "methods",
-        rows,
-        "Over all problems that EM ends well on: shares that come as high as EM (relative 1e-10), "
-        "and near it; times fewer passes than EM where they do (geometric mean); on how many of "
-        "the problems that EM takes more than 1,000 for they do, and the least of these ratios; on "
-        "how many they need more passes; ends at other optima; the most the log-likelihood fell in "
-        "a step, in nats.",
-    )
-
-
-def _draw_profiles(run: Run, scores: list[dict[str, Score]]) -> None:
-    figure, axes = plot.new_figure(1, 2, size=(11, 4.2))
-    usable = np.concatenate([np.isfinite(each["EM"].as_high) for each in scores])
-    kinds: tuple[tuple[str, Callable[[Score], np.ndarray]], ...] = (
-        (f"within {run.settings.within:g} nats a sample of EM's end", lambda score: score.near),
-        ("within a relative 1e-10 of EM's end", lambda score: score.as_high),
-    )
-    for ax, (title, of) in zip(axes, kinds, strict=True):
-        handles = []
-        for i, name in enumerate(scores[0]):
-            needed = np.sort(np.concatenate([of(each[name]) for each in scores])[usable])
-            share = np.arange(1, len(needed) + 1) / len(needed)
-            color, _, line = canvas.look(i)
-            there = np.isfinite(needed)
-            across = np.append(needed[there], run.settings.em_steps)
-            up = np.append(share[there], share[there][-1] if there.any() else 0)
-            (handle,) = ax.step(across, up, where="post", color=color, linestyle=line)
-            handles.append(handle)
-        ax.set_xscale("log")
-        ax.set_ylim(0, 1.02)
-        ax.set_title(title, loc="left")
-        ax.set_xlabel("passes over the samples")
-        ax.grid(axis="y", color=canvas.GUIDE, alpha=0.3)
-    axes[0].set_ylabel("share of problems")
-    canvas.legend(axes[1], handles, list(scores[0]))
-    run.figure("profiles", figure, "Share of problems solved within a budget of passes.")
-
-
-def _draw_curves(
-    run: Run,
-    chosen: list[Problem],
-    climbs: dict[str, dict[str, Climb]],
-    scores: list[dict[str, Score]],
-    most: int = 4,
-) -> None:
-    """Draw how far below EM's end all methods are, for problems from quick to slow."""
-    cost = [_median(each["EM"].as_high) for each in scores]
-    order = [i for i in np.argsort(cost)[::-1] if np.isfinite(cost[i])]
-    shown = sorted(order[:: max(1, len(order) // most)][:most])
-    if not shown:
-        run.note("EM failed from half of the starts of every problem, so no curves are drawn.")
-        return
-    figure, axes = plot.new_figure(1, len(shown), size=(3.6 * len(shown), 4.0))
-    for ax, i in zip(axes, shown, strict=True):
-        problem, by_method = chosen[i], scores[i]
-        start = int(np.flatnonzero(np.isfinite(by_method["EM"].as_high))[0])
-        goal = by_method["EM"].ends[start]
-        handles = []
-        for j, climb in enumerate(climbs[problem.name].values()):
-            below = goal - np.asarray(climb.result.history)[start]
-            passes = np.asarray(climb.passes)[start]
-            color, _, line = canvas.look(j)
-            drawn = np.where(below > 0, below, np.nan)
-            handles += ax.plot(passes, drawn, color=color, linestyle=line, linewidth=1.5)
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        ax.set_ylim(bottom=1e-9)
-        ax.set_title(problem.name, loc="left")
-        ax.set_xlabel("passes over the samples")
-        ax.grid(axis="y", color=canvas.GUIDE, alpha=0.3)
-    axes[0].set_ylabel("log-likelihood below EM's end (nats)")
-    canvas.legend(axes[-1], handles, list(climbs[chosen[0].name]))
-    run.figure(
-        "convergence",
-        figure,
-        "The first start that EM ends well from, for problems from quick to slow.",
-    )

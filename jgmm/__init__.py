@@ -44,14 +44,17 @@ if TYPE_CHECKING:
         nesting,
         newton,
         noise,
+        online,
         optimizer,
         orientation,
         precision,
         prior,
+        processes,
         racing,
         restarts,
         samples,
         selection,
+        sharding,
         statistics,
         status,
         streaming,
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
         uncertainty,
         unconstrained,
         unrolled,
+        warm,
     )
     from jgmm import estimators as estimators
     from jgmm.em import FitResult, em_step, m_step
@@ -126,14 +130,17 @@ _MODULES = {
     "nesting": (),
     "newton": (),
     "noise": (),
+    "online": (),
     "optimizer": (),
     "orientation": (),
     "precision": (),
     "prior": (),
+    "processes": (),
     "racing": (),
     "restarts": ("fit",),
     "samples": (),
     "selection": ("select",),
+    "sharding": (),
     "statistics": ("Statistics", "accumulate"),
     "status": ("DataError", "FitError", "Status"),
     "streaming": (),
@@ -141,6 +148,7 @@ _MODULES = {
     "uncertainty": (),
     "unconstrained": (),
     "unrolled": (),
+    "warm": (),
 }
 # Modules of the workbench that have a short name here.
 _ELSEWHERE = {"plot": "jgmm.workbench.plot"}
@@ -197,11 +205,13 @@ __all__ = [
     "nesting",
     "newton",
     "noise",
+    "online",
     "optimizer",
     "orientation",
     "precision",
     "predict",
     "prior",
+    "processes",
     "racing",
     "responsibilities",
     "restarts",
@@ -209,6 +219,7 @@ __all__ = [
     "samples",
     "select",
     "selection",
+    "sharding",
     "statistics",
     "status",
     "streaming",
@@ -216,6 +227,7 @@ __all__ = [
     "uncertainty",
     "unconstrained",
     "unrolled",
+    "warm",
 ]
 
 

@@ -80,7 +80,8 @@ def fit(
         Hessian-vector products among them; a mini-batch is its share of one.
       gradient_tol: converged when the gradient of the mean log-likelihood is shorter, in the metric
         of EM (``jgmm.metric``), by default 1e-6 in float64 and 1e-4 in float32. It means the same
-        for all optimisers, parametrisations and data: a step of EM would gain half its square.
+        for all optimisers, parametrisations and data: a step of EM would gain half its square, and
+        EM itself is ``NaturalGradient()``.
       tol, rtol: converged when a step that moves changes the mean log-likelihood per sample by at
         most tol + rtol * its size, as for EM; by default no change is small enough, as a gradient
         method may well creep.
@@ -280,7 +281,8 @@ class Gradient:
         missing = jax.nn.logsumexp(chart(lane.point).log_weights) * samples.total_weight()
         own = replace(statistics, log_likelihood=statistics.log_likelihood - missing)
         mixture = self.mixture(lane)
-        return Here(lane.point, value, gradient, mixture, own, samples, self.parametrisation)
+        to = self.parametrisation.point
+        return Here(lane.point, value, gradient, mixture, own, samples, chart, to)
 
     def _judge(
         self, lane: Lane, here: Here, n_passes: Array, samples: Samples, control: Control

@@ -133,7 +133,8 @@ class Beside(NamedTuple):
         return maximize(statistics, covariance, ridge_in(frame, self.ridge), prior=prior)
 
 
-def _beside(samples: Samples, mixture: Mixture, ridge: Any, prior: Any) -> Beside:
+def beside_of(samples: Samples, mixture: Mixture, ridge: Any, prior: Any) -> Beside:
+    """What was given beside the samples, checked."""
     believed = as_prior(prior, samples, mixture.n_components)
     return Beside(jnp.asarray(ridge, samples.x.dtype), believed)
 
@@ -161,7 +162,7 @@ def optimum(
     """
     mixture, samples = fitting(mixture, x, sample_weight)
     check_free(mixture.model, mixture.n_components, mixture.n_features)
-    return _optimum(mixture, samples, _beside(samples, mixture, ridge, prior))
+    return _optimum(mixture, samples, beside_of(samples, mixture, ridge, prior))
 
 
 @jit
@@ -258,7 +259,7 @@ def regularity(
     """
     mixture, samples = fitting(mixture, x, sample_weight)
     check_free(mixture.model, mixture.n_components, mixture.n_features)
-    return _regularity(mixture, samples, _beside(samples, mixture, ridge, prior))
+    return _regularity(mixture, samples, beside_of(samples, mixture, ridge, prior))
 
 
 @jit
@@ -329,7 +330,7 @@ def _checked(
 ) -> tuple[Mixture, Samples, Beside]:
     mixture, samples = fitting(mixture, x, sample_weight)
     check_free(mixture.model, mixture.n_components, mixture.n_features)
-    beside = _beside(samples, mixture, ridge, prior)
+    beside = beside_of(samples, mixture, ridge, prior)
     _check_regular(mixture, samples, beside)
     if samples.weights is None:
         samples = replace(samples, weights=jnp.ones_like(samples.x[:, 0]))

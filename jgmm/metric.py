@@ -11,10 +11,13 @@ coordinates θ is written in. So its length |g| = √(gᵀ I_c⁻¹ g) says how 
 is, in the same unit for every method: EM's step gains |g|²/2 nats a sample, to second order.
 
 ``move`` goes from a mixture by a tangent ξ, in coordinates of its own in which I_c is the unit
-matrix. One direction of the logits, that of their constant, does nothing.
+matrix, and ``tangent_to`` goes back. One direction of the logits, that of their constant, does
+nothing.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -44,22 +47,40 @@ def move(mixture: Mixture, tangent: Free) -> Mixture:
       mixture: of a covariance model that has free coordinates; where from.
       tangent: a (K,), b (K, D) and C, in the shape of the scale.
     """
-    entry, d = mixture.model, mixture.n_features
-    root = jnp.exp(-0.5 * mixture.log_weights)
-    root = jnp.where(jnp.isfinite(root), root, 0)  # a component that is switched off stays so
-    noise = root[:, None] * tangent.means
-    every = jnp.broadcast_to(mixture.scale, (len(noise), *mixture.scale.shape[1:]))
-    shared = jnp.ones_like(root[:1])  # all samples tell of a covariance that all share
-    slower = trailing(shared if entry.shared else root, mixture.scale)
-    relative = LOG.mixture(
-        Free(tangent.logits, noise, slower * tangent.scale * _units(mixture.scale, d)), entry.name
-    ).scale
+    entry, per = mixture.model, _per_unit(mixture)
+    every = jnp.broadcast_to(mixture.scale, (len(per.means), *mixture.scale.shape[1:]))
+    noise = per.means * tangent.means
+    relative = LOG.mixture(Free(tangent.logits, noise, per.scale * tangent.scale), entry.name).scale
     return Mixture(
-        jax.nn.log_softmax(mixture.log_weights + root * tangent.logits),
+        jax.nn.log_softmax(mixture.log_weights + per.logits * tangent.logits),
         mixture.means + entry.storage.apply(every, noise),
         mixture.scale @ relative if mixture.scale.ndim == 3 else mixture.scale * relative,
         mixture.covariance,
     )
+
+
+def tangent_to(mixture: Mixture, other: Mixture) -> Free:
+    """The tangent that leads from one mixture to another: what ``move`` undoes."""
+    storage, per = mixture.model.storage, _per_unit(mixture)
+    inverse = storage.invert(mixture.scale)
+    every = jnp.broadcast_to(inverse, (len(per.means), *inverse.shape[1:]))
+    relative = inverse @ other.scale if inverse.ndim == 3 else inverse * other.scale
+    away = Free(
+        other.log_weights - mixture.log_weights,
+        storage.apply(every, other.means - mixture.means),
+        LOG.point(replace(other, scale=relative)).scale,
+    )
+    return jax.tree.map(lambda leaf, unit: jnp.where(unit > 0, leaf / unit, 0), away, per)
+
+
+def _per_unit(mixture: Mixture) -> Free:
+    """How far a unit of each part of a tangent leads; nowhere where a component is switched off."""
+    root = jnp.exp(-0.5 * mixture.log_weights)
+    root = jnp.where(jnp.isfinite(root), root, 0)
+    # Of a covariance that all share all samples tell.
+    slower = jnp.ones_like(root[:1]) if mixture.model.shared else root
+    units = trailing(slower, mixture.scale) * _units(mixture.scale, mixture.n_features)
+    return Free(root, root[:, None], units)
 
 
 def _units(scale: Array, n_features: int) -> Float[np.ndarray, "..."]:

@@ -68,7 +68,7 @@ class NaturalGradient:
         expected = expected_statistics(mixture, here.samples.total_weight(), observed.center)
         blend = jax.tree.map(lambda e, o: (1 - rate) * e + rate * o, expected, observed)
         updated = maximize(replace(blend, center=observed.center), mixture.covariance)
-        return Move(here.parametrisation.point(updated), memory + 1)
+        return Move(here.point_of(updated), memory + 1)
 
 
 def decaying(first: float = 1.0, power: float = 0.6, delay: float = 2.0) -> Callable[[Any], Array]:

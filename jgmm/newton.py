@@ -90,7 +90,7 @@ class NewtonCG:
         poor, good = ~(ratio > 0.25), (ratio > 0.75) & found.at_edge
         shrunk = 0.25 * jnp.linalg.norm(found.step)
         radius = jnp.where(poor, shrunk, jnp.where(good, 2 * memory, memory))
-        moved = here.parametrisation.point(trial)
+        moved = here.point_of(trial)
         point = jax.tree.map(lambda new, old: jnp.where(counts, new, old), moved, here.point)
         return Move(point, jnp.minimum(radius, self.largest), found.n_products + 1)
 

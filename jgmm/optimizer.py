@@ -24,7 +24,6 @@ from jgmm.mixture import Mixture
 from jgmm.samples import Samples
 from jgmm.statistics import Statistics, accumulate, expected_log_likelihood
 from jgmm.status import DataError
-from jgmm.unconstrained import Parametrisation
 
 Point = TypeVar("Point")
 # From a point, a pytree of numbers without constraints, to the mixture it stands for.
@@ -81,7 +80,8 @@ class Here:
       mixture: what the point stands for, in the frame of the samples.
       statistics: of the E-step of that mixture, and its log-likelihood.
       samples: all of them, or the mini-batch of this step.
-      parametrisation: from mixtures to points and back.
+      chart: from a point to the mixture that is climbed there.
+      point_of: from a mixture to its point.
     """
 
     point: Any
@@ -90,11 +90,8 @@ class Here:
     mixture: Mixture
     statistics: Statistics
     samples: Samples
-    parametrisation: Parametrisation
-
-    def chart(self, point: Any) -> Mixture:
-        """The mixture that is climbed at another point."""
-        return self.parametrisation.mixture(point, self.mixture.covariance)
+    chart: Chart
+    point_of: Callable[[Mixture], Any]
 
     def loss(self, point: Any) -> Array:
         """The objective at another point, for one more pass; ``jax.grad`` goes through it."""

@@ -370,8 +370,15 @@ def as_labels(labels: Any, n_samples: int) -> Int[Array, "N"] | None:
     Raises:
       DataError: no whole numbers, wrong length, or below -1; the text names the row.
     """
-    if labels is None:
-        return None
+    return None if labels is None else jnp.asarray(checked_labels(labels, n_samples))
+
+
+def checked_labels(labels: Any, n_samples: int) -> Any:
+    """``as_labels`` of labels that stay where they are: on the host, also inside a transformation.
+
+    Raises:
+      DataError: see ``as_labels``.
+    """
     host = labels if is_traced(labels) else np.asarray(labels)
     if host.shape != (n_samples,) or host.dtype.kind not in "iu":
         raise DataError(
@@ -381,7 +388,7 @@ def as_labels(labels: Any, n_samples: int) -> Int[Array, "N"] | None:
     if not is_traced(host) and (host < -1).any():
         row = int(np.argmax(host < -1))
         raise DataError(f"labels holds {host[row]} in row {row}; an unknown one is -1.")
-    return jnp.asarray(host)
+    return host
 
 
 def make_samples(x: Any, sample_weight: Any = None, labels: Any = None) -> Samples:

@@ -21,8 +21,8 @@ from jax import lax
 from jaxtyping import Array
 
 from jgmm.degeneracy import collapsed_components
-from jgmm.em import maximize, ridge_in, seen, to_frame, to_user
-from jgmm.implicit import counted
+from jgmm.em import seen, to_frame, to_user
+from jgmm.implicit import Beside, beside_of, counted
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
 from jgmm.samples import Samples
@@ -32,7 +32,13 @@ from jgmm.unconstrained import check_free
 
 
 def run(
-    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0, *, n_steps: int
+    mixture: Mixture,
+    x: Any,
+    sample_weight: Any = None,
+    ridge: Any = 0.0,
+    prior: Any = None,
+    *,
+    n_steps: int,
 ) -> Mixture:
     """Take so many steps of EM, in a way that can be differentiated.
 
@@ -41,11 +47,11 @@ def run(
       x: samples in rows, (N, D).
       sample_weight: how many times each sample counts, (N,). A row of weight zero is missing, and
         the derivative by its weight is zero.
-      ridge: added to every variance, as a fraction of the data's.
+      ridge, prior: as for ``jgmm.fit``; of the ridge one number.
       n_steps: T.
 
     Returns:
-      The mixture after T steps of EM, exactly that of ``jgmm.em_step`` T times but for rounding.
+      The mixture after T steps of EM, that of ``jgmm.em_step`` T times.
       ``jax.grad``, ``jvp`` and ``vmap`` go through it, by all arguments that are numbers. Backwards
       every step is taken a second time, so that memory holds one mixture a step, and the E-step's
       own of one. A component that collapses on the way makes everything NaN.
@@ -65,17 +71,16 @@ def run(
     check_free(mixture.model, mixture.n_components, mixture.n_features)
     if n_steps < 0:
         raise DataError(f"n_steps must be at least zero; it is {n_steps}.")
-    return _run(mixture, samples, jnp.asarray(ridge, samples.x.dtype), n_steps)
+    return _run(mixture, samples, beside_of(samples, mixture, ridge, prior), n_steps)
 
 
 @partial(jit, static_argnums=3)
-def _run(mixture: Mixture, samples: Samples, ridge: Array, n_steps: int) -> Mixture:
+def _run(mixture: Mixture, samples: Samples, beside: Beside, n_steps: int) -> Mixture:
     inside = seen(counted(samples), mixture.model)
-    added = ridge_in(inside.frame, ridge)
 
     @jax.checkpoint
     def step(before: Mixture, _: None) -> tuple[Mixture, Array]:
-        updated = maximize(accumulate(before, inside), before.covariance, added, before.scale)
+        updated = beside.maximize(accumulate(before, inside), before.covariance, inside.frame)
         return updated, collapsed_components(updated, before, inside.frame).any()
 
     ended, broken = lax.scan(step, to_frame(mixture, inside.frame), length=n_steps)

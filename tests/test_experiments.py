@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jgmm
-from experiments import _shared, model_table, optimisers
+from experiments import _climbing, _shared, model_table
 from jgmm.workbench import config, runner
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -203,7 +203,7 @@ def test_spikes_are_not_counted_as_optima():
     ran_out = jnp.full(2, int(jgmm.Status.STEPS_RAN_OUT))
     unused = jnp.zeros(2)
     result = jgmm.FitResult(mixtures, ends, unused, ran_out, unused, unused, unused)
-    found = optimisers.valid_ends(result, x)
+    found = _climbing.valid_ends(result, x)
     assert found.tolist() == [-math.inf, float(ends[1])]
 
 

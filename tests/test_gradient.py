@@ -136,7 +136,12 @@ def test_line_searches_are_counted():
 def test_curvature_is_the_derivative_of_the_gradient():
     x, here = make_samples(samples()[:20]), jgmm.make_mixture(*oracle.parameters(5, k=K, d=D))
     point = to_free(here)
-    told = Here(point, jnp.zeros(()), None, here, jgmm.accumulate(here, x), x, LOG)
+    found = jgmm.accumulate(here, x)
+
+    def chart(point):
+        return LOG.mixture(point, "full")
+
+    told = Here(point, found.log_likelihood, None, here, found, x, chart, LOG.point)
     along = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), point)
 
     @jax.jit

@@ -44,6 +44,14 @@ def test_information_of_the_complete_data_is_the_unit_matrix(name):
     np.testing.assert_allclose(information(zero), unit, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", oracle.FREE)
+def test_there_and_back(name):
+    here, other = mixture(name), mixture(name, 3)
+    again = metric.move(here, metric.tangent_to(here, other))
+    for one, two in zip(jax.tree.leaves(again), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12)
+
+
 def test_half_the_square_of_the_gradient_is_what_a_step_gains():
     x = oracle.draw(0, N, *oracle.parameters(2, k=K, d=D))
     at = jgmm.em.run(mixture("full"), x, max_steps=200, tol=1e-4).mixture  # near its end

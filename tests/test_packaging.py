@@ -1,4 +1,4 @@
-"""What is shipped: the package and nothing else, typed; and a schema for those who write configs."""
+"""What is shipped: the package and nothing else, typed; and a schema for editors of configs."""
 
 import importlib
 import json
@@ -40,6 +40,12 @@ def test_configs_name_the_schema_and_satisfy_it(path, schema):
         validator(schema).validate(tomllib.loads(text))
 
 
+def check(table):
+    """What a run does before it starts."""
+    checked = config.from_table(table)
+    config.validate(runner.find_study(checked.study, [ROOT]).Settings, checked.settings)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -55,9 +61,7 @@ def test_the_schema_refuses_what_a_run_refuses(wrong, schema):
     table = tomllib.loads(wrong)
     assert not jsonschema.Draft7Validator(schema).is_valid(table)
     with pytest.raises(config.UserError):
-        checked = config.from_table(table)
-        study = runner.find_study(checked.study, [ROOT])
-        config.validate(study.Settings, checked.settings)
+        check(table)
 
 
 def test_the_version_is_a_semantic_one_that_the_changelog_knows():

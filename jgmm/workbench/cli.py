@@ -11,13 +11,31 @@ import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ParamSpec
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
-from jgmm.workbench import cache, complete, digest, signals, terminal, toml
+from jgmm.workbench import cache, digest, signals, terminal, toml
 from jgmm.workbench import config as configs
 from jgmm.workbench.files import UserError
+from jgmm.workbench.options import (
+    Columns,
+    Components,
+    Covariance,
+    Criterion,
+    File,
+    Json,
+    Label,
+    Output,
+    Overrides,
+    Precision,
+    Quiet,
+    Seed,
+    Starts,
+    Verbose,
+    Voice,
+    Weight,
+    asked,
+)
 from jgmm.workbench.terminal import visible
 
 try:
@@ -25,16 +43,16 @@ try:
 except ImportError as error:  # pragma: no cover - the test environment has every extra
     raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"') from error
 
+if TYPE_CHECKING:
+    from jgmm.streaming import Team
+
 P = ParamSpec("P")
 
-MAX_COUNTS = 10_000  # numbers of components tried in one go
-MODELS = ("spherical", "diag", "tied", "full")
-"""What is tried where no model is named: from the simplest to the most general."""
 
 EXIT_CODES = """
 Exit status: 0, done; 1, a defect of jgmm, with its traceback; 2, something in the command, the
-config or the data that can be put right; 4, no fit ended in usable parameters; 130, Ctrl-C; 143,
-told to end (SIGTERM).
+config or the data that can be put right; 3, one of several processes was lost; 4, no fit ended in
+usable parameters; 130, Ctrl-C; 143, told to end (SIGTERM).
 """
 
 app = typer.Typer(
@@ -45,35 +63,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
-]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress bars; print the run folder only.")
-]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Also every fit, the parameters and the files.")
-]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")
-]
-Output = Annotated[pathlib.Path | None, typer.Option(help="Folder in which the run folder is put.")]
-
-
-@dataclass(frozen=True)
-class Voice:
-    """How much is said of a run, and to whom."""
-
-    quiet: bool = False
-    verbose: bool = False
-    as_json: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
-        if self.quiet and self.verbose:
-            raise UserError("--quiet and --verbose contradict each other; give one of them")
 
 
 def main() -> None:
@@ -163,44 +152,63 @@ def run(
     quiet: Quiet = False,
     verbose: Verbose = False,
     as_json: Json = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Share the work among so many processes.")
+    ] = None,
+    coordinator: Annotated[
+        str | None, typer.Option(help="HOST:PORT of process 0, where they are started one by one.")
+    ] = None,
+    process: Annotated[int | None, typer.Option(min=0, help="Which of them this is.")] = None,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="This is one of them, under SLURM or the like.")
+    ] = False,
 ) -> None:
     """Run the study that a config file describes."""
     changes = [*(overrides or []), *_output(output)]
-    voice = Voice(quiet, verbose, as_json)
-    _run(configs.load(config, changes), config, changes, voice)
+    voice, checked = Voice(quiet, verbose, as_json), configs.load(config, changes)
+    if coordinator is None and not cluster:
+        if process is not None:
+            raise UserError("--process goes with --coordinator HOST:PORT and --processes N")
+        if processes is not None and processes > 1:
+            _launch(config, changes, voice, processes)
+            return
+        _run(checked, config, changes, voice)
+        return
+    if not cluster and (processes is None or process is None or process >= processes):
+        raise UserError("--coordinator goes with --processes N and --process I, from 0 to N - 1")
+    _share(checked, config, changes, voice, (coordinator, processes, process))
 
 
-File = Annotated[
-    str,
-    typer.Argument(
-        help="A .csv, .parquet or .npy file, or a built-in name.", autocompletion=complete.source
-    ),
-]
-Components = Annotated[str | None, typer.Option(help="K: 3, or 1:9 (the default), or 2,3,5.")]
-Covariance = Annotated[
-    str | None,
-    typer.Option(
-        help=f'Models, by comma: {",".join(MODELS)} (the default), or "all" fourteen.',
-        autocompletion=complete.covariance,
-    ),
-]
-Columns = Annotated[
-    str | None, typer.Option(help="Columns to model, by comma; else all of numbers.")
-]
-Label = Annotated[str | None, typer.Option(help="Column of known classes, to compare with.")]
-Weight = Annotated[str | None, typer.Option(help="Column of sample weights.")]
-Starts = Annotated[int | None, typer.Option(help="Starts per model.")]
-Criterion = Annotated[
-    str | None,
-    typer.Option(
-        help="bic (the default), aic, aicc, icl or held_out.", autocompletion=complete.criterion
-    ),
-]
-Seed = Annotated[int | None, typer.Option(help="The source of all randomness.")]
-Precision = Annotated[
-    str | None,
-    typer.Option(help="float64 (the default) or float32.", autocompletion=complete.precision),
-]
+def _launch(config: pathlib.Path, changes: list[str], voice: Voice, n_processes: int) -> None:
+    """The same command in several processes."""
+    from jgmm.workbench.launch import launch
+
+    settings = [part for change in changes for part in ("--set", change)]
+    arguments = ["run", *settings, *voice.options(), "--", str(config)]
+    status = launch(arguments, n_processes)
+    if status:
+        raise typer.Exit(status)
+
+
+def _share(
+    checked: configs.Config,
+    config: pathlib.Path,
+    changes: list[str],
+    voice: Voice,
+    place: tuple[str | None, int | None, int | None],
+) -> None:
+    """One of several processes."""
+    cache.use_compilation_cache()
+    from jgmm import processes
+
+    try:
+        team = processes.join(*place)
+        _run(checked, config, changes, voice, team)
+    except processes.LostProcess as error:
+        # At its end a process waits for the others, of which one is no more.
+        _complain(str(error), 3)
+        sys.stderr.flush()
+        os._exit(3)
 
 
 @command(
@@ -235,7 +243,7 @@ def fit(
     fitting = (components, covariance, restarts, criterion)
     changes = [*(overrides or []), *_output(output)]
     voice = Voice(quiet, verbose, as_json)
-    _run(_asked("jgmm fit", data, fitting, seed, precision, changes), None, changes, voice)
+    _run(asked("jgmm fit", data, fitting, seed, precision, changes), None, changes, voice)
 
 
 @command(
@@ -265,7 +273,7 @@ def select(
     """
     data = (file, columns, label, weight)
     fitting = (components, covariance, restarts, criterion)
-    config = _asked("jgmm select", data, fitting, seed, precision, overrides or [])
+    config = asked("jgmm select", data, fitting, seed, precision, overrides or [])
     _prepare()
     from jgmm.workbench import mixture_study, runner, storage
 
@@ -281,72 +289,8 @@ def select(
     terminal.fits(rows, config.fit.criterion, config.fit.n_restarts, most)
 
 
-def _asked(
-    source: str,
-    data: tuple[str, str | None, str | None, str | None],
-    fitting: tuple[str | None, str | None, int | None, str | None],
-    seed: int | None,
-    precision: str | None,
-    changes: list[str],
-) -> configs.Config:
-    """The config of the study "mixture" that options stand for."""
-    file, columns, label, weight = data
-    components, covariance, restarts, criterion = fitting
-    table = {
-        "study": "mixture",
-        "name": configs.name_from(pathlib.Path(file)),
-        "seed": seed,
-        "precision": precision,
-        "data": {
-            "source": file,
-            "columns": columns.split(",") if columns else None,
-            "label": label,
-            "weight": weight,
-        },
-        "fit": {
-            "n_components": parse_components(components) if components is not None else None,
-            "covariance": covariance.split(",") if covariance is not None else list(MODELS),
-            "n_restarts": restarts,
-            "criterion": criterion,
-        },
-    }
-    return configs.from_table(_given(table), changes, source=source)
-
-
-def _given(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The same without what was left out."""
-    return {
-        key: _given(value) if isinstance(value, Mapping) else value
-        for key, value in table.items()
-        if value is not None
-    }
-
-
 def _output(output: pathlib.Path | None) -> list[str]:
     return [] if output is None else [f"output={toml.value_to_toml(str(output))}"]
-
-
-def parse_components(text: str) -> list[int]:
-    """Read numbers of components: one, several by comma, or a range with both ends.
-
-    >>> parse_components("1:4"), parse_components("2,5")
-    ([1, 2, 3, 4], [2, 5])
-    """
-    counts: list[int] = []
-    for part in text.split(","):
-        first, colon, last = part.partition(":")
-        try:
-            low, high = int(first), int(last if colon else first)
-        except ValueError:
-            raise UserError(f"--components {toml.short(text)}: write 3, or 1:9, or 2,3,5") from None
-        if not 1 <= low <= high:
-            raise UserError(f"--components {toml.short(text)}: needs 1 <= first <= last")
-        if high - low + len(counts) >= MAX_COUNTS:
-            raise UserError(
-                f"--components {toml.short(text)}: more than {MAX_COUNTS} numbers to try"
-            )
-        counts += range(low, high + 1)
-    return counts
 
 
 def _prepare() -> None:
@@ -362,7 +306,11 @@ def _stdout_for_results(as_json: bool) -> Iterator[None]:
 
 
 def _run(
-    config: configs.Config, path: pathlib.Path | None, changes: list[str], voice: Voice
+    config: configs.Config,
+    path: pathlib.Path | None,
+    changes: list[str],
+    voice: Voice,
+    team: "Team | None" = None,
 ) -> None:
     """Run a config that has been checked, and say what came out and where it is."""
     _prepare()
@@ -373,8 +321,14 @@ def _run(
         if path is None:
             folder = runner.run_config(config, progress=progress)
         else:  # by path, so that studies beside the config are found
-            folder = runner.run_config(path, changes, progress=progress)
+            folder = runner.run_config(path, changes, progress=progress, team=team)
+    if team is not None and team.share[0]:
+        return
     _report(folder, voice)
+    number = signals.asked()
+    if number is not None:  # the study has made the best of it
+        what = "interrupted; the folder holds the best so far, and a checkpoint carries on"
+        raise typer.Exit(_complain(what, 128 + number))
 
 
 def _report(folder: pathlib.Path, voice: Voice) -> None:

@@ -16,7 +16,7 @@ Here are data and mixtures; densities are in ``plot_density``, results of fits a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -305,7 +305,7 @@ def kmeans_beside_mixture(
     kmeans_labels: npt.ArrayLike,
     mixture: Mixture,
     mixture_labels: npt.ArrayLike,
-    axes: Sequence[Axes] | None = None,
+    axes: Iterable[Axes] | None = None,
     *,
     columns: Sequence[str] | None = None,
     dims: tuple[int, int] = (0, 1),

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import jgmm as package
 from jgmm.covariance import MODELS
 from jgmm.mixture import make_mixture
-from jgmm.workbench import cli, comparison, config, storage, terminal
+from jgmm.workbench import cli, comparison, config, options, storage, terminal
 from jgmm.workbench.config import UserError
 
 
@@ -396,13 +396,13 @@ def test_names_of_models_are_those_of_the_library():
     [("3", [3]), ("1:3", [1, 2, 3]), ("2,5", [2, 5]), ("1:2,4", [1, 2, 4]), ("4:4", [4])],
 )
 def test_numbers_of_components_are_read(text, expected):
-    assert cli.parse_components(text) == expected
+    assert options.parse_components(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "0", "3:1", "a", "1:", "1:99999999999", "1:b", "9" * 5000])
 def test_numbers_of_components_that_make_no_sense_are_refused(text):
     with pytest.raises(UserError, match="--components"):
-        cli.parse_components(text)
+        options.parse_components(text)
 
 
 def test_fit_is_the_study_mixture_without_a_config(monkeypatch):
