@@ -21,11 +21,12 @@ from jgmm.cells import fit_cells
 from jgmm.covariance import model
 from jgmm.criteria import Criteria, aic, aicc, bic, criteria, entropy, evidence, icl
 from jgmm.crossvalidation import HeldOut, check_training, held_out, held_out_unchecked
-from jgmm.em import Control, FitResult, make_control
+from jgmm.em import Control, make_control
 from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
 from jgmm.restarts import check_problem
+from jgmm.results import FitResult
 from jgmm.samples import Samples, make_samples
 from jgmm.status import VALID, DataError, FitError, Status, among, describe
 
