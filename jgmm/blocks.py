@@ -1,8 +1,8 @@
 """Samples that come block by block, read ahead by a thread while the engine computes.
 
-A *source* is any object that yields blocks each time it is iterated: arrays (B, D), or pairs of an
-array and weights (B,) or None. Blocks may differ in length; the engine sees them cut and joined to
-one shape, the last filled up with rows of weight zero, so that one program serves all.
+A *source* is any object that yields blocks each time it is iterated: arrays or data frames (B, D),
+or pairs of one and weights (B,) or None. Blocks may differ in length; the engine sees them cut and
+joined to one shape, the last filled up with rows of weight zero, so that one program serves all.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jgmm.dataframes import as_array, is_table
 from jgmm.samples import float_dtype
 from jgmm.status import DataError
 
@@ -81,8 +82,8 @@ def as_source(source: Any, sample_weight: Any = None) -> Iterable[Any]:
     """Something that can be iterated once a pass.
 
     Args:
-      source: an array (N, D), an iterable that starts anew each time, or a function that returns
-        one.
+      source: an array or data frame (N, D), an iterable that starts anew each time, or a function
+        that returns one.
       sample_weight: of an array, (N,).
 
     Raises:
@@ -91,6 +92,8 @@ def as_source(source: Any, sample_weight: Any = None) -> Iterable[Any]:
     >>> [x.shape for x, weights in as_source(np.zeros((3, 2)))]
     [(3, 2)]
     """
+    if is_table(source):
+        source, sample_weight = as_array(source), as_array(sample_weight, "sample_weight")
     if hasattr(source, "ndim"):
         if source.ndim != 2:
             raise DataError(f"x must be two-dimensional; it has shape {source.shape}.")
@@ -122,7 +125,7 @@ class _Made:
 def _pair(item: Any, number: int) -> tuple[np.ndarray, np.ndarray | None]:
     """A block as the source gave it, as two arrays that fit together."""
     x, weights = item if isinstance(item, tuple) else (item, None)
-    x = np.asarray(x)
+    x = np.asarray(as_array(x, f"block {number}"))
     if x.ndim != 2 or x.dtype.kind not in "fiub":
         raise DataError(
             f"block {number} is an array of {x.dtype} of shape {x.shape}; samples are rows of "
@@ -130,7 +133,7 @@ def _pair(item: Any, number: int) -> tuple[np.ndarray, np.ndarray | None]:
         )
     if weights is None:
         return x, None
-    weights = np.asarray(weights)
+    weights = np.asarray(as_array(weights, f"the weights of block {number}"))
     if weights.shape != x.shape[:1] or weights.dtype.kind not in "fiub":
         raise DataError(
             f"the weights of block {number} are {weights.dtype} of shape {weights.shape}; they "

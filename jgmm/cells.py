@@ -18,10 +18,10 @@ from jaxtyping import Array
 
 from jgmm import natural, nesting
 from jgmm.covariance import CovarianceModel, model
-from jgmm.em import FitResult
 from jgmm.lanes import Progress, ProgressCallback
 from jgmm.mixture import Mixture
 from jgmm.restarts import Extra, fit_unchecked
+from jgmm.results import FitResult
 from jgmm.samples import Samples
 from jgmm.status import Status
 
@@ -68,7 +68,7 @@ def fit_cells(
     # Equal weights are other weights for more components, a prior counts once for each, and a
     # label knows one from its double.
     more_is_freer = (
-        not options["equal_weights"] and options["prior"] is None and samples.labels is None
+        not options["equal_weights"] and options.get("prior") is None and samples.labels is None
     )
     found: dict[Cell, FitResult] = {}
     for i, (k, entry) in enumerate(cells):

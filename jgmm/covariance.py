@@ -99,8 +99,11 @@ class CovarianceModel:
     @property
     def of_marginals(self) -> CovarianceModel:
         """The model of a mixture of some of the columns: this one, or the freest of its storage."""
-        if self.keeps_marginals:
-            return self
+        return self if self.keeps_marginals else self.freest
+
+    @property
+    def freest(self) -> CovarianceModel:
+        """The model of the same storage that shares nothing: VII, VVI or VVV."""
         return next(
             entry
             for entry in MODELS.values()

@@ -23,11 +23,13 @@ from jaxtyping import Array, Bool, Float, Key
 
 from jgmm import kmeans, lanes
 from jgmm.covariance import model
-from jgmm.em import EM, from_responsibilities, make_control, maximize
+from jgmm.em import EM, make_control
 from jgmm.forms import Spherical
+from jgmm.maximization import from_responsibilities, maximize
 from jgmm.mixture import Mixture, reframe
 from jgmm.precision import jit
-from jgmm.samples import Samples, as_labels, framed
+from jgmm.samples import Frame, Samples, checked_labels, framed
+from jgmm.statistics import Statistics
 from jgmm.status import DataError, is_traced
 
 Start = Callable[[Array, Samples, Array, str], Mixture]
@@ -174,7 +176,6 @@ def _settle(seeds: Array, samples: Samples, active: Array) -> Array:
     return kmeans.lloyd(seeds, samples, active, KMEANS_STEPS, KMEANS_RTOL).centers
 
 
-@partial(jit, static_argnums=4)
 def from_centers(
     centers: Float[Array, "R K D"],
     even: Samples,
@@ -191,17 +192,29 @@ def from_centers(
       active: which of the K centers take part.
       covariance: name of the covariance model.
     """
-    # Where the frames differ the model has a form in its own only; what both can see comes first.
-    same = _sees_distances(covariance)
-    entry = model(covariance) if same else model(covariance).of_marginals
+    entry = model(covariance)
+    # One program for all models that ask for the same moments.
+    found = _assigned(centers, even, active, entry.name if entry.shared else entry.freest.name)
+    return _started(found, even.frame, samples.frame, entry.name)
+
+
+@partial(jit, static_argnums=3)
+def _assigned(centers: Array, even: Samples, active: Array, covariance: str) -> Statistics:
     # Moments about the origin lose |c|² roundings, which must be little next to the ridge.
     eps = jnp.finfo(centers.dtype).eps
     near = eps * (centers**2).sum(axis=2).max(axis=1) < 0.01 * START_RIDGE
-    found = kmeans.assign(centers, even, active, entry, near)
+    return kmeans.assign(centers, even, active, model(covariance), near)
+
+
+@partial(jit, static_argnums=3)
+def _started(found: Statistics, even: Frame, frame: Frame, covariance: str) -> Mixture:
+    # Where the frames differ the model has a form in its own only; what both can see comes first.
+    same = _sees_distances(covariance)
+    entry = model(covariance) if same else model(covariance).of_marginals
     started = jax.vmap(lambda sums: maximize(sums, entry.name, START_RIDGE))(found)
     if same:
         return started
-    relative = even.frame.scale * samples.frame.inverse
+    relative = even.scale * frame.inverse
     origin = jnp.zeros_like(relative)
     return jax.vmap(lambda each: restrict(reframe(each, origin, relative), covariance))(started)
 
@@ -265,7 +278,7 @@ def from_labels(
       DataError: another shape, a label out of range, or one of the K that never occurs; labels of
         missing rows are not looked at.
     """
-    host = np.asarray(as_labels(labels, samples.n_samples))
+    host = np.asarray(checked_labels(labels, samples.n_samples))
     weights = samples.weights
     counted = host if weights is None or is_traced(weights) else host[np.asarray(weights) > 0]
     seen = set(np.unique(counted).tolist())

@@ -58,6 +58,9 @@ class Additive(Method, Protocol):
     So the samples may be in blocks of a file, on several devices, or on several machines.
     """
 
+    def scout(self) -> Additive:
+        """As ``Method.scout``."""
+
     def expect(self, lanes: Any, samples: Samples) -> tuple[Any, Any]:
         """The ``Statistics`` of every lane, and what of them is no sum, the same for all blocks."""
 

@@ -14,14 +14,16 @@ from jaxtyping import Array, Key
 from jgmm import initialize, lanes, natural, racing
 from jgmm.acceleration import accelerated
 from jgmm.covariance import model
-from jgmm.em import EM, FitResult, Start, check_floor, finish, make_control, to_frame, to_user
+from jgmm.em import EM, Start, check_floor, make_control
 from jgmm.forms import Spherical
+from jgmm.framing import to_frame, to_user
 from jgmm.kmeans import check_counts
 from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture, reframe
 from jgmm.noise import as_log_volume, at_start
 from jgmm.precision import jit
 from jgmm.prior import Prior, as_prior
+from jgmm.results import FitResult, finish
 from jgmm.samples import Frame, Samples, check_key, framed, make_samples, whitened
 from jgmm.status import DataError, check, is_traced
 
@@ -50,6 +52,7 @@ def fit(
     race: int = 0,
     accelerate: str | None = None,
     progress: ProgressCallback | None = None,
+    mesh: Any = None,
 ) -> FitResult:
     """Fit a mixture of Gaussians by EM from many starts, and keep the best that ended well.
 
@@ -90,6 +93,8 @@ def fit(
         components overlap (``jgmm.acceleration``); None, the default, is EM as it is. ``n_steps``
         and ``max_steps`` then count passes over the samples.
       progress: called on the host with a ``Progress`` every few steps.
+      mesh: of devices that share the samples, and the restarts, see ``jgmm.sharding.fit``; nothing
+        is reported on the way then.
 
     Returns:
       A ``FitResult`` with the best valid restart, and the outcome of each in ``restarts``. Where
@@ -117,6 +122,30 @@ def fit(
     >>> results.mixture.means.shape, [jgmm.Status(int(code)).name for code in results.status]
     ((2, 2, 1), ['CONVERGED', 'CONVERGED'])
     """
+    if mesh is not None:
+        alone = {"labels": labels, "prior": prior, "floor": floor, "noise": noise}
+        given = [name for name, value in alone.items() if value is not None]
+        if given:
+            raise DataError(f"{', '.join(given)} cannot be had on a mesh: leave out one of both.")
+        from jgmm import sharding  # it stands on this module
+
+        return sharding.fit(
+            key,
+            x,
+            n_components,
+            mesh=mesh,
+            covariance=covariance,
+            n_restarts=n_restarts,
+            init=init,
+            sample_weight=sample_weight,
+            tol=tol,
+            rtol=rtol,
+            max_steps=max_steps,
+            ridge=ridge,
+            equal_weights=equal_weights,
+            race=race,
+            accelerate=accelerate,
+        )
     samples = make_samples(x, sample_weight, labels)
     return check(
         fit_unchecked(

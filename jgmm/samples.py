@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jgmm.dataframes import as_array, names_of
 from jgmm.forms import Full
 from jgmm.precision import jit
 from jgmm.status import DataError, is_traced
@@ -38,9 +39,9 @@ def column_names(x: Any) -> list[str]:
     >>> column_names([[1.0, 2.0]])
     ['x0', 'x1']
     """
-    columns = getattr(x, "column_names", getattr(x, "columns", None))
-    if columns is not None:
-        return [str(name) for name in columns]
+    named = names_of(x)
+    if named is not None:
+        return named
     shape = np.shape(x)
     return [f"x{i}" for i in range(shape[1] if len(shape) > 1 else 1)]
 
@@ -49,8 +50,9 @@ def as_samples(x: Any, name: str = "x", weights: Array | None = None) -> Float[A
     """Turn samples into a checked two-dimensional floating-point array.
 
     Args:
-      x: samples in rows: a list, NumPy or JAX array, or a data frame of numbers. float32 and
-        float64 are kept where JAX allows; integers and booleans become JAX's default float.
+      x: samples in rows: a list, NumPy or JAX array, or a data frame of numbers, of pandas, polars,
+        Arrow or anything else narwhals reads (``jgmm.dataframes``). float32 and float64 are kept
+        where JAX allows; integers and booleans become JAX's default float.
       name: what error messages call it.
       weights: rows of weight zero count as missing and may hold anything.
 
@@ -58,8 +60,8 @@ def as_samples(x: Any, name: str = "x", weights: Array | None = None) -> Float[A
       The samples, (N, D). Inside a transformation values are not inspected.
 
     Raises:
-      DataError: wrong rank, no rows or columns, text, NaN, infinite values, or values so large
-        that their squares overflow; the text names row and column.
+      DataError: wrong rank, no rows or columns, text, NaN or missing, infinite values, or values
+        so large that their squares overflow; the text names row and column.
     """
     array = _as_table(x, name)
     _check_values(array, x, name, weights)
@@ -93,15 +95,22 @@ def refuse_values(
     first_row: int = 0,
 ) -> NoReturn:
     """Name the first value that is not usable; ``first_row`` is the number of row 0."""
-    usable = _usable(array, weights)
+    usable = np.asarray(_usable(array, weights))
     row, column = (int(i) for i in np.argwhere(~np.asarray(usable))[0])
     n_bad = int((~usable).any(axis=1).sum())
-    called = (columns or column_names(array))[column]
+    called = columns or column_names(array)
+    affected = [called[i] for i in np.flatnonzero((~usable).any(axis=0))]
+    where = f", in the columns {_listed(affected)}" if len(affected) > 1 else ""
     raise DataError(
-        f"{name} holds {array[row, column]} in row {first_row + row}, column {called!r}; "
-        f"{n_bad} row(s) have NaN, infinite or overflowing values. Drop those rows (a sample "
-        "weight of zero drops a row), repair them, or rescale the column."
+        f"{name} holds {array[row, column]} in row {first_row + row}, column {called[column]!r}; "
+        f"{n_bad} row(s) have missing (NaN), infinite or overflowing values{where}. Drop those "
+        "rows (a sample weight of zero drops a row), repair them, or rescale the column."
     )
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 @jit
@@ -129,6 +138,7 @@ def _check_shape(shape: tuple[int, ...], name: str) -> None:
 
 def _numbers(x: Any, name: str) -> np.ndarray | Array:
     """An array of real numbers, or an error naming the first value that is not one."""
+    x = as_array(x, name)
     try:
         array = jnp.asarray(x) if is_traced(x) or isinstance(x, jax.Array) else np.asarray(x)
     except ValueError as error:
@@ -360,8 +370,15 @@ def as_labels(labels: Any, n_samples: int) -> Int[Array, "N"] | None:
     Raises:
       DataError: no whole numbers, wrong length, or below -1; the text names the row.
     """
-    if labels is None:
-        return None
+    return None if labels is None else jnp.asarray(checked_labels(labels, n_samples))
+
+
+def checked_labels(labels: Any, n_samples: int) -> Any:
+    """``as_labels`` of labels that stay where they are: on the host, also inside a transformation.
+
+    Raises:
+      DataError: see ``as_labels``.
+    """
     host = labels if is_traced(labels) else np.asarray(labels)
     if host.shape != (n_samples,) or host.dtype.kind not in "iu":
         raise DataError(
@@ -371,7 +388,7 @@ def as_labels(labels: Any, n_samples: int) -> Int[Array, "N"] | None:
     if not is_traced(host) and (host < -1).any():
         row = int(np.argmax(host < -1))
         raise DataError(f"labels holds {host[row]} in row {row}; an unknown one is -1.")
-    return jnp.asarray(host)
+    return host
 
 
 def make_samples(x: Any, sample_weight: Any = None, labels: Any = None) -> Samples:

@@ -24,11 +24,13 @@ from jgmm import lanes, restarts, survey
 from jgmm.acceleration import accelerated
 from jgmm.blocks import Block, Pace, ahead, as_source, look, rows_for, shaped
 from jgmm.covariance import model
-from jgmm.em import EM, FitResult, finish, make_control, to_frame
+from jgmm.em import EM, make_control
+from jgmm.framing import to_frame
 from jgmm.lanes import Additive, Restarts
 from jgmm.mixture import Mixture, check_columns
 from jgmm.natural import Digits
 from jgmm.precision import jit
+from jgmm.results import FitResult, finish
 from jgmm.samples import Census, Leaf, Samples, check_key, identity_frame, make_samples
 from jgmm.statistics import Statistics
 from jgmm.status import DataError, Status, check
@@ -102,6 +104,10 @@ class Keeper(Protocol):
 class Team(Protocol):
     """Processes that each read a share of the samples."""
 
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which of how many processes this is."""
+
     def gather(self, mine: Any) -> list[Any]:
         """A pytree of arrays on the host, from every process in their order."""
 
@@ -111,6 +117,8 @@ class Team(Protocol):
 
 class Alone:
     """A team of one."""
+
+    share = (0, 1)
 
     def gather(self, mine: Any) -> list[Any]:
         """Its own."""
@@ -214,7 +222,7 @@ def fit(
     check_key(key)
     team = team or Alone()
     source = as_source(source, sample_weight)
-    reading = _open(source, block_rows, team, progress)
+    reading = open_source(source, block_rows, team, progress)
     method = accelerated(EM(max_steps, equal_weights), accelerate)
     control = make_control(reading.dtype, tol, rtol, ridge)
     template = _template(method, init, n_components, covariance, reading)
@@ -254,11 +262,11 @@ def _restored(keeper: Keeper, template: Stage, team: Team) -> Stage | None:
     return jax.tree.map(jnp.asarray, stage)
 
 
-def _open(
+def open_source(
     source: Iterable[Any],
     block_rows: int | None,
     team: Team,
-    progress: Callable[[Tick], None] | None,
+    progress: Callable[[Tick], None] | None = None,
 ) -> Reading:
     """How the source is to be read; processes whose share is empty learn it from the others."""
     here = look(source)
@@ -287,17 +295,10 @@ def _start(
 ) -> tuple[Census, Mixture]:
     """The census of all samples, and the starts of the runs on them, in its frame."""
     entry = model(options["covariance"])
-    if subsample < 1:
-        raise DataError(f"subsample must be at least one row; it is {subsample}.")
-    found = _survey(key, reading, subsample)
-    if not found.moments.total:
-        raise DataError("sample_weight is zero for every sample; at least one must count.")
+    found = survey_all(key, reading, subsample)
     census = found.census(entry.per_column, entry.affine, reading.dtype)
     if isinstance(init, Mixture):
-        check_columns(init, reading.n_features)
-        given = init if init.means.ndim == 3 else jax.tree.map(lambda leaf: leaf[None], init)
-        given = jax.tree.map(lambda leaf: jnp.asarray(leaf, reading.dtype), given)
-        return census, _all_to_frame(given, census.frame)
+        return census, _given(init, census)
     drawn = found.drawn
     if coreset and found.n_rows > subsample:
         drawn = _coreset(key, reading, found, entry.per_column, subsample)
@@ -309,12 +310,67 @@ def _start(
 _all_to_frame = jit(jax.vmap(to_frame, in_axes=(0, None)))
 
 
-def _survey(key: Array, reading: Reading, most: int) -> survey.Survey:
+def _given(init: Mixture, census: Census) -> Mixture:
+    """Mixtures given as starts, leading axis R, in the frame."""
+    dtype = census.frame.shift.dtype
+    check_columns(init, len(census.frame.shift))
+    given = init if init.means.ndim == 3 else jax.tree.map(lambda leaf: leaf[None], init)
+    given = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), given)
+    return _all_to_frame(given, census.frame)
+
+
+def given_or_made(
+    key: Array,
+    drawn: survey.Drawn,
+    n_components: int,
+    covariance: str,
+    init: Any,
+    n_restarts: int,
+    census: Census,
+) -> Mixture:
+    """Starts in the frame, leading axis R: mixtures given, or made of the rows drawn.
+
+    Raises:
+      DataError: starts that do not fit the problem, or labels, which all samples would need.
+    """
+    if isinstance(init, Mixture):
+        starts = _given(init, census)
+        fitting = (n_restarts, n_components, covariance)
+        if (len(starts.means), starts.n_components, starts.covariance) != fitting:
+            raise DataError(
+                f"init holds {len(starts.means)} start(s) of {starts.n_components} components, "
+                f"{starts.covariance}; the fit takes {n_restarts} of {n_components}, {covariance}."
+            )
+        return starts
+    if not isinstance(init, str):
+        raise DataError("with a mesh, init is a name or a Mixture; labels: fit without a mesh.")
+    made = restarts.starts(
+        key,
+        make_samples(drawn.x, drawn.weights),
+        n_components,
+        covariance=covariance,
+        init=init,
+        n_restarts=n_restarts,
+    )
+    return _all_to_frame(made, census.frame)
+
+
+def survey_all(key: Array, reading: Reading, most: int) -> survey.Survey:
+    """Survey the samples of all processes, and draw some.
+
+    Raises:
+      DataError: bad samples, none that counts, or none to be drawn.
+    """
+    if most < 1:
+        raise DataError(f"subsample must be at least one row; it is {most}.")
     pace = Pace()
     d, dtype = reading.n_features, reading.dtype
     blocks = _reported(reading, pace, -1, 0, float("nan"))
     mine = survey.survey(key, blocks, reading.first_row, most, d, dtype)
-    return survey.together(reading.team.gather(survey.packed(mine, most)), d, dtype)
+    found = survey.together(reading.team.gather(survey.packed(mine, most)), d, dtype)
+    if not found.moments.total:
+        raise DataError("sample_weight is zero for every sample; at least one must count.")
+    return found
 
 
 def _coreset(

@@ -168,7 +168,9 @@ def test_models_without_free_coordinates_keep_their_form(name):
 def test_every_model_is_seen_and_brought_back():
     for name in ("full", "spherical", "EVE"):
         mixture = jgmm.make_mixture(*oracle.parameters(1, k=K, d=D, model=name), name)
-        again = acceleration._of_model(acceleration._at(acceleration._vector(mixture), mixture))
+        again = acceleration._of_model(
+            acceleration._at(acceleration._vector(mixture), mixture), None
+        )
         for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(mixture), strict=True):
             # Axes in common are found to the root of a rounding.
             np.testing.assert_allclose(one, other, atol=1e-6)
@@ -178,7 +180,7 @@ def test_gradient_by_fishers_identity():
     samples, _, _ = problem("full")
     mixture = jgmm.make_mixture(*oracle.parameters(2, k=K, d=D))
     statistics = jgmm.accumulate(mixture, samples)
-    seen = acceleration._see(mixture, mixture, statistics, samples.total_weight())
+    seen = acceleration._see(mixture, mixture, statistics, samples.total_weight(), None)
     assert (np.asarray(seen.step) == 0).all()
 
     @jax.jit

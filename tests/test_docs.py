@@ -52,7 +52,7 @@ PRINTS = {
     "old_faithful": ["one: BIC 2201.8", "two: BIC 2096.0", "*  3  tied        11  -1126.32"],
     "auto_mpg": ["general   0.673 ± 0.016", "aligned   0.651 ± 0.018", "always America: 0.625"],
     "kmeans_fails": ["as k-means likes it     0.99", "all are long            0.01"],
-    "thousand_restarts": ["points  best -1114.44", "race:  best -1114.44"],
+    "thousand_restarts": ["points  best -1114.44", "race  best -1114.44"],
     "em_against_gradients": ["EM        -1119.21", "L-BFGS    -1119.21", "STEPS_RAN_OUT"],
     "differentiating_a_fit": [
         "optimism: 11.8 nats for 11 parameters",
@@ -104,6 +104,27 @@ def test_a_cell_that_fails_is_named_and_shown():
 
 
 # Pages
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_formulas_can_be_drawn(path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import formulas
+
+    found = re.findall(r"\$\$(.+?)\$\$|\$([^$]+?)\$", prose(path), flags=re.DOTALL)
+    drawn = [formulas.svg(block or inline) for block, inline in found if "`" not in inline]
+    assert all("M" in each for each in drawn)  # an outline that begins somewhere
+    assert drawn or path.name not in ("mathematics.md", "five_minutes.md")
+
+
+def test_every_module_is_in_the_reference():
+    listed = re.findall(
+        r"automodule:: jgmm\.(\w+)$",
+        "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md")),
+        flags=re.MULTILINE,
+    )
+    modules = {path.stem for path in (ROOT / "jgmm").glob("*.py")} - {"__init__"}
+    assert sorted(listed) == sorted(modules)  # else put it into one of the pages of docs/api
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)

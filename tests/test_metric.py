@@ -61,7 +61,7 @@ def test_half_the_square_of_the_gradient_is_what_a_step_gains():
     def compare(at):
         statistics = jgmm.accumulate(at, x)
         slope = metric.gradient(at, statistics, jnp.asarray(float(N)))
-        updated = jgmm.em.maximize(statistics, "full")
+        updated = jgmm.maximization.maximize(statistics, "full")
         ahead, here = (expected_log_likelihood(one, statistics) for one in (updated, at))
         # To first order EM's step is the gradient.
         away = metric.move(at, slope)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jgmm.dataframes import as_array
 from jgmm.mixture import Mixture, log_prob, marginal
 from jgmm.samples import as_samples, column_names
 from jgmm.workbench.files import UserError
@@ -150,10 +151,18 @@ def say(ax: Axes, text: str) -> Axes:
     return ax
 
 
-def points_of(x: Any, dims: Sequence[int]) -> tuple[np.ndarray, list[str]]:
-    """The chosen columns of the samples in double precision, and their names."""
+def points_of(
+    x: Any, dims: Sequence[int], one_column: bool = False
+) -> tuple[np.ndarray, list[str]]:
+    """The chosen columns of the samples in double precision, and their names.
+
+    With ``one_column`` a vector or a series, (N,), stands for its one column.
+    """
+    names, array = column_names(x), as_array(x)
+    if one_column and np.ndim(array) == 1:
+        x = array = np.asarray(array)[:, None]
     as_samples(x)  # complains about NaN, text and wrong shapes, naming row and column
-    points, names = np.asarray(x, dtype=np.float64), column_names(x)
+    points = np.asarray(array, dtype=np.float64)
     _check_dims(dims, points.shape[1])
     return points[:, list(dims)], [names[d] for d in dims]
 

@@ -16,7 +16,7 @@ Here are data and mixtures; densities are in ``plot_density``, results of fits a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -305,7 +305,7 @@ def kmeans_beside_mixture(
     kmeans_labels: npt.ArrayLike,
     mixture: Mixture,
     mixture_labels: npt.ArrayLike,
-    axes: Sequence[Axes] | None = None,
+    axes: Iterable[Axes] | None = None,
     *,
     columns: Sequence[str] | None = None,
     dims: tuple[int, int] = (0, 1),
@@ -380,8 +380,9 @@ def decision_regions(
       ValueError: samples with other than two columns, or predictions of the wrong shape.
     """
     points, found = canvas.points_of(x, (0, 1))
-    if np.shape(x)[1] != 2:
-        raise ValueError(f"regions are drawn in a plane; x has {np.shape(x)[1]} columns, not 2.")
+    n_columns = len(column_names(x))
+    if n_columns != 2:
+        raise ValueError(f"regions are drawn in a plane; x has {n_columns} columns, not 2.")
     classes = canvas.classes_of(labels, len(points), names)
     ax = canvas.prepare(ax)
     horizontal, vertical = (limits(points[:, d], (points[0, d], points[0, d])) for d in range(2))

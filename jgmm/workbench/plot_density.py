@@ -323,7 +323,7 @@ def density_1d(
 
     Args:
       mixture: K components in D dimensions; other columns are integrated out.
-      x: samples, (N, D), or (N,) for one column.
+      x: samples, (N, D), or (N,) for one column: arrays, a data frame or a series.
       ax: where to draw.
       masses: probabilities whose highest-density regions to draw, strictly between 0 and 1.
       columns: names of the D columns.
@@ -335,7 +335,7 @@ def density_1d(
     ax = canvas.prepare(ax)
     found, points, tallest = [f"x{dim}"], None, np.inf
     if x is not None:
-        points, found = canvas.points_of(np.asarray(x)[:, None] if np.ndim(x) == 1 else x, [dim])
+        points, found = canvas.points_of(x, [dim], one_column=True)
         tallest = draw_histogram(ax, points[:, 0], bins)
     places = _axis_grid(flat, points, 0, 400)
     handles = _component_curves(ax, flat, places)

@@ -164,6 +164,10 @@ def restarts(
         notes.append(f"{found} of {len(values)} best" + (f", {failed} failed" if failed else ""))
     _strips(ax, finite, notes)
     ax.axvline(best, color=canvas.INK, linestyle="--", linewidth=1, zorder=1)
+    # Where all ended at one place, the axis still shows what counts as one.
+    lowest = min(float(values.min()) for values in finite.values() if values.size)
+    span = max(best - lowest, 10 * within)
+    ax.set_xlim(best - 1.05 * span, best + 0.05 * span)
     return ax
 
 

@@ -11,6 +11,7 @@ import platform
 import re
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from jgmm.workbench import memory, storage
 from jgmm.workbench.config import Config, Strict, from_table, load, validate
+from jgmm.workbench.config import schema as config_schema
+from jgmm.workbench.digest import NOTES
 from jgmm.workbench.files import UserError, explained, write_bytes, write_text
 from jgmm.workbench.folder import RunFolder, run_folder
 from jgmm.workbench.toml import to_toml
@@ -25,14 +28,16 @@ from jgmm.workbench.toml import to_toml
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from jgmm.em import FitResult
     from jgmm.lanes import Progress
     from jgmm.mixture import Mixture
+    from jgmm.results import FitResult
+    from jgmm.streaming import Team
     from jgmm.workbench.datasets import Dataset
 
 BUILT_IN = {
     "mixture": "jgmm.workbench.mixture_study",
     "classify": "jgmm.workbench.classify_study",
+    "stream": "jgmm.workbench.stream_study",
 }
 
 MODULE = r"[^\W\d]\w*(\.[^\W\d]\w*)*"
@@ -53,6 +58,7 @@ class Run:
       data: the data set, or None for a study that makes its own.
       path: folder under construction; every file a study leaves belongs in it.
       show_progress: whether `progress` draws anything.
+      team: the processes that share the work, if there are several.
       metrics, notes, tables, figures, mixtures: what has been found so far.
     """
 
@@ -62,6 +68,7 @@ class Run:
     data: "Dataset | None"
     path: pathlib.Path
     show_progress: bool = False
+    team: "Team | None" = None
     metrics: dict[str, float | int | str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     tables: list[storage.Table] = field(default_factory=list)
@@ -206,6 +213,7 @@ def run_config(
     overrides: Sequence[str] = (),
     *,
     progress: bool | None = None,
+    team: "Team | None" = None,
 ) -> pathlib.Path:
     """Run one study and return the folder it left.
 
@@ -213,9 +221,10 @@ def run_config(
       config: a TOML file, or a config already read. Paths in it start from the current folder.
       overrides: changes such as `"fit.n_restarts=64"`.
       progress: show progress bars; default: when standard error is a terminal.
+      team: the processes that share the work, of which the first leaves the folder.
 
     Returns:
-      `OUTPUT/NAME-YYYYmmdd-HHMMSS`, complete.
+      `OUTPUT/NAME-YYYYmmdd-HHMMSS`, complete; of another process a folder that is gone again.
 
     Raises:
       UserError, DataError: something in the config or the data has to be put right.
@@ -236,36 +245,91 @@ def run_config(
     config = config.model_copy(update={"settings": settings.model_dump(mode="json")})
     if progress is None:
         progress = sys.stderr.isatty()
+    if team is not None and not getattr(study, "SHARES_WORK", False):
+        raise UserError(f'the study "{config.study}" is not made for several processes')
+    if team is not None and team.share[0]:
+        with _precision(config.precision), tempfile.TemporaryDirectory() as hidden:
+            _run(pathlib.Path(hidden), config, settings, study, False, team)
+        return pathlib.Path(hidden)
     place = run_folder(os.path.expanduser(config.output), config.name)
     with _precision(config.precision), place as folder, memory.explained():
-        _fill(folder, config, settings, study, progress)
+        _fill(folder, config, settings, study, progress, team)
     if folder.final is None:  # run_folder has either published or raised
         raise AssertionError("the run folder was not published")
     return folder.final
 
 
-def _fill(folder: RunFolder, config: Config, settings: Strict, study: Any, progress: bool) -> None:
-    """Run the study into its folder."""
+@contextlib.contextmanager
+def opened(config: Config, progress: bool) -> Iterator[Run]:
+    """A run of a built-in study that leaves nothing: data read, precision set, no folder.
+
+    Args:
+      config: as `from_table` gives it.
+      progress: show progress bars.
+
+    Raises:
+      UserError, DataError: as `run_config`.
+    """
     import jax
 
-    from jgmm.workbench import datasets, report
+    from jgmm.workbench import datasets
+
+    study = find_study(config.study)
+    settings = validate(study.Settings, config.settings, prefix="settings")
+    with _precision(config.precision), memory.explained():
+        data = None
+        if config.data is not None:
+            data = datasets.load(**config.data.model_dump(), mapped=False)
+        key = jax.random.key(config.seed)
+        yield Run(config, settings, key, data, pathlib.Path(os.devnull), progress)
+
+
+def _run(
+    path: pathlib.Path,
+    config: Config,
+    settings: Strict,
+    study: Any,
+    progress: bool,
+    team: "Team | None",
+) -> Run:
+    """Run the study, with the data it is given."""
+    import jax
+
+    from jgmm.workbench import datasets
+
+    data = None
+    if config.data is not None and not getattr(study, "READS_DATA", False):
+        source = config.data
+        data = datasets.load(
+            source.source, source.columns, source.label, source.weight, mapped=False
+        )
+    run = Run(config, settings, jax.random.key(config.seed), data, path, progress, team)
+    study.run(run)
+    return run
+
+
+def _fill(
+    folder: RunFolder,
+    config: Config,
+    settings: Strict,
+    study: Any,
+    progress: bool,
+    team: "Team | None",
+) -> None:
+    """Run the study into its folder."""
+    from jgmm.workbench import report
 
     for gone in folder.removed:
         print(f"jgmm: removed {gone}, left by a run that was killed", file=sys.stderr)
     begun = time.perf_counter()
     resolved = to_toml(config.model_dump(mode="json"))
     write_text(folder.path / "config.toml", _HEADER + resolved)
-    data = None
-    if config.data is not None:
-        source = config.data
-        data = datasets.load(
-            source.source, source.columns, source.label, source.weight, mapped=False
-        )
-    run = Run(config, settings, jax.random.key(config.seed), data, folder.path, progress)
-    study.run(run)
+    run = _run(folder.path, config, settings, study, progress, team)
     seconds = time.perf_counter() - begun
-    environment = describe_environment(config, data)
+    environment = describe_environment(config, run.data)
     environment["seconds"] = round(seconds, 3)
+    if run.notes:
+        write_text(folder.path / NOTES, "\n".join(run.notes) + "\n")
     storage.write_json(folder.path / "metrics.json", run.metrics)
     storage.write_json(folder.path / "environment.json", environment)
     record = storage.RunRecord(
@@ -342,6 +406,15 @@ def find_study(name: str, places: Sequence[pathlib.Path] = ()) -> Any:
     return module
 
 
+def schema(files: Sequence[pathlib.Path] = ()) -> dict[str, Any]:
+    """The JSON Schema of config files of the built-in studies and of those that files name."""
+    studies = {name: find_study(name) for name in BUILT_IN}
+    for file in files:
+        name = load(file).study
+        studies[name] = find_study(name, [pathlib.Path.cwd(), file.resolve().parent.parent])
+    return config_schema({name: study.Settings for name, study in studies.items()})
+
+
 @contextlib.contextmanager
 def _importable(places: Sequence[pathlib.Path]) -> Iterator[None]:
     """Look in more places for the time of one import, so that they shadow nothing later."""
@@ -379,8 +452,23 @@ def describe_environment(config: Config, data: "Dataset | None") -> dict[str, An
         "seed": config.seed,
         "precision": config.precision,
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "data": data.source_note if data is not None else "made by the study",
+        "data": _origin(config, data),
+        **_extent(data),
     }
+
+
+def _extent(data: "Dataset | None") -> dict[str, Any]:
+    """What of the data was used, where it is known."""
+    if data is None:
+        return {}
+    columns, left_out = list(data.columns), list(data.left_out)
+    return {"n_samples": len(data.x), "columns": columns, "left_out": left_out}
+
+
+def _origin(config: Config, data: "Dataset | None") -> str:
+    if data is not None:
+        return data.source_note
+    return "made by the study" if config.data is None else f"read from {config.data.source}"
 
 
 def _version(package: str) -> str:

@@ -63,6 +63,7 @@ class FileSource:
     Attributes:
       columns: names of the D features.
       n_rows: of this process's share.
+      n_total: of all.
       first_row: the number of its first row among all.
       n_skipped: rows that were not used in the last pass, where bad rows are skipped.
     """
@@ -97,7 +98,9 @@ class FileSource:
         for file in files:
             _check_names(file, chosen)
         self._weighted, self._skip = weight is not None, skip_bad
-        self._pieces, self.first_row = _share(files, chosen, *share)
+        pieces = [(file, piece) for file in files for piece in file.pieces(chosen)]
+        self.n_total = sum(piece.n_rows for _, piece in pieces)
+        self._pieces, self.first_row = _share(pieces, chosen, *share)
         self.n_rows = sum(piece.n_rows for piece in self._pieces)
         self.n_skipped = 0
 
@@ -211,9 +214,10 @@ def _check_names(file: File, chosen: list[str]) -> None:
             fail(file.where, f"there is no column {name!r}.{ask}", f"The columns are: {listed}.")
 
 
-def _share(files: list[File], chosen: list[str], rank: int, size: int) -> tuple[list[Piece], int]:
+def _share(
+    pieces: list[tuple[File, Piece]], chosen: list[str], rank: int, size: int
+) -> tuple[list[Piece], int]:
     """The pieces of one of several processes, and the number of its first row."""
-    pieces = [(file, piece) for file in files for piece in file.pieces(chosen)]
     ends = list(itertools.accumulate(piece.n_rows for _, piece in pieces))
     total = ends[-1] if ends else 0
     low, high = total * rank // size, total * (rank + 1) // size

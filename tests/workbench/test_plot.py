@@ -431,7 +431,8 @@ def test_columns_of_responsibilities_stand_in_groups_and_fill_the_axes(ax):
 
 def test_clusters_take_the_look_of_the_component_they_overlap_with():
     figure, axes = plot.new_figure(1, 2)
-    left, right = plot.kmeans_beside_mixture(X, 1 - LABELS, TWO, LABELS, axes)
+    both = np.array(axes)  # as ``plt.subplots`` gives them
+    left, right = plot.kmeans_beside_mixture(X, 1 - LABELS, TWO, LABELS, both)
     assert [left, right] == axes
     for k in range(2):
         np.testing.assert_array_equal(

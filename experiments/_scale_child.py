@@ -1,0 +1,142 @@
+"""What experiments/scale.py measures in processes of their own: memory, processes, devices.
+
+    python -m experiments._scale_child ROLE ARGUMENTS...
+
+The last line of its output is JSON.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+import jgmm
+from jgmm import em, processes, sharding, streaming
+from jgmm.workbench.sources import FileSource
+from jgmm.workbench.storage import load_mixture
+from jgmm.workbench.stream_study import Clock
+
+EXACT: dict[str, Any] = {"tol": 0.0, "rtol": 0.0}  # no step is the last before they run out
+
+
+def peak() -> float:
+    """The most memory this process has held so far, in 10⁹ bytes."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def stream(data: str, start: str, n_steps: str, memory_rows: str) -> dict[str, Any]:
+    """Stream a file, and time the engine on rows in memory before and after it."""
+    mixture, source, clock = load_mixture(start), FileSource(data), Clock()
+    before = in_memory(mixture, source, int(memory_rows))
+    memory_before = peak()
+    result = streaming.fit(
+        jax.random.key(0),
+        source,
+        mixture.n_components,
+        covariance=mixture.covariance,
+        init=mixture,
+        max_steps=int(n_steps),
+        progress=clock,
+        **EXACT,
+    )
+    most = peak()
+    after = in_memory(mixture, source, int(memory_rows))
+    return {
+        "rows": source.n_rows,
+        "peak_gb": most,
+        "peak_before_gb": memory_before,
+        "log_likelihood": float(result.log_likelihood),
+        "in_memory": [*before, *after],
+        "passes": clock.table(),
+    }
+
+
+def in_memory(mixture: jgmm.Mixture, source: FileSource, n_rows: int) -> list[float]:
+    """Rows a second of the engine on the first rows, held in memory, twice."""
+    blocks, n = [], 0
+    for x, _ in source:
+        blocks.append(x.copy())
+        n += len(x)
+        if n >= n_rows:
+            break
+    held = jax.numpy.asarray(np.concatenate(blocks)[:n_rows])
+    seconds = [per_step(lambda m: em.run(mixture, held, max_steps=m, **EXACT)) for _ in "ab"]
+    return [len(held) / each for each in seconds]
+
+
+def per_step(fit: Callable[[int], Any], few: int = 2, many: int = 14) -> float:
+    """Seconds of a step: what the steps that one fit takes more than another take longer."""
+
+    def seconds(n_steps: int) -> float:
+        begun = time.perf_counter()
+        jax.block_until_ready(fit(n_steps))
+        return time.perf_counter() - begun
+
+    seconds(few), seconds(many)  # compile
+    return (seconds(many) - seconds(few)) / (many - few)
+
+
+def member(data: str, start: str, n_steps: str, place: str, size: str, rank: str) -> dict[str, Any]:
+    """One process of several that share a file."""
+    team = processes.join(place, int(size), int(rank)) if int(size) > 1 else streaming.Alone()
+    mixture, clock = load_mixture(start), Clock()
+    source = FileSource(data, share=team.share)
+    result = streaming.fit(
+        jax.random.key(0),
+        source,
+        mixture.n_components,
+        covariance=mixture.covariance,
+        init=mixture,
+        max_steps=int(n_steps),
+        progress=clock,
+        team=team,
+        **EXACT,
+    )
+    team.gather(np.asarray(0))
+    return {
+        "rows": source.n_rows,
+        "log_likelihood": float(result.log_likelihood),
+        "means": np.asarray(result.mixture.means, float).tolist(),
+        "passes": clock.table(),
+    }
+
+
+def devices(data: str, start: str, n_rows: str, n_devices: str) -> dict[str, Any]:
+    """The engine on simulated devices of this machine."""
+    jax.config.update("jax_num_cpu_devices", int(n_devices))
+    mixture = load_mixture(start)
+    x = np.concatenate([x.copy() for x, _ in FileSource(data)])[: int(n_rows)]
+    mesh = sharding.make_mesh(int(n_devices))
+
+    def fit(n_steps: int) -> jgmm.FitResult:
+        return sharding.fit(
+            jax.random.key(0),
+            x,
+            mixture.n_components,
+            mesh=mesh,
+            covariance=mixture.covariance,
+            init=mixture,
+            max_steps=n_steps,
+            **EXACT,
+        )
+
+    seconds = per_step(fit)
+    return {"seconds": seconds, "log_likelihood": float(fit(4).log_likelihood)}
+
+
+ROLES: dict[str, Callable[..., dict[str, Any]]] = {
+    "stream": stream,
+    "member": member,
+    "devices": devices,
+}
+
+if __name__ == "__main__":
+    print(json.dumps(ROLES[sys.argv[1]](*sys.argv[2:])), flush=True)
+    os._exit(0)  # neither waits for the others nor takes its memory apart

@@ -1,0 +1,218 @@
+"""Past memory, past one device, past one process: what it costs.
+
+    ./dev jgmm run configs/scale.toml
+
+makes 100 million samples in 8 columns with the package's own sampler, 3.2 GB each as .npy and as
+Parquet, in the folder of the run, and removes them at the end. It takes 25 minutes and prints, for
+16 components of full covariance in float32 on two cores,
+
+    peak memory of a fit to 3.2 GB                1.1 GB (.npy), 1.2 GB (Parquet)
+    rows a second, of those of the engine in memory
+
+see the end of docs/scale.md for the figures. With `--set settings.n_samples=200000` it is done in a
+minute. The other half of the claims, that a run killed at any moment ends at the same parameters:
+
+    JGMM_KILLS=50 ./dev pytest tests/workbench/test_checkpoints.py
+"""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
+from pydantic import Field
+
+import jgmm
+from jgmm.sharding import bytes_per_step
+from jgmm.workbench.config import Strict
+from jgmm.workbench.files import UserError
+from jgmm.workbench.runner import Run
+from jgmm.workbench.storage import save_mixture
+
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
+BLOCK = 1 << 20  # samples drawn at once, rows of a row group
+
+
+class Settings(Strict):
+    """How large."""
+
+    n_samples: Positive = 100_000_000
+    """Rows of the files."""
+    n_features: Positive = 8
+    """Columns."""
+    n_components: Positive = 16
+    """K, of the truth and of the fits."""
+    n_steps: Positive = 2
+    """EM steps of every fit; the pass that compiles is not counted."""
+    formats: list[Literal["npy", "parquet"]] = Field(default=["npy", "parquet"])
+    """Kinds of file."""
+    memory_rows: Positive = 4_000_000
+    """Rows on which the engine in memory is timed, and the simulated devices."""
+    processes: list[Positive] = Field(default=[1, 2, 4])
+    """Numbers of processes that share the first file."""
+    devices: list[Positive] = Field(default=[1, 2, 4, 8])
+    """Numbers of simulated devices."""
+
+
+def run(run: Run) -> None:
+    """Make the files, measure, and remove them."""
+    settings = run.settings
+    place = run.path / "data"
+    place.mkdir()
+    start = place / "start.safetensors"
+    files = {kind: place / f"x.{kind}" for kind in settings.formats}
+    try:
+        make(run.key, settings, files, start)
+        _streams(run, settings, files, start)
+        first = next(iter(files.values()))
+        _processes(run, settings, first, start)
+        _devices(run, settings, first, start)
+    finally:
+        for path in (*files.values(), start):
+            path.unlink(missing_ok=True)
+        place.rmdir()
+
+
+def truth(key: jax.Array, settings: Settings) -> jgmm.Mixture:
+    """A mixture whose components overlap a little."""
+    centers, factors = jax.random.split(key)
+    k, d = settings.n_components, settings.n_features
+    a = np.eye(d) + 0.3 * np.asarray(jax.random.normal(factors, (k, d, d)))
+    means = 4 * np.asarray(jax.random.normal(centers, (k, d)))
+    mixture = jgmm.make_mixture(np.full(k, 1 / k), means, a @ a.transpose(0, 2, 1), "full")
+    return jax.tree.map(lambda leaf: leaf.astype(np.float32), mixture)
+
+
+def make(
+    key: jax.Array, settings: Settings, files: dict[str, pathlib.Path], start: pathlib.Path
+) -> None:
+    """Draw the samples block by block into all files at once."""
+    from jgmm.workbench.tables import need
+
+    arrow, parquet = need("pyarrow", "workbench", "it"), need("pyarrow.parquet", "workbench", "it")
+
+    n, d = settings.n_samples, settings.n_features
+    mixture = truth(key, settings)
+    # Every fit starts away from the truth: no step of those that are timed may be the last.
+    away = mixture.means + 0.5 * jax.random.normal(key, mixture.means.shape, np.float32)
+    save_mixture(start, replace(mixture, means=away, scale=1.3 * mixture.scale))
+    names = [f"x{i}" for i in range(d)]
+    schema = arrow.schema([(name, arrow.float32()) for name in names])
+    options = {"compression": "none", "use_dictionary": False}
+    array = files["npy"].open("wb") if "npy" in files else None
+    table = (
+        parquet.ParquetWriter(files["parquet"], schema, **options) if "parquet" in files else None
+    )
+    if array:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (n, d)}
+        np.lib.format.write_array_header_1_0(array, header)
+    for i, first in enumerate(range(0, n, BLOCK)):
+        drawn, _ = jgmm.sample(jax.random.fold_in(key, i), mixture, BLOCK)
+        x = np.asarray(drawn)[: n - first]
+        if array:
+            array.write(np.ascontiguousarray(x).data)
+        if table:
+            table.write_table(arrow.table([x[:, j] for j in range(d)], schema=schema))
+    for writer in (array, table):
+        if writer:
+            writer.close()
+
+
+def child(*arguments: Any) -> "subprocess.Popen[str]":
+    """A measurement in a process of its own; ``answer`` waits for it."""
+    root = pathlib.Path(__file__).resolve().parents[1]
+    path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments._scale_child", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+
+def answer(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    """What it found."""
+    output, _ = process.communicate()
+    if process.returncode:
+        raise UserError(f"a measurement ended with status {process.returncode}; see above")
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def _streams(
+    run: Run, settings: Settings, files: dict[str, pathlib.Path], start: pathlib.Path
+) -> None:
+    rows = []
+    for kind, path in files.items():
+        found = answer(child("stream", path, start, settings.n_steps, settings.memory_rows))
+        memory = float(np.mean(found["in_memory"]))
+        steady = [row for row in found["passes"] if row["pass"] not in ("survey", 0)]
+        speed = float(np.mean([row["rows_per_second"] for row in steady]))
+        run.metric(f"{kind}: peak memory, GB", found["peak_gb"])
+        run.metric(f"{kind}: million rows a second", speed / 1e6)
+        run.metric(f"{kind}: of the engine in memory", speed / memory)
+        rows += [{"file": kind, **row} for row in found["passes"]]
+        rows += [
+            {"file": kind, "pass": "in memory", "rows": settings.memory_rows, "rows_per_second": v}
+            for v in found["in_memory"]
+        ]
+    caption = "Seconds of each pass; reading happens beside computing and waiting."
+    run.table("passes", rows, caption)
+
+
+def _processes(run: Run, settings: Settings, path: pathlib.Path, start: pathlib.Path) -> None:
+    rows: list[dict[str, Any]] = []
+    first: dict[str, Any] = {}
+    for n in settings.processes:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            place = f"127.0.0.1:{found.getsockname()[1]}"
+        members = [
+            child("member", path, start, settings.n_steps, place, n, rank) for rank in range(n)
+        ]
+        answers = [answer(member) for member in members]
+        steady = [
+            max(each["passes"][step]["seconds"] for each in answers)
+            for step in range(2, settings.n_steps + 2)
+        ]
+        first = first or answers[0]
+        apart = max(_apart(first, each) for each in answers)
+        speed = settings.n_samples / float(np.mean(steady))
+        travels = bytes_per_step(settings.n_components, settings.n_features)
+        rows.append(
+            {
+                "processes": n,
+                "rows_each": " ".join(str(each["rows"]) for each in answers),
+                "bytes_a_step": travels if n > 1 else 0,
+                "rows_per_second": speed,
+                "efficiency": speed / (rows[0]["rows_per_second"] * n) if rows else 1.0,
+                "relative_difference": apart,
+            }
+        )
+        run.metric(f"{n} processes: relative difference", apart)
+    run.metric("bytes summed up a step", bytes_per_step(settings.n_components, settings.n_features))
+    run.table("processes", rows, "The same fit by several processes of this machine.")
+
+
+def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """The largest difference of the means, relative to their size, or of the log-likelihoods."""
+    a, b = np.asarray(one["means"]), np.asarray(other["means"])
+    ratio = other["log_likelihood"] / one["log_likelihood"] - 1
+    return max(float(np.abs(a - b).max() / np.abs(a).max()), abs(ratio))
+
+
+def _devices(run: Run, settings: Settings, path: pathlib.Path, start: pathlib.Path) -> None:
+    n_rows = min(settings.memory_rows, settings.n_samples)
+    rows: list[dict[str, Any]] = []
+    for n in settings.devices:
+        found = answer(child("devices", path, start, n_rows, n))
+        rows.append({"devices": n, "rows_per_second": n_rows / found["seconds"], **found})
+        fast = rows[-1]["rows_per_second"] / rows[0]["rows_per_second"]
+        run.metric(f"{n} simulated devices: times as fast as one", fast)
+    run.table("devices", rows, "Steps in memory on simulated devices of this machine.")

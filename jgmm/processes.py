@@ -1,0 +1,146 @@
+"""Fits by several processes, on one machine or many.
+
+Each process holds, or reads, a share of the samples; ``streaming.fit`` and ``sharding.fit`` take a
+``Processes`` as their ``team``. What travels in a step is one ``Statistics``, by JAX's own
+collectives (``jax.distributed``; gloo on CPUs, NCCL on GPUs).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array
+
+from jgmm.statistics import Statistics
+from jgmm.streaming import Alone, Team
+
+# Seconds: to find one another, after which one that is silent is taken for lost, and to part.
+FIND, SILENCE, PART = 60, 30, 10
+_AXIS = "processes"
+
+Result = TypeVar("Result")
+
+
+class LostProcess(RuntimeError):
+    """Another process of the job has ended or cannot be reached."""
+
+
+def join(
+    coordinator: str | None = None, n_processes: int | None = None, process: int | None = None
+) -> Team:
+    """Join a job; before anything else is done with JAX.
+
+    Args:
+      coordinator: HOST:PORT of process 0; None where JAX knows the cluster, such as SLURM's.
+      n_processes: of the job.
+      process: which of them this is, from 0.
+
+    Raises:
+      LostProcess: the others were not found in ``FIND`` seconds.
+    """
+    try:
+        jax.distributed.initialize(
+            coordinator,
+            n_processes,
+            process,
+            initialization_timeout=FIND,
+            heartbeat_timeout_seconds=SILENCE,
+            shutdown_timeout_seconds=PART,
+        )
+    except (RuntimeError, ValueError) as error:
+        raise LostProcess(
+            f"process {process} of {n_processes} could not join the job at {coordinator}: {error}"
+        ) from error
+    return Processes() if jax.process_count() > 1 else Alone()
+
+
+class Processes:
+    """The processes of a job, as a ``streaming.Team``."""
+
+    def __init__(self) -> None:
+        """Use one device of each process; all processes do so at the same time."""
+        first = {device.process_index: device for device in reversed(jax.devices())}
+        devices = np.asarray([first[i] for i in range(jax.process_count())])
+        self._mesh = Mesh(devices, (_AXIS,), axis_types=(AxisType.Auto,))
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which of how many processes this is."""
+        return jax.process_index(), jax.process_count()
+
+    def add(self, mine: Statistics) -> Statistics:
+        """The sum over all processes.
+
+        Raises:
+          LostProcess: one of them is gone.
+        """
+        whole = self._all(_sum, mine)
+        return replace(whole, center=mine.center)
+
+    def gather(self, mine: Any) -> list[Any]:
+        """The arrays of every process, to the last bit, whatever precision JAX works in.
+
+        Raises:
+          LostProcess: one of them is gone.
+        """
+        leaves, structure = jax.tree.flatten(mine)
+        arrays = [np.asarray(leaf) for leaf in leaves]
+        raw = [np.frombuffer(np.ascontiguousarray(a).tobytes(), np.uint8) for a in arrays]
+        every = self._all(_gather, raw)
+        return [
+            jax.tree.unflatten(
+                structure,
+                [
+                    np.frombuffer(np.asarray(rows[i]).tobytes(), a.dtype).reshape(a.shape)
+                    for rows, a in zip(every, arrays, strict=True)
+                ],
+            )
+            for i in range(jax.process_count())
+        ]
+
+    def _all(self, collective: Callable[[Mesh, Any], Any], mine: Any) -> Any:
+        """What a collective makes of the trees of all processes, on this process's device."""
+        sharding = NamedSharding(self._mesh, PartitionSpec(_AXIS))
+
+        def spread(leaf: Any) -> Array:
+            return jax.make_array_from_process_local_data(sharding, np.asarray(leaf)[None])
+
+        try:
+            found = collective(self._mesh, jax.tree.map(spread, mine))
+            return jax.tree.map(
+                lambda leaf: jnp.asarray(np.asarray(leaf.addressable_data(0))), found
+            )
+        except (jax.errors.JaxRuntimeError, ValueError) as error:  # gloo gives the latter
+            rank, size = self.share
+            raise LostProcess(
+                f"process {rank} of {size} has lost another one, which has ended or cannot be "
+                f"reached ({str(error).partition(chr(10))[0][:200]}). Run the same command again: "
+                "a checkpoint, if there is one, carries on."
+            ) from error
+
+
+def _over(mesh: Mesh, body: Callable[[Array], Array], tree: Any) -> Any:
+    def local(tree: Any) -> Any:
+        return jax.tree.map(lambda leaf: body(leaf[0]), tree)
+
+    one, all_ = PartitionSpec(_AXIS), PartitionSpec()
+    run = jax.shard_map(local, mesh=mesh, in_specs=one, out_specs=all_, check_vma=False)
+    return run(tree)
+
+
+@partial(jax.jit, static_argnums=0)
+def _sum(mesh: Mesh, tree: Any) -> Any:
+    return _over(mesh, lambda leaf: lax.psum(leaf, _AXIS), tree)
+
+
+@partial(jax.jit, static_argnums=0)
+def _gather(mesh: Mesh, tree: Any) -> Any:
+    return _over(mesh, lambda leaf: lax.all_gather(leaf, _AXIS), tree)

@@ -1,0 +1,92 @@
+"""Several processes of one job on this machine: started together, and ended together.
+
+Whichever is lost, the job ends in bounded time with a message that says which and how.
+"""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from jgmm.workbench.files import UserError
+
+GRACE = 20.0  # seconds that the others have to end in, once one has failed
+COMMAND = [sys.executable, "-m", "jgmm.workbench.cli"]
+_LOOK = 0.05
+
+
+def launch(arguments: Sequence[str], n_processes: int) -> int:
+    """Run `jgmm ARGUMENTS` in several processes, and wait for them.
+
+    Args:
+      arguments: of the command, without those that say which process it is.
+      n_processes: how many.
+
+    Returns:
+      The exit status: 0 if all ended well.
+
+    Raises:
+      UserError: one of them was lost, or failed without saying why.
+    """
+    place = f"127.0.0.1:{_free_port()}"
+    command, *rest = arguments
+    start = [*COMMAND, command]
+    members = [
+        subprocess.Popen(
+            [*start, *_member(place, i, n_processes), *rest],
+            stdin=subprocess.DEVNULL,
+            stdout=None if i == 0 else subprocess.DEVNULL,
+        )
+        for i in range(n_processes)
+    ]
+    try:
+        return _watch(members)
+    except BaseException:
+        for member in members:  # they were asked to end, too, if they share our terminal
+            if member.poll() is None:
+                member.terminate()
+        _settle(members)
+        raise
+
+
+def _member(place: str, i: int, n: int) -> list[str]:
+    return ["--coordinator", place, "--processes", str(n), "--process", str(i)]
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port
+
+
+def _watch(members: Sequence["subprocess.Popen[bytes]"]) -> int:
+    while True:
+        codes = [member.poll() for member in members]
+        failed = [i for i, code in enumerate(codes) if code]
+        if failed:
+            first = failed[0]
+            _settle(members)
+            code = members[first].returncode
+            if code in (2, 130, 143):  # it has said why
+                return int(code)
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
+            raise UserError(
+                f"process {first} of {len(members)} {how}; the others were ended. Run the same "
+                "command again: it carries on from the last checkpoint"
+            )
+        if None not in codes:
+            return 0
+        time.sleep(_LOOK)
+
+
+def _settle(members: Sequence["subprocess.Popen[bytes]"]) -> None:
+    """Wait for the others to end by themselves, then end them: JAX does not obey SIGTERM."""
+    deadline = time.monotonic() + GRACE
+    for member in members:
+        try:
+            member.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            member.kill()
+            member.wait()

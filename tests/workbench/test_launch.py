@@ -1,0 +1,149 @@
+"""Several real processes: one is killed, the job ends and says so, and the next carries on."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import jgmm
+from jgmm import streaming
+from jgmm.workbench import launch, runner
+from jgmm.workbench.files import UserError
+
+CONFIG = """
+study = "stream"
+precision = "float32"
+[data]
+source = "data"
+[fit]
+n_components = 2
+covariance = "diag"
+n_restarts = 1
+accelerate = "none"
+tol = 0.0
+rtol = 0.0
+max_steps = 12
+[settings]
+subsample = 200
+block_rows = 256
+checkpoint_minutes = 0.0
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with a config and with files of very different lengths."""
+    (tmp_path / "data").mkdir()
+    rng = np.random.default_rng(0)
+    for i, n in enumerate((3, 900, 60)):
+        x = rng.normal(size=(n, 2)) + 1.5 * rng.integers(0, 2, (n, 1))
+        np.save(tmp_path / "data" / f"{i}.npy", x.astype(np.float32))
+    (tmp_path / "big.toml").write_text(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def start(*arguments):
+    root = str(pathlib.Path(jgmm.__file__).parents[1])
+    return subprocess.Popen(
+        [sys.executable, "-m", "jgmm.workbench.cli", "run", "big.toml", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+
+
+def members(parent):
+    """The processes it has started."""
+    found = pathlib.Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [int(pid) for pid in found]
+
+
+def metrics(place):
+    (folder,) = place.glob("runs/big-*")
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="finds processes by /proc")
+def test_a_lost_process_ends_the_job_and_the_next_one_carries_on(place):
+    job = start("--processes", "2")
+    kept = place / "runs" / "big.checkpoint" / "0001-of-0002.safetensors"
+    deadline = time.monotonic() + 120
+    while not kept.exists() and job.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(members(job.pid)[1], signal.SIGKILL)
+    begun = time.monotonic()
+    _, said = job.communicate(timeout=2 * launch.GRACE)
+    assert time.monotonic() - begun < launch.GRACE + 10
+    assert job.returncode in (2, 3), said
+    assert "error: process 1 of 2 was killed by signal 9; the others were ended" in said
+    assert "carries on from the last checkpoint" in said
+    assert kept.exists()
+    assert not list(place.glob("runs/big-*"))
+
+    shown, said = start("--processes", "2").communicate(timeout=200)
+    assert "report:" in shown, said
+    found = metrics(place)
+    assert (found["rows"], found["processes"], found["steps"]) == (963, 2, 12)
+    assert found["bytes summed up a step"] == 4 * (2 + 4 + 4 + 1)
+    (report,) = place.glob("runs/big-*/report.html")
+    assert "Carried on from a checkpoint of step" in report.read_text()
+    assert not kept.parent.exists()
+    alone = runner.run_config(place / "big.toml", ["name=alone"], progress=False)
+    one = json.loads((alone / "metrics.json").read_text())
+    assert one["processes"] == 1
+    assert found["log_likelihood"] == pytest.approx(one["log_likelihood"], rel=1e-6)
+
+
+def test_members_end_together(monkeypatch, tmp_path):
+    """Without JAX: processes that end well, that fail with a word, and that hang."""
+    monkeypatch.setattr(launch, "GRACE", 0.5)
+    script = tmp_path / "member.py"
+    monkeypatch.setattr(launch, "COMMAND", [sys.executable, str(script)])
+
+    def job(body):
+        script.write_text(
+            f"import os, sys, time\nrank = int(sys.argv[sys.argv.index('--process') + 1])\n{body}"
+        )
+        return launch.launch(["run", "x"], 3)
+
+    assert job("pass") == 0
+    assert job("sys.exit(2 if rank == 1 else 0)") == 2
+    with pytest.raises(UserError, match="process 2 of 3 ended with status 7"):
+        job("sys.exit(7) if rank == 2 else time.sleep(60)")
+    with pytest.raises(UserError, match="process 0 of 3 was killed by signal 9"):
+        job("os.kill(os.getpid(), 9) if rank == 0 else None")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--process", "0"], "--process goes with --coordinator"),
+        (["--coordinator", "localhost:1"], "--coordinator goes with --processes"),
+        (["--coordinator", "h:1", "--processes", "2", "--process", "2"], "from 0 to N - 1"),
+    ],
+)
+def test_arguments_that_go_together(place, arguments, text):
+    from typer.testing import CliRunner
+
+    from jgmm.workbench import cli
+
+    found = CliRunner().invoke(cli.app, ["run", "big.toml", *arguments])
+    assert found.exit_code == 2
+    assert text in found.output
+
+
+def test_other_studies_are_not_shared(place):
+    class Two(streaming.Alone):
+        share = (1, 2)
+
+    (place / "small.toml").write_text('study = "mixture"\n[data]\nsource = "faithful"\n')
+    with pytest.raises(UserError, match="not made for several processes"):
+        runner.run_config(place / "small.toml", team=Two())
