@@ -84,7 +84,7 @@ def truth(key: jax.Array, settings: Settings) -> jgmm.Mixture:
     centers, factors = jax.random.split(key)
     k, d = settings.n_components, settings.n_features
     a = np.eye(d) + 0.3 * np.asarray(jax.random.normal(factors, (k, d, d)))
-    means = 2 * np.asarray(jax.random.normal(centers, (k, d)))
+    means = np.asarray(jax.random.normal(centers, (k, d)))
     mixture = jgmm.make_mixture(np.full(k, 1 / k), means, a @ a.transpose(0, 2, 1), "full")
     return jax.tree.map(lambda leaf: leaf.astype(np.float32), mixture)
 
