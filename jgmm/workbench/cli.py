@@ -3,23 +3,42 @@
 JAX is imported inside the sub-commands that need it, so that `jgmm --help` is instant.
 """
 
+import contextlib
 import functools
 import io
+import json
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
-from jgmm.workbench import cache, signals, toml
+from jgmm.workbench import cache, digest, signals, terminal, toml
 from jgmm.workbench import config as configs
-from jgmm.workbench.files import UserError, read_file
+from jgmm.workbench.files import UserError
+from jgmm.workbench.options import (
+    Columns,
+    Components,
+    Covariance,
+    Criterion,
+    File,
+    Json,
+    Label,
+    Output,
+    Overrides,
+    Precision,
+    Quiet,
+    Seed,
+    Starts,
+    Verbose,
+    Voice,
+    Weight,
+    asked,
+)
+from jgmm.workbench.terminal import visible
 
 try:
-    import rich.console
-    import rich.markup
-    import rich.table
     import typer
 except ImportError as error:  # pragma: no cover - the test environment has every extra
     raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"') from error
@@ -29,23 +48,21 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-MAX_COUNTS = 10_000  # numbers of components tried in one go
-MAX_JSON = 1 << 26  # bytes of metrics or environment of a run
+
+EXIT_CODES = """
+Exit status: 0, done; 1, a defect of jgmm, with its traceback; 2, something in the command, the
+config or the data that can be put right; 3, one of several processes was lost; 4, no fit ended in
+usable parameters; 130, Ctrl-C; 143, told to end (SIGTERM).
+"""
 
 app = typer.Typer(
     name="jgmm",
     help="Gaussian mixtures in JAX: run studies, fit files, look at what came out.",
+    epilog=" ".join(EXIT_CODES.split()),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting; may be repeated."),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no summary.")]
-Output = Annotated[pathlib.Path | None, typer.Option(help="Folder in which the run folder is put.")]
 
 
 def main() -> None:
@@ -54,33 +71,54 @@ def main() -> None:
         app()
 
 
-def command(function: Callable[P, None]) -> Callable[P, None]:
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Print the version where it is asked for."""
+    if version:
+        import jgmm
+
+        print(f"jgmm {jgmm.__version__}")
+        raise typer.Exit
+
+
+def command(*examples: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
     """Add a sub-command that shows what a person can put right without a traceback.
 
-    Exit status 2 stands for such a problem, 130 for Ctrl-C, 143 for SIGTERM; any other exception
-    is a defect of ours, and keeps its traceback.
+    Exit status 2 stands for such a problem, 4 for a fit that failed, 130 for Ctrl-C, 143 for
+    SIGTERM; any other exception is a defect of ours, and keeps its traceback.
+
+    Args:
+      examples: command lines for its help.
     """
 
-    @functools.wraps(function)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # names may be what it cannot encode
-                stream.reconfigure(errors="backslashreplace")
-        try:
-            function(*args, **kwargs)
-        except (KeyboardInterrupt, signals.Stopped):
-            raise typer.Exit(_ended()) from None
-        except UserError as error:
-            raise typer.Exit(_complain(str(error), 2)) from None
-        except Exception as error:
-            if signals.asked() is not None:  # what came of it, as in a library's import
+    def add(function: Callable[P, None]) -> Callable[P, None]:
+        @functools.wraps(function)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+            for stream in (sys.stdout, sys.stderr):
+                if isinstance(stream, io.TextIOWrapper):  # names may be what it cannot encode
+                    stream.reconfigure(errors="backslashreplace")
+            try:
+                function(*args, **kwargs)
+            except (KeyboardInterrupt, signals.Stopped):
                 raise typer.Exit(_ended()) from None
-            if not isinstance(error, _shown()):
-                raise
-            raise typer.Exit(_complain(str(error), 2)) from None
+            except UserError as error:
+                raise typer.Exit(_complain(str(error), 2)) from None
+            except Exception as error:
+                if signals.asked() is not None:  # what came of it, as in a library's import
+                    raise typer.Exit(_ended()) from None
+                status = _status(error)
+                if status is None:
+                    raise
+                raise typer.Exit(_complain(str(error), status)) from None
 
-    app.command()(guarded)
-    return guarded
+        paragraphs = (function.__doc__ or "").split("\n\n")
+        shown = "\n\n".join(" ".join(each.split()) for each in paragraphs)
+        app.command(help=shown, epilog="\n\n".join(["Examples:", *examples]))(guarded)
+        return guarded
+
+    return add
 
 
 def _ended() -> int:
@@ -95,33 +133,25 @@ def _complain(text: str, status: int) -> int:
     return status
 
 
-def visible(text: str) -> str:
-    r"""Text with escapes for what a terminal would obey instead of show.
-
-    >>> print(visible("red: \x1b[31m"))
-    red: \x1b[31m
-    """
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def _cell(text: object) -> str:
-    """Text for a table, none of which is taken for markup."""
-    return rich.markup.escape(visible(str(text)))
-
-
-def _shown() -> tuple[type[Exception], ...]:
-    """The exceptions whose text is written for people."""
+def _status(error: Exception) -> int | None:
+    """The exit status of an exception whose text is written for people; None for a defect."""
     from jgmm.status import DataError, FitError
 
-    return DataError, FitError
+    return 2 if isinstance(error, DataError) else 4 if isinstance(error, FitError) else None
 
 
-@command
+@command(
+    "jgmm run configs/faithful.toml",
+    "jgmm run configs/iris.toml --set fit.n_restarts=64 --output results",
+    "jgmm run study.toml --json | jq .metrics.bic",
+)
 def run(
     config: Annotated[pathlib.Path, typer.Argument(help="A TOML file, for instance in configs/.")],
     overrides: Overrides = None,
     output: Output = None,
     quiet: Quiet = False,
+    verbose: Verbose = False,
+    as_json: Json = False,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Share the work among so many processes.")
     ] = None,
@@ -135,26 +165,26 @@ def run(
 ) -> None:
     """Run the study that a config file describes."""
     changes = [*(overrides or []), *_output(output)]
-    checked = configs.load(config, changes)
+    voice, checked = Voice(quiet, verbose, as_json), configs.load(config, changes)
     if coordinator is None and not cluster:
         if process is not None:
             raise UserError("--process goes with --coordinator HOST:PORT and --processes N")
         if processes is not None and processes > 1:
-            _launch(config, changes, quiet, processes)
+            _launch(config, changes, voice, processes)
             return
-        _run(checked, config, changes, quiet)
+        _run(checked, config, changes, voice)
         return
     if not cluster and (processes is None or process is None or process >= processes):
         raise UserError("--coordinator goes with --processes N and --process I, from 0 to N - 1")
-    _share(checked, config, changes, quiet, (coordinator, processes, process))
+    _share(checked, config, changes, voice, (coordinator, processes, process))
 
 
-def _launch(config: pathlib.Path, changes: list[str], quiet: bool, n_processes: int) -> None:
+def _launch(config: pathlib.Path, changes: list[str], voice: Voice, n_processes: int) -> None:
     """The same command in several processes."""
     from jgmm.workbench.launch import launch
 
     settings = [part for change in changes for part in ("--set", change)]
-    arguments = ["run", *settings, *(["--quiet"] if quiet else []), "--", str(config)]
+    arguments = ["run", *settings, *voice.options(), "--", str(config)]
     status = launch(arguments, n_processes)
     if status:
         raise typer.Exit(status)
@@ -164,7 +194,7 @@ def _share(
     checked: configs.Config,
     config: pathlib.Path,
     changes: list[str],
-    quiet: bool,
+    voice: Voice,
     place: tuple[str | None, int | None, int | None],
 ) -> None:
     """One of several processes."""
@@ -173,7 +203,7 @@ def _share(
 
     try:
         team = processes.join(*place)
-        _run(checked, config, changes, quiet, team)
+        _run(checked, config, changes, voice, team)
     except processes.LostProcess as error:
         # At its end a process waits for the others, of which one is no more.
         _complain(str(error), 3)
@@ -181,242 +211,234 @@ def _share(
         os._exit(3)
 
 
-@command
+@command(
+    "jgmm fit measurements.csv",
+    "jgmm fit measurements.csv --components 1:5 --covariance all --criterion icl",
+    "jgmm fit iris --label species --json | jq .metrics",
+)
 def fit(
-    file: Annotated[str, typer.Argument(help="A .csv, .parquet or .npy file, or a built-in name.")],
-    components: Annotated[
-        str | None, typer.Option(help="K: 3, or 1:9 (the default), or 2,3,5.")
-    ] = None,
-    covariance: Annotated[
-        str | None, typer.Option(help='Models, by comma: full (the default), tied, …; or "all".')
-    ] = None,
-    columns: Annotated[str | None, typer.Option(help="Columns to model, by comma.")] = None,
-    label: Annotated[str | None, typer.Option(help="Column of known classes.")] = None,
-    weight: Annotated[str | None, typer.Option(help="Column of sample weights.")] = None,
-    restarts: Annotated[int | None, typer.Option(help="Starts per model.")] = None,
-    criterion: Annotated[str | None, typer.Option(help="bic, aic, aicc, icl or held_out.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The source of all randomness.")] = None,
-    precision: Annotated[str | None, typer.Option(help="float64 or float32.")] = None,
+    file: File,
+    components: Components = None,
+    covariance: Covariance = None,
+    columns: Columns = None,
+    label: Label = None,
+    weight: Weight = None,
+    restarts: Starts = None,
+    criterion: Criterion = None,
+    seed: Seed = None,
+    precision: Precision = None,
     overrides: Overrides = None,
     output: Output = None,
     quiet: Quiet = False,
+    verbose: Verbose = False,
+    as_json: Json = False,
 ) -> None:
-    """Fit mixtures to a file and choose among them: the study "mixture" without a config file."""
-    data = {
-        "source": file,
-        "columns": columns.split(",") if columns else None,
-        "label": label,
-        "weight": weight,
-    }
-    fitting = {
-        "n_components": parse_components(components) if components is not None else None,
-        "covariance": covariance.split(",") if covariance is not None else None,
-        "n_restarts": restarts,
-        "criterion": criterion,
-    }
-    table = {
-        "study": "mixture",
-        "name": configs.name_from(pathlib.Path(file)),
-        "seed": seed,
-        "precision": precision,
-        "data": _given(data),
-        "fit": _given(fitting),
-    }
+    """Fit mixtures to a file, choose K and the covariance model, and leave a report.
+
+    With nothing but a file: one to nine components under four models, chosen by BIC. It is the
+    study "mixture" without a config file, and leaves a run folder. To see the table alone, and
+    leave nothing behind, use "jgmm select".
+    """
+    data = (file, columns, label, weight)
+    fitting = (components, covariance, restarts, criterion)
     changes = [*(overrides or []), *_output(output)]
-    _run(configs.from_table(_given(table), changes, source="jgmm fit"), None, changes, quiet)
+    voice = Voice(quiet, verbose, as_json)
+    _run(asked("jgmm fit", data, fitting, seed, precision, changes), None, changes, voice)
 
 
-def _given(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if value is not None}
+@command(
+    "jgmm select measurements.csv",
+    "jgmm select faithful --components 1:6 --covariance all",
+    "jgmm select iris --columns 'petal length (cm),petal width (cm)' --json",
+)
+def select(
+    file: File,
+    components: Components = None,
+    covariance: Covariance = None,
+    columns: Columns = None,
+    label: Label = None,
+    weight: Weight = None,
+    restarts: Starts = None,
+    criterion: Criterion = None,
+    seed: Seed = None,
+    precision: Precision = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Print the table over K and covariance models, and leave no file behind.
+
+    The same fits and the same choice as "jgmm fit" with the same options, which also leaves a run
+    folder: parameters, assignments, pictures and a report of the model chosen.
+    """
+    data = (file, columns, label, weight)
+    fitting = (components, covariance, restarts, criterion)
+    config = asked("jgmm select", data, fitting, seed, precision, overrides or [])
+    _prepare()
+    from jgmm.workbench import mixture_study, runner, storage
+
+    progress = not (quiet or as_json) and sys.stderr.isatty()
+    with _stdout_for_results(as_json), runner.opened(config, progress) as found:
+        rows = mixture_study.table(mixture_study.choose(found))
+    chosen = next((row for row in rows if row["chosen"] == "yes"), rows[0])
+    if as_json:
+        print(storage.json_text({"criterion": config.fit.criterion, "table": rows}))
+        return
+    crowded = not terminal.grid(rows, config.fit.criterion, chosen)
+    most = None if crowded else terminal.MOST_ROWS
+    terminal.fits(rows, config.fit.criterion, config.fit.n_restarts, most)
 
 
 def _output(output: pathlib.Path | None) -> list[str]:
     return [] if output is None else [f"output={toml.value_to_toml(str(output))}"]
 
 
-def parse_components(text: str) -> list[int]:
-    """Read numbers of components: one, several by comma, or a range with both ends.
+def _prepare() -> None:
+    os.environ.setdefault("MPLBACKEND", "Agg")  # a run needs no window
+    cache.use_compilation_cache()
 
-    >>> parse_components("1:4"), parse_components("2,5")
-    ([1, 2, 3, 4], [2, 5])
-    """
-    counts: list[int] = []
-    for part in text.split(","):
-        first, colon, last = part.partition(":")
-        try:
-            low, high = int(first), int(last if colon else first)
-        except ValueError:
-            raise UserError(f"--components {toml.short(text)}: write 3, or 1:9, or 2,3,5") from None
-        if not 1 <= low <= high:
-            raise UserError(f"--components {toml.short(text)}: needs 1 <= first <= last")
-        if high - low + len(counts) >= MAX_COUNTS:
-            raise UserError(
-                f"--components {toml.short(text)}: more than {MAX_COUNTS} numbers to try"
-            )
-        counts += range(low, high + 1)
-    return counts
+
+@contextlib.contextmanager
+def _stdout_for_results(as_json: bool) -> Iterator[None]:
+    """Send what anything else prints to standard error, if standard output is for JSON."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
 
 
 def _run(
     config: configs.Config,
     path: pathlib.Path | None,
     changes: list[str],
-    quiet: bool,
+    voice: Voice,
     team: "Team | None" = None,
 ) -> None:
     """Run a config that has been checked, and say what came out and where it is."""
-    os.environ.setdefault("MPLBACKEND", "Agg")  # a run needs no window
-    cache.use_compilation_cache()
+    _prepare()
     from jgmm.workbench import runner
 
-    progress = False if quiet else None
-    if path is None:
-        folder = runner.run_config(config, progress=progress)
-    else:  # by path, so that studies beside the config are found
-        folder = runner.run_config(path, changes, progress=progress, team=team)
+    progress = False if voice.quiet or voice.as_json else None
+    with _stdout_for_results(voice.as_json):
+        if path is None:
+            folder = runner.run_config(config, progress=progress)
+        else:  # by path, so that studies beside the config are found
+            folder = runner.run_config(path, changes, progress=progress, team=team)
     if team is not None and team.share[0]:
         return
-    if quiet:
-        print(folder)
-    else:
-        _print_metrics(folder)
-        print(f"report: {visible(str(folder / 'report.html'))}")
+    _report(folder, voice)
     number = signals.asked()
     if number is not None:  # the study has made the best of it
         what = "interrupted; the folder holds the best so far, and a checkpoint carries on"
         raise typer.Exit(_complain(what, 128 + number))
 
 
-@command
-def datasets() -> None:
-    """List the built-in data sets."""
-    from jgmm.workbench import datasets as library
-
-    table = rich.table.Table("name", "rows", "columns", "labels", "what it is")
-    for entry in library.describe():
-        shown = ", ".join(entry.columns[:8]) + (", …" if len(entry.columns) > 8 else "")
-        cells = (entry.name, str(entry.rows), shown, ", ".join(entry.labels), entry.summary)
-        table.add_row(*map(_cell, cells))
-    _console().print(table)
-
-
-@command
-def show(
-    path: Annotated[pathlib.Path, typer.Argument(help="A run folder or a .safetensors file.")],
-) -> None:
-    """Show the headline numbers of a run, or the parameters of a saved mixture."""
-    if path.is_dir():
-        _print_metrics(path)
-        for file in sorted(entry for entry in path.rglob("*") if entry.is_file()):
-            print(f"  {visible(str(file))}")
-    else:
-        _print_mixture(path)
+def _report(folder: pathlib.Path, voice: Voice) -> None:
+    """Say what a run found."""
+    if voice.quiet and not voice.as_json:
+        print(folder)
+        return
+    found = digest.read(folder)
+    if voice.as_json:
+        _print_json(found.plain())
+        return
+    terminal.summary(found, None if voice.verbose else terminal.MOST_ROWS)
+    if voice.verbose:
+        _print_mixture(folder / "mixture.safetensors")
+        _print_files(folder)
+    terminal.say(f"report: {folder / 'report.html'}")
 
 
-def _print_metrics(folder: pathlib.Path) -> None:
-    metrics, environment = _read(folder, "metrics.json"), _read(folder, "environment.json")
-    title = f"{folder.name}, {environment.get('seconds', '?')} s"
-    table = rich.table.Table("metric", "value", title=_cell(title))
-    for name, value in metrics.items():
-        table.add_row(_cell(name), _cell(_number(value)))
-    _console().print(table)
+def _print_json(value: Any) -> None:
+    from jgmm.workbench import storage
+
+    print(storage.json_text(value))
 
 
 def _print_mixture(path: pathlib.Path) -> None:
-    import jax
-
-    from jgmm.workbench import storage
-
-    jax.config.update("jax_enable_x64", True)  # to show what is stored, whatever its precision
-    mixture = storage.load_mixture(path)
-    names = storage.mixture_columns(path) or [f"x{i}" for i in range(mixture.n_features)]
-    weights, means, variances = map(
-        storage.plain, (mixture.weights, mixture.means, mixture.variances)
-    )
-    title = f"{path.name}: {mixture.covariance}, K={mixture.n_components}, D={mixture.n_features}"
-    table = rich.table.Table("component", "weight", "column", "mean", "standard deviation")
-    table.title = _cell(title)
-    for k, weight in enumerate(weights):
-        for d, name in enumerate(names):
-            first = (str(k), _number(weight)) if d == 0 else ("", "")
-            spread = _number(variances[k][d] ** 0.5)
-            table.add_row(*first, _cell(name), _number(means[k][d]), spread)
-    _console().print(table)
+    if path.is_file():
+        terminal.mixture(path.name, digest.parameters(path))
 
 
-@command
+def _print_files(folder: pathlib.Path) -> None:
+    for file in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
+        terminal.say(f"  {file}")
+
+
+@command("jgmm datasets", "jgmm datasets --json")
+def datasets(as_json: Json = False) -> None:
+    """List the built-in data sets."""
+    from jgmm.workbench import datasets as library
+
+    entries = library.describe()
+    if as_json:
+        _print_json([vars(entry) for entry in entries])
+        return
+    table = terminal.table("name", "rows", "columns", "labels", "what it is, and from where")
+    for entry in entries:
+        names = ", ".join(entry.columns[:4]) + (", …" if len(entry.columns) > 4 else "")
+        shown = f"{len(entry.columns)}: {names}"
+        about = f"{entry.summary}. {entry.source}"
+        cells = (entry.name, str(entry.rows), shown, ", ".join(entry.labels), about)
+        table.add_row(*map(terminal.cell, cells))
+    terminal.console().print(table)
+
+
+@command(
+    "jgmm show runs/faithful-20250101-120000",
+    "jgmm show runs/faithful-20250101-120000/mixture.safetensors --json",
+)
+def show(
+    path: Annotated[pathlib.Path, typer.Argument(help="A run folder or a .safetensors file.")],
+    as_json: Json = False,
+) -> None:
+    """Show what a run found, or the parameters of a saved mixture."""
+    if as_json:
+        _print_json(digest.read(path).plain() if path.is_dir() else digest.parameters(path))
+    elif path.is_dir():
+        _report(path, Voice(verbose=True))
+    else:
+        terminal.mixture(path.name, digest.parameters(path))
+
+
+@command("jgmm compare runs/faithful-20250101-120000 runs/faithful-20250102-093000")
 def compare(
     first: Annotated[pathlib.Path, typer.Argument(help="A run folder.")],
     second: Annotated[pathlib.Path, typer.Argument(help="Another run folder.")],
+    as_json: Json = False,
 ) -> None:
-    """Show two runs side by side: what differs between their configs, and every metric."""
-    settings = [dict(_flat(toml.read_toml(run / "config.toml"))) for run in (first, second)]
-    surroundings = [_read(run, "environment.json") for run in (first, second)]
-    metrics = [_read(run, "metrics.json") for run in (first, second)]
-    heads = [_cell(run.name or run) for run in (first, second)]
-    sections = (
-        ("config", settings, False),
-        ("environment", surroundings, False),
-        ("metrics", metrics, True),
-    )
-    for title, (left, right), everything in sections:
-        table = rich.table.Table("", *heads, title=title, title_justify="left")
-        for key in dict.fromkeys([*left, *right]):
-            a, b = left.get(key, "–"), right.get(key, "–")
-            if everything or a != b:
-                style = "bold" if everything and a != b else None
-                cells = (key, _number(a), _number(b))
-                table.add_row(*map(_cell, cells), style=style)
-        if table.row_count:
-            _console().print(table)
-        else:
-            _console().print(f"{title}: the same")
+    """Show two runs side by side: settings, criteria, parameters and assignments.
+
+    Settings only where they differ; components are paired so that their means are close; the
+    adjusted Rand index says how far the assignments of the same samples agree.
+    """
+    from jgmm.workbench import comparison
+
+    found = comparison.compare(*map(digest.read, (first, second)))
+    if as_json:
+        _print_json(found)
+    else:
+        comparison.show(found, [str(run.name or run) for run in (first, second)])
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _read(folder: pathlib.Path, name: str) -> dict[str, Any]:
-    import json
-
-    try:
-        content = json.loads(read_file(folder / name, MAX_JSON))
-    except OSError as error:
-        raise UserError(f"{folder}: not the folder of a run: {name}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{folder / name}: damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{folder / name}: damaged: not a table")
-    return content
-
-
-def _number(value: object) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-def _console() -> rich.console.Console:
-    return rich.console.Console(highlight=False, emoji=False)
-
-
-@command
+@command("jgmm schema > schema.json", "jgmm schema configs/*.toml > configs/schema.json")
 def schema(
+    files: Annotated[
+        list[pathlib.Path] | None, typer.Argument(help="Configs whose studies to know, too.")
+    ] = None,
     study: Annotated[
         str | None, typer.Option(help="Of this study's [settings] instead of the whole file.")
     ] = None,
 ) -> None:
-    """Print the JSON Schema of a config file, for editors that check while one types."""
-    import json
+    """Print the JSON Schema of config files, for editors that complete and check them.
 
-    found = configs.schema()
+    It knows the settings of the built-in studies and of those the given configs name. A TOML file
+    says where it is in its first line: "#:schema ./schema.json" (Taplo, Even Better TOML).
+    """
+    from jgmm.workbench import runner
+
     if study is not None:
-        from jgmm.workbench import runner
-
         found = runner.find_study(study, [pathlib.Path.cwd()]).Settings.model_json_schema()
+    else:
+        found = runner.schema(files or [])
     print(json.dumps(found, indent=2, ensure_ascii=False))
 
 

@@ -23,6 +23,7 @@ MAX_NAME = 100
 
 try:
     import pydantic
+    import pydantic.json_schema
     from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 except ImportError as error:  # pragma: no cover - the test environment has every extra
     raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"') from error
@@ -74,9 +75,15 @@ def _known_models(names: list[str]) -> list[str]:
     return names
 
 
+COVARIANCES = (
+    *("spherical", "diag", "tied", "full"),
+    *("EII", "EEI", "VEI", "EVI", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV"),
+)
+"""Names of the covariance models, for editors and shells: here they are known without JAX."""
+
 Covariances = Annotated[
     list[Name],
-    Field(min_length=1),
+    Field(min_length=1, examples=["all", *COVARIANCES]),
     BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
     AfterValidator(_known_models),
 ]
@@ -352,9 +359,37 @@ def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
-def schema() -> dict[str, Any]:
-    """Return the JSON Schema of a config file, for editors that check while one types."""
+def schema(settings: Mapping[str, type[Strict]]) -> dict[str, Any]:
+    """Return the JSON Schema of config files, for editors that complete and check them.
+
+    Args:
+      settings: the `Settings` of each study whose table [settings] is to be checked, by the name
+        of the study; that of any other study may hold anything.
+
+    It says no more than draft 7 of JSON Schema can, the newest that editors agree on.
+    """
+    models = {name: settings[name] for name in sorted(settings)}
+    every: list[type[pydantic.BaseModel]] = [Config, *models.values()]
+    found, shared = pydantic.json_schema.models_json_schema(
+        [(model, "validation") for model in every]
+    )
+    definitions = shared["$defs"]
+    whole = definitions.pop(found[Config, "validation"]["$ref"].rpartition("/")[2])
+    default = Config.model_fields["study"].default
+    cases = [
+        {
+            "if": {
+                "properties": {"study": {"const": name}},
+                "required": [] if name == default else ["study"],
+            },
+            "then": {"properties": {"settings": found[model, "validation"]}},
+        }
+        for name, model in models.items()
+    ]
+    whole["properties"]["study"]["examples"] = list(models)
     return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **Config.model_json_schema(mode="validation"),
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        **whole,
+        "allOf": cases,
+        "$defs": definitions,
     }

@@ -37,7 +37,8 @@ _HASH_LIMIT = 1 << 30  # bytes; beyond it a checksum would take longer than the 
 class Dataset:
     """Samples ready for a fit: all finite, nothing missing.
 
-    `labels` index `label_names`, which are sorted (as numbers if all are numbers). `x` of a
+    `labels` index `label_names`, which are sorted (as numbers if all are numbers). `left_out` names
+    the columns that nobody chose and that do not hold numbers. `x` of a
     float64 `.npy` file read whole is a read-only memory map: it may be larger than memory.
     """
 
@@ -48,6 +49,7 @@ class Dataset:
     weights: Float64[np.ndarray, "N"] | None
     name: str
     source_note: str
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,9 @@ def load(
     except MemoryError as error:
         what = f"there is not enough memory to read it ({error or 'no more was to be had'})."
         fail(source, what, "Choose fewer `columns`, or check that the file is whole.")
-    return Dataset(x, chosen, labels, label_names, weights, name, note)
+    used = {*chosen, label, weight}
+    left_out = tuple(each for each in table.names if each not in used) if columns is None else ()
+    return Dataset(x, chosen, labels, label_names, weights, name, note, left_out)
 
 
 # --- from a source to a table ------------------------------------------------------------------

@@ -50,15 +50,14 @@ def run(run: Run) -> None:
     """Fit every model asked for, keep the best by the criterion, and show what it says."""
     import jgmm
 
-    data = _data(run)
-    selection = _select(run, data)
+    data, selection = _data(run), choose(run)
     mixture = selection.result.mixture
     responsibilities = np.asarray(jgmm.responsibilities(mixture, data.x))
     _headlines(run, data, selection, responsibilities)
     _notes(run, selection)
     run.table(
         "summary",
-        [_summary(row, row is selection.best) for row in selection.table],
+        table(selection),
         f"Every fit; the one with the best {selection.criterion} is chosen.",
     )
     run.restarts(selection.result)
@@ -77,11 +76,12 @@ def _data(run: Run) -> "Dataset":
     return run.data
 
 
-def _select(run: Run, data: "Dataset") -> "Selection":
+def choose(run: Run) -> "Selection":
+    """Fit every model asked for, and choose by the criterion."""
     import jgmm
     from jgmm.cells import n_extra
 
-    fit = run.config.fit
+    data, fit = _data(run), run.config.fit
     n_fits = len(fit.n_components) * len(fit.covariance)
     run.foresee(
         Problem(
@@ -151,6 +151,11 @@ def _notes(run: Run, selection: "Selection") -> None:
             f"{len(failed)} of {len(selection.table)} fits failed in every restart and took no "
             f"part in the choice: {cells}. The table says how."
         )
+
+
+def table(selection: "Selection") -> list[dict[str, Any]]:
+    """Every fit, one row each, the chosen one marked."""
+    return [_summary(row, row is selection.best) for row in selection.table]
 
 
 def _summary(row: "Row", chosen: bool) -> dict[str, Any]:

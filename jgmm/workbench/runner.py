@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from jgmm.workbench import memory, storage
 from jgmm.workbench.config import Config, Strict, from_table, load, validate
+from jgmm.workbench.config import schema as config_schema
+from jgmm.workbench.digest import NOTES
 from jgmm.workbench.files import UserError, explained, write_bytes, write_text
 from jgmm.workbench.folder import RunFolder, run_folder
 from jgmm.workbench.toml import to_toml
@@ -257,6 +259,31 @@ def run_config(
     return folder.final
 
 
+@contextlib.contextmanager
+def opened(config: Config, progress: bool) -> Iterator[Run]:
+    """A run of a built-in study that leaves nothing: data read, precision set, no folder.
+
+    Args:
+      config: as `from_table` gives it.
+      progress: show progress bars.
+
+    Raises:
+      UserError, DataError: as `run_config`.
+    """
+    import jax
+
+    from jgmm.workbench import datasets
+
+    study = find_study(config.study)
+    settings = validate(study.Settings, config.settings, prefix="settings")
+    with _precision(config.precision), memory.explained():
+        data = None
+        if config.data is not None:
+            data = datasets.load(**config.data.model_dump(), mapped=False)
+        key = jax.random.key(config.seed)
+        yield Run(config, settings, key, data, pathlib.Path(os.devnull), progress)
+
+
 def _run(
     path: pathlib.Path,
     config: Config,
@@ -301,6 +328,8 @@ def _fill(
     seconds = time.perf_counter() - begun
     environment = describe_environment(config, run.data)
     environment["seconds"] = round(seconds, 3)
+    if run.notes:
+        write_text(folder.path / NOTES, "\n".join(run.notes) + "\n")
     storage.write_json(folder.path / "metrics.json", run.metrics)
     storage.write_json(folder.path / "environment.json", environment)
     record = storage.RunRecord(
@@ -377,6 +406,15 @@ def find_study(name: str, places: Sequence[pathlib.Path] = ()) -> Any:
     return module
 
 
+def schema(files: Sequence[pathlib.Path] = ()) -> dict[str, Any]:
+    """The JSON Schema of config files of the built-in studies and of those that files name."""
+    studies = {name: find_study(name) for name in BUILT_IN}
+    for file in files:
+        name = load(file).study
+        studies[name] = find_study(name, [pathlib.Path.cwd(), file.resolve().parent.parent])
+    return config_schema({name: study.Settings for name, study in studies.items()})
+
+
 @contextlib.contextmanager
 def _importable(places: Sequence[pathlib.Path]) -> Iterator[None]:
     """Look in more places for the time of one import, so that they shadow nothing later."""
@@ -415,7 +453,16 @@ def describe_environment(config: Config, data: "Dataset | None") -> dict[str, An
         "precision": config.precision,
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
         "data": _origin(config, data),
+        **_extent(data),
     }
+
+
+def _extent(data: "Dataset | None") -> dict[str, Any]:
+    """What of the data was used, where it is known."""
+    if data is None:
+        return {}
+    columns, left_out = list(data.columns), list(data.left_out)
+    return {"n_samples": len(data.x), "columns": columns, "left_out": left_out}
 
 
 def _origin(config: Config, data: "Dataset | None") -> str:

@@ -98,8 +98,12 @@ def plain(value: Any) -> Any:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write JSON; NaN and infinities, for which it has no number, become "nan", "inf", "-inf"."""
-    text = json.dumps(_finite(plain(value)), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, json_text(value) + "\n")
+
+
+def json_text(value: Any) -> str:
+    """The text `write_json` writes."""
+    return json.dumps(_finite(plain(value)), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:

@@ -8,11 +8,15 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
+import pandas
 import pytest
 from typer.testing import CliRunner
 
+import jgmm as package
+from jgmm.covariance import MODELS
 from jgmm.mixture import make_mixture
-from jgmm.workbench import cli, storage
+from jgmm.workbench import cli, comparison, config, options, storage, terminal
 from jgmm.workbench.config import UserError
 
 
@@ -40,7 +44,7 @@ def jgmm(*arguments, **options):
 STUDY = """
     import time
     from jgmm.workbench.config import Strict, UserError
-    from jgmm.status import DataError
+    from jgmm.status import DataError, FitError
 
     class Settings(Strict):
         what: str = "pass"
@@ -54,6 +58,8 @@ STUDY = """
             time.sleep(100)
         if what == "data":
             raise DataError("row 3 holds nan")
+        if what == "fit":
+            raise FitError("no start ended")
         if what == "user":
             raise UserError("first line\\nsecond line")
         if what == "bug":
@@ -85,22 +91,26 @@ def test_a_quiet_run_prints_its_folder_only(study):
 
 
 @pytest.mark.parametrize(
-    ("what", "lines"),
+    ("what", "status", "lines"),
     [
-        ("data", ["error: row 3 holds nan"]),
-        ("user", ["error: first line", "error: second line"]),
+        ("data", 2, ["error: row 3 holds nan"]),
+        ("user", 2, ["error: first line", "error: second line"]),
+        ("fit", 4, ["error: no start ended"]),
     ],
 )
-def test_a_problem_is_shown_without_a_traceback(study, what, lines):
-    result = call("run", study, "--set", f"settings.what={what}")
-    assert result.exit_code == 2
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_problem_is_shown_without_a_traceback(study, what, status, lines, options):
+    result = call("run", study, "--set", f"settings.what={what}", *options)
+    assert (result.exit_code, result.stdout) == (status, "")
     assert result.stderr.splitlines() == lines
     assert not os.path.exists("runs")
 
 
 def test_a_defect_keeps_its_traceback(study):
-    with pytest.raises(ZeroDivisionError):
-        call("run", study, "--set", "settings.what=bug")
+    done = jgmm("run", study, "--set", "settings.what=bug")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.rstrip().endswith("ZeroDivisionError")
+    assert "Traceback" in done.stderr
 
 
 def test_ctrl_c_exits_130_and_leaves_nothing(study, place):
@@ -141,8 +151,12 @@ def test_help_does_not_wait_for_jax():
     assert (done.stdout, done.stderr) == ("False\n", "")
     result = call("--help")
     assert result.exit_code == 0
-    for name in ("run", "fit", "datasets", "show", "compare", "schema"):
+    for name in ("run", "fit", "select", "datasets", "show", "compare", "schema"):
         assert name in result.stdout
+        told = " ".join(call(name, "--help").stdout.split())
+        assert re.search(f"Examples: jgmm {name}", told)
+    for status in ("0, done", "1, a defect", "2, something", "4, no fit", "130, Ctrl-C", "143"):
+        assert status in " ".join(result.stdout.split())
 
 
 def test_a_wrong_option_is_a_usage_error():
@@ -202,10 +216,179 @@ def test_a_damaged_run_is_said_to_be(place, content):
 
 def test_the_schema_is_json():
     assert "fit" in json.loads(call("schema").stdout)["properties"]
+    assert "certainty" in json.loads(call("schema", "--study", "mixture").stdout)["properties"]
 
 
 def test_datasets_lists_the_built_in_ones():
-    assert "faithful" in call("datasets").stdout
+    shown = call("datasets").stdout
+    for text in ("faithful", "272", "eruptions", "Härdle"):
+        assert text in shown
+    listed = {entry["name"]: entry for entry in json.loads(call("datasets", "--json").stdout)}
+    assert listed["faithful"]["columns"] == ["eruptions", "waiting"]
+
+
+def test_the_version_is_printed():
+    assert call("--version").stdout == f"jgmm {package.__version__}\n"
+
+
+def test_quiet_and_verbose_contradict_each_other(study):
+    result = call("run", study, "--quiet", "--verbose")
+    assert result.exit_code == 2
+    assert "contradict" in result.stderr
+
+
+# A study that leaves all that a fit leaves, without a fit.
+CHOICE = """
+    import numpy as np
+    from jgmm.mixture import make_mixture
+    from jgmm.workbench.config import Strict
+
+    class Settings(Strict):
+        shift: float = 0.0
+
+    def run(run):
+        print("printed by the study")
+        shift = run.settings.shift
+        fits = [(1, -30.0, 70.5, ""), (2, -12.5, 41.25, "yes"), (3, float("nan"), float("nan"), "")]
+        rows = [
+            {"K": k, "model": "diag", "parameters": 4 * k, "log_likelihood": ell, "bic": bic,
+             "status": "converged" if bic == bic else "collapsed", "agree": 3, "chosen": chosen}
+            for k, ell, bic, chosen in fits
+        ]
+        run.table("summary", rows)
+        order = slice(None) if shift == 0 else slice(None, None, -1)
+        means = np.asarray([[0.0, 1.0], [9.0, 5.0]])[order] + shift
+        mixture = make_mixture([0.25, 0.75][order], means, np.ones((2, 2)), "diag")
+        run.mixture("mixture", mixture, ["length", "width"])
+        labels = [0, 0, 1, 1] if shift == 0 else [1, 1, 0, 0]
+        run.table("assignments", [{"sample": i, "component": k} for i, k in enumerate(labels)])
+        run.metric("bic", 41.25 + shift)
+        run.note("Look twice.")
+"""
+
+
+@pytest.fixture
+def choices(place):
+    """Two runs of that study: the components of the second are moved, and in another order."""
+    (place / "choice_study.py").write_text(textwrap.dedent(CHOICE))
+    (place / "choice.toml").write_text('study = "choice_study"\n')
+    yield [
+        json.loads(call("run", "choice.toml", "--json", "--set", f"settings.shift={shift}").stdout)
+        for shift in (0.0, 0.5)
+    ]
+    sys.modules.pop("choice_study", None)
+
+
+def test_a_run_as_json_is_all_there_is_on_stdout(choices):
+    found, _ = choices
+    assert found["metrics"] == {"bic": 41.25}
+    assert found["notes"] == ["Look twice."]
+    assert found["table"][1]["chosen"] == "yes"
+    assert found["table"][1]["bic"] == 41.25
+    assert found["table"][2]["bic"] == "nan"  # for which JSON has no number
+    assert found["mixture"]["columns"] == ["length", "width"]
+    assert found["mixture"]["means"] == [[0, 1], [9, 5]]
+    assert pathlib.Path(found["report"]).is_file()
+    assert json.loads(call("show", found["folder"], "--json").stdout) == found
+    saved = json.loads(call("show", found["folder"] + "/mixture.safetensors", "--json").stdout)
+    assert saved == found["mixture"]
+
+
+def test_a_summary_shows_the_fits_best_first_and_marks_the_chosen(choices):
+    lines = call("run", "choice.toml").stdout.splitlines()
+    fits = [line for line in lines if "diag" in line]
+    assert [line.lstrip("* ").split()[0] for line in fits] == ["2", "1", "3"]
+    assert ["*" in line for line in fits] == [True, False, False]
+    for text in ("-12.50", "41.25", "converged", "3 of 16"):
+        assert text in fits[0]
+    assert "collapsed" in fits[2]
+    assert "note: Look twice." in lines
+    assert lines[-1].startswith("report: ")
+    assert not any("length" in line for line in lines)
+    told = call("run", "choice.toml", "--verbose").stdout
+    for text in ("length", "0.25", "report.html", "mixture.safetensors"):
+        assert text in told
+
+
+def test_compare_pairs_components_and_assignments(choices):
+    first, second = (run["folder"] for run in choices)
+    found = json.loads(call("compare", first, second, "--json").stdout)
+    assert found["config"] == {"settings.shift": [0.0, 0.5]}
+    assert found["metrics"] == {"bic": [41.25, 41.75]}
+    assert found["mixture"]["components"] == [[0, 1], [1, 0]]
+    assert found["mixture"]["means"][0] == [[0, 1], [0.5, 1.5]]
+    np.testing.assert_allclose(found["mixture"]["weights"], [[0.25, 0.25], [0.75, 0.75]])
+    assert found["adjusted_rand_index"] == 1
+    shown = call("compare", first, second).stdout
+    for text in ("settings.shift", "0 ~ 1", "mean of width", "Rand index 1.0000"):
+        assert text in shown
+
+
+def test_components_without_a_partner_are_listed():
+    def mixture(*means):
+        k = len(means)
+        return {
+            "columns": ["a"],
+            "weights": [1 / k] * k,
+            "means": [[mean] for mean in means],
+            "covariances": [[[1.0]]] * k,
+        }
+
+    found = comparison.match(mixture(0.0, 5.0), mixture(5.1, 9.0, 0.2))
+    assert found["components"] == [(0, 2), (1, 0), (None, 1)]
+    assert found["means"][2] == [None, [9.0]]
+
+
+def test_fit_and_select_choose_the_same(place):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=40) + np.repeat([0, 9], 20)
+    pandas.DataFrame({"who": ["x"] * 40, "length": x}).to_csv("data.csv", index=False)
+    options = ["data.csv", "--components", "1:2", "--covariance", "spherical", "--restarts", "1"]
+    selected = json.loads(call("select", *options, "--json").stdout)
+    assert [path.name for path in place.iterdir()] == ["data.csv"]  # nothing is left
+    fitted = json.loads(call("fit", *options, "--json").stdout)
+    assert fitted["table"] == selected["table"]
+    assert [row["chosen"] for row in fitted["table"]] == ["", "yes"]
+    assert fitted["mixture"]["columns"] == ["length"]
+    assert "largest that was tried" in fitted["notes"][0]
+    shown = call("show", fitted["folder"]).stdout
+    assert "40 samples of length" in shown
+    assert "left out, as not of numbers: who" in shown
+    shown = call("select", *options).stdout
+    assert re.search(r"spherical +\d+\.\d +\d+\.\d\*", shown)
+
+
+def test_a_grid_too_wide_for_the_terminal_is_left_out(monkeypatch, capsys):
+    rows = [{"K": k, "model": "full", "bic": 1e6, "status": "converged"} for k in range(1, 21)]
+    monkeypatch.setenv("COLUMNS", "80")
+    assert not terminal.grid(rows, "bic", rows[0])
+    assert capsys.readouterr().out == ""
+    assert terminal.grid(rows[:6], "bic", rows[0])
+    assert "1000000.0*" in capsys.readouterr().out
+
+
+def test_shells_complete_commands_and_values(place):
+    (place / "mine.csv").touch()
+    (place / "mine.txt").touch()
+    for words, expected in (
+        ("jgmm sel", ["select"]),
+        ("jgmm fit mi", ["mine.csv"]),
+        ("jgmm fit fai", ["faithful"]),
+        ("jgmm fit iris --criterion ai", ["aic", "aicc"]),
+        ("jgmm fit iris --covariance full,ti", ["full,tied"]),
+        ("jgmm fit iris --precision float3", ["float32"]),
+    ):
+        asked = {
+            "_JGMM_COMPLETE": "complete_bash",
+            "COMP_WORDS": words,
+            "COMP_CWORD": str(len(words.split()) - 1),
+        }
+        result = CliRunner().invoke(cli.app, [], env=asked, prog_name="jgmm")
+        assert result.stdout.split() == expected, words
+
+
+def test_names_of_models_are_those_of_the_library():
+    assert sorted(config.COVARIANCES) == sorted(model.name for model in MODELS.values())
 
 
 @pytest.mark.parametrize(
@@ -213,18 +396,18 @@ def test_datasets_lists_the_built_in_ones():
     [("3", [3]), ("1:3", [1, 2, 3]), ("2,5", [2, 5]), ("1:2,4", [1, 2, 4]), ("4:4", [4])],
 )
 def test_numbers_of_components_are_read(text, expected):
-    assert cli.parse_components(text) == expected
+    assert options.parse_components(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "0", "3:1", "a", "1:", "1:99999999999", "1:b", "9" * 5000])
 def test_numbers_of_components_that_make_no_sense_are_refused(text):
     with pytest.raises(UserError, match="--components"):
-        cli.parse_components(text)
+        options.parse_components(text)
 
 
 def test_fit_is_the_study_mixture_without_a_config(monkeypatch):
     made = []
-    monkeypatch.setattr(cli, "_run", lambda config, path, changes, quiet: made.append(config))
+    monkeypatch.setattr(cli, "_run", lambda config, path, changes, voice: made.append(config))
     assert call("fit", "my data.csv").exit_code == 0
     options = ["--components", "1:3,5", "--covariance", "full,tied", "--label", "species"]
     options += ["--columns", "a,b", "--restarts", "4", "--seed", "9", "--criterion", "icl"]
@@ -237,6 +420,8 @@ def test_fit_is_the_study_mixture_without_a_config(monkeypatch):
         "my data.csv",
     )
     assert default.fit.n_components == list(range(1, 10))
+    assert default.fit.covariance == ["spherical", "diag", "tied", "full"]
+    assert default.fit.criterion == "bic"
     assert full.fit.n_components == [1, 2, 3, 5]
     assert full.fit.covariance == ["full", "tied"]
     assert (full.fit.n_restarts, full.fit.criterion, full.fit.init) == (4, "icl", "points")

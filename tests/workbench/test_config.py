@@ -167,8 +167,10 @@ def test_a_config_cannot_be_changed():
 
 
 def test_the_schema_is_json_and_forbids_unknown_keys():
-    schema = json.loads(json.dumps(config.schema()))
+    schema = json.loads(json.dumps(config.schema({"lab": config.Strict})))
     assert schema["additionalProperties"] is False
+    (case,) = schema["allOf"]
+    assert case["if"]["properties"]["study"] == {"const": "lab"}
     components = schema["$defs"]["Fit"]["properties"]["n_components"]
     assert {"integer", "array"} == {option["type"] for option in components["anyOf"]}
     assert components["description"] == "Numbers of components K to try."
