@@ -80,11 +80,11 @@ def run(run: Run) -> None:
 
 
 def truth(key: jax.Array, settings: Settings) -> jgmm.Mixture:
-    """A mixture whose components overlap a little."""
+    """A mixture whose components overlap, so that EM takes many steps."""
     centers, factors = jax.random.split(key)
     k, d = settings.n_components, settings.n_features
     a = np.eye(d) + 0.3 * np.asarray(jax.random.normal(factors, (k, d, d)))
-    means = 4 * np.asarray(jax.random.normal(centers, (k, d)))
+    means = np.asarray(jax.random.normal(centers, (k, d)))
     mixture = jgmm.make_mixture(np.full(k, 1 / k), means, a @ a.transpose(0, 2, 1), "full")
     return jax.tree.map(lambda leaf: leaf.astype(np.float32), mixture)
 
@@ -100,8 +100,8 @@ def make(
     n, d = settings.n_samples, settings.n_features
     mixture = truth(key, settings)
     # Every fit starts away from the truth: no step of those that are timed may be the last.
-    away = mixture.means + 0.5 * jax.random.normal(key, mixture.means.shape, np.float32)
-    save_mixture(start, replace(mixture, means=away, scale=1.3 * mixture.scale))
+    away = mixture.means + 0.3 * jax.random.normal(key, mixture.means.shape, np.float32)
+    save_mixture(start, replace(mixture, means=away))
     names = [f"x{i}" for i in range(d)]
     schema = arrow.schema([(name, arrow.float32()) for name in names])
     options = {"compression": "none", "use_dictionary": False}
