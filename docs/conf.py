@@ -8,6 +8,7 @@ import inspect
 import os
 import pathlib
 import re
+import sys
 from typing import Any
 
 import jgmm
@@ -20,8 +21,10 @@ author = "the jgmm authors"
 version = release = jgmm.__version__
 copyright = author
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-exclude_patterns = ["_static"]
+sys.path.insert(0, str(HERE))  # where formulas.py is
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "formulas"]
+html_math_renderer = "drawn"
+exclude_patterns = ["_static", "**.py"]
 html_theme = "furo"
 html_title = f"jgmm {release}"
 html_static_path = ["_static"]
@@ -70,13 +73,20 @@ def _as_markup(app: Any, what: str, name: str, value: Any, options: Any, lines: 
     """Docstrings are plain text: formulas set off by indentation are shown as they are written,
     and signs that would be markup are not.
     """
-    del app, what, name, value, options
+    del app, name, value, options
     text = inspect.cleandoc("\n".join(lines))
-    text = re.sub(r"^(  [\w, ]+,)\n +", r"\1 ", text, flags=re.MULTILINE).splitlines()  # long names
+    if what == "property":  # text before a colon would be its type
+        text = text.replace(": ", " – ", 1)
+    text = re.sub(r"^(  [\w, ]+,)\n +", r"\1 ", text, flags=re.MULTILINE)  # names on two lines
+    # Several names before a colon are not a type and a name.
+    text = re.sub(
+        r"^  \w+(, \w+)+:", lambda names: "  " + names[0].replace(" ", ""), text, flags=re.MULTILINE
+    )
     lines[:] = []
     in_section = literal = False
-    for number, line in enumerate(text):
-        before = text[number - 1] if number else ""
+    given = text.splitlines()
+    for number, line in enumerate(given):
+        before = given[number - 1] if number else ""
         indent = len(line) - len(line.lstrip())
         if line and not indent:
             in_section, literal = bool(SECTION.match(line)), False
@@ -92,6 +102,7 @@ def _as_markup(app: Any, what: str, name: str, value: Any, options: Any, lines: 
 def _plain(line: str) -> str:
     """Escape stars, bars and final underscores outside of code."""
     line = re.sub(r"``\s*(.*?)\s*``", r"``\1``", line)  # code may not end with a space
+    line = re.sub(r"(^|: )( *[A-Z])\.$", r"\1\2\\.", line)  # "K." is no list
     parts = re.split(r"(``.*?``|\*\*\w+:)", line)
     return "".join(
         part

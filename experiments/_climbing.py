@@ -13,9 +13,9 @@ from jax import lax
 from jaxtyping import Array, Float
 
 import jgmm
-from jgmm.em import FitResult, finish
 from jgmm.lanes import starts_axis
 from jgmm.mixture import Mixture
+from jgmm.results import FitResult, finish
 from jgmm.samples import Samples
 from jgmm.statistics import accumulate
 from jgmm.status import VALID, Status

@@ -71,7 +71,7 @@ def in_memory(mixture: jgmm.Mixture, source: FileSource, n_rows: int) -> list[fl
     return [len(held) / each for each in seconds]
 
 
-def per_step(fit: Callable[[int], Any], few: int = 2, many: int = 8) -> float:
+def per_step(fit: Callable[[int], Any], few: int = 2, many: int = 14) -> float:
     """Seconds of a step: what the steps that one fit takes more than another take longer."""
 
     def seconds(n_steps: int) -> float:

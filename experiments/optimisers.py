@@ -36,8 +36,9 @@ from experiments._shared import check_own_data
 from jgmm import gradient, restarts
 from jgmm.acceleration import accelerated
 from jgmm.covariance import model
-from jgmm.em import EM, make_control, seen, to_frame
+from jgmm.em import EM, make_control
 from jgmm.extrapolation import SCHEMES
+from jgmm.framing import seen, to_frame
 from jgmm.lanes import Method
 from jgmm.natural_gradient import NaturalGradient, decaying
 from jgmm.newton import NewtonCG

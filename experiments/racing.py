@@ -25,9 +25,9 @@ import numpy as np
 from pydantic import Field
 
 from experiments._shared import one_problem
-from jgmm.em import FitResult
 from jgmm.racing import LEAST_STEPS
 from jgmm.restarts import fit_unchecked
+from jgmm.results import FitResult
 from jgmm.samples import make_samples
 from jgmm.status import VALID
 from jgmm.workbench import plot

@@ -27,9 +27,9 @@ from pydantic import AfterValidator, Field
 
 from experiments._shared import one_problem
 from jgmm import initialize
-from jgmm.em import FitResult
 from jgmm.lanes import Progress
 from jgmm.restarts import fit_unchecked
+from jgmm.results import FitResult
 from jgmm.samples import make_samples
 from jgmm.status import VALID
 from jgmm.workbench import plot

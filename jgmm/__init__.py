@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         ensemble,
         extrapolation,
         forms,
+        framing,
         gaussian,
         gradient,
         implicit,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         kmeans,
         lanes,
         likelihood_ratio,
+        maximization,
         metric,
         mixture,
         natural,
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
         processes,
         racing,
         restarts,
+        results,
         samples,
         selection,
         sharding,
@@ -65,7 +68,8 @@ if TYPE_CHECKING:
         warm,
     )
     from jgmm import estimators as estimators
-    from jgmm.em import FitResult, em_step, m_step
+    from jgmm.em import em_step
+    from jgmm.maximization import m_step
     from jgmm.mixture import (
         Mixture,
         condition,
@@ -78,6 +82,7 @@ if TYPE_CHECKING:
         sample,
     )
     from jgmm.restarts import fit
+    from jgmm.results import FitResult
     from jgmm.selection import select
     from jgmm.statistics import Statistics, accumulate
     from jgmm.status import DataError, FitError, Status
@@ -100,7 +105,10 @@ _MODULES = {
     "dataframes": (),
     "decomposition": (),
     "degeneracy": (),
-    "em": ("FitResult", "em_step", "m_step"),
+    "em": ("em_step",),
+    "framing": (),
+    "maximization": ("m_step",),
+    "results": ("FitResult",),
     "ensemble": (),
     "estimators": (),
     "extrapolation": (),
@@ -186,6 +194,7 @@ __all__ = [
     "extrapolation",
     "fit",
     "forms",
+    "framing",
     "gaussian",
     "gradient",
     "implicit",
@@ -198,6 +207,7 @@ __all__ = [
     "m_step",
     "make_mixture",
     "marginal",
+    "maximization",
     "metric",
     "mixture",
     "natural",
@@ -215,6 +225,7 @@ __all__ = [
     "racing",
     "responsibilities",
     "restarts",
+    "results",
     "sample",
     "samples",
     "select",

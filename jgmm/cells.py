@@ -18,10 +18,10 @@ from jaxtyping import Array
 
 from jgmm import natural, nesting
 from jgmm.covariance import CovarianceModel, model
-from jgmm.em import FitResult
 from jgmm.lanes import Progress, ProgressCallback
 from jgmm.mixture import Mixture
 from jgmm.restarts import Extra, fit_unchecked
+from jgmm.results import FitResult
 from jgmm.samples import Samples
 from jgmm.status import Status
 

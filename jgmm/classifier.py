@@ -31,13 +31,8 @@ from jgmm.classes import (
 from jgmm.covariance import model
 from jgmm.crossvalidation import assign_folds, check_folds
 from jgmm.degeneracy import collapsed_components
-from jgmm.em import (
-    from_responsibilities,
-    maximize,
-    ridge_in,
-    seen,
-    to_user,
-)
+from jgmm.framing import seen, to_user
+from jgmm.maximization import from_responsibilities, maximize, ridge_in
 from jgmm.mixture import Mixture, normalise
 from jgmm.mixture import log_prob as mixture_log_prob
 from jgmm.precision import jit

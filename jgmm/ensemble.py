@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jgmm import em, lanes, restarts
+from jgmm import em, framing, lanes, restarts
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
 from jgmm.samples import Leaf, Samples, identity_frame
@@ -125,8 +125,8 @@ def best_log_likelihoods(
       control: when to stop.
 
     Returns:
-      In nats, of the data set in its frame (``em.seen``), which depends on the data and the model
-      but not on the number of components; NaN where no start ended valid.
+      In nats, of the data set in its frame (``framing.seen``), which depends on the data and the
+      model but not on the number of components; NaN where no start ended valid.
     """
     begun, inside = _begin(keys, sets, given, search)
     method = EMOfSets(em.EM(search.max_steps, search.equal_weights))
@@ -167,9 +167,9 @@ def _begin(
     """All starts of all data sets, one after another, and the data sets in their frames."""
 
     def one(key: Array, x: Array) -> tuple[Mixture, Samples]:
-        inside = em.seen(as_they_are(x), given.model)
+        inside = framing.seen(as_they_are(x), given.model)
         begun = and_one(starts(key, x, given.n_components, search), given)
-        return jax.vmap(lambda start: em.to_frame(start, inside.frame))(begun), inside
+        return jax.vmap(lambda start: framing.to_frame(start, inside.frame))(begun), inside
 
     begun, inside = jax.vmap(one)(keys, sets)
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), begun)

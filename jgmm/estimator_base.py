@@ -24,8 +24,8 @@ except ImportError as error:
 from jgmm import mixture as questions
 from jgmm.conversion import from_sklearn, to_attributes
 from jgmm.criteria import Criteria, criteria, evidence
-from jgmm.em import FitResult
 from jgmm.mixture import Mixture
+from jgmm.results import FitResult
 from jgmm.samples import Samples, make_samples
 from jgmm.status import DataError, FitError, Status, describe
 

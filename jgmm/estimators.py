@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgmm.conversion import from_sklearn, to_sklearn
-from jgmm.covariance import MODELS, model
+from jgmm.covariance import model
 from jgmm.estimator_base import (
     EstimatorError,
     FittedMixture,
@@ -330,13 +330,12 @@ class MixtureSelector(FittedMixture):
         Arguments and errors as for ``GaussianMixture.fit``.
         """
         X = read_samples(self, X, sample_weight, ensure_min_samples=2)
-        every = [entry.name for entry in MODELS.values()]
         with computing(X.dtype):
             found = select(
                 make_key(self.random_state),
                 X,
                 self.n_components,
-                every if self.covariance_type == "all" else self.covariance_type,
+                self.covariance_type,
                 self.criterion,
                 n_restarts=self.n_init,
                 init=STARTS.get(self.init_params, self.init_params),

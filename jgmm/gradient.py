@@ -21,12 +21,13 @@ from jgmm import lanes, metric
 from jgmm.augmented import AugmentedSpd
 from jgmm.covariance import model
 from jgmm.degeneracy import collapsed_components, end_in_spike
-from jgmm.em import FitResult, finish, maximize
 from jgmm.lanes import ProgressCallback, Queue
+from jgmm.maximization import maximize
 from jgmm.mixture import Mixture
 from jgmm.optimizer import Here, Optimizer, as_optimizer, value_and_gradient
 from jgmm.precision import jit
 from jgmm.restarts import check_problem, in_waves, work_of
+from jgmm.results import FitResult, finish
 from jgmm.samples import Leaf, Samples, check_key, make_samples
 from jgmm.statistics import Statistics, accumulate
 from jgmm.status import DataError, Status, check

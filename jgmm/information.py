@@ -24,7 +24,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from jgmm import em
+from jgmm import framing
 from jgmm.mixture import Mixture, log_joint, normalise
 from jgmm.precision import jit
 from jgmm.samples import Frame, Samples, fold
@@ -124,8 +124,8 @@ def curvature(mixture: Mixture, samples: Samples, equal_weights: bool = False) -
 
 @partial(jit, static_argnums=2)
 def _curvature(mixture: Mixture, samples: Samples, equal_weights: bool) -> Curvature:
-    inside = em.seen(samples, mixture.model)
-    there, rebuild = _coordinates(em.to_frame(mixture, inside.frame), equal_weights)
+    inside = framing.seen(samples, mixture.model)
+    there, rebuild = _coordinates(framing.to_frame(mixture, inside.frame), equal_weights)
 
     def log_prob(theta: Array, row: Array) -> Array:
         one = rebuild(theta)
@@ -166,7 +166,7 @@ def _coordinates(mixture: Mixture, equal_weights: bool) -> tuple[Array, Callable
 def _in_user_units(
     rebuild: Callable[[Array], Mixture], frame: Frame
 ) -> Callable[[Array], Parameters]:
-    return lambda theta: parameters_of(em.to_user(rebuild(theta), frame))
+    return lambda theta: parameters_of(framing.to_user(rebuild(theta), frame))
 
 
 def _covariance(found: Curvature, robust: bool, eps: float) -> Float[np.ndarray, "P P"]:

@@ -23,8 +23,9 @@ from jaxtyping import Array, Bool, Float, Key
 
 from jgmm import kmeans, lanes
 from jgmm.covariance import model
-from jgmm.em import EM, from_responsibilities, make_control, maximize
+from jgmm.em import EM, make_control
 from jgmm.forms import Spherical
+from jgmm.maximization import from_responsibilities, maximize
 from jgmm.mixture import Mixture, reframe
 from jgmm.precision import jit
 from jgmm.samples import Frame, Samples, checked_labels, framed

@@ -29,6 +29,7 @@ from jgmm.ensemble import Search, and_one, best_log_likelihoods, starts
 from jgmm.mixture import Mixture, sample
 from jgmm.precision import jit
 from jgmm.restarts import check_problem, fit_unchecked
+from jgmm.results import FitResult
 from jgmm.samples import Samples, check_key, make_samples
 from jgmm.status import DataError, FitError, Status, check, describe
 from jgmm.uncertainty import check_level
@@ -193,12 +194,12 @@ class _Study:
     n_replicates: int
     batch_size: int
 
-    def first(self, n_components: int) -> em.FitResult:
+    def first(self, n_components: int) -> FitResult:
         """The best fit of K components to the data from random starts."""
         key = jax.random.fold_in(self.key, n_components)
         return self._fit(key, n_components, self.search.init, self.search.n_restarts)
 
-    def test(self, n_components: int, small: em.FitResult) -> tuple[RatioTest, em.FitResult]:
+    def test(self, n_components: int, small: FitResult) -> tuple[RatioTest, FitResult]:
         """The test of K components against K + 1, from the fit of K, and the fit of K + 1."""
         key, null = jax.random.fold_in(self.key, n_components), small.mixture
         cut = _cut(null)
@@ -219,7 +220,7 @@ class _Study:
         p = p_value(statistic, replicates)
         return RatioTest(n_components, statistic, p, replicates, null, large.mixture), large
 
-    def _fit(self, key: Array, n_components: int, init: Any, n_restarts: int) -> em.FitResult:
+    def _fit(self, key: Array, n_components: int, init: Any, n_restarts: int) -> FitResult:
         """Fit the data.
 
         Raises:

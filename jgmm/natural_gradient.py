@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgmm.decomposition import trailing
-from jgmm.em import maximize
+from jgmm.maximization import maximize
 from jgmm.mixture import Mixture
 from jgmm.optimizer import Here, Move
 from jgmm.statistics import Statistics

@@ -26,9 +26,11 @@ from jgmm import restarts, streaming
 from jgmm.blocks import Pace, as_source
 from jgmm.covariance import CovarianceModel
 from jgmm.degeneracy import collapsed_components
-from jgmm.em import FitResult, maximize, ridge_in, seen, to_frame, to_user
+from jgmm.framing import seen, to_frame, to_user
+from jgmm.maximization import maximize, ridge_in
 from jgmm.mixture import Mixture, check_columns
 from jgmm.precision import jit
+from jgmm.results import FitResult
 from jgmm.samples import Frame, Leaf, Samples, make_samples
 from jgmm.statistics import Statistics, accumulate
 from jgmm.status import DataError, FitError, Status, check, describe, is_traced

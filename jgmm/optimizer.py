@@ -125,27 +125,7 @@ class Optimizer(Protocol):
     """What an optimiser must offer; static and hashable, such as a frozen dataclass.
 
     A step is compiled and runs under ``vmap``, one lane a restart: no Python ``if`` on numbers. One
-    that finds nothing better may stay where it is.
-
-    >>> import jax, jgmm
-    >>> from dataclasses import dataclass
-    >>> @dataclass(frozen=True)
-    ... class Signs:
-    ...     '''Steps of one length in every coordinate, which shrinks.'''
-    ...     length: float = 0.1
-    ...     def init(self, point):
-    ...         return jax.numpy.asarray(self.length)
-    ...     def step(self, memory, here):
-    ...         down = lambda value, slope: value - memory * jax.numpy.sign(slope)
-    ...         return jgmm.optimizer.Move(
-    ...             jax.tree.map(down, here.point, here.gradient), 0.97 * memory
-    ...         )
-    >>> x = [[0.0], [0.1], [0.2], [5.0], [5.1], [5.3]]
-    >>> found = jgmm.gradient.fit(
-    ...     jax.random.key(0), x, 2, optimizer=Signs(), covariance="tied", gradient_tol=0.05
-    ... )
-    >>> jgmm.Status(int(found.status)).name
-    'CONVERGED'
+    that finds nothing better may stay where it is. ``docs/extending.md`` has one of a few lines.
     """
 
     def init(self, point: Any) -> Any:

@@ -180,3 +180,10 @@ def log_density(prior: Prior, mixture: Mixture) -> Float[Array, ""]:
     squares = storage.trace_ratio(mixture.scale, prior.scatter(entry) + prior.strength * away, d)
     log_det = storage.half_log_det(mixture.scale, d)
     return -jnp.where(used, prior.pseudo_samples() * log_det + 0.5 * squares, 0).sum()
+
+
+def log_density_in(prior: Prior | None, frame: Frame, mixture: Mixture) -> Array:
+    """Log density under a prior of a mixture seen in a frame, zero without a prior."""
+    if prior is None:
+        return jnp.zeros((), mixture.means.dtype)
+    return log_density(prior.seen(frame), mixture)

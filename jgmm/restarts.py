@@ -14,14 +14,16 @@ from jaxtyping import Array, Key
 from jgmm import initialize, lanes, natural, racing
 from jgmm.acceleration import accelerated
 from jgmm.covariance import model
-from jgmm.em import EM, FitResult, Start, check_floor, finish, make_control, to_frame, to_user
+from jgmm.em import EM, Start, check_floor, make_control
 from jgmm.forms import Spherical
+from jgmm.framing import to_frame, to_user
 from jgmm.kmeans import check_counts
 from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture, reframe
 from jgmm.noise import as_log_volume, at_start
 from jgmm.precision import jit
 from jgmm.prior import Prior, as_prior
+from jgmm.results import FitResult, finish
 from jgmm.samples import Frame, Samples, check_key, framed, make_samples, whitened
 from jgmm.status import DataError, check, is_traced
 

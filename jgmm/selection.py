@@ -18,14 +18,15 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from jgmm.cells import fit_cells
-from jgmm.covariance import model
+from jgmm.covariance import MODELS, model
 from jgmm.criteria import Criteria, aic, aicc, bic, criteria, entropy, evidence, icl
 from jgmm.crossvalidation import HeldOut, check_training, held_out, held_out_unchecked
-from jgmm.em import Control, FitResult, make_control
+from jgmm.em import Control, make_control
 from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
 from jgmm.restarts import check_problem
+from jgmm.results import FitResult
 from jgmm.samples import Samples, make_samples
 from jgmm.status import VALID, DataError, FitError, Status, among, describe
 
@@ -156,7 +157,7 @@ def select(
         simpler models, below which it never ends (``jgmm.cells``).
       x: samples in rows, (N, D).
       n_components: the K to try, or one.
-      covariance: the models to try, or one.
+      covariance: the models to try, or one, or "all".
       criterion: "bic", "aic", "aicc" or "icl", of which the lowest is chosen, or "held_out", of
         which the highest is, at the price of one more fit for each fold.
       n_restarts, init, race, sample_weight, labels, tol, rtol, max_steps, ridge, equal_weights,
@@ -186,7 +187,8 @@ def select(
     """
     samples = make_samples(x, sample_weight, labels)
     counts = _listed(n_components)
-    models = list(dict.fromkeys(model(name).name for name in _listed(covariance)))
+    names = MODELS if isinstance(covariance, str) and covariance == "all" else _listed(covariance)
+    models = list(dict.fromkeys(model(name).name for name in names))
     _check_selection(samples, counts, models, criterion, n_restarts, n_folds, max_steps)
     options: dict[str, Any] = {
         "init": init,

@@ -22,10 +22,11 @@ from jgmm import lanes, natural, racing, streaming
 from jgmm.acceleration import accelerated
 from jgmm.blocks import as_source
 from jgmm.covariance import model
-from jgmm.em import EM, FitResult, finish, make_control
+from jgmm.em import EM, make_control
 from jgmm.lanes import Additive, Method, Restarts
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
+from jgmm.results import FitResult, finish
 from jgmm.samples import Census, Frame, Leaf, Samples, check_key
 from jgmm.statistics import Statistics
 from jgmm.status import DataError, check

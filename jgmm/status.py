@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from jgmm.em import FitResult
+    from jgmm.results import FitResult
 
 
 class DataError(ValueError):

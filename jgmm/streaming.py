@@ -24,11 +24,13 @@ from jgmm import lanes, restarts, survey
 from jgmm.acceleration import accelerated
 from jgmm.blocks import Block, Pace, ahead, as_source, look, rows_for, shaped
 from jgmm.covariance import model
-from jgmm.em import EM, FitResult, finish, make_control, to_frame
+from jgmm.em import EM, make_control
+from jgmm.framing import to_frame
 from jgmm.lanes import Additive, Restarts
 from jgmm.mixture import Mixture, check_columns
 from jgmm.natural import Digits
 from jgmm.precision import jit
+from jgmm.results import FitResult, finish
 from jgmm.samples import Census, Leaf, Samples, check_key, identity_frame, make_samples
 from jgmm.statistics import Statistics
 from jgmm.status import DataError, Status, check

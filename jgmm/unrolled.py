@@ -21,7 +21,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jgmm.degeneracy import collapsed_components
-from jgmm.em import seen, to_frame, to_user
+from jgmm.framing import seen, to_frame, to_user
 from jgmm.implicit import Beside, beside_of, counted
 from jgmm.mixture import Mixture
 from jgmm.precision import jit

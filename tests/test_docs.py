@@ -106,6 +106,17 @@ def test_a_cell_that_fails_is_named_and_shown():
 # Pages
 
 
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
+def test_formulas_can_be_drawn(path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import formulas
+
+    found = re.findall(r"\$\$(.+?)\$\$|\$([^$]+?)\$", prose(path), flags=re.DOTALL)
+    drawn = [formulas.svg(block or inline) for block, inline in found if "`" not in inline]
+    assert all("M" in each for each in drawn)  # an outline that begins somewhere
+    assert drawn or path.name not in ("mathematics.md", "five_minutes.md")
+
+
 def test_every_module_is_in_the_reference():
     listed = re.findall(
         r"automodule:: jgmm\.(\w+)$",

@@ -12,9 +12,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import jgmm
-from jgmm import em
+from jgmm import em, framing, maximization
 from jgmm.degeneracy import collapsed_components
-from jgmm.em import make_control, to_frame, to_user
+from jgmm.em import make_control
+from jgmm.framing import to_frame, to_user
 from jgmm.mixture import Mixture
 from jgmm.samples import identity_frame, make_samples, scaling_frame
 from jgmm.statistics import expected_log_likelihood
@@ -146,11 +147,11 @@ def test_a_ridge_may_be_given_column_by_column(name, x, dtype, tolerance):
 
     @jax.jit
     def covariance(ridge):
-        inside = em.seen(make_samples(x), jgmm.covariance.model(name))
-        found = em.from_responsibilities(
+        inside = framing.seen(make_samples(x), jgmm.covariance.model(name))
+        found = maximization.from_responsibilities(
             inside, lambda rows: jnp.ones((len(rows), 1), dtype), 1, name
         )
-        fitted = em.maximize(found, name, em.ridge_in(inside.frame, ridge))
+        fitted = maximization.maximize(found, name, maximization.ridge_in(inside.frame, ridge))
         return to_user(fitted, inside.frame).covariances[0]
 
     plain = covariance(0 * ridge)
@@ -206,7 +207,7 @@ def step_and_score(name):
 
     @jax.jit
     def ask(statistics, before):
-        after = em.maximize(statistics, name, 0.0, before.scale)
+        after = maximization.maximize(statistics, name, 0.0, before.scale)
         return jnp.stack([expected_log_likelihood(m, statistics) for m in (before, after)])
 
     return ask
@@ -219,7 +220,8 @@ def test_every_m_step_raises_the_expected_log_likelihood(name, x, weight, dtype)
         truth = oracle.parameters(100 + seed, k=K, d=D, model=name)
         before = jgmm.make_mixture(*(a.astype(dtype) for a in truth), name)
         resp = jnp.asarray(rng.dirichlet(np.full(K, 0.3), size=N), dtype)
-        sorted_at_random = em.from_responsibilities(samples, lambda rows: resp[rows], K, name)  # noqa: B023
+        draw = resp.__getitem__
+        sorted_at_random = maximization.from_responsibilities(samples, draw, K, name)
         for statistics in (sorted_at_random, jgmm.accumulate(before, x, weight)):
             was, now = np.asarray(step_and_score(name)(statistics, before), np.float64)
             assert now > was - 50 * np.finfo(dtype).eps * abs(was)

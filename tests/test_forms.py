@@ -119,3 +119,22 @@ def test_lower_factors_are_inverted_as_well_as_by_substitution(d, dtype):
 @pytest.mark.parametrize(("form", "expected"), [(Full, 10), (Diagonal, 4), (Spherical, 1)])
 def test_numbers_that_are_free(form, expected):
     assert form.n_free(D) == expected
+
+
+def test_what_is_raised_above_the_least_is_raised_no_more_than_it_lacks(
+    form, stored, dtype, tolerance
+):
+    sigma = np.asarray(stored[1])
+    bound = np.diag([0.5, 1.0, 2.0, 4.0]) + 0.3 if form is Full else 1.3 * np.eye(D)
+    least = form.compress(jnp.asarray(bound[None], dtype))
+    raised = form.at_least(stored[0], least)
+    root = np.linalg.cholesky(bound)
+    for k in range(K):
+        relative = np.linalg.solve(root, np.linalg.solve(root, sigma[k]).T)
+        spread, axes = np.linalg.eigh(relative)
+        clipped = root @ axes @ np.diag(np.maximum(spread, 1)) @ axes.T @ root.T
+        np.testing.assert_allclose(
+            form.compress(jnp.asarray(clipped[None]))[0], raised[k], **tolerance
+        )
+        np.testing.assert_allclose(form.margin(stored[0], least)[k], spread.min(), **tolerance)
+    np.testing.assert_allclose(form.at_least(raised, least), raised, **tolerance)

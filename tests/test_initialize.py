@@ -10,7 +10,7 @@ import pytest
 
 import jgmm
 from jgmm import initialize
-from jgmm.em import to_user
+from jgmm.framing import to_user
 from jgmm.initialize import STARTS
 from jgmm.samples import framed, make_samples
 

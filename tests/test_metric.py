@@ -12,7 +12,7 @@ from jgmm import metric
 from jgmm.natural_gradient import expected_statistics
 from jgmm.statistics import expected_log_likelihood
 
-N, K, D = 80, 2, 2
+N, K, D = 90, 2, 2
 
 
 def mixture(name, seed=2):
@@ -44,23 +44,24 @@ def test_information_of_the_complete_data_is_the_unit_matrix(name):
     np.testing.assert_allclose(information(zero), unit, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", oracle.FREE)
+@pytest.mark.parametrize("name", ["full", "EII"])
 def test_there_and_back(name):
     here, other = mixture(name), mixture(name, 3)
-    again = metric.move(here, metric.tangent_to(here, other))
+    again = jax.jit(lambda one: metric.move(here, metric.tangent_to(here, one)))(other)
     for one, two in zip(jax.tree.leaves(again), jax.tree.leaves(other), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-12)
 
 
 def test_half_the_square_of_the_gradient_is_what_a_step_gains():
-    x = oracle.draw(0, N, *oracle.parameters(2, k=K, d=D))
-    at = jgmm.em.run(mixture("full"), x, max_steps=200, tol=1e-4).mixture  # near its end
+    x = oracle.draw(0, N, *oracle.parameters(4, k=K, d=D))
+    # Near its end.
+    at = jgmm.em.run(mixture("full", 5), x, tol=1e-4, rtol=0.0, max_steps=500).mixture
 
     @jax.jit
     def compare(at):
         statistics = jgmm.accumulate(at, x)
         slope = metric.gradient(at, statistics, jnp.asarray(float(N)))
-        updated = jgmm.em.maximize(statistics, "full")
+        updated = jgmm.maximization.maximize(statistics, "full")
         ahead, here = (expected_log_likelihood(one, statistics) for one in (updated, at))
         # To first order EM's step is the gradient.
         away = metric.move(at, slope)

@@ -63,7 +63,7 @@ def test_narrow_components_far_out_keep_their_digits(name, dtype):
 
     def error(form):
         sums = jgmm.accumulate(mixture, x.astype(dtype), form=form)
-        found = jgmm.em.maximize(sums, name).covariances
+        found = jgmm.maximization.maximize(sums, name).covariances
         return float(np.abs(np.asarray(found, np.float64) - expected).max())
 
     assert error("auto") == error("difference") < 1e-3 * expected.max()
@@ -143,7 +143,7 @@ def test_at_the_limit_of_safety_products_agree_with_differences(name, dtype):
     assert natural.is_safe(mixture)
     samples = make_samples(x.astype(dtype))
     by = {form: jgmm.accumulate(mixture, samples, form=form) for form in ("product", "difference")}
-    a, b = (jgmm.em.maximize(by[form], name).covariances for form in by)
+    a, b = (jgmm.maximization.maximize(by[form], name).covariances for form in by)
     # Squares of 19 lose a factor of 400 over the roundings of a sum.
     limit = 1e-3 if dtype == np.float32 else 1e-11
     np.testing.assert_allclose(a, b, atol=limit)

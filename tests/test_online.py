@@ -32,8 +32,8 @@ def test_statistics_about_other_centers_lead_to_the_same_m_step(name):
     found = jgmm.accumulate(mixture, x, form="difference")
     moved = recentred(found, found.center + 0.7, model(name))
     for one, other in zip(
-        jax.tree.leaves(jgmm.em.maximize(found, name)),
-        jax.tree.leaves(jgmm.em.maximize(moved, name)),
+        jax.tree.leaves(jgmm.maximization.maximize(found, name)),
+        jax.tree.leaves(jgmm.maximization.maximize(moved, name)),
         strict=True,
     ):
         np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jgmm import em, survey
+from jgmm import framing, survey
 from jgmm.blocks import shaped
 from jgmm.covariance import model
 from jgmm.samples import make_samples
@@ -31,7 +31,7 @@ def test_the_census_has_the_frame_of_samples_in_memory(name, dtype, tolerance):
     x, weights = data(dtype)
     entry = model(name)
     census = look(x, weights).census(entry.per_column, entry.affine, dtype)
-    inside = em.seen(make_samples(x, weights), entry)
+    inside = framing.seen(make_samples(x, weights), entry)
     for field in ("shift", "scale", "inverse"):
         ours, theirs = getattr(census.frame, field), getattr(inside.frame, field)
         np.testing.assert_allclose(ours, theirs, **tolerance)

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import jgmm
-from jgmm.em import maximize, seen, to_frame, to_user
+from jgmm.framing import seen, to_frame, to_user
+from jgmm.maximization import maximize
 from jgmm.mixture import Mixture
 from jgmm.samples import make_samples
 from jgmm.statistics import accumulate

@@ -28,9 +28,9 @@ from jgmm.workbench.toml import to_toml
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from jgmm.em import FitResult
     from jgmm.lanes import Progress
     from jgmm.mixture import Mixture
+    from jgmm.results import FitResult
     from jgmm.streaming import Team
     from jgmm.workbench.datasets import Dataset
 

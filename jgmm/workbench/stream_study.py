@@ -22,7 +22,7 @@ from jgmm.workbench.sources import FileSource
 
 if TYPE_CHECKING:
     from jgmm.blocks import Pace
-    from jgmm.em import FitResult
+    from jgmm.results import FitResult
     from jgmm.streaming import Team, Tick
 
 READS_DATA = True
