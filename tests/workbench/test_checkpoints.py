@@ -21,7 +21,7 @@ from jgmm.workbench import checkpoints
 from jgmm.workbench.checkpoints import Checkpoint
 from jgmm.workbench.files import UserError
 
-KILLS = int(os.environ.get("JGMM_KILLS", "2"))
+KILLS = int(os.environ.get("JGMM_KILLS", "1"))
 
 
 class Server:
