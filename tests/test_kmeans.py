@@ -80,9 +80,9 @@ def test_inertia_never_rises(start, x, weight):
 
 
 def test_more_restarts_are_never_worse(x, found):
-    """Restart r does not depend on how many there are."""
+    """Restart r does not depend on how many there are, but for the order of sums."""
     one = kmeans.fit(jax.random.key(0), x, K, n_restarts=1)
-    assert float(found.inertia) <= float(one.inertia)
+    assert float(found.inertia) <= float(one.inertia) * (1 + N * np.finfo(x.dtype).eps)
 
 
 def test_the_best_of_many_restarts_is_the_best_partition(dtype):

@@ -387,6 +387,7 @@ def schema(settings: Mapping[str, type[Strict]]) -> dict[str, Any]:
         for name, model in models.items()
     ]
     whole["properties"]["study"]["examples"] = list(models)
+    whole["properties"]["settings"]["additionalProperties"] = True  # older pydantic leaves it out
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         **whole,
