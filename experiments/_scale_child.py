@@ -71,16 +71,17 @@ def in_memory(mixture: jgmm.Mixture, source: FileSource, n_rows: int) -> list[fl
     return [len(held) / each for each in seconds]
 
 
-def per_step(fit: Callable[[int], Any], few: int = 2, many: int = 14) -> float:
+def per_step(fit: Callable[[int], jgmm.FitResult], few: int = 2, many: int = 9) -> float:
     """Seconds of a step: what the steps that one fit takes more than another take longer."""
 
-    def seconds(n_steps: int) -> float:
+    def timed(n_steps: int) -> tuple[float, int]:
         begun = time.perf_counter()
-        jax.block_until_ready(fit(n_steps))
-        return time.perf_counter() - begun
+        result = jax.block_until_ready(fit(n_steps))
+        return time.perf_counter() - begun, int(result.n_steps)
 
-    seconds(few), seconds(many)  # compile
-    return (seconds(many) - seconds(few)) / (many - few)
+    timed(few), timed(many)  # compile
+    (short, n_short), (long, n_long) = timed(few), timed(many)
+    return (long - short) / (n_long - n_short)
 
 
 def member(data: str, start: str, n_steps: str, place: str, size: str, rank: str) -> dict[str, Any]:

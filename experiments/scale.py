@@ -3,14 +3,19 @@
     ./dev jgmm run configs/scale.toml
 
 makes 100 million samples in 8 columns with the package's own sampler, 3.2 GB each as .npy and as
-Parquet, in the folder of the run, and removes them at the end. It takes 25 minutes and prints, for
-16 components of full covariance in float32 on two cores,
+Parquet, in the folder of the run, and removes them at the end. For 16 components of full
+covariance in float32 on two cores it prints
 
-    peak memory of a fit to 3.2 GB                1.1 GB (.npy), 1.2 GB (Parquet)
-    rows a second, of those of the engine in memory
+    peak memory of a fit to 3.2 GB                      1.21 GB (.npy), 1.25 GB (Parquet)
+    rows a second, of those of the engine in memory     at least 0.7
+    2 and 4 processes: relative difference              4e-7 or less
+    bytes summed up a step                              4,676
+    one step of EM: nats lost a sample                  0.248
+    one pass of online EM: nats lost a sample           0.0045 (batches of 1,000), 0.0012 (10,000)
+    start from 4,096 rows: nats lost a sample           0
 
-see the end of docs/scale.md for the figures. With `--set settings.n_samples=200000` it is done in a
-minute. The other half of the claims, that a run killed at any moment ends at the same parameters:
+With `--set settings.n_samples=200000` it is done in two minutes. The other half of the claims, that
+a run killed at any moment ends at the same parameters, is
 
     JGMM_KILLS=50 ./dev pytest tests/workbench/test_checkpoints.py
 """
@@ -33,9 +38,10 @@ from jgmm.sharding import bytes_per_step
 from jgmm.workbench.config import Strict
 from jgmm.workbench.files import UserError
 from jgmm.workbench.runner import Run
-from jgmm.workbench.storage import save_mixture
+from jgmm.workbench.storage import load_mixture, save_mixture
 
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
+MANY = 1_000_000  # samples on which shortcuts are compared
 BLOCK = 1 << 20  # samples drawn at once, rows of a row group
 
 
@@ -56,6 +62,10 @@ class Settings(Strict):
     """Rows on which the engine in memory is timed, and the simulated devices."""
     processes: list[Positive] = Field(default=[1, 2, 4])
     """Numbers of processes that share the first file."""
+    subsamples: list[Positive] = Field(default=[4096, 32768])
+    """Rows that starts are made of."""
+    batches: list[Positive] = Field(default=[1000, 10_000])
+    """Samples in a step of online EM."""
     devices: list[Positive] = Field(default=[1, 2, 4, 8])
     """Numbers of simulated devices."""
 
@@ -73,6 +83,7 @@ def run(run: Run) -> None:
         first = next(iter(files.values()))
         _processes(run, settings, first, start)
         _devices(run, settings, first, start)
+        _shortcuts(run, settings, start)
     finally:
         for path in (*files.values(), start):
             path.unlink(missing_ok=True)
@@ -80,11 +91,11 @@ def run(run: Run) -> None:
 
 
 def truth(key: jax.Array, settings: Settings) -> jgmm.Mixture:
-    """A mixture whose components overlap a little."""
+    """A mixture whose components overlap, so that EM takes many steps."""
     centers, factors = jax.random.split(key)
     k, d = settings.n_components, settings.n_features
     a = np.eye(d) + 0.3 * np.asarray(jax.random.normal(factors, (k, d, d)))
-    means = 4 * np.asarray(jax.random.normal(centers, (k, d)))
+    means = np.asarray(jax.random.normal(centers, (k, d)))
     mixture = jgmm.make_mixture(np.full(k, 1 / k), means, a @ a.transpose(0, 2, 1), "full")
     return jax.tree.map(lambda leaf: leaf.astype(np.float32), mixture)
 
@@ -100,8 +111,8 @@ def make(
     n, d = settings.n_samples, settings.n_features
     mixture = truth(key, settings)
     # Every fit starts away from the truth: no step of those that are timed may be the last.
-    away = mixture.means + 0.5 * jax.random.normal(key, mixture.means.shape, np.float32)
-    save_mixture(start, replace(mixture, means=away, scale=1.3 * mixture.scale))
+    away = mixture.means + 0.3 * jax.random.normal(key, mixture.means.shape, np.float32)
+    save_mixture(start, replace(mixture, means=away))
     names = [f"x{i}" for i in range(d)]
     schema = arrow.schema([(name, arrow.float32()) for name in names])
     options = {"compression": "none", "use_dictionary": False}
@@ -205,6 +216,38 @@ def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
     a, b = np.asarray(one["means"]), np.asarray(other["means"])
     ratio = other["log_likelihood"] / one["log_likelihood"] - 1
     return max(float(np.abs(a - b).max() / np.abs(a).max()), abs(ratio))
+
+
+def _shortcuts(run: Run, settings: Settings, start: pathlib.Path) -> None:
+    """What starts from few rows lose, and what one pass is worth."""
+    n = min(settings.memory_rows, settings.n_samples, MANY)
+    mixture, key = truth(run.key, settings), jax.random.fold_in(run.key, MANY)
+    x = np.asarray(jgmm.sample(key, mixture, n)[0])
+    options: dict[str, Any] = {"accelerate": "anderson", "n_restarts": 8}
+
+    def refined(**more: Any) -> jgmm.FitResult:
+        return jgmm.streaming.fit(key, x, settings.n_components, **options, **more)
+
+    best = refined(init=mixture)
+    rows: list[dict[str, Any]] = []
+
+    def enter(name: str, result: jgmm.FitResult) -> None:
+        lost = float(best.log_likelihood - result.log_likelihood) / n
+        rows.append({"way": name, "nats_lost_a_sample": lost, "steps": int(result.n_steps)})
+        run.metric(f"{name}: nats lost a sample", lost)
+
+    for size in settings.subsamples:
+        enter(f"start from {size} rows", refined(subsample=size))
+        enter(f"start from a coreset of {size}", refined(subsample=size, coreset=True))
+    away = load_mixture(start)
+    enter("one step of EM", jgmm.em.run(away, x, max_steps=1))
+    for batch in settings.batches:
+        found = jgmm.online.fit(key, x, settings.n_components, batch=batch, init=away)
+        enter(f"one pass of online EM, batches of {batch}", found)
+    caption = (
+        f"Below the optimum near the truth, for {n} samples; steps are passes over all of them."
+    )
+    run.table("shortcuts", rows, caption)
 
 
 def _devices(run: Run, settings: Settings, path: pathlib.Path, start: pathlib.Path) -> None:

@@ -50,8 +50,8 @@ class WarmStart:
 
     Attributes:
       then: what goes on: a transformation of optax, or an ``Optimizer``.
-      first_steps: steps of EM. With 40, L-BFGS ended at EM's own optimum from 39 of 42 starts, with
-        20 from 34, and without from 32 (experiments.optimisers).
+      first_steps: steps of EM. With 40, L-BFGS ended at EM's own optimum from 39 of 42 starts, and
+        without from 32 (experiments.optimisers); the number was chosen on those data.
     """
 
     then: Any

@@ -14,7 +14,7 @@ import jgmm
 from jgmm import sharding
 from jgmm.sharding import bytes_per_step, make_mesh
 from jgmm.status import DataError
-from tests.eight_devices import CASES, data, outcome
+from tests.eight_devices import data, outcome
 
 KEY = jax.random.key(0)
 
@@ -29,15 +29,14 @@ def test_eight_devices_give_the_result_of_one():
         cwd=root,
     )
     with jax.enable_x64(False):
-        alone = [outcome(name) for name in CASES]
-    lines, _ = child.communicate(timeout=300)
+        alone = outcome()
+    line, _ = child.communicate(timeout=300)
     assert child.returncode == 0
-    for line, expected in zip(lines.splitlines(), alone, strict=True):
-        for one, other in zip(json.loads(line), expected, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    for one, other in zip(json.loads(line), alone, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "EII"])
+@pytest.mark.parametrize("covariance", ["tied", "EII"])
 def test_the_bytes_of_a_step_are_those_of_the_statistics(covariance):
     x = data(60)[0]
     mixture = jgmm.m_step(x, np.eye(3)[np.arange(60) % 3], covariance)

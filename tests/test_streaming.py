@@ -56,9 +56,7 @@ def test_steps_are_those_of_samples_in_memory(dtype, tolerance):
     same(found, expected, tolerance)
 
 
-@pytest.mark.parametrize(
-    "options", [{"accelerate": "anderson"}, {"subsample": 200}, {"subsample": 200, "coreset": True}]
-)
+@pytest.mark.parametrize("options", [{"subsample": 200}, {"subsample": 200, "coreset": True}])
 def test_a_fit_ends_where_one_in_memory_ends(options, in_memory):
     x, _ = data(np.float64)
     given = {"covariance": "diag", "n_restarts": 4, "block_rows": 256, **options}

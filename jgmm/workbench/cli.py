@@ -101,6 +101,8 @@ def command(*examples: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
                     stream.reconfigure(errors="backslashreplace")
             try:
                 function(*args, **kwargs)
+            except typer.Exit:  # all has been said
+                raise
             except (KeyboardInterrupt, signals.Stopped):
                 raise typer.Exit(_ended()) from None
             except UserError as error:
@@ -181,11 +183,14 @@ def run(
 
 def _launch(config: pathlib.Path, changes: list[str], voice: Voice, n_processes: int) -> None:
     """The same command in several processes."""
-    from jgmm.workbench.launch import launch
+    from jgmm.workbench.launch import LostMember, launch
 
     settings = [part for change in changes for part in ("--set", change)]
     arguments = ["run", *settings, *voice.options(), "--", str(config)]
-    status = launch(arguments, n_processes)
+    try:
+        status = launch(arguments, n_processes)
+    except LostMember as error:
+        status = _complain(str(error), 3)
     if status:
         raise typer.Exit(status)
 

@@ -11,6 +11,11 @@ from collections.abc import Sequence
 
 from jgmm.workbench.files import UserError
 
+
+class LostMember(UserError):
+    """A process of the job has ended before its time."""
+
+
 GRACE = 20.0  # seconds that the others have to end in, once one has failed
 COMMAND = [sys.executable, "-m", "jgmm.workbench.cli"]
 _LOOK = 0.05
@@ -27,7 +32,7 @@ def launch(arguments: Sequence[str], n_processes: int) -> int:
       The exit status: 0 if all ended well.
 
     Raises:
-      UserError: one of them was lost, or failed without saying why.
+      LostMember: one of them was lost, or failed without saying why.
     """
     place = f"127.0.0.1:{_free_port()}"
     command, *rest = arguments
@@ -69,10 +74,10 @@ def _watch(members: Sequence["subprocess.Popen[bytes]"]) -> int:
             first = failed[0]
             _settle(members)
             code = members[first].returncode
-            if code in (2, 130, 143):  # it has said why
+            if code in (2, 4, 130, 143):  # it has said why
                 return int(code)
             how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
-            raise UserError(
+            raise LostMember(
                 f"process {first} of {len(members)} {how}; the others were ended. Run the same "
                 "command again: it carries on from the last checkpoint"
             )

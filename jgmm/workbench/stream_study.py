@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from jgmm.workbench.checkpoints import EVERY, Checkpoint
-from jgmm.workbench.config import Strict
+from jgmm.workbench.config import Fit, Strict
 from jgmm.workbench.files import UserError
 from jgmm.workbench.runner import Run
 from jgmm.workbench.sources import FileSource
@@ -69,7 +69,7 @@ def run(run: Run) -> None:
             progress=both(show, clock),
             keeper=keeper,
             team=team,
-            **fit.options("n_folds", "race"),
+            **_options(fit),
         )
     _headlines(run, source, result, clock, team)
     if keeper.resumed is not None:
@@ -77,6 +77,15 @@ def run(run: Run) -> None:
     team.gather(result.log_likelihood)  # all have read their checkpoints, and need them no more
     if not _interrupted(result) and team.share[0] == 0:
         keeper.remove()
+
+
+def _options(fit: Fit) -> dict[str, Any]:
+    """What the fit takes of `[fit]`; the rest must be as it is by default."""
+    ignored = ("race", "prior", "floor")
+    changed = [name for name in ignored if getattr(fit, name) != getattr(Fit(), name)]
+    if changed:
+        raise UserError(f'"fit.{changed[0]}": the study "stream" does not take it; leave it out')
+    return fit.options("n_folds", *ignored)
 
 
 def _only(name: str, values: list[Any]) -> Any:

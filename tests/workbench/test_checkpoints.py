@@ -21,7 +21,7 @@ from jgmm.workbench import checkpoints
 from jgmm.workbench.checkpoints import Checkpoint
 from jgmm.workbench.files import UserError
 
-KILLS = int(os.environ.get("JGMM_KILLS", "3"))
+KILLS = int(os.environ.get("JGMM_KILLS", "1"))
 
 
 class Server:
@@ -54,21 +54,29 @@ class Server:
         assert self.process.wait(timeout=60) == 0 or error[0]
 
 
+def wait_for_some_moment(path, generator):
+    """Mostly while checkpoints are written, sometimes long before."""
+    if generator.random() < 0.2:
+        time.sleep(generator.uniform(0, 1))
+        return
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if path.exists() and path.stat().st_mtime_ns > before:
+            break
+        time.sleep(0.005)
+    time.sleep(generator.uniform(0, 0.3))
+
+
 def test_killed_at_any_moment_a_fit_ends_where_it_would_have(tmp_path):
     x = np.random.default_rng(0).normal(size=(1900, 2)).astype(np.float32)
     x[:900] += [2, 1]
     np.save(tmp_path / "x.npy", x)
     kept = Checkpoint(tmp_path / "kept", {})
     with Server(*(tmp_path / name for name in ("x.npy", "kept", "cache"))) as server:
-        server.start(tmp_path / "first")  # compiles
-        assert server.status() == 0
-        kept.remove()
-        begun = time.monotonic()
         server.start(tmp_path / "reference")
         assert server.status() == 0
-        seconds = time.monotonic() - begun
         reference = (tmp_path / "reference").read_bytes()
-        assert reference == (tmp_path / "first").read_bytes()
         assert reference.endswith(b"False")
         generator = random.Random(os.environ.get("JGMM_SEED", "0"))
         killed = resumed = 0
@@ -78,7 +86,7 @@ def test_killed_at_any_moment_a_fit_ends_where_it_would_have(tmp_path):
             while status != 0:  # until it has ended in spite of what was done to it
                 child = server.start(tmp_path / "found")
                 if killed < KILLS:
-                    time.sleep(generator.uniform(0.3, 1.1) * seconds)
+                    wait_for_some_moment(kept.path, generator)
                     os.kill(child, signal.SIGKILL)  # no harm to one that has ended: not yet waited
                 status = server.status()
                 assert status in (0, -signal.SIGKILL)

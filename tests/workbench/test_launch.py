@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -15,25 +16,15 @@ import jgmm
 from jgmm import streaming
 from jgmm.workbench import launch, runner
 from jgmm.workbench.files import UserError
+from jgmm.workbench.launch import LostMember
 
-CONFIG = """
-study = "stream"
-precision = "float32"
-[data]
-source = "data"
-[fit]
-n_components = 2
-covariance = "diag"
-n_restarts = 1
-accelerate = "none"
-tol = 0.0
-rtol = 0.0
-max_steps = 12
-[settings]
-subsample = 200
-block_rows = 256
-checkpoint_minutes = 0.0
-"""
+ROOT = pathlib.Path(jgmm.__file__).parents[1]
+PAGE = (ROOT / "docs" / "scale.md").read_text()
+CONFIG = re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL).group(1)
+COMMANDS = re.findall(r"^jgmm (run big.*)$", PAGE, re.MULTILINE)[:2]
+# So that a few steps take a while, none is the last, and each block leaves a checkpoint.
+SMALL = ["fit.n_restarts=1", "fit.tol=0.0", "fit.rtol=0.0", "fit.max_steps=12"]
+SMALL += ["fit.accelerate=none", "settings.block_rows=256", "settings.checkpoint_minutes=0.0"]
 
 
 @pytest.fixture
@@ -49,14 +40,14 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def start(*arguments):
-    root = str(pathlib.Path(jgmm.__file__).parents[1])
+def start(command):
+    changes = [part for change in SMALL for part in ("--set", change)]
     return subprocess.Popen(
-        [sys.executable, "-m", "jgmm.workbench.cli", "run", "big.toml", *arguments],
+        [sys.executable, "-m", "jgmm.workbench.cli", *command.split(), *changes],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": root},
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 
@@ -73,7 +64,9 @@ def metrics(place):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="finds processes by /proc")
 def test_a_lost_process_ends_the_job_and_the_next_one_carries_on(place):
-    job = start("--processes", "2")
+    alone, together = COMMANDS
+    assert (alone, together) == ("run big.toml", "run big.toml --processes 2")
+    job = start(together)
     kept = place / "runs" / "big.checkpoint" / "0001-of-0002.safetensors"
     deadline = time.monotonic() + 120
     while not kept.exists() and job.poll() is None and time.monotonic() < deadline:
@@ -82,13 +75,13 @@ def test_a_lost_process_ends_the_job_and_the_next_one_carries_on(place):
     begun = time.monotonic()
     _, said = job.communicate(timeout=2 * launch.GRACE)
     assert time.monotonic() - begun < launch.GRACE + 10
-    assert job.returncode in (2, 3), said
+    assert job.returncode == 3, said
     assert "error: process 1 of 2 was killed by signal 9; the others were ended" in said
     assert "carries on from the last checkpoint" in said
     assert kept.exists()
     assert not list(place.glob("runs/big-*"))
 
-    shown, said = start("--processes", "2").communicate(timeout=200)
+    shown, said = start(together).communicate(timeout=200)
     assert "report:" in shown, said
     found = metrics(place)
     assert (found["rows"], found["processes"], found["steps"]) == (963, 2, 12)
@@ -96,8 +89,8 @@ def test_a_lost_process_ends_the_job_and_the_next_one_carries_on(place):
     (report,) = place.glob("runs/big-*/report.html")
     assert "Carried on from a checkpoint of step" in report.read_text()
     assert not kept.parent.exists()
-    alone = runner.run_config(place / "big.toml", ["name=alone"], progress=False)
-    one = json.loads((alone / "metrics.json").read_text())
+    folder = runner.run_config(place / "big.toml", ["name=alone", *SMALL], progress=False)
+    one = json.loads((folder / "metrics.json").read_text())
     assert one["processes"] == 1
     assert found["log_likelihood"] == pytest.approx(one["log_likelihood"], rel=1e-6)
 
@@ -116,9 +109,9 @@ def test_members_end_together(monkeypatch, tmp_path):
 
     assert job("pass") == 0
     assert job("sys.exit(2 if rank == 1 else 0)") == 2
-    with pytest.raises(UserError, match="process 2 of 3 ended with status 7"):
+    with pytest.raises(LostMember, match="process 2 of 3 ended with status 7"):
         job("sys.exit(7) if rank == 2 else time.sleep(60)")
-    with pytest.raises(UserError, match="process 0 of 3 was killed by signal 9"):
+    with pytest.raises(LostMember, match="process 0 of 3 was killed by signal 9"):
         job("os.kill(os.getpid(), 9) if rank == 0 else None")
 
 
@@ -147,3 +140,27 @@ def test_other_studies_are_not_shared(place):
     (place / "small.toml").write_text('study = "mixture"\n[data]\nsource = "faithful"\n')
     with pytest.raises(UserError, match="not made for several processes"):
         runner.run_config(place / "small.toml", team=Two())
+
+
+def test_ctrl_c_leaves_the_best_so_far_and_a_checkpoint(place, monkeypatch):
+    from typer.testing import CliRunner
+
+    from jgmm.workbench import cache, checkpoints, cli, signals
+
+    monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)
+    kept = checkpoints.Checkpoint.save
+
+    def save(self, stage, now=False):
+        kept(self, stage, now)
+        if int(stage.lanes.n_steps.max()) == 3 and not now:
+            signals._stop(signal.SIGINT, None)
+
+    monkeypatch.setattr(checkpoints.Checkpoint, "save", save)
+    changes = [part for change in SMALL for part in ("--set", change)]
+    found = CliRunner().invoke(cli.app, ["run", "big.toml", *changes])
+    signals._asked.clear()
+    assert found.exit_code == 130
+    assert "error: interrupted; the folder holds the best so far" in found.output
+    assert "nothing was left behind" not in found.output
+    assert metrics(place)["status"] == "interrupted"
+    assert (place / "runs" / "big.checkpoint").exists()
