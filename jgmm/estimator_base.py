@@ -24,6 +24,7 @@ except ImportError as error:
 from jgmm import mixture as questions
 from jgmm.conversion import from_sklearn, to_attributes
 from jgmm.criteria import Criteria, criteria, evidence
+from jgmm.dataframes import as_array, is_table
 from jgmm.mixture import Mixture
 from jgmm.results import FitResult
 from jgmm.samples import Samples, make_samples
@@ -45,7 +46,9 @@ def computing(dtype: Any) -> Iterator[None]:
 
 
 def read_samples(estimator: Any, X: Any, sample_weight: Any = None, **options: Any) -> Any:
-    """Samples as a NumPy array that scikit-learn has checked."""
+    """Samples as a NumPy array that scikit-learn has checked, with the names of a data frame."""
+    if is_table(X):
+        as_array(X, "X")  # scikit-learn would not name the columns that do not hold numbers
     # A row of weight zero may hold anything, so with weights the check is left to jgmm.
     options = {"ensure_all_finite": sample_weight is None, **options}
     return validate_data(estimator, X, dtype=[np.float64, np.float32], **options)

@@ -15,6 +15,7 @@ import pyarrow
 import pytest
 
 import jgmm
+from jgmm import estimators
 from jgmm.blocks import as_source, shaped
 from jgmm.dataframes import as_array, is_table, names_of
 from jgmm.samples import as_samples, as_weights, column_names, make_samples
@@ -180,6 +181,12 @@ def test_every_function_names_the_column_it_cannot_use(name):
     frame = polars.DataFrame({"a": X[:, 0], "who": ["x"] * len(X)})
     with pytest.raises(DataError, match=r"'x' in row 0, column 'who'.*'who' \(String\)"):
         {**ASK, **ALSO}[name](frame, None)
+
+
+@every_frame
+def test_estimators_name_the_column_they_cannot_use(frame):
+    with pytest.raises(ValueError, match=r"Columns without numbers: 'who' \(String\)"):
+        estimators.GaussianMixture().fit(frame({"a": [1.0, 2.0], "who": ["x", "y"]}))
 
 
 def test_blocks_may_be_frames():

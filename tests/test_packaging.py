@@ -27,8 +27,8 @@ def schema():
 
 
 def test_the_committed_schema_is_the_one_the_models_give(schema):
-    """If not: ./dev jgmm schema configs/*.toml > configs/schema.json."""
-    assert schema == json.loads(json.dumps(runner.schema(CONFIGS)))
+    given = json.loads(json.dumps(runner.schema(CONFIGS)))
+    assert schema == given, "./dev jgmm schema configs/*.toml > configs/schema.json"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

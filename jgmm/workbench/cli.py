@@ -377,13 +377,18 @@ def datasets(as_json: Json = False) -> None:
     if as_json:
         _print_json([vars(entry) for entry in entries])
         return
-    table = terminal.table("name", "rows", "columns", "labels", "what it is, and from where")
+    table = terminal.table("name", "what it is")
     for entry in entries:
-        names = ", ".join(entry.columns[:4]) + (", …" if len(entry.columns) > 4 else "")
-        shown = f"{len(entry.columns)}: {names}"
-        about = f"{entry.summary}. {entry.source}"
-        cells = (entry.name, str(entry.rows), shown, ", ".join(entry.labels), about)
-        table.add_row(*map(terminal.cell, cells))
+        names = ", ".join(entry.columns[:7]) + (", …" if len(entry.columns) > 7 else "")
+        lines = [
+            entry.summary,
+            f"{entry.rows} rows; {len(entry.columns)} columns: {names}",
+            *([f"labels: {', '.join(entry.labels)}"] if entry.labels else []),
+            f"source: {entry.source}",
+        ]
+        for i, line in enumerate(lines):
+            last = i == len(lines) - 1
+            table.add_row(entry.name if i == 0 else "", terminal.cell(line), end_section=last)
     terminal.console().print(table)
 
 

@@ -55,7 +55,7 @@ def table(*heads: str, title: str | None = None, right: Iterable[str] = ()) -> r
     made.title = None if title is None else cell(title)
     for head in heads:
         justify: Any = "right" if head in right else "left"
-        made.add_column(cell(head), justify=justify)
+        made.add_column(cell(head), justify=justify, overflow="fold")
     return made
 
 
