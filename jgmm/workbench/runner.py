@@ -329,7 +329,8 @@ def _fill(
     environment = describe_environment(config, run.data)
     environment["seconds"] = round(seconds, 3)
     if run.notes:
-        write_text(folder.path / NOTES, "\n".join(run.notes) + "\n")
+        lines = [" ".join(note.split()) for note in run.notes]  # a paragraph is one
+        write_text(folder.path / NOTES, "\n".join(lines) + "\n")
     storage.write_json(folder.path / "metrics.json", run.metrics)
     storage.write_json(folder.path / "environment.json", environment)
     record = storage.RunRecord(

@@ -66,6 +66,7 @@ def test_a_run_leaves_everything_it_promises(place):
     assert files == {
         "config.toml",
         "environment.json",
+        "notes.txt",
         "metrics.json",
         "report.html",
         "restarts.csv",

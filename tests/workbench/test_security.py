@@ -36,7 +36,9 @@ def test_nothing_in_the_package_can_unpickle_unpack_or_evaluate(path):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or ""]
-        assert not FORBIDDEN & {name.partition(".")[0] for name in names}
+        # Processes are started in one place, of this very command.
+        forbidden = FORBIDDEN - {"subprocess"} if path.stem == "launch" else FORBIDDEN
+        assert not forbidden & {name.partition(".")[0] for name in names}
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in {"eval", "exec", "compile", "os.system", "os.popen", "__import__"}
@@ -175,7 +177,7 @@ def test_names_from_data_and_config_stay_text_in_every_file_of_a_run(evil, words
     (own,) = [name for name in files if name.endswith(".safetensors")]
     assert files == {
         *("config.toml", "environment.json", "metrics.json", "report.html", "tables/rows.csv"),
-        *("plots/points.png", own),
+        *("plots/points.png", "notes.txt", own),
     }
     source = (run / "report.html").read_text("utf-8")
     page = Page(source)
