@@ -138,14 +138,17 @@ def _check_form(scale: Array, sigma: Array, entry: CovarianceModel, d: int) -> N
     Of scatter Sₖ = Σₖ from one sample each, the best of all covariances are Σₖ themselves; so the
     model gives them back if they are its own.
     """
-    storage, one_each = entry.storage, jnp.ones(len(sigma), sigma.dtype)
-    best, given = (
-        storage.dense(each, d) for each in (entry.estimate(one_each, sigma, scale), scale)
-    )
+    storage = entry.storage
+    best, given = (storage.dense(each, d) for each in (_own(entry.name, sigma, scale), scale))
     # Axes in common are found to the root of a rounding.
     rtol = max(1e-5, 4 * float(jnp.finfo(sigma.dtype).eps) ** 0.5)
     if not _equal(best @ best.mT, given @ given.mT, rtol):
         raise DataError(f"the covariances given do not have the form of {entry.name!r}.")
+
+
+@partial(jit, static_argnums=0)  # an estimate that iterates would compile its loop at every call
+def _own(covariance: str, sigma: Array, scale: Array) -> Array:
+    return model(covariance).estimate(jnp.ones(len(sigma), sigma.dtype), sigma, scale)
 
 
 def _stored(sigma: Array, entry: CovarianceModel, k: int, d: int) -> Array:

@@ -64,8 +64,9 @@ def heap():
     return np.concatenate([np.full((10, D), 9.0), cloud])
 
 
-@pytest.mark.parametrize("name", ["full", "diag", "spherical"])
-@pytest.mark.parametrize("accelerate", [None, "anderson"])
+@pytest.mark.parametrize(
+    ("name", "accelerate"), [("full", None), ("diag", "anderson"), ("spherical", None)]
+)
 def test_what_would_collapse_rests_on_the_floor_and_says_so(name, accelerate):
     x, floor = heap(), 1e-3
     result = jgmm.fit(

@@ -62,6 +62,8 @@ def program(start):
     + [("points", "EEV"), ("kmeans++", "EVE"), ("kmeans", "VEV"), ("short_em", "VVE")],
 )
 def test_every_start_gives_a_valid_mixture(start, covariance, x, weight, dtype):
+    if covariance != "full" and dtype == np.float32:
+        pytest.skip("the M-step of every model is tried in both precisions in test_em")
     mixture = begin(start, covariance)(jax.random.key(0), x, weight)
     assert {leaf.dtype for leaf in jax.tree.leaves(mixture)} == {dtype}
     assert mixture.covariance == covariance

@@ -122,9 +122,7 @@ def test_labels_may_be_traced():
 
 
 def test_select_uses_labels():
-    found = jgmm.select(
-        jax.random.key(0), X, [3, 4], ["EII", "VVV"], labels=SOME, n_restarts=4, ridge=1e-6
-    )
+    found = jgmm.select(jax.random.key(0), X, [3, 4], "VVV", labels=SOME, n_restarts=4, ridge=1e-6)
     assert found.best.n_components == 3
     np.testing.assert_allclose(found.result.mixture.means, CENTERS, atol=0.8)
 

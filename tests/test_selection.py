@@ -241,3 +241,16 @@ def test_rand_index_of_small_partitions(a, b, expected):
 def test_rand_index_refuses(a, b):
     with pytest.raises(jgmm.DataError, match="one label a sample"):
         selection.adjusted_rand_index(a, b)
+
+
+def test_all_are_all_models(monkeypatch):
+    asked = []
+
+    def fit_cells(key, samples, counts, models, *rest):
+        asked.extend(models)
+        raise StopIteration
+
+    monkeypatch.setattr(selection, "fit_cells", fit_cells)
+    with pytest.raises(StopIteration):
+        jgmm.select(jax.random.key(0), [[0.0], [1.0]], 1, "all")
+    assert asked == [entry.name for entry in jgmm.covariance.MODELS.values()]

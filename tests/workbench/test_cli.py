@@ -138,8 +138,12 @@ def test_an_error_that_a_request_to_end_became_is_not_a_defect(study, monkeypatc
             raise ImportError("a library could not be imported") from None
 
     monkeypatch.setattr(cli, "_run", turn)
-    with cli.signals.obeyed():
-        ended = call("run", study)
+    before = signal.signal(number, signal.default_int_handler)  # a job behind ``nohup`` ignores it
+    try:
+        with cli.signals.obeyed():
+            ended = call("run", study)
+    finally:
+        signal.signal(number, before)
     assert ended.exit_code == status
     assert len(ended.stderr.splitlines()) == 1
     assert "nothing was left behind" in ended.stderr
