@@ -6,12 +6,12 @@ makes 100 million samples in 8 columns with the package's own sampler, 3.2 GB ea
 Parquet, in the folder of the run, and removes them at the end. For 16 components of full
 covariance in float32 on two cores it prints
 
-    peak memory of a fit to 3.2 GB                      1.21 GB (.npy), 1.25 GB (Parquet)
-    rows a second, of those of the engine in memory     (quiet machine only)
-    2 and 4 processes: relative difference              4e-7 or less
+    peak memory of a fit to 3.2 GB                      1.16 GB (.npy), 1.26 GB (Parquet)
+    million rows a second                               17.6 (.npy), 14.9 (Parquet)
+    2 and 4 processes: relative difference              6.2e-6, 4.8e-6
     bytes summed up a step                              4,676
-    one step of EM: nats lost a sample                  0.248
-    one pass of online EM: nats lost a sample           0.0045 (batches of 1,000), 0.0012 (10,000)
+    one step of EM: nats lost a sample                  0.246
+    one pass of online EM: nats lost a sample           0.0024 (batches of 1,000), 0.0008 (10,000)
     start from 4,096 rows: nats lost a sample           0
 
 With `--set settings.n_samples=200000` it is done in two minutes. The other half of the claims, that
