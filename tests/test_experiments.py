@@ -140,7 +140,7 @@ def test_kmeans_fails_where_it_should_and_only_there(tmp_path):
 
 
 def test_recovery_errors_fall_as_one_over_root_n(tmp_path):
-    small = ("settings.n_samples=[500, 2000, 8000]", "settings.n_repetitions=16")
+    small = ("settings.n_samples=[500, 2000, 4000]", "settings.n_repetitions=12")
     metrics, tables = run("recovery", tmp_path, *small)
     assert metrics["fits that failed"] == 0
     for row in tables["slopes"]:
@@ -254,3 +254,23 @@ def test_aligned_undoes_a_permutation(covariance):
         jax.tree.leaves(_shared.aligned(mixed, truth)), jax.tree.leaves(truth), strict=True
     ):
         np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_what_scale_costs_is_told_for_few_samples_too(tmp_path):
+    small = (
+        "settings.n_samples=20000",
+        "settings.n_components=3",
+        'settings.formats=["npy"]',
+        "settings.processes=[1]",
+        "settings.devices=[]",
+        "settings.subsamples=[1000]",
+        "settings.batches=[1000]",
+    )
+    metrics, tables = run("scale", tmp_path, *small)
+    assert metrics["1 processes: relative difference"] == 0
+    assert metrics["bytes summed up a step"] == 4 * (3 * (1 + 8 + 64) + 1)
+    assert 0 < metrics["npy: peak memory, GB"] < 1.5
+    # A pass of online EM is worth more than a step of EM, and starts from few rows lose little.
+    lost = {row["way"]: float(row["nats_lost_a_sample"]) for row in tables["shortcuts"]}
+    assert lost["one pass of online EM, batches of 1000"] < lost["one step of EM"]
+    assert abs(lost["start from 1000 rows"]) < 0.01
