@@ -32,21 +32,29 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def stream(data: str, start: str, n_steps: str, memory_rows: str) -> dict[str, Any]:
-    """Stream a file, and time the engine on rows in memory before and after it."""
-    mixture, source, clock = load_mixture(start), FileSource(data), Clock()
-    before = in_memory(mixture, source, int(memory_rows))
-    memory_before = peak()
-    result = streaming.fit(
+def steps(
+    source: FileSource, mixture: jgmm.Mixture, n_steps: int, clock: Clock, **more: Any
+) -> jgmm.FitResult:
+    """So many steps of EM from a mixture, over a file."""
+    return streaming.fit(
         jax.random.key(0),
         source,
         mixture.n_components,
         covariance=mixture.covariance,
         init=mixture,
-        max_steps=int(n_steps),
+        max_steps=n_steps,
         progress=clock,
         **EXACT,
+        **more,
     )
+
+
+def stream(data: str, start: str, n_steps: str, memory_rows: str) -> dict[str, Any]:
+    """Stream a file, and time the engine on rows in memory before and after it."""
+    mixture, source, clock = load_mixture(start), FileSource(data), Clock()
+    before = in_memory(mixture, source, int(memory_rows))
+    memory_before = peak()
+    result = steps(source, mixture, int(n_steps), clock)
     most = peak()
     after = in_memory(mixture, source, int(memory_rows))
     return {
@@ -99,17 +107,7 @@ def member(data: str, start: str, n_steps: str, place: str, size: str, rank: str
     team = processes.join(place, int(size), int(rank)) if int(size) > 1 else streaming.Alone()
     mixture, clock = load_mixture(start), Clock()
     source = FileSource(data, share=team.share)
-    result = streaming.fit(
-        jax.random.key(0),
-        source,
-        mixture.n_components,
-        covariance=mixture.covariance,
-        init=mixture,
-        max_steps=int(n_steps),
-        progress=clock,
-        team=team,
-        **EXACT,
-    )
+    result = steps(source, mixture, int(n_steps), clock, team=team)
     team.gather(np.asarray(0))
     return {
         "rows": source.n_rows,

@@ -99,7 +99,7 @@ def conjugate(
     """
     samples = make_samples(x, sample_weight)
     d, dtype = samples.n_features, samples.x.dtype
-    given = {"strength": strength, "dof": d + 2 if dof is None else dof}
+    given = {"strength": strength, "dof": default_dof(d) if dof is None else dof}
     for name, value in given.items():
         if not is_traced(value) and not (np.isfinite(value) and value >= 0):
             raise DataError(f"the prior's {name} must be finite and at least zero; it is {value}.")
@@ -109,6 +109,11 @@ def conjugate(
         root=found.root if scatter is None else _factor(scatter, d, dtype),
         **{name: jnp.asarray(value, dtype) for name, value in given.items()},
     )
+
+
+def default_dof(n_features: int) -> int:
+    """ν = D + 2, the least whole number at which Σₖ has a mean."""
+    return n_features + 2
 
 
 class _Moments(NamedTuple):
@@ -152,7 +157,10 @@ def as_prior(prior: Any, samples: Samples, n_components: int) -> Prior | None:
     if prior is None:
         return None
     if isinstance(prior, str) and prior == "conjugate":
-        return conjugate(samples.x, n_components, sample_weight=samples.weights)
+        d, dtype = samples.n_features, samples.x.dtype
+        found = _conjugate(samples, jnp.asarray(n_components, dtype))  # they have been checked
+        strength, dof = (jnp.asarray(value, dtype) for value in (STRENGTH, default_dof(d)))
+        return Prior(found.mean, strength, dof, found.root)
     if not isinstance(prior, Prior):
         raise DataError(f'prior must be None, "conjugate" or a jgmm.prior.Prior, not {prior!r}.')
     if prior.mean.shape != (samples.n_features,):

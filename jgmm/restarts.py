@@ -124,6 +124,7 @@ def fit(
     """
     if mesh is not None:
         alone = {"labels": labels, "prior": prior, "floor": floor, "noise": noise}
+        alone["progress"] = progress
         given = [name for name, value in alone.items() if value is not None]
         if given:
             raise DataError(f"{', '.join(given)} cannot be had on a mesh: leave out one of both.")

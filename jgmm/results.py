@@ -13,7 +13,7 @@ from jgmm.framing import to_user
 from jgmm.lanes import Restarts, clean_history
 from jgmm.mixture import Mixture
 from jgmm.noise import Noise
-from jgmm.prior import Prior, log_density_in
+from jgmm.prior import Prior, log_density, log_density_in
 from jgmm.samples import Leaf, Population
 from jgmm.status import Status, is_traced
 
@@ -93,14 +93,12 @@ def finish(
 
     shift = samples.total_weight() * frame.log_volume()
     believed = log_density_in(prior, frame, mixture)
-    user_prior = believed
-    if prior is not None:
-        n_used = (mixture.log_weights > -jnp.inf).sum().astype(believed.dtype)
-        user_prior = believed - n_used * prior.pseudo_samples() * frame.log_volume()
+    returned = to_user(mixture, frame)
+    user_prior = believed if prior is None else log_density(prior, returned)
     log_likelihood = log_likelihood - believed - shift
     shift = shift + believed - user_prior
     return FitResult(
-        mixture=to_user(mixture, frame),
+        mixture=returned,
         log_likelihood=log_likelihood,
         log_prior=user_prior,
         status=status(lane.status),

@@ -340,3 +340,19 @@ def test_as_many_restarts_as_starts_are_given(x):
     two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), one)
     with pytest.raises(jgmm.DataError, match=r"init is 2 start\(s\).*it is 3"):
         fit(x, 3, init=two)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("labels", [0, 1]),
+        ("prior", "conjugate"),
+        ("floor", 0.1),
+        ("noise", "box"),
+        ("progress", print),
+    ],
+)
+def test_what_a_mesh_cannot_do_is_refused_and_not_dropped(name, value):
+    mesh = jgmm.sharding.make_mesh(1)
+    with pytest.raises(jgmm.DataError, match=f"{name} cannot be had on a mesh"):
+        jgmm.fit(jax.random.key(0), [[0.0], [1.0]], 1, mesh=mesh, **{name: value})
