@@ -183,14 +183,14 @@ def run(
 
 def _launch(config: pathlib.Path, changes: list[str], voice: Voice, n_processes: int) -> None:
     """The same command in several processes."""
-    from jgmm.workbench.launch import LostMember, launch
+    from jgmm.workbench.launch import LOST, LostMember, launch
 
     settings = [part for change in changes for part in ("--set", change)]
     arguments = ["run", *settings, *voice.options(), "--", str(config)]
     try:
         status = launch(arguments, n_processes)
     except LostMember as error:
-        status = _complain(str(error), 3)
+        status = _complain(str(error), LOST)
     if status:
         raise typer.Exit(status)
 
@@ -205,15 +205,16 @@ def _share(
     """One of several processes."""
     cache.use_compilation_cache()
     from jgmm import processes
+    from jgmm.workbench.launch import LOST
 
     try:
         team = processes.join(*place)
         _run(checked, config, changes, voice, team)
     except processes.LostProcess as error:
         # At its end a process waits for the others, of which one is no more.
-        _complain(str(error), 3)
+        _complain(str(error), LOST)
         sys.stderr.flush()
-        os._exit(3)
+        os._exit(LOST)
 
 
 @command(

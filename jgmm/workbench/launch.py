@@ -3,11 +3,12 @@
 Whichever is lost, the job ends in bounded time with a message that says which and how.
 """
 
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jgmm.workbench.files import UserError
 
@@ -16,6 +17,7 @@ class LostMember(UserError):
     """A process of the job has ended before its time."""
 
 
+LOST = 3  # the exit status of a process that has lost another one
 GRACE = 20.0  # seconds that the others have to end in, once one has failed
 COMMAND = [sys.executable, "-m", "jgmm.workbench.cli"]
 _LOOK = 0.05
@@ -69,21 +71,29 @@ def _free_port() -> int:
 def _watch(members: Sequence["subprocess.Popen[bytes]"]) -> int:
     while True:
         codes = [member.poll() for member in members]
-        failed = [i for i, code in enumerate(codes) if code]
+        failed = {i: code for i, code in enumerate(codes) if code}
         if failed:
-            first = failed[0]
             _settle(members)
-            code = members[first].returncode
+            i, code = _culprit(failed)
             if code in (2, 4, 130, 143):  # it has said why
-                return int(code)
+                return code
             how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
             raise LostMember(
-                f"process {first} of {len(members)} {how}; the others were ended. Run the same "
+                f"process {i} of {len(members)} {how}; the others were ended. Run the same "
                 "command again: it carries on from the last checkpoint"
             )
         if None not in codes:
             return 0
         time.sleep(_LOOK)
+
+
+def _culprit(failed: Mapping[int, int]) -> tuple[int, int]:
+    """Which of those found dead at one look began it, and its status.
+
+    Whoever is lost takes others with it within milliseconds: they end with LOST, or are aborted by
+    JAX.
+    """
+    return min(failed.items(), key=lambda member: member[1] in (LOST, -signal.SIGABRT))
 
 
 def _settle(members: Sequence["subprocess.Popen[bytes]"]) -> None:

@@ -113,6 +113,10 @@ def test_members_end_together(monkeypatch, tmp_path):
         job("sys.exit(7) if rank == 2 else time.sleep(60)")
     with pytest.raises(LostMember, match="process 0 of 3 was killed by signal 9"):
         job("os.kill(os.getpid(), 9) if rank == 0 else None")
+    # Found dead at one look: the first has lost the second, which has aborted the third.
+    monkeypatch.setattr(launch, "_LOOK", 1.0)
+    with pytest.raises(LostMember, match="process 1 of 3 was killed by signal 9"):
+        job("time.sleep(0.2); sys.exit(3) if rank == 0 else os.kill(os.getpid(), (0, 9, 6)[rank])")
 
 
 @pytest.mark.parametrize(
