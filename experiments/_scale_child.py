@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 import jgmm
-from jgmm import framing, processes, sharding, streaming
+from jgmm import framing, processes, reading, sharding, streaming
 from jgmm.samples import make_samples
 from jgmm.workbench.sources import FileSource
 from jgmm.workbench.storage import load_mixture
@@ -110,7 +110,7 @@ def per_step(fit: Callable[[int], jgmm.FitResult], few: int = 2, many: int = 9) 
 
 def member(data: str, start: str, n_steps: str, place: str, size: str, rank: str) -> dict[str, Any]:
     """One process of several that share a file."""
-    team = processes.join(place, int(size), int(rank)) if int(size) > 1 else streaming.Alone()
+    team = processes.join(place, int(size), int(rank)) if int(size) > 1 else reading.Alone()
     mixture, clock = load_mixture(start), Clock()
     source = FileSource(data, share=team.share)
     result = steps(source, mixture, int(n_steps), clock, team=team)

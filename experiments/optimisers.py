@@ -34,10 +34,11 @@ from jaxtyping import Float
 from experiments import _optimisers_report
 from experiments._climbing import Climb, Problem, climb, score
 from experiments._shared import check_own_data
-from jgmm import gradient, restarts
+from jgmm import gradient
 from jgmm.acceleration import accelerated
+from jgmm.control import make_control
 from jgmm.covariance import model
-from jgmm.em import EM, make_control
+from jgmm.em import EM
 from jgmm.extrapolation import SCHEMES
 from jgmm.framing import seen, to_frame
 from jgmm.lanes import Method
@@ -45,6 +46,7 @@ from jgmm.natural_gradient import NaturalGradient, decaying
 from jgmm.newton import NewtonCG
 from jgmm.optimizer import as_optimizer
 from jgmm.samples import make_samples
+from jgmm.starts import draw
 from jgmm.warm import WarmStart
 from jgmm.workbench import datasets
 from jgmm.workbench.config import Amount, Count, Name, Strict, UserError
@@ -167,7 +169,7 @@ def _climbs(run: Run, problem: Problem) -> dict[str, Climb]:
     """By every method from the same starts, each in the frame that suits the covariance model."""
     settings: Settings = run.settings
     samples, entry = make_samples(problem.x), model(problem.covariance)
-    begun = restarts.starts(
+    begun = draw(
         run.key,
         samples,
         problem.n_components,

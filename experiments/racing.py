@@ -18,6 +18,7 @@ missed it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import jax
@@ -25,6 +26,7 @@ import numpy as np
 from pydantic import Field
 
 from experiments._shared import one_problem
+from jgmm.control import Options
 from jgmm.racing import LEAST_STEPS
 from jgmm.restarts import fit_unchecked
 from jgmm.results import FitResult
@@ -103,9 +105,9 @@ def _of_seed(run: Run, key: jax.Array) -> list[FitResult]:
     fit, settings = run.config.fit, run.settings
     data, n_components, covariance = one_problem(run)
     samples = make_samples(data.x, data.weights)
-    options = fit.options("race", "n_folds", "accelerate")
+    options = Options(covariance, **fit.options("race", "n_folds", "accelerate"))
     return [
-        fit_unchecked(key, samples, n_components, covariance=covariance, race=race, **options)
+        fit_unchecked(key, samples, n_components, replace(options, race=race))
         for race in (0, *settings.rounds)
     ]
 

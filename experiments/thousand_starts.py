@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 import jax
@@ -27,6 +28,7 @@ from pydantic import AfterValidator, Field
 
 from experiments._shared import one_problem
 from jgmm import initialize
+from jgmm.control import Options
 from jgmm.lanes import Progress
 from jgmm.restarts import fit_unchecked
 from jgmm.results import FitResult
@@ -100,19 +102,22 @@ def _timed(run: Run, name: str, show: Callable[[Progress], None]) -> tuple[FitRe
     data, n_components, covariance = one_problem(run)
     samples = make_samples(data.x, data.weights)
 
+    options = Options(
+        covariance,
+        fit.n_restarts,
+        name,
+        rtol=fit.rtol,
+        max_steps=fit.max_steps,
+        ridge=fit.ridge,
+    )
+
     def start(tol: float | None) -> tuple[FitResult, float]:
         begun = time.perf_counter()
         result = fit_unchecked(
             run.key,
             samples,
             n_components,
-            covariance=covariance,
-            n_restarts=fit.n_restarts,
-            init=name,
-            tol=tol,
-            rtol=fit.rtol,
-            max_steps=fit.max_steps,
-            ridge=fit.ridge,
+            replace(options, tol=tol),
             progress=show,
         )
         jax.block_until_ready(result)

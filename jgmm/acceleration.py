@@ -16,20 +16,23 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
+from jgmm import pytree
 from jgmm.decomposition import trailing
 from jgmm.extrapolation import SCHEMES, Scheme, Seen
+from jgmm.frame import Population
 from jgmm.lanes import Additive
 from jgmm.mixture import Mixture
 from jgmm.natural import Digits
 from jgmm.prior import Prior, log_density
-from jgmm.samples import Leaf, Population, Samples
+from jgmm.pytree import Leaf
+from jgmm.samples import Samples
 from jgmm.statistics import Statistics, expected_log_likelihood
 from jgmm.status import DataError, Status, among
 from jgmm.unconstrained import Free, coordinates, from_free
@@ -145,16 +148,16 @@ class Accelerated:
         fell_short = lane.proposed & among(found.status, _ENDS)
         otherwise = jnp.where(found.spent, int(Status.STEPS_RAN_OUT), int(Status.RUNNING))
         status = jnp.where(fell_short, otherwise, found.status)
-        reached = _choose(counts, lane.mixture, lane.reached)
+        reached = pytree.where(counts, lane.mixture, lane.reached)
         total = samples.total_weight()
         status, which = self.em.judge_end(status, found.broken, reached, total, samples, control)
         again = found.again & ~lane.proposed
         going_on = (status == Status.RUNNING) & ~found.spent & ~again
-        image = _choose(counts, found.updated, lane.image)
+        image = pytree.where(counts, found.updated, lane.image)
         prior = control.prior and control.prior.seen(samples.frame)
         seen = _see(lane.mixture, found.updated, statistics, total, prior)
         learned = self.scheme.learn(lane.memory, seen, lane.proposed)
-        memory = _choose(counts, learned, self.scheme.forget(lane.memory))
+        memory = pytree.where(counts, learned, self.scheme.forget(lane.memory))
         plan = self.scheme.propose(memory)
         proposal = _of_model(_at(plan.point, reached), self.em.least(control, samples))
         going_there = plan.is_sensible & counts & ~fell_short & _is_finite(proposal)
@@ -164,7 +167,7 @@ class Accelerated:
             limited=plan.limited & going_there,
         )
         moved = Lane(
-            _choose(going_there, proposal, image),
+            pytree.where(going_there, proposal, image),
             jnp.where(counts, statistics.log_likelihood, lane.log_likelihood),
             lane.n_steps + 1,
             status,
@@ -179,24 +182,18 @@ class Accelerated:
         confirming = (status == Status.RUNNING) & (found.spent | again)
         stayed = replace(
             lane,
-            mixture=_choose(confirming, lane.mixture, reached),
+            mixture=pytree.where(confirming, lane.mixture, reached),
             log_likelihood=jnp.where(again, lane.log_likelihood, moved.log_likelihood),
             status=status,
             collapsed=which,
             exact=lane.exact | found.insist,
         )
         ended = lane.status != Status.RUNNING
-        return _choose(ended, lane, _choose(going_on, moved, stayed))
+        return pytree.where(ended, lane, pytree.where(going_on, moved, stayed))
 
 
 # What a proposal cannot be the end of a run by.
 _ENDS = (Status.CONVERGED, Status.COLLAPSED, Status.NON_FINITE_PARAMETERS)
-
-Tree = TypeVar("Tree")
-
-
-def _choose(first: Bool[Array, ""], one: Tree, other: Tree) -> Tree:
-    return jax.tree.map(lambda a, b: jnp.where(first, a, b), one, other)
 
 
 def _is_finite(mixture: Mixture) -> Bool[Array, ""]:

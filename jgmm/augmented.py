@@ -27,7 +27,7 @@ from jaxtyping import Array
 from jgmm.covariance import CovarianceModel
 from jgmm.forms import Full
 from jgmm.mixture import Mixture
-from jgmm.samples import Leaf
+from jgmm.pytree import Leaf
 from jgmm.status import DataError
 from jgmm.unconstrained import LOG, Free
 

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jgmm.dataframes import as_array, is_table
-from jgmm.samples import float_dtype
+from jgmm.inputs import float_dtype
 from jgmm.status import DataError
 
 # Bytes of a block: long enough that nothing but its samples costs time, short enough to hold a few.

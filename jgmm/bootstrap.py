@@ -27,9 +27,12 @@ from jaxtyping import Array, Float, Key
 from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
 from jgmm import em
+from jgmm.control import Control, make_control
+from jgmm.inputs import check_key
 from jgmm.mixture import Mixture, e_step
 from jgmm.precision import jit
-from jgmm.samples import Leaf, Samples, check_key, fold
+from jgmm.pytree import Leaf
+from jgmm.samples import Samples, fold
 from jgmm.statistics import block_rows, fitting
 from jgmm.status import VALID, DataError, FitError, tally
 from jgmm.uncertainty import Parameters, Uncertainty, check_level, parameters_of, to_host
@@ -180,7 +183,7 @@ def run(
     if n_replicates < 2:
         raise DataError(f"n_replicates must be at least 2; it is {n_replicates}.")
     n_draws = int(whole_weights(samples).sum()) if method == "nonparametric" else 0
-    control = em.make_control(samples.x.dtype, tol, rtol, ridge)
+    control = make_control(samples.x.dtype, tol, rtol, ridge)
     size = _batch_size(mixture, samples, max_steps, n_replicates)
     found = []
     for first in range(0, n_replicates, size):
@@ -229,7 +232,7 @@ def _refit(
     numbers: Array,
     mixture: Mixture,
     samples: Samples,
-    control: em.Control,
+    control: Control,
     max_steps: int,
     equal_weights: bool,
     method: str,

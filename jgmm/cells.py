@@ -17,12 +17,14 @@ import numpy as np
 from jaxtyping import Array
 
 from jgmm import natural, nesting
+from jgmm.control import Options
 from jgmm.covariance import CovarianceModel, model
 from jgmm.lanes import Progress, ProgressCallback
 from jgmm.mixture import Mixture
-from jgmm.restarts import Extra, fit_unchecked
+from jgmm.restarts import fit_unchecked
 from jgmm.results import FitResult
 from jgmm.samples import Samples
+from jgmm.starts import Extra
 from jgmm.status import Status
 
 Cell = tuple[int, str]
@@ -39,8 +41,7 @@ def fit_cells(
     samples: Samples,
     counts: Sequence[int],
     models: Sequence[str],
-    n_restarts: int,
-    options: dict[str, Any],
+    options: Options,
     progress: ProgressCallback | None = None,
 ) -> dict[Cell, FitResult]:
     """Fit every cell, from R starts of its own and from its special cases among the others.
@@ -49,8 +50,7 @@ def fit_cells(
       key, samples, progress: as for ``fit_unchecked``.
       counts: numbers of components.
       models: names of covariance models.
-      n_restarts: R.
-      options: the other keyword arguments of ``fit_unchecked``.
+      options: of the fits; their model is that of the cell.
 
     Returns:
       Results by number of components and name of the model. Mixtures have the components of the
@@ -63,13 +63,11 @@ def fit_cells(
     entries = nesting.simplest_first([model(name) for name in models])
     within = {entry: nesting.largest_within(entry, entries) for entry in entries}
     cells = [(k, entry) for entry in entries for k in sorted(counts)]
-    padded = slots(counts, models, samples, n_restarts)
-    further = n_extra(counts, models, options["init"])
+    padded = slots(counts, models, samples, options.n_restarts)
+    further = n_extra(counts, models, options.init)
     # Equal weights are other weights for more components, a prior counts once for each, and a
     # label knows one from its double.
-    more_is_freer = (
-        not options["equal_weights"] and options.get("prior") is None and samples.labels is None
-    )
+    more_is_freer = not options.equal_weights and options.prior is None and samples.labels is None
     found: dict[Cell, FitResult] = {}
     for i, (k, entry) in enumerate(cells):
         special = [(k, each.name) for each in within[entry]]
@@ -82,12 +80,10 @@ def fit_cells(
             key,
             samples,
             k,
+            replace(options, covariance=entry.name, n_restarts=options.n_restarts + further),
             slots=padded[k],
-            covariance=entry.name,
-            n_restarts=n_restarts + further,
             extra=_extra(simpler.starts, further, entry, padded[k], samples),
-            progress=_through_table(progress, i, len(cells), options["max_steps"]),
-            **options,
+            progress=_through_table(progress, i, len(cells), options.max_steps),
         )
         found[k, entry.name] = _no_lower(result, simpler.cases)
     return found
@@ -210,8 +206,8 @@ def slots(
 
 def _work(counts: Sequence[int], models: Sequence[str], samples: Samples, n_restarts: int) -> int:
     """Multiplications in a step of all restarts of the largest cell, roughly."""
-    widest = max(natural.n_features(model(name), samples.n_features) for name in models)
-    return 2 * samples.n_samples * max(counts) * widest * n_restarts
+    d, n = samples.n_features, samples.n_samples
+    return n_restarts * max(natural.work(model(name), d, max(counts), n) for name in models)
 
 
 def _through_table(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jgmm.control import Control, Options, make_control
 from jgmm.covariance import MODELS, model
-from jgmm.em import Control, make_control
 from jgmm.forms import Full
-from jgmm.samples import Samples, check_key, make_samples
+from jgmm.inputs import check_key
+from jgmm.samples import Samples, make_samples
 from jgmm.status import USABLE, DataError, FitError, describe, is_traced
 
 Name = str | int | bool
@@ -128,7 +129,7 @@ class Problem:
     covariance: str
     priors: Array | None
     control: Control
-    options: dict[str, Any]
+    options: Options
 
     @property
     def single(self) -> bool:
@@ -145,7 +146,7 @@ def pose(
     priors: Any,
     sample_weight: Any,
     key: Any,
-    options: dict[str, Any],
+    options: Options,
 ) -> Problem:
     """Check and complete the arguments of a fit."""
     samples = make_samples(x, sample_weight)
@@ -177,8 +178,8 @@ def pose(
         counts,
         entry.name,
         None if priors is None else read_priors(priors, names, dtype),
-        make_control(dtype, options["tol"], None, options["ridge"]),
-        {"covariance": entry.name, **options},
+        make_control(dtype, options.tol, None, options.ridge),
+        replace(options, covariance=entry.name),
     )
 
 

@@ -28,16 +28,19 @@ from jgmm.classes import (
     pose,
     weights_of,
 )
+from jgmm.control import Options
 from jgmm.covariance import model
 from jgmm.crossvalidation import assign_folds, check_folds
 from jgmm.degeneracy import collapsed_components
 from jgmm.framing import seen, to_user
+from jgmm.inputs import as_samples, check_key
 from jgmm.maximization import from_responsibilities, maximize, ridge_in
 from jgmm.mixture import Mixture, normalise
 from jgmm.mixture import log_prob as mixture_log_prob
 from jgmm.precision import jit
+from jgmm.pytree import Leaf
 from jgmm.restarts import fit_unchecked
-from jgmm.samples import Leaf, Samples, as_samples, check_key
+from jgmm.samples import Samples
 from jgmm.status import USABLE, DataError, Status, among
 
 __all__ = [
@@ -135,7 +138,7 @@ def fit(
     >>> jgmm.classifier.predict_names(trained, [[2.0], [8.0]]).tolist()
     ['small', 'big']
     """
-    options = {"n_restarts": n_restarts, "tol": tol, "max_steps": max_steps, "ridge": ridge}
+    options = Options(covariance, n_restarts, tol=tol, max_steps=max_steps, ridge=ridge)
     problem = pose(x, labels, covariance, n_components, shared, priors, sample_weight, key, options)
     check_sizes(problem)
     trained, status = _train(problem, key, weights_of(problem.samples))
@@ -194,8 +197,8 @@ def _mixtures(problem: Problem, key: Array, weights: Array) -> tuple[Mixture, Ar
                     jax.random.fold_in(key, c),
                     replace(samples, weights=own),
                     k,
+                    problem.options,
                     slots=widest,
-                    **problem.options,
                 )
             )
         except DataError as error:
@@ -343,7 +346,7 @@ def cross_validate(
     Reference: Kohavi (1995).
     """
     deal, fit_key = jax.random.split(check_key(key))
-    options = {"n_restarts": n_restarts, "tol": tol, "max_steps": max_steps, "ridge": ridge}
+    options = Options(covariance, n_restarts, tol=tol, max_steps=max_steps, ridge=ridge)
     problem = pose(
         x, labels, covariance, n_components, shared, priors, sample_weight, fit_key, options
     )

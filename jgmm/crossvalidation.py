@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-from jgmm.covariance import model
+from jgmm.control import Options
 from jgmm.criteria import evidence
+from jgmm.inputs import check_key
 from jgmm.restarts import fit_unchecked
-from jgmm.samples import Samples, check_key, make_samples
+from jgmm.samples import Samples, make_samples
 from jgmm.status import USABLE, DataError, FitError, among, describe, is_traced
 
 
@@ -130,15 +131,15 @@ def held_out(
         samples,
         n_components,
         n_folds,
-        {
-            "covariance": model(covariance).name,
-            "n_restarts": n_restarts,
-            "init": init,
-            "tol": tol,
-            "rtol": rtol,
-            "max_steps": max_steps,
-            "ridge": ridge,
-        },
+        Options(
+            covariance,
+            n_restarts,
+            init,
+            tol=tol,
+            rtol=rtol,
+            max_steps=max_steps,
+            ridge=ridge,
+        ),
     )
     if not is_traced(found):
         for i, code in enumerate(found.status.tolist()):
@@ -163,14 +164,19 @@ def check_training(samples: Samples, n_components: int, n_folds: int) -> None:
 
 
 def held_out_unchecked(
-    key: Array, samples: Samples, n_components: int, n_folds: int, options: dict[str, Any]
+    key: Array,
+    samples: Samples,
+    n_components: int,
+    n_folds: int,
+    options: Options,
+    slots: int | None = None,
 ) -> HeldOut:
     """``held_out`` of checked samples that leaves failures in the status.
 
     Args:
       key, n_components, n_folds: as for ``held_out``.
       samples: N samples in the identity frame.
-      options: the keyword arguments of ``fit_unchecked``.
+      options, slots: as for ``fit_unchecked``.
     """
     deal, fit_key = jax.random.split(check_key(key))
     folds = assign_folds(deal, samples.n_samples, n_folds, sample_weight=samples.weights)
@@ -181,7 +187,11 @@ def held_out_unchecked(
     def one(f: Array) -> tuple[Array, Array, Array]:
         train, test = jnp.where(folds == f, 0, weights), jnp.where(folds == f, weights, 0)
         result = fit_unchecked(
-            jax.random.fold_in(fit_key, f), replace(samples, weights=train), n_components, **options
+            jax.random.fold_in(fit_key, f),
+            replace(samples, weights=train),
+            n_components,
+            options,
+            slots=slots,
         )
         valid = among(result.status, USABLE)
         ell, _ = evidence(result.mixture, replace(samples, weights=test))

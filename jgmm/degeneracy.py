@@ -13,8 +13,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jgmm.frame import Frame
 from jgmm.mixture import Mixture
-from jgmm.samples import Frame
 from jgmm.status import VALID, Status, among
 
 # A spike is thin: its variances are so many times smaller than the mean over components, in the

@@ -13,28 +13,25 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from jgmm import natural
+from jgmm import natural, pytree
 from jgmm.acceleration import accelerated
-from jgmm.covariance import MODELS, CovarianceModel
+from jgmm.control import Control, Options
 from jgmm.degeneracy import collapsed_components, end_in_spike
+from jgmm.frame import Population
 from jgmm.framing import seen, to_frame, to_user
-from jgmm.lanes import Method
+from jgmm.lanes import Additive, Method
 from jgmm.maximization import even_weights, maximize, ridge_in
 from jgmm.mixture import Mixture
 from jgmm.natural import Digits
 from jgmm.noise import Noise
 from jgmm.precision import jit
 from jgmm.prior import Prior, as_prior, log_density_in
+from jgmm.pytree import Leaf
 from jgmm.results import FitResult, finish
-from jgmm.samples import (
-    Leaf,
-    Population,
-    Samples,
-)
+from jgmm.samples import Samples
 from jgmm.statistics import (
     Form,
     Statistics,
@@ -43,70 +40,7 @@ from jgmm.statistics import (
     fitting,
     product_rows,
 )
-from jgmm.status import VALID, DataError, Status, among, is_traced
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Control:
-    """When to stop, and how much to regularise; leaves, so that changing them compiles nothing.
-
-    A fit has converged when the mean log-likelihood per sample changes by at most
-    ``tol + rtol * |mean log-likelihood|`` in a step. ``ridge`` is added to every variance, as a
-    fraction of the data's: one number, or one a column, (D,), where the frame scales by column.
-    No variance in any direction is below ``floor``, as a fraction of the data's, or None.
-    ``prior`` is that of the components, in the units of the data, or None.
-    """
-
-    tol: Leaf
-    rtol: Leaf
-    ridge: Leaf
-    prior: Prior | None = None
-    floor: Leaf | None = None
-
-
-def make_control(
-    dtype: Any,
-    tol: Any,
-    rtol: Any,
-    ridge: Any,
-    prior: Prior | None = None,
-    floor: Any = None,
-) -> Control:
-    """Fill in defaults by dtype: tol 1e-8 in float64 and 1e-6 in float32, rtol 4 roundings.
-
-    Raises:
-      DataError: a tolerance or a ridge below zero, or a floor that is not above.
-    """
-    eps = float(jnp.finfo(dtype).eps)
-    default = 1e-8 if eps < 1e-10 else 1e-6
-    values = {
-        "tol": default if tol is None else tol,
-        "rtol": 4 * eps if rtol is None else rtol,
-        "ridge": ridge,
-    }
-    for name, value in values.items():
-        if not is_traced(value) and not np.all(np.asarray(value) >= 0):
-            raise DataError(f"{name} must be at least zero; it is {value}.")
-    if floor is not None and not is_traced(floor) and not 0 < floor < 1:
-        raise DataError(f"floor must be a fraction of the data's variance, not {floor!r}.")
-    leaves = {name: jnp.asarray(value, dtype) for name, value in values.items()}
-    least = None if floor is None else jnp.asarray(floor, dtype)
-    return Control(**leaves, prior=prior, floor=least)
-
-
-def check_floor(floor: Any, entry: CovarianceModel) -> None:
-    """Refuse a floor where covariances above it are not those the model estimates.
-
-    Raises:
-      DataError: with the models that bear one.
-    """
-    if floor is not None and not entry.bears_floor:
-        known = ", ".join(each.name for each in MODELS.values() if each.bears_floor)
-        raise DataError(
-            f"{entry.name} takes no floor: raised one by one, its covariances would lose what they "
-            f"share. These take one: {known}. Or give a ridge or a prior."
-        )
+from jgmm.status import VALID, Status, among
 
 
 def em_step(
@@ -347,11 +281,7 @@ class EM:
             found.status, found.broken, lane.mixture, total, samples, control
         )
         going_on = (status == Status.RUNNING) & ~found.spent & ~found.again
-        mixture, noise = jax.tree.map(
-            lambda new, old: jnp.where(going_on, new, old),
-            (found.updated, noise),
-            (lane.mixture, lane.noise),
-        )
+        mixture, noise = pytree.where(going_on, (found.updated, noise), (lane.mixture, lane.noise))
         stepped = Lane(
             mixture=mixture,
             log_likelihood=jnp.where(found.again, lane.log_likelihood, statistics.log_likelihood),
@@ -361,8 +291,7 @@ class EM:
             exact=lane.exact | found.insist,
             noise=noise,
         )
-        ended = lane.status != Status.RUNNING
-        return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
+        return pytree.where(lane.status != Status.RUNNING, lane, stepped)
 
 
 def _judge(
@@ -391,6 +320,15 @@ def _judge(
     return jnp.select(
         [rule for rule, _ in rules], [jnp.asarray(s, int) for _, s in rules], int(Status.RUNNING)
     )
+
+
+def method_of(options: Options) -> Additive:
+    """EM, accelerated where that is wished for.
+
+    Raises:
+      DataError: an unknown acceleration.
+    """
+    return accelerated(EM(options.max_steps, options.equal_weights), options.accelerate)
 
 
 def run(
@@ -429,11 +367,19 @@ def run(
         acceleration.
     """
     mixture, samples = fitting(mixture, x, sample_weight)
-    believed = as_prior(prior, samples, mixture.n_components)
-    check_floor(floor, mixture.model)
-    control = make_control(samples.x.dtype, tol, rtol, ridge, believed, floor)
-    method = accelerated(EM(max_steps, equal_weights), accelerate)
-    return _run(mixture, samples, control, method)
+    options = Options(
+        covariance=mixture.covariance,
+        tol=tol,
+        rtol=rtol,
+        max_steps=max_steps,
+        ridge=ridge,
+        equal_weights=equal_weights,
+        prior=prior,
+        floor=floor,
+        accelerate=accelerate,
+    )
+    control = options.control(samples, mixture.n_components)
+    return _run(mixture, samples, control, method_of(options))
 
 
 @partial(jit, static_argnums=3)

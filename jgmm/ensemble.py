@@ -15,10 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jgmm import em, framing, lanes, restarts
+from jgmm import em, framing, lanes
+from jgmm.control import Control
+from jgmm.frame import identity_frame
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
-from jgmm.samples import Leaf, Samples, identity_frame
+from jgmm.pytree import Leaf
+from jgmm.samples import Samples
+from jgmm.starts import draw
 
 # Runs side by side: few enough that they do not wait for each other, and for the few slow ones.
 N_LANES = 64
@@ -69,7 +73,7 @@ class Sets(NamedTuple):
     """B data sets in frames of their own, leaves with a leading axis, and when to stop."""
 
     samples: Samples
-    control: em.Control
+    control: Control
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def best_log_likelihoods(
     sets: Float[Array, "B N D"],
     given: Mixture,
     search: Search,
-    control: em.Control,
+    control: Control,
 ) -> Float[np.ndarray, "B"]:
     """The highest log-likelihood that the fits of each data set end at.
 
@@ -140,7 +144,7 @@ def starts(
     key: Key[Array, ""], x: Float[Array, "N D"], n_components: int, search: Search
 ) -> Mixture:
     """Random starts for one data set, leading axis, in its units."""
-    return restarts.starts(
+    return draw(
         key,
         as_they_are(x),
         n_components,

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgmm import starts
+from jgmm.control import Options
 from jgmm.conversion import from_sklearn, to_sklearn
 from jgmm.covariance import model
 from jgmm.estimator_base import (
@@ -30,9 +32,10 @@ from jgmm.forms import Full
 from jgmm.label_estimators import GaussianBayesClassifier, KMeans
 from jgmm.lanes import Progress, ProgressCallback
 from jgmm.mixture import Mixture, make_mixture
-from jgmm.restarts import check_problem, fit_unchecked, in_frame, starts
+from jgmm.restarts import fit_unchecked
 from jgmm.samples import Samples, make_samples
 from jgmm.selection import select
+from jgmm.starts import check_problem, in_frame
 from jgmm.status import DataError, check
 
 __all__ = [
@@ -162,12 +165,10 @@ class GaussianMixture(FittedMixture):
         X = read_samples(self, X, sample_weight, ensure_min_samples=2)
         with computing(X.dtype):
             samples, key = make_samples(X, sample_weight), make_key(self.random_state)
-            check_problem(samples, self.n_components, self.n_init, self.max_iter)
+            asked = Options(n_restarts=self.n_init, max_steps=self.max_iter)
+            check_problem(samples, self.n_components, asked)
             init = self._start(key, samples)
-            result = fit_unchecked(
-                key,
-                samples,
-                self.n_components,
+            options = Options(
                 covariance=self.covariance_type,
                 n_restarts=len(init.means),
                 init=init,
@@ -176,8 +177,9 @@ class GaussianMixture(FittedMixture):
                 max_steps=self.max_iter,
                 ridge=self._ridge(samples),
                 accelerate=self.accelerate,
-                progress=_printer(self.verbose, self.verbose_interval),
             )
+            shown = _printer(self.verbose, self.verbose_interval)
+            result = fit_unchecked(key, samples, self.n_components, options, progress=shown)
             self._keep(check(result), samples)
         if self.max_iter:
             warn_unless_converged(self, result.status)
@@ -206,7 +208,7 @@ class GaussianMixture(FittedMixture):
         asked = jax.tree.map(lambda leaf: leaf[None], self._asked(samples.n_features, dtype))
         if len(given) == len(leaves):
             return asked
-        found = starts(
+        found = starts.draw(
             key,
             samples,
             self.n_components,

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jgmm.samples import Leaf
+from jgmm.pytree import Leaf
 
 
 @jax.tree_util.register_dataclass

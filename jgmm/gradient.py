@@ -17,18 +17,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from jgmm import lanes, metric
+from jgmm import lanes, metric, natural, pytree
 from jgmm.augmented import AugmentedSpd
+from jgmm.control import Options
 from jgmm.covariance import model
 from jgmm.degeneracy import collapsed_components, end_in_spike
+from jgmm.inputs import check_key
 from jgmm.lanes import ProgressCallback, Queue
 from jgmm.maximization import maximize
 from jgmm.mixture import Mixture
 from jgmm.optimizer import Here, Optimizer, as_optimizer, value_and_gradient
 from jgmm.precision import jit
-from jgmm.restarts import check_problem, in_waves, work_of
+from jgmm.pytree import Leaf
 from jgmm.results import FitResult, finish
-from jgmm.samples import Leaf, Samples, check_key, make_samples
+from jgmm.samples import Samples, make_samples
+from jgmm.starts import check_problem, in_waves
 from jgmm.statistics import Statistics, accumulate
 from jgmm.status import DataError, Status, check
 from jgmm.unconstrained import LOG, SOFTPLUS, Parametrisation
@@ -106,7 +109,8 @@ def fit(
     'CONVERGED'
     """
     samples = make_samples(x, sample_weight)
-    check_problem(samples, n_components, n_restarts, max_steps)
+    options = Options(covariance, n_restarts, init, max_steps=max_steps)
+    check_problem(samples, n_components, options)
     entry, by = model(covariance), _parametrisation(parametrisation)
     by.check(entry, n_components, samples.n_features)
     if batch_size is not None and batch_size < 1:
@@ -117,12 +121,12 @@ def fit(
 
     def wave(mixtures: Mixture, inside: Samples) -> FitResult:
         starts = (mixtures, jnp.arange(len(mixtures.means)))
-        work = work_of(mixtures, inside)
+        d, n_rows = mixtures.n_features, inside.n_samples
+        work = natural.work(mixtures.model, d, n_components, n_rows)
         queue = lanes.run(method, starts, inside, control, work, progress)
         return _finish(queue, inside, method)
 
-    found = in_waves(wave, check_key(key), samples, every, covariance, n_restarts, init, 0.0)
-    return check(found)
+    return check(in_waves(wave, check_key(key), samples, every, options))
 
 
 def _parametrisation(name: str) -> Parametrisation:
@@ -254,22 +258,18 @@ class Gradient:
         status, which = self._judge(lane, here, spent, samples, control)
         going_on = status == Status.RUNNING
 
-        def keep(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda n, o: jnp.where(going_on, n, o), new, old)
-
         stepped = Lane(
-            keep(move.point, lane.point),
-            keep(memory, lane.memory),
+            pytree.where(going_on, move.point, lane.point),
+            pytree.where(going_on, memory, lane.memory),
             lane.number,
             log_likelihood * samples.total_weight(),
             jnp.where(going_on, lane.n_steps + 1, lane.n_steps),
-            keep(spent + share * jnp.asarray(move.n_passes, spent.dtype), spent),
+            jnp.where(going_on, spent + share * jnp.asarray(move.n_passes, spent.dtype), spent),
             _differ(move.point, lane.point),
             status,
             which,
         )
-        ended = lane.status != Status.RUNNING
-        return jax.tree.map(lambda old, new: jnp.where(ended, old, new), lane, stepped)
+        return pytree.where(lane.status != Status.RUNNING, lane, stepped)
 
     def _look(self, lane: Lane, samples: Samples) -> Here:
         """One pass over the samples."""

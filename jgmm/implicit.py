@@ -29,13 +29,14 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key
 
 from jgmm import restarts
+from jgmm.frame import Frame
 from jgmm.framing import seen, to_frame, to_user
 from jgmm.maximization import maximize, ridge_in
 from jgmm.mixture import Mixture, log_joint, normalise
 from jgmm.precision import jit
 from jgmm.prior import Prior, as_prior, log_density
 from jgmm.results import FitResult
-from jgmm.samples import Frame, Samples, make_samples
+from jgmm.samples import Samples, make_samples
 from jgmm.statistics import Statistics, accumulate, fitting
 from jgmm.status import FitError, is_traced
 from jgmm.unconstrained import Free, check_free, from_free, to_free

@@ -25,9 +25,10 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from jgmm import framing
+from jgmm.frame import Frame
 from jgmm.mixture import Mixture, log_joint, normalise
 from jgmm.precision import jit
-from jgmm.samples import Frame, Samples, fold
+from jgmm.samples import Samples, fold
 from jgmm.statistics import block_rows, fitting
 from jgmm.status import DataError, FitError
 from jgmm.uncertainty import Parameters, Uncertainty, check_level, parameters_of, to_host

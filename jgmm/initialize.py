@@ -22,13 +22,17 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
 from jgmm import kmeans, lanes
+from jgmm.control import make_control
 from jgmm.covariance import model
-from jgmm.em import EM, make_control
+from jgmm.em import EM
 from jgmm.forms import Spherical
+from jgmm.frame import Frame
+from jgmm.framing import framed
+from jgmm.inputs import checked_labels
 from jgmm.maximization import from_responsibilities, maximize
 from jgmm.mixture import Mixture, reframe
 from jgmm.precision import jit
-from jgmm.samples import Frame, Samples, checked_labels, framed
+from jgmm.samples import Samples
 from jgmm.statistics import Statistics
 from jgmm.status import DataError, is_traced
 
@@ -295,17 +299,22 @@ def from_labels(
     return maximize(found, covariance, jnp.asarray(ridge, samples.x.dtype))
 
 
-def from_mixture(mixture: Mixture, samples: Samples, n_components: int, covariance: str) -> Mixture:
-    """A given mixture, checked to fit the problem, in the samples' dtype.
+def from_mixture(mixture: Mixture, like: Array, n_components: int, covariance: str) -> Mixture:
+    """Mixtures given as starts, checked to fit the problem, in the samples' dtype.
+
+    Args:
+      mixture: one, or several with a leading axis.
+      like: any array with the dtype of the samples and a last axis of D.
+      n_components, covariance: of the problem.
 
     Raises:
       DataError: another number of components or columns, or another covariance model.
     """
-    asked = (n_components, samples.n_features, model(covariance).name)
+    asked = (n_components, like.shape[-1], model(covariance).name)
     given = (mixture.n_components, mixture.n_features, mixture.covariance)
     if asked != given:
         raise DataError(
-            f"the mixture to start from has (K, D, covariance) = {given}; asked for is {asked}."
+            f"init is a mixture with (K, D, covariance) = {given}; asked for is {asked}."
         )
-    cast = jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture)
+    cast = jax.tree.map(lambda leaf: leaf.astype(like.dtype), mixture)
     return replace(cast, covariance=asked[2])

@@ -19,10 +19,13 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jgmm import natural
+from jgmm import natural, pytree
 from jgmm.covariance import MODELS, CovarianceModel
+from jgmm.framing import framed
+from jgmm.inputs import as_samples, check_key
 from jgmm.precision import jit
-from jgmm.samples import Leaf, Samples, as_samples, check_key, framed, make_samples, map_columns
+from jgmm.pytree import Leaf
+from jgmm.samples import Samples, make_samples, map_columns
 from jgmm.statistics import (
     Statistics,
     accumulate_products,
@@ -352,12 +355,7 @@ def _lloyd_step(state: Lloyd, samples: Samples, active: Array, max_steps: Any, r
         jnp.where(going_on, state.n_steps + 1, state.n_steps),
         status,
     )
-    ended = state.status != Status.RUNNING
-
-    def keep(old: Array, new: Array) -> Array:
-        return jnp.where(ended.reshape(-1, *(1,) * (old.ndim - 1)), old, new)
-
-    return jax.tree.map(keep, state, stepped)
+    return pytree.where(state.status != Status.RUNNING, state, stepped)
 
 
 def _move_empty(centers: Array, empty: Array, samples: Samples, active: Array) -> Array:

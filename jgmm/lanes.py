@@ -17,8 +17,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jgmm import pytree
+from jgmm.frame import Population
 from jgmm.precision import jit
-from jgmm.samples import Leaf, Population, Samples
+from jgmm.pytree import Leaf
+from jgmm.samples import Samples
 from jgmm.status import USABLE, VALID, Status, among, is_traced
 
 CHUNK_STEPS = 25  # between two reports of progress
@@ -321,12 +324,9 @@ def _refill(method: Method, queue: Queue, starts: Any) -> Queue:
     chosen = jnp.minimum(restart, n_restarts - 1)
     fresh = jax.vmap(method.begin)(jax.tree.map(lambda leaf: leaf[chosen], starts))
 
-    def swap(new: Array, old: Array) -> Array:
-        return jnp.where(begun.reshape(begun.shape + (1,) * (old.ndim - 1)), new, old)
-
     return replace(
         queue,
-        lanes=jax.tree.map(swap, fresh, queue.lanes),
+        lanes=pytree.where(begun, fresh, queue.lanes),
         restart=restart,
         waiting=jnp.minimum(queue.waiting + ended.sum(), n_restarts),
     )

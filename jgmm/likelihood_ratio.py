@@ -22,15 +22,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jgmm import em
 from jgmm.bootstrap import whole_weights
+from jgmm.control import Control, Options, make_control
 from jgmm.covariance import model
 from jgmm.ensemble import Search, and_one, best_log_likelihoods, starts
+from jgmm.inputs import check_key
 from jgmm.mixture import Mixture, sample
 from jgmm.precision import jit
-from jgmm.restarts import check_problem, fit_unchecked
+from jgmm.restarts import fit_unchecked
 from jgmm.results import FitResult
-from jgmm.samples import Samples, check_key, make_samples
+from jgmm.samples import Samples, make_samples
+from jgmm.starts import check_problem
 from jgmm.status import DataError, FitError, Status, check, describe
 from jgmm.uncertainty import check_level
 
@@ -190,7 +192,7 @@ class _Study:
     key: Array
     samples: Samples
     search: Search
-    control: em.Control
+    control: Control
     n_replicates: int
     batch_size: int
 
@@ -230,14 +232,16 @@ class _Study:
             key,
             self.samples,
             n_components,
-            covariance=self.search.covariance,
-            n_restarts=n_restarts,
-            init=init,
-            max_steps=self.search.max_steps,
-            tol=self.control.tol,
-            rtol=self.control.rtol,
-            ridge=self.control.ridge,
-            equal_weights=self.search.equal_weights,
+            Options(
+                self.search.covariance,
+                n_restarts,
+                init,
+                max_steps=self.search.max_steps,
+                tol=self.control.tol,
+                rtol=self.control.rtol,
+                ridge=self.control.ridge,
+                equal_weights=self.search.equal_weights,
+            ),
         )
         status = Status(int(check(result).status))
         if not status.is_valid:
@@ -283,10 +287,11 @@ def _pose(
 ) -> _Study:
     """Check the arguments, and say how many data sets are fitted side by side."""
     samples = _counted(make_samples(x, sample_weight))
-    check_problem(samples, most_components + 1, search.n_restarts, search.max_steps)
+    options = Options(n_restarts=search.n_restarts, max_steps=search.max_steps)
+    check_problem(samples, most_components + 1, options)
     if n_replicates < 1:
         raise DataError(f"n_replicates must be at least 1; it is {n_replicates}.")
-    control = em.make_control(samples.x.dtype, tol, None, ridge)
+    control = make_control(samples.x.dtype, tol, None, ridge)
     # k-means holds the distances of all samples to all centers of all starts.
     centers = (search.n_restarts + 1) * (most_components + 1)
     each = samples.n_samples * (samples.n_features + centers) * samples.x.dtype.itemsize

@@ -14,11 +14,13 @@ from jaxtyping import Array, Float
 
 from jgmm.covariance import CovarianceModel, model
 from jgmm.decomposition import trailing
+from jgmm.frame import Frame
 from jgmm.framing import seen, to_user
+from jgmm.inputs import as_samples
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
 from jgmm.prior import Prior, as_prior
-from jgmm.samples import Frame, Samples, as_samples, make_samples
+from jgmm.samples import Samples, make_samples
 from jgmm.statistics import Statistics, accumulate_with
 from jgmm.status import DataError, is_traced
 

@@ -20,8 +20,9 @@ from jaxtyping import Array, Float, Int, Key
 from jgmm import gaussian
 from jgmm.covariance import CovarianceModel, model
 from jgmm.forms import Full
+from jgmm.inputs import as_samples, check_key
 from jgmm.precision import jit
-from jgmm.samples import Leaf, as_samples, check_key
+from jgmm.pytree import Leaf
 from jgmm.status import DataError, is_traced
 
 BLOCK_BYTES = 1 << 21  # one block's K×D differences stay in cache

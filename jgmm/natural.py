@@ -122,6 +122,11 @@ def n_features(entry: CovarianceModel, n_columns: int) -> int:
     return 1 + n_columns + per_storage.get(entry.storage, 1)
 
 
+def work(entry: CovarianceModel, n_columns: int, n_components: int, n_samples: int) -> int:
+    """Multiplications that a step takes by products, roughly."""
+    return 2 * n_samples * n_components * n_features(entry, n_columns)
+
+
 class Features(NamedTuple):
     """φ of a block of samples: x, (D, B), and the products of columns the storage keeps, (Q, B)."""
 

@@ -29,7 +29,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from jgmm import metric
+from jgmm import metric, pytree
 from jgmm.optimizer import Here, Move, value_and_gradient
 from jgmm.statistics import accumulate
 from jgmm.status import DataError
@@ -91,7 +91,7 @@ class NewtonCG:
         shrunk = 0.25 * jnp.linalg.norm(found.step)
         radius = jnp.where(poor, shrunk, jnp.where(good, 2 * memory, memory))
         moved = here.point_of(trial)
-        point = jax.tree.map(lambda new, old: jnp.where(counts, new, old), moved, here.point)
+        point = pytree.where(counts, moved, here.point)
         return Move(point, jnp.minimum(radius, self.largest), found.n_products + 1)
 
 

@@ -20,9 +20,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jgmm import mixture as mixtures
+from jgmm.frame import Frame
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
-from jgmm.samples import Frame, Leaf, Samples
+from jgmm.pytree import Leaf
+from jgmm.samples import Samples
 from jgmm.status import DataError, is_traced
 
 # Of the samples, at the start of a fit.

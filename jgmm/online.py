@@ -22,16 +22,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jgmm import restarts, streaming
+from jgmm import pytree, restarts, streaming
 from jgmm.blocks import Pace, as_source
+from jgmm.control import Options
 from jgmm.covariance import CovarianceModel
 from jgmm.degeneracy import collapsed_components
+from jgmm.frame import Frame
 from jgmm.framing import seen, to_frame, to_user
 from jgmm.maximization import maximize, ridge_in
 from jgmm.mixture import Mixture, check_columns
 from jgmm.precision import jit
+from jgmm.pytree import Leaf
+from jgmm.reading import Alone, Reading, open_source
 from jgmm.results import FitResult
-from jgmm.samples import Frame, Leaf, Samples, make_samples
+from jgmm.samples import Samples, make_samples
 from jgmm.statistics import Statistics, accumulate
 from jgmm.status import DataError, FitError, Status, check, describe, is_traced
 
@@ -215,7 +219,7 @@ def _learn(state: State, samples: Samples) -> State:
         n_batches=state.n_batches + 1,
     )
     good = (state.status == Status.RUNNING) & (status == Status.RUNNING)
-    kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), learned, state)
+    kept = pytree.where(good, learned, state)
     return replace(kept, status=jnp.where(state.status == Status.RUNNING, status, state.status))
 
 
@@ -257,7 +261,7 @@ def fit(
       DataError: see ``streaming.fit``.
       FitError: a component collapsed on the way.
     """
-    reading = streaming.open_source(as_source(source), batch, streaming.Alone())
+    reading = open_source(as_source(source), batch, Alone())
     x, weights = _first_rows(reading, subsample)
     if isinstance(init, Mixture):
         first = init
@@ -266,10 +270,7 @@ def fit(
             key,
             make_samples(x, weights),
             n_components,
-            covariance=covariance,
-            n_restarts=n_restarts,
-            init=init,
-            ridge=ridge,
+            Options(covariance, n_restarts, init, ridge=ridge),
         )
         first = check(found).mixture
     state = begin(first, x, weights, alpha=alpha, floor=floor, ridge=ridge)
@@ -289,7 +290,7 @@ def fit(
     )
 
 
-def _first_rows(reading: streaming.Reading, most: int) -> tuple[np.ndarray, np.ndarray]:
+def _first_rows(reading: Reading, most: int) -> tuple[np.ndarray, np.ndarray]:
     """The first rows of a source, and their weights."""
     xs, weights, n = [], [], 0
     for block in reading.blocks(Pace()):

@@ -17,7 +17,7 @@ model-based clustering", whose values the defaults are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jgmm.covariance import CovarianceModel
+from jgmm.frame import Frame
+from jgmm.framing import framed, whitened
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
-from jgmm.samples import Frame, Leaf, Samples, framed, make_samples, whitened
+from jgmm.pytree import Leaf
+from jgmm.samples import Samples, make_samples
 from jgmm.status import DataError, is_traced
 
 # How many samples at m the prior of a mean is worth.
@@ -103,10 +106,11 @@ def conjugate(
     for name, value in given.items():
         if not is_traced(value) and not (np.isfinite(value) and value >= 0):
             raise DataError(f"the prior's {name} must be finite and at least zero; it is {value}.")
-    found = _conjugate(samples, jnp.asarray(n_components, dtype))
+    frame = _whitening(samples)
+    root = _shared_volume(frame, jnp.asarray(n_components, dtype))
     return Prior(
-        mean=found.mean if mean is None else _shaped(mean, "mean", (d,), dtype),
-        root=found.root if scatter is None else _factor(scatter, d, dtype),
+        mean=frame.shift if mean is None else _shaped(mean, "mean", (d,), dtype),
+        root=root if scatter is None else _factor(scatter, d, dtype),
         **{name: jnp.asarray(value, dtype) for name, value in given.items()},
     )
 
@@ -116,16 +120,16 @@ def default_dof(n_features: int) -> int:
     return n_features + 2
 
 
-class _Moments(NamedTuple):
-    mean: Float[Array, "D"]
-    root: Float[Array, "D D"]
+@jit
+def _whitening(samples: Samples) -> Frame:
+    """The frame of the samples' mean and covariance: so they are found without losing digits."""
+    return whitened(framed(samples, per_column=True)).frame
 
 
 @jit
-def _conjugate(samples: Samples, n_components: Array) -> _Moments:
-    # A frame is what moments are found in without losing digits.
-    frame = whitened(framed(samples, per_column=True)).frame
-    return _Moments(frame.shift, frame.scale * n_components ** (-1 / samples.n_features))
+def _shared_volume(frame: Frame, n_components: Array) -> Float[Array, "D D"]:
+    """A root of the samples' covariance / K^(2/D)."""
+    return frame.scale * n_components ** (-1 / len(frame.shift))
 
 
 def _shaped(value: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -145,11 +149,13 @@ def _factor(scatter: Any, d: int, dtype: Any) -> Float[Array, "D D"]:
     return root
 
 
-def as_prior(prior: Any, samples: Samples, n_components: int) -> Prior | None:
+def as_prior(prior: Any, whole: Samples | Frame, n_components: int) -> Prior | None:
     """What the argument ``prior`` of a fit stands for.
 
     Args:
       prior: None, "conjugate" for the default of these samples, or a ``Prior``.
+      whole: the samples, or the frame in which all of them have the unit covariance.
+      n_components: K.
 
     Raises:
       DataError: something else, or a prior for another number of columns.
@@ -157,17 +163,17 @@ def as_prior(prior: Any, samples: Samples, n_components: int) -> Prior | None:
     if prior is None:
         return None
     if isinstance(prior, str) and prior == "conjugate":
-        d, dtype = samples.n_features, samples.x.dtype
-        found = _conjugate(samples, jnp.asarray(n_components, dtype))  # they have been checked
-        strength, dof = (jnp.asarray(value, dtype) for value in (STRENGTH, default_dof(d)))
-        return Prior(found.mean, strength, dof, found.root)
+        frame = whole if isinstance(whole, Frame) else _whitening(whole)
+        dtype, d = frame.shift.dtype, len(frame.shift)
+        numbers = (STRENGTH, default_dof(d), n_components)
+        strength, dof, k = (jnp.asarray(value, dtype) for value in numbers)
+        return Prior(frame.shift, strength, dof, _shared_volume(frame, k))
     if not isinstance(prior, Prior):
         raise DataError(f'prior must be None, "conjugate" or a jgmm.prior.Prior, not {prior!r}.')
-    if prior.mean.shape != (samples.n_features,):
-        raise DataError(
-            f"the prior is for {prior.mean.shape[0]} columns; x has {samples.n_features}."
-        )
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, samples.x.dtype), prior)
+    like = whole.shift if isinstance(whole, Frame) else whole.x
+    if prior.mean.shape != like.shape[-1:]:
+        raise DataError(f"the prior is for {prior.mean.shape[0]} columns; x has {like.shape[-1]}.")
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, like.dtype), prior)
 
 
 def log_density(prior: Prior, mixture: Mixture) -> Float[Array, ""]:

@@ -19,8 +19,8 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from jgmm.reading import Alone, Team
 from jgmm.statistics import Statistics
-from jgmm.streaming import Alone, Team
 
 # Seconds: to find one another, after which one that is silent is taken for lost, and to part.
 FIND, SILENCE, PART = 60, 30, 10
@@ -63,7 +63,7 @@ def join(
 
 
 class Processes:
-    """The processes of a job, as a ``streaming.Team``."""
+    """The processes of a job, as a ``reading.Team``."""
 
     def __init__(self) -> None:
         """Use one device of each process; all processes do so at the same time."""

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jgmm.frame import Population
 from jgmm.framing import to_user
 from jgmm.lanes import Restarts, clean_history
 from jgmm.mixture import Mixture
 from jgmm.noise import Noise
 from jgmm.prior import Prior, log_density, log_density_in
-from jgmm.samples import Leaf, Population
+from jgmm.pytree import Leaf
 from jgmm.status import Status, is_traced
 
 

@@ -18,16 +18,16 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from jgmm.cells import fit_cells
+from jgmm.control import Control, Options, make_control
 from jgmm.covariance import MODELS, model
 from jgmm.criteria import Criteria, aic, aicc, bic, criteria, entropy, evidence, icl
 from jgmm.crossvalidation import HeldOut, check_training, held_out, held_out_unchecked
-from jgmm.em import Control, make_control
 from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
-from jgmm.restarts import check_problem
 from jgmm.results import FitResult
 from jgmm.samples import Samples, make_samples
+from jgmm.starts import check_problem
 from jgmm.status import VALID, DataError, FitError, Status, among, describe
 
 __all__ = [
@@ -189,28 +189,30 @@ def select(
     counts = _listed(n_components)
     names = MODELS if isinstance(covariance, str) and covariance == "all" else _listed(covariance)
     models = list(dict.fromkeys(model(name).name for name in names))
-    _check_selection(samples, counts, models, criterion, n_restarts, n_folds, max_steps)
-    options: dict[str, Any] = {
-        "init": init,
-        "race": race,
-        "tol": tol,
-        "rtol": rtol,
-        "max_steps": max_steps,
-        "ridge": ridge,
-        "equal_weights": equal_weights,
-        "prior": prior,
-        "floor": floor,
-        "accelerate": accelerate,
-    }
+    options = Options(
+        n_restarts=n_restarts,
+        init=init,
+        race=race,
+        tol=tol,
+        rtol=rtol,
+        max_steps=max_steps,
+        ridge=ridge,
+        equal_weights=equal_weights,
+        prior=prior,
+        floor=floor,
+        accelerate=accelerate,
+    )
+    _check_selection(samples, counts, models, criterion, n_folds, options)
     control = make_control(samples.x.dtype, tol, rtol, ridge)
-    found = fit_cells(key, samples, counts, models, n_restarts, options, progress)
+    found = fit_cells(key, samples, counts, models, options, progress)
     table, results = [], {}
     for k, name in ((k, name) for name in models for k in counts):
         result, judged = found[k, name], None
         if criterion == "held_out":
             slots = result.mixture.n_components
-            again = {"slots": slots, "covariance": name, "n_restarts": n_restarts, **options}
-            judged = float(held_out_unchecked(key, samples, k, n_folds, again).log_likelihood)
+            again = replace(options, covariance=name)
+            outside = held_out_unchecked(key, samples, k, n_folds, again, slots)
+            judged = float(outside.log_likelihood)
         p = result.mixture.model.n_parameters(k, samples.n_features, equal_weights)
         table.append(_row(result, k, p, n_restarts, samples, control, judged))
         results[k, name] = replace(result, mixture=_leading(result.mixture, k))
@@ -231,9 +233,8 @@ def _check_selection(
     counts: Sequence[int],
     models: Sequence[str],
     criterion: str,
-    n_restarts: int,
     n_folds: int,
-    max_steps: int,
+    options: Options,
 ) -> None:
     if criterion not in CRITERIA:
         known = ", ".join(CRITERIA)
@@ -241,7 +242,7 @@ def _check_selection(
     if not counts or not models:
         raise DataError("n_components and covariance must each name at least one to try.")
     for k in counts:
-        check_problem(samples, k, n_restarts, max_steps)
+        check_problem(samples, k, options)
         if criterion == "held_out":
             check_training(samples, k, n_folds)
 

@@ -19,17 +19,24 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
 from jgmm import lanes, natural, racing, streaming
-from jgmm.acceleration import accelerated
 from jgmm.blocks import as_source
+from jgmm.control import Options
 from jgmm.covariance import model
-from jgmm.em import EM, make_control
+from jgmm.em import method_of
+from jgmm.frame import Census, Frame
+from jgmm.inputs import check_key
 from jgmm.lanes import Additive, Method, Restarts
 from jgmm.mixture import Mixture
 from jgmm.precision import jit
+from jgmm.prior import Prior
+from jgmm.pytree import Leaf
+from jgmm.reading import Alone, Team, open_source
 from jgmm.results import FitResult, finish
-from jgmm.samples import Census, Frame, Leaf, Samples, check_key
+from jgmm.samples import Samples, make_samples
+from jgmm.starts import all_to_frame, check_number, draw
 from jgmm.statistics import Statistics
 from jgmm.status import DataError, check
+from jgmm.survey import Drawn
 
 SAMPLES, RESTARTS = "samples", "restarts"
 
@@ -133,9 +140,11 @@ def fit(
     max_steps: int = 1000,
     ridge: Any = 0.0,
     equal_weights: bool = False,
+    prior: Any = None,
+    floor: Any = None,
     race: int = 0,
     accelerate: str | None = None,
-    team: streaming.Team | None = None,
+    team: Team | None = None,
 ) -> FitResult:
     """``jgmm.fit`` on the devices of a mesh; the same result, but for rounding.
 
@@ -156,28 +165,71 @@ def fit(
       DataError: see ``jgmm.fit``; or a mesh without the axes.
       FitError: no restart ended in usable parameters.
     """
-    team = team or streaming.Alone()
+    options = Options(
+        covariance=covariance,
+        n_restarts=n_restarts,
+        init=init,
+        race=race,
+        tol=tol,
+        rtol=rtol,
+        max_steps=max_steps,
+        ridge=ridge,
+        equal_weights=equal_weights,
+        prior=prior,
+        floor=floor,
+        accelerate=accelerate,
+    )
+    return fit_on(key, x, n_components, options, mesh, sample_weight, subsample, team)
+
+
+def fit_on(
+    key: Array,
+    x: Any,
+    n_components: int,
+    options: Options,
+    mesh: Mesh,
+    sample_weight: Any = None,
+    subsample: int = streaming.SUBSAMPLE,
+    team: Team | None = None,
+) -> FitResult:
+    """``fit`` with its options in one."""
+    team = team or Alone()
     mesh = _checked(mesh)
-    racing.check_steps(race)
-    reading = streaming.open_source(as_source(x, sample_weight), None, team)
-    method = accelerated(EM(max_steps, equal_weights), accelerate)
-    control = make_control(reading.dtype, tol, rtol, ridge)
-    entry = model(covariance)
+    racing.check_steps(options.race)
+    reading = open_source(as_source(x, sample_weight), None, team)
+    method, entry = method_of(options), options.entry
     found = streaming.survey_all(check_key(key), reading, subsample)
     census = found.census(entry.per_column, entry.affine, reading.dtype)
-    starts = streaming.given_or_made(
-        key, found.drawn, n_components, entry.name, init, n_restarts, census
-    )
+    control = options.control(found.whitening(reading.dtype), n_components)
+    starts = _starts(key, found.drawn, n_components, options, census)
     shares = [int(n) for n in team.gather(np.asarray(len(x)))]
     samples = _place(mesh, x, sample_weight, reading.dtype, shares, census)
     rows = samples.x.shape[0] // mesh.shape[SAMPLES]
-    features = natural.n_features(entry, reading.n_features)
-    work = 2 * rows * n_components * features
-    n_real = len(starts.means)
+    work = natural.work(entry, reading.n_features, n_components, rows)
+    n_real, race = len(starts.means), options.race
     outcome = _run(mesh, method, work, race, n_real, _spread(starts, mesh), samples, control)
     # Every device has the same; go on with one.
     best, history, table = jax.tree.map(jnp.asarray, jax.device_get(outcome))
-    return check(_finish(best, history, table, census))
+    return check(_finish(best, history, table, census, control.prior))
+
+
+def _starts(
+    key: Array, drawn: Drawn, n_components: int, options: Options, census: Census
+) -> Mixture:
+    """Starts in the frame, leading axis R: mixtures given, or made of the rows drawn.
+
+    Raises:
+      DataError: starts that do not fit the problem, or labels, which all samples would need.
+    """
+    init, n_restarts, name = options.init, options.n_restarts, options.entry.name
+    if isinstance(init, Mixture):
+        check_number(options)
+        return streaming.given(options, n_components, census)
+    if not isinstance(init, str):
+        raise DataError("with a mesh, init is a name or a Mixture; labels: fit without a mesh.")
+    samples = make_samples(drawn.x, drawn.weights)
+    made = draw(key, samples, n_components, covariance=name, init=init, n_restarts=n_restarts)
+    return all_to_frame(made, census.frame)
 
 
 def _checked(mesh: Mesh) -> Mesh:
@@ -289,5 +341,7 @@ def _run(
 
 
 @jit
-def _finish(best: Any, history: Array, table: Restarts, census: Census) -> FitResult:
-    return finish(best.mixture, best.log_likelihood, best, history, table, census)
+def _finish(
+    best: Any, history: Array, table: Restarts, census: Census, prior: Prior | None
+) -> FitResult:
+    return finish(best.mixture, best.log_likelihood, best, history, table, census, prior)

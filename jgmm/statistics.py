@@ -21,7 +21,8 @@ from jgmm.covariance import CovarianceModel
 from jgmm.mixture import BLOCK_BYTES, Mixture, check_columns, log_joint, normalise
 from jgmm.noise import Background
 from jgmm.precision import jit
-from jgmm.samples import Leaf, Samples, fold, make_samples
+from jgmm.pytree import Leaf
+from jgmm.samples import Samples, fold, make_samples
 
 Form = Literal["auto", "product", "difference"]
 

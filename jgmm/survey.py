@@ -20,18 +20,10 @@ import numpy as np
 from jaxtyping import Array, UInt64
 
 from jgmm.blocks import Block
+from jgmm.frame import Census, Frame, scaling_frame, standard_frame, whitening_frame
+from jgmm.inputs import all_usable, refuse_values
 from jgmm.precision import jit
-from jgmm.samples import (
-    Census,
-    Frame,
-    Samples,
-    all_usable,
-    fold,
-    refuse_values,
-    scaling_frame,
-    standard_frame,
-    whitening_frame,
-)
+from jgmm.samples import Samples, fold
 from jgmm.status import DataError
 
 
@@ -104,6 +96,10 @@ class Survey:
             correlation = covariance / np.outer(scale, scale)
             frame = whitening_frame(frame, jnp.asarray(correlation, dtype))
         return Census(frame, jnp.asarray(total, dtype))
+
+    def whitening(self, dtype: Any) -> Frame:
+        """The frame in which all samples together have the unit covariance."""
+        return self.census(per_column=True, affine=True, dtype=dtype).frame
 
 
 def nothing(n_features: int, dtype: np.dtype) -> Survey:

@@ -22,7 +22,7 @@ from jaxtyping import Array
 
 from jgmm.covariance import MODELS, CovarianceModel
 from jgmm.mixture import Mixture
-from jgmm.samples import Leaf
+from jgmm.pytree import Leaf
 from jgmm.status import DataError
 
 

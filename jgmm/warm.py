@@ -16,11 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jgmm import metric
+from jgmm import metric, pytree
 from jgmm.mixture import Mixture
 from jgmm.natural_gradient import NaturalGradient
 from jgmm.optimizer import Here, Move, as_optimizer
-from jgmm.samples import Leaf
+from jgmm.pytree import Leaf
 from jgmm.statistics import expected_log_likelihood
 from jgmm.status import DataError
 from jgmm.unconstrained import Free
@@ -82,17 +82,17 @@ class WarmStart:
         """A step of EM, or one of the other optimiser."""
         first = memory.n_steps < self.first_steps
         em = NaturalGradient().step(memory.n_steps, here)
-        base = _choose(memory.n_steps == self.first_steps, here.point, memory.base)
+        base = pytree.where(memory.n_steps == self.first_steps, here.point, memory.base)
         told = _around(here.chart(base), memory.tangent, here)
         then = as_optimizer(self.then).step(memory.inner, told)
         inner = jax.tree.map(lambda new, old: new.astype(old.dtype), then.memory, memory.inner)
         return Move(
-            _choose(first, em.point, here.point_of(told.chart(then.point))),
+            pytree.where(first, em.point, here.point_of(told.chart(then.point))),
             Memory(
                 memory.n_steps + 1,
                 base,
-                _choose(first, memory.tangent, then.point),
-                _choose(first, memory.inner, inner),
+                pytree.where(first, memory.tangent, then.point),
+                pytree.where(first, memory.inner, inner),
             ),
             jnp.where(first, 0, then.n_passes),
         )
@@ -115,7 +115,3 @@ def _around(base: Mixture, tangent: Free, here: Here) -> Here:
         chart=chart,
         point_of=lambda mixture: metric.tangent_to(base, mixture),
     )
-
-
-def _choose(first: Array, one: Any, other: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(first, a, b), one, other)

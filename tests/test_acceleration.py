@@ -10,12 +10,14 @@ import oracle
 import pytest
 
 import jgmm
-from jgmm import acceleration, lanes, restarts
+from jgmm import acceleration, lanes
 from jgmm.acceleration import Accelerated, accelerated
-from jgmm.em import EM, make_control
+from jgmm.control import make_control
+from jgmm.em import EM
 from jgmm.extrapolation import SCHEMES, Anderson
-from jgmm.restarts import _starts
-from jgmm.samples import framed, make_samples
+from jgmm.framing import framed
+from jgmm.samples import make_samples
+from jgmm.starts import _draw, draw
 from jgmm.status import DataError, Status
 
 N, K, D, R = 150, 3, 2, 5
@@ -31,7 +33,7 @@ def overlapping(n=N, k=K, d=D):
 
 def starts(x, n_restarts=R, covariance="full", init="kmeans++"):
     samples = make_samples(x)
-    return restarts.starts(KEY, samples, K, covariance=covariance, n_restarts=n_restarts, init=init)
+    return draw(KEY, samples, K, covariance=covariance, n_restarts=n_restarts, init=init)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,7 @@ def test_converged_means_what_it_means_for_em(runs, x, dtype):
 
 def problem(covariance, dtype=np.float64):
     samples = framed(make_samples(overlapping().astype(dtype)), True)
-    begun = _starts(KEY, jnp.arange(R), samples, np.ones(K, bool), covariance, "kmeans++")
+    begun = _draw(KEY, jnp.arange(R), samples, np.ones(K, bool), covariance, "kmeans++")
     return samples, begun, make_control(dtype, None, None, 0.0)
 
 

@@ -1,35 +1,30 @@
 """Tables without holes, whose likelihoods fall neither with components nor with freedom."""
 
 import itertools
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
 from jgmm import cells, nesting
+from jgmm.control import Options
 from jgmm.covariance import model
-from jgmm.samples import Samples, identity_frame, make_samples
+from jgmm.frame import identity_frame
+from jgmm.samples import Samples, make_samples
 from jgmm.status import Status
 from jgmm.workbench import datasets
 
 KEY = jax.random.key(0)
 COUNTS, MODELS = (1, 2, 3, 4), ("EII", "diag", "tied", "full")
-OPTIONS = {
-    "init": "points",
-    "race": 0,
-    "tol": None,
-    "rtol": None,
-    "max_steps": 200,
-    "ridge": 0.0,
-    "equal_weights": False,
-}
+OPTIONS = Options(init="points", max_steps=200)
 
 
 @pytest.fixture(scope="module")
 def table(dtype):
     """Old Faithful from one start a cell, which alone would fall short in many."""
     x = make_samples(datasets.load("faithful").x.astype(dtype))
-    return cells.fit_cells(KEY, x, COUNTS, MODELS, 1, OPTIONS)
+    return cells.fit_cells(KEY, x, COUNTS, MODELS, OPTIONS)
 
 
 def test_all_cells_are_filled(table):
@@ -64,8 +59,8 @@ def test_a_cell_that_fails_alone_inherits(dtype):
     """Three places, each repeated: three Gaussians of their own collapse onto them, two as well."""
     places = np.array([[0.0, 0.0], [1.0, 5.0], [7.0, 0.0]])
     x = np.repeat(places, 10, axis=0).astype(dtype)
-    options = {**OPTIONS, "init": "kmeans"}
-    found = cells.fit_cells(KEY, make_samples(x), (1, 3), ["full"], 2, options)
+    options = replace(OPTIONS, init="kmeans", n_restarts=2)
+    found = cells.fit_cells(KEY, make_samples(x), (1, 3), ["full"], options)
     one, three = found[1, "full"], found[3, "full"]
     assert Status(int(three.status)) is Status.INHERITED
     assert (float(three.log_likelihood), int(three.n_steps)) == (float(one.log_likelihood), 0)
@@ -76,7 +71,7 @@ def test_a_cell_that_fails_alone_inherits(dtype):
     assert np.isnan(three.history[1:]).all()
     assert {int(code) for code in three.restarts.status} == {Status.COLLAPSED}
     even = cells.fit_cells(
-        KEY, make_samples(x), (1, 3), ["full"], 2, {**options, "equal_weights": True}
+        KEY, make_samples(x), (1, 3), ["full"], replace(options, equal_weights=True)
     )
     assert Status(int(even[3, "full"].status)) is Status.COLLAPSED
 
@@ -95,7 +90,7 @@ def test_programs_of_different_sizes_pass_fits_on(monkeypatch):
     """Where padding costs too much, a special case is widened to the next program's size."""
     monkeypatch.setattr(cells, "PADDING_WORK", 0)
     x = make_samples(datasets.load("faithful").x)
-    found = cells.fit_cells(KEY, x, (1, 2, 3), ["EII"], 1, OPTIONS)
+    found = cells.fit_cells(KEY, x, (1, 2, 3), ["EII"], OPTIONS)
     assert {k: result.mixture.n_components for (k, _), result in found.items()} == {
         1: 1,
         2: 2,

@@ -11,7 +11,8 @@ from sklearn.mixture import GaussianMixture
 
 import jgmm
 from jgmm import criteria
-from jgmm.samples import Samples, identity_frame
+from jgmm.frame import identity_frame
+from jgmm.samples import Samples
 
 N = 40
 WEIGHTS = np.array([0.0, 1.0, 2.0, 1.0, 0.5] * (N // 5))

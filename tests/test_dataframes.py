@@ -18,7 +18,8 @@ import jgmm
 from jgmm import estimators
 from jgmm.blocks import as_source, shaped
 from jgmm.dataframes import as_array, is_table, names_of
-from jgmm.samples import as_samples, as_weights, column_names, make_samples
+from jgmm.inputs import as_samples, as_weights, column_names
+from jgmm.samples import make_samples
 from jgmm.status import DataError
 
 KEY = jax.random.key(0)
@@ -210,7 +211,7 @@ def test_without_narwhals_arrays_are_read_and_frames_refused():
         import sys
         sys.modules["narwhals"] = None  # as if it were not installed
         import numpy, pandas
-        from jgmm.samples import as_samples
+        from jgmm.inputs import as_samples
         print(as_samples([[1.0]]).shape, as_samples(numpy.ones((1, 2))).shape)
         try:
             as_samples(pandas.DataFrame({"a": [1.0]}))

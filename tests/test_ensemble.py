@@ -6,7 +6,8 @@ import numpy as np
 import oracle
 
 import jgmm
-from jgmm import em, ensemble
+from jgmm import ensemble
+from jgmm.control import make_control
 
 SEARCH = ensemble.Search("EII", "points", n_restarts=1, max_steps=100, equal_weights=False)
 
@@ -22,7 +23,7 @@ def test_every_data_set_gets_its_own_fit(dtype, tolerance, monkeypatch):
     sets[2] = 4  # without variance it cannot be fitted
     given = jgmm.make_mixture([1.0], np.zeros((1, 1), dtype), [1.0], "EII")
     keys = jax.random.split(jax.random.key(0), 3)
-    control = em.make_control(dtype, None, None, 0.0)
+    control = make_control(dtype, None, None, 0.0)
     found = ensemble.best_log_likelihoods(keys, jnp.asarray(sets), given, SEARCH, control)
     for x, log_likelihood in zip(sets[:2], found, strict=False):
         inside = (x - x.mean()) / x.std()  # the frame

@@ -10,9 +10,9 @@ import pytest
 
 import jgmm
 from jgmm import initialize
-from jgmm.framing import to_user
+from jgmm.framing import framed, to_user
 from jgmm.initialize import STARTS
-from jgmm.samples import framed, make_samples
+from jgmm.samples import make_samples
 
 N, K, D = 60, 3, 2
 EVERY = np.ones(K, bool)

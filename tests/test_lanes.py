@@ -10,9 +10,11 @@ import pytest
 
 import jgmm
 from jgmm import lanes
-from jgmm.em import EM, make_control
-from jgmm.restarts import _starts
-from jgmm.samples import framed, make_samples
+from jgmm.control import make_control
+from jgmm.em import EM
+from jgmm.framing import framed
+from jgmm.samples import make_samples
+from jgmm.starts import _draw
 from jgmm.status import Status
 
 N, K, D, R = 80, 3, 2, 13
@@ -22,7 +24,7 @@ N, K, D, R = 80, 3, 2, 13
 def problem():
     x = oracle.draw(0, N, *oracle.parameters(6, k=K, d=D))
     samples = framed(make_samples(x), True)
-    starts = _starts(jax.random.key(0), jnp.arange(R), samples, np.ones(K, bool), "full", "points")
+    starts = _draw(jax.random.key(0), jnp.arange(R), samples, np.ones(K, bool), "full", "points")
     return samples, starts, make_control(jnp.float64, None, None, 0.0)
 
 
@@ -90,7 +92,7 @@ def test_best_is_the_first_of_the_highest_among_the_valid():
 def test_waves_do_not_change_restarts(monkeypatch):
     x = oracle.draw(0, N, *oracle.parameters(6, k=K, d=D))
     whole = jgmm.fit(jax.random.key(1), x, K, n_restarts=7, init="points")
-    monkeypatch.setattr(jgmm.restarts, "WAVE", 3)
+    monkeypatch.setattr(jgmm.starts, "WAVE", 3)
     waves = jgmm.fit(jax.random.key(1), x, K, n_restarts=7, init="points")
     np.testing.assert_array_equal(waves.restarts.best, whole.restarts.best)
     np.testing.assert_allclose(

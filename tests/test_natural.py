@@ -8,7 +8,8 @@ import pytest
 
 import jgmm
 from jgmm import natural
-from jgmm.em import EM, make_control
+from jgmm.control import make_control
+from jgmm.em import EM
 from jgmm.samples import make_samples
 
 K, D, N = 3, 4, 200

@@ -10,9 +10,11 @@ import pytest
 
 import jgmm
 from jgmm import lanes, racing
-from jgmm.em import EM, make_control
-from jgmm.restarts import _starts
-from jgmm.samples import framed, make_samples
+from jgmm.control import make_control
+from jgmm.em import EM
+from jgmm.framing import framed
+from jgmm.samples import make_samples
+from jgmm.starts import _draw
 from jgmm.status import Status
 
 N, K, D, R = 90, 3, 2, 21
@@ -90,7 +92,7 @@ def test_groups_do_not_change_the_race(data):
     No two starts are the same, so that rounding does not decide which of two copies goes on.
     """
     samples = framed(make_samples(data), True)
-    starts = _starts(KEY, jnp.arange(R), samples, np.ones(K, bool), "full", "points")
+    starts = _draw(KEY, jnp.arange(R), samples, np.ones(K, bool), "full", "points")
     control = make_control(jnp.float64, None, None, 0.0)
     tables = []
     for width in (8, R):
@@ -121,7 +123,7 @@ def test_too_short_a_round_is_refused(data, steps):
 def queue(data):
     """Six lanes of which the first four have taken three steps; what they hold is set below."""
     samples = framed(make_samples(data), True)
-    starts = _starts(KEY, jnp.arange(6), samples, np.ones(K, bool), "full", "kmeans")
+    starts = _draw(KEY, jnp.arange(6), samples, np.ones(K, bool), "full", "kmeans")
     return lanes.open_queue(EM(10), starts, 6)
 
 

@@ -11,9 +11,10 @@ import oracle
 import pytest
 
 import jgmm
-from jgmm import em, restarts
+from jgmm import em
 from jgmm.lanes import CHUNK_STEPS, Progress, Restarts, choose
 from jgmm.samples import make_samples
+from jgmm.starts import draw
 from jgmm.status import Status
 
 N, K, D, R, STEPS = 60, 3, 2, 12, 120
@@ -188,7 +189,7 @@ def poisoned(starts, every):
 @pytest.mark.parametrize("how", ["fit", "vmap"])
 def test_of_many_restarts_the_healthy_end_as_they_would_alone(how, x):
     """Bit for bit in the same program, whatever becomes of the others; alone, to rounding."""
-    starts = restarts.starts(
+    starts = draw(
         jax.random.key(2), make_samples(x), K, covariance="diag", init="points", n_restarts=MANY
     )
     bad, expected = poisoned(starts, every=3)
@@ -309,45 +310,10 @@ def test_recovers_what_made_the_data(dtype):
         assert (np.abs(covariances[k] - truth[2][k]) < 5 * error).all()
 
 
-def test_its_starts_given_back_lead_where_it_went(result, x, tolerance):
-    starts = restarts.starts(
-        jax.random.key(0), make_samples(x), K, covariance="diag", init="points", n_restarts=R
-    )
-    assert starts.means.shape == (R, K, D)
-    again = fit(x, init=starts)
-    np.testing.assert_allclose(
-        again.restarts.log_likelihood, result.restarts.log_likelihood, **tolerance
-    )
-    np.testing.assert_array_equal(again.restarts.status, result.restarts.status)
-
-
-def test_starts_see_columns_as_they_are_if_asked(dtype):
-    """Two clusters in a column of large numbers, two more in one of small numbers."""
-    x = np.asarray([[a, b] for a in (0, 100) for b in (0, 1) for _ in range(4)], dtype)
-    x += oracle.draw(0, 16, [1.0], [[0.0, 0.0]], [0.01 * np.eye(2)]).astype(dtype)
-
-    def means(scaled):
-        found = restarts.starts(jax.random.key(0), make_samples(x), 2, n_restarts=20, scaled=scaled)
-        return np.sort(np.asarray(found.means), axis=1)
-
-    np.testing.assert_allclose(np.abs(means(False)[:, :, 0] - [0, 100]), 0, atol=1)
-    by_small = np.abs(means(True)[:, :, 1] - [0, 1]).max(axis=1) < 0.2
-    assert 0 < by_small.sum() < 20
-
-
-def test_as_many_restarts_as_starts_are_given(x):
-    one = fit(x, 1, max_steps=0).mixture
-    two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), one)
-    with pytest.raises(jgmm.DataError, match=r"init is 2 start\(s\).*it is 3"):
-        fit(x, 3, init=two)
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("labels", [0, 1]),
-        ("prior", "conjugate"),
-        ("floor", 0.1),
         ("noise", "box"),
         ("progress", print),
     ],

@@ -45,6 +45,17 @@ def test_the_bytes_of_a_step_are_those_of_the_statistics(covariance):
     assert bytes_per_step(3, 2, covariance) == sum(part.nbytes for part in parts)
 
 
+def test_a_prior_and_a_floor_are_those_of_a_fit_without_a_mesh():
+    x, weights = data(40)
+    known = {"prior": "conjugate", "floor": 0.05, "max_steps": 3, "sample_weight": weights}
+    start = jgmm.m_step(x, np.eye(2)[np.arange(40) % 2])
+    expected = jgmm.fit(KEY, x, 2, init=start, **known)
+    found = jgmm.fit(KEY, x, 2, init=start, mesh=make_mesh(1), **known)
+    assert found.log_prior < 0
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_what_does_not_fit_a_mesh_is_refused():
     x, _ = data(20)
     with pytest.raises(DataError, match="a mesh of 2 × 1 devices is asked for; there are 1"):
@@ -53,6 +64,9 @@ def test_what_does_not_fit_a_mesh_is_refused():
     with pytest.raises(DataError, match="it needs 'samples'"):
         jgmm.fit(KEY, x, 2, mesh=wrong)
     start = jgmm.m_step(x, np.eye(2)[np.arange(20) % 2])
-    for init, text in ((start, "init holds 1 start"), ([0, 1] * 10, "labels: fit without a mesh")):
+    for init, text in (
+        (start, r"init is 1 start\(s\): n_restarts must be 1; it is 2"),
+        ([0, 1] * 10, "labels: fit without a mesh"),
+    ):
         with pytest.raises(DataError, match=text):
             sharding.fit(KEY, x, 2, mesh=make_mesh(1), init=init, n_restarts=2)

@@ -5,30 +5,15 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from clouds import data, from_rows
 
 import jgmm
 from jgmm import em, streaming
 from jgmm.status import DataError, FitError, Status
 
 KEY = jax.random.key(1)
+ROUNDING = {"rtol": 6e-5, "atol": 6e-5}  # 500 in float32, as in ``tolerance``
 SHORT = {"covariance": "diag", "block_rows": 256, "max_steps": 4}  # tests that share a program
-
-
-def data(dtype, n=900):
-    rng = np.random.default_rng(0)
-    centers = np.asarray([[0, 0, 0], [4, 4, 0], [0, 5, 5.0]])
-    x = centers[rng.integers(3, size=n)] + rng.normal(size=(n, 3)) * [1, 1.5, 0.7]
-    return x.astype(dtype), rng.integers(0, 3, n).astype(dtype)
-
-
-def from_rows(x, covariance="diag"):
-    """Equal weights, means at three rows, and the data's covariance."""
-    one = jgmm.m_step(x, np.ones((len(x), 1)), covariance)
-    return dataclasses.replace(
-        jax.tree.map(lambda leaf: jax.numpy.concatenate([leaf] * 3), one),
-        log_weights=jax.numpy.full(3, -np.log(3), one.means.dtype),
-        means=jax.numpy.asarray(x[[0, 5, 9]]),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +39,16 @@ def test_steps_are_those_of_samples_in_memory(dtype, tolerance):
     found = streaming.fit(KEY, given, 3, init=start, block_rows=256, **options)
     assert Status(int(found.status)) is Status.STEPS_RAN_OUT
     same(found, expected, tolerance)
+
+
+def test_a_prior_and_a_floor_are_those_of_a_fit_in_memory(start):
+    x, weights = data(np.float32)
+    known = {"prior": "conjugate", "floor": 0.05, "max_steps": 3}
+    expected = em.run(start, x, weights, **known)
+    found = streaming.fit(KEY, x, 3, init=start, sample_weight=weights, **SHORT | known)
+    assert found.log_prior < 0
+    same(found, expected, ROUNDING)
+    np.testing.assert_allclose(found.log_prior, expected.log_prior, **ROUNDING)
 
 
 @pytest.mark.parametrize("options", [{"subsample": 200}, {"subsample": 200, "coreset": True}])
@@ -90,51 +85,6 @@ class Counted:
         return iter(self.blocks)
 
 
-class Keeper:
-    """Keeps every stage, and gives one back."""
-
-    def __init__(self, stage=None, fail_after=None):
-        self.kept, self.stage, self.fail_after = [], stage, fail_after
-
-    def restore(self, like):
-        if self.stage is not None:
-            shapes = [
-                jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), s) for s in (like, self.stage)
-            ]
-            assert shapes[0] == shapes[1]
-        return self.stage
-
-    def save(self, stage, now=False):
-        self.kept.append(stage)
-        if len(self.kept) == self.fail_after and not now:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("accelerate", [None, "anderson"])
-def test_every_stage_leads_to_the_same_end_bit_for_bit(start, accelerate):
-    x, weights = data(np.float32)
-    options = {"init": start, "accelerate": accelerate, "sample_weight": weights, **SHORT}
-    first = Keeper()
-    expected = streaming.fit(KEY, x, 3, keeper=first, **options)
-    assert len(first.kept) == 5 * (4 + 1)
-    for stage in first.kept[3::5]:  # in the middle of passes and between them
-        found = streaming.fit(KEY, x, 3, keeper=Keeper(stage), **options)
-        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-            np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize("accelerate", [None, "anderson"])
-def test_ctrl_c_returns_the_best_so_far(start, accelerate):
-    x, _ = data(np.float32)
-    options = {"init": start, "accelerate": accelerate, **SHORT}
-    found = streaming.fit(KEY, x, 3, keeper=Keeper(fail_after=13), **options)
-    assert Status(int(found.status)) is Status.INTERRUPTED
-    expected = float(jgmm.log_prob(found.mixture, x).sum())
-    np.testing.assert_allclose(found.log_likelihood, expected, rtol=1e-5)
-    with pytest.raises(KeyboardInterrupt):  # there is nothing yet
-        streaming.fit(KEY, x, 3, keeper=Keeper(fail_after=2), **options)
-
-
 def test_progress_tells_where_a_fit_is(start):
     x, _ = data(np.float32)
     ticks = []
@@ -154,7 +104,12 @@ def test_bad_problems_are_refused():
         ({"block_rows": -1}, "block_rows"),
         ({"sample_weight": weights * 0}, "zero for every sample"),
         ({"accelerate": "andersen"}, "Did you mean 'anderson'"),
-        ({"init": jgmm.make_mixture([1.0], x[:1], np.eye(3)[None], "full")}, "init holds"),
+        (
+            {"init": jgmm.make_mixture([1.0], x[:1], np.eye(3)[None], "full")},
+            "init is a mixture with",
+        ),
+        ({"init": from_rows(x), "covariance": "tied"}, r"init is .*'diag'\); asked for .*'tied'"),
+        ({"floor": 0.1, "covariance": "VVE"}, "VVE takes no floor"),
     ):
         with pytest.raises(DataError, match=text):
             streaming.fit(KEY, x, 3, **options)

@@ -23,6 +23,7 @@ from experiments.benchmark.contestants import (
     Case,
     Contestant,
 )
+from jgmm.control import Options
 from jgmm.criteria import evidence
 from jgmm.samples import make_samples
 
@@ -237,12 +238,7 @@ def growth(repeats: int) -> list[dict[str, Any]]:
                     jax.random.key(0),
                     samples,
                     k,
-                    covariance="diag",
-                    n_restarts=r,
-                    init="points",
-                    tol=0.0,
-                    rtol=0.0,
-                    max_steps=5,
+                    Options("diag", r, "points", tol=0.0, rtol=0.0, max_steps=5),
                 ).log_likelihood
 
             taken = measure.in_turns({"jgmm": work}, max(1, repeats // 2))["jgmm"]

@@ -125,8 +125,8 @@ MUTATIONS = (
     Mutation(
         "log-likelihood one step behind its parameters",
         "em",
-        "            lambda new, old: jnp.where(going_on, new, old),\n            (found.updated",
-        "            lambda new, old: new,\n            (found.updated",
+        "pytree.where(going_on, (found.updated, noise)",
+        "pytree.where(going_on | True, (found.updated, noise)",
     ),
     Mutation(
         "a log-likelihood that is NaN not looked at",
@@ -166,7 +166,7 @@ MUTATIONS = (
     ),
     Mutation(
         "sample weights missing in the frame's variance",
-        "samples",
+        "framing",
         "block, lambda x, w, _: w @ x**2) / total",
         "block, lambda x, w, _: (x**2).sum(axis=0)) / total",
     ),
@@ -184,7 +184,7 @@ MUTATIONS = (
     ),
     Mutation(
         "all restarts from one key",
-        "restarts",
+        "starts",
         "jax.random.fold_in(key, r))(numbers)",
         "jax.random.fold_in(key, 0 * r))(numbers)",
     ),

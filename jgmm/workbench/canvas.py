@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jgmm.dataframes import as_array
+from jgmm.inputs import as_samples, column_names
 from jgmm.mixture import Mixture, log_prob, marginal
-from jgmm.samples import as_samples, column_names
 from jgmm.workbench.files import UserError
 
 try:

@@ -1,6 +1,6 @@
 """Checkpoints of fits that take long: written whole or not at all, and taken up bit for bit.
 
-A checkpoint is a safetensors file with every number of a `streaming.Stage`, the hash of the config
+A checkpoint is a safetensors file with every number of a `stages.Stage`, the hash of the config
 it belongs to, and a checksum. Of a job of several processes each writes its own, into one folder.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from jgmm.workbench.files import UserError, explained, read_file, write_bytes
 
 if TYPE_CHECKING:
-    from jgmm.streaming import Stage
+    from jgmm.stages import Stage
 
 FORMAT = "jgmm.checkpoint"
 FORMAT_VERSION = 1
@@ -25,7 +25,7 @@ _METADATA = "jgmm"
 
 
 class Checkpoint:
-    """A `streaming.Keeper` that keeps stages in a file.
+    """A `stages.Keeper` that keeps stages in a file.
 
     Attributes:
       resumed: the step of the stage that was found, or None.

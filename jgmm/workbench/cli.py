@@ -44,7 +44,7 @@ except ImportError as error:  # pragma: no cover - the test environment has ever
     raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"') from error
 
 if TYPE_CHECKING:
-    from jgmm.streaming import Team
+    from jgmm.reading import Team
 
 P = ParamSpec("P")
 

@@ -65,7 +65,7 @@ def estimate(problem: Problem) -> Estimate:
     and what making them takes; the lanes with their statistics and histories; and the result of
     every fit.
     """
-    from jgmm import lanes, natural, restarts
+    from jgmm import lanes, natural, starts
     from jgmm.covariance import model
     from jgmm.kmeans import HELD_NUMBERS
 
@@ -75,8 +75,8 @@ def estimate(problem: Problem) -> Estimate:
     features = max(natural.n_features(entry, d) for entry in entries)
     mixture = (k * (1 + d) + max(factors)) * b
     history = (problem.max_steps + 1) * b
-    wave = min(problem.n_restarts, restarts.WAVE)
-    work = 2 * n * k * features
+    wave = min(problem.n_restarts, starts.WAVE)
+    work = max(natural.work(entry, d, k, n) for entry in entries)
     width = min(wave, max(lanes.MIN_LANES, min(lanes.MAX_LANES, lanes.ENOUGH_WORK // work)))
     row = (features + 2 * wave * k) * b
     device = [

@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jgmm import gaussian
+from jgmm.inputs import column_names
 from jgmm.mixture import Mixture
-from jgmm.samples import column_names
 from jgmm.workbench import canvas  # before matplotlib: it says what to install
 from jgmm.workbench.canvas import COLORS, MARKERS, look, new_figure, png
 from jgmm.workbench.plot_density import (

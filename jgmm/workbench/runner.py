@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from jgmm.lanes import Progress
     from jgmm.mixture import Mixture
+    from jgmm.reading import Team
     from jgmm.results import FitResult
-    from jgmm.streaming import Team
     from jgmm.workbench.datasets import Dataset
 
 BUILT_IN = {

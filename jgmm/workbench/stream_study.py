@@ -22,8 +22,8 @@ from jgmm.workbench.sources import FileSource
 
 if TYPE_CHECKING:
     from jgmm.blocks import Pace
+    from jgmm.reading import Team, Tick
     from jgmm.results import FitResult
-    from jgmm.streaming import Team, Tick
 
 READS_DATA = True
 SHARES_WORK = True
@@ -50,9 +50,9 @@ class Settings(Strict):
 
 def run(run: Run) -> None:
     """Fit, with checkpoints, and say how fast."""
-    from jgmm import streaming
+    from jgmm import reading, streaming
 
-    team = run.team or streaming.Alone()
+    team = run.team or reading.Alone()
     source = _source(run, team.share)
     keeper = _checkpoint(run, source, team.share)
     clock = Clock()
@@ -81,11 +81,9 @@ def run(run: Run) -> None:
 
 def _options(fit: Fit) -> dict[str, Any]:
     """What the fit takes of `[fit]`; the rest must be as it is by default."""
-    ignored = ("race", "prior", "floor")
-    changed = [name for name in ignored if getattr(fit, name) != getattr(Fit(), name)]
-    if changed:
-        raise UserError(f'"fit.{changed[0]}": the study "stream" does not take it; leave it out')
-    return fit.options("n_folds", *ignored)
+    if fit.race != Fit().race:
+        raise UserError('"fit.race": the study "stream" does not take it; leave it out')
+    return fit.options("n_folds", "race")
 
 
 def _only(name: str, values: list[Any]) -> Any:
@@ -203,6 +201,8 @@ def _headlines(
     run.metric("rows", source.n_total)
     run.metric("rows skipped", skipped)
     run.metric("log_likelihood", result.log_likelihood)
+    if run.config.fit.prior != "none":
+        run.metric("log_prior", result.log_prior)
     run.metric("status", Status(int(result.status)).name.lower())
     run.metric("steps", int(result.n_steps))
     run.metric("processes", team.share[1])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import jgmm
-from jgmm import streaming
+from jgmm import reading
 from jgmm.workbench import launch, runner
 from jgmm.workbench.files import UserError
 from jgmm.workbench.launch import LostMember
@@ -138,7 +138,7 @@ def test_arguments_that_go_together(place, arguments, text):
 
 
 def test_other_studies_are_not_shared(place):
-    class Two(streaming.Alone):
+    class Two(reading.Alone):
         share = (1, 2)
 
     (place / "small.toml").write_text('study = "mixture"\n[data]\nsource = "faithful"\n')
