@@ -11,6 +11,8 @@ import re
 import sys
 from typing import Any
 
+from docutils import nodes
+
 import jgmm
 
 HERE = pathlib.Path(__file__).parent
@@ -53,13 +55,26 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+LONGEST_SHORT = 12  # signs in an entry of a table that stays on one line
 SECTION = re.compile(r"\s*(Args|Attributes|Returns|Raises|Reference|References|Example):\s*$")
 
 
 def setup(app: Any) -> None:
     """Register what makes docstrings into reStructuredText."""
     app.connect("autodoc-process-docstring", _as_markup, priority=1)
+    app.connect("autodoc-process-docstring", _without_any, priority=900)
+    app.connect("autodoc-process-signature", _without_arguments)
     app.connect("autodoc-skip-member", _skip)
+    app.connect("doctree-read", _mark_short_entries)
+
+
+def _mark_short_entries(app: Any, doctree: Any) -> None:
+    """Numbers, shapes and names in tables are not to be broken: site.css holds them together."""
+    del app
+    for row in doctree.findall(nodes.row):
+        for entry in row.findall(nodes.entry):
+            if len(entry.astext()) <= LONGEST_SHORT and not isinstance(row.parent, nodes.thead):
+                entry["classes"].append("short")
 
 
 def _skip(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
@@ -67,6 +82,22 @@ def _skip(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) 
     del app, what, options
     is_field = type(value).__name__ == "_tuplegetter"
     return True if is_field or re.fullmatch(r"set_\w+_request", name) else None
+
+
+def _without_arguments(
+    app: Any, what: str, name: str, value: Any, options: Any, signature: str | None, returns: Any
+) -> tuple[str, Any] | None:
+    """A protocol is not made by calling it, whatever Python says."""
+    del app, name, value, options
+    return ("", returns) if what == "class" and signature == "(*args, **kwargs)" else None
+
+
+def _without_any(
+    app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]
+) -> None:
+    """Leaves of pytrees may be anything to a type checker; their text says what they are."""
+    del app, what, name, value, options
+    lines[:] = [line for line in lines if not re.fullmatch(r"\s*:vartype \w+: Any", line)]
 
 
 def _as_markup(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
@@ -102,7 +133,7 @@ def _as_markup(app: Any, what: str, name: str, value: Any, options: Any, lines: 
 def _plain(line: str) -> str:
     """Escape stars, bars and final underscores outside of code."""
     line = re.sub(r"``\s*(.*?)\s*``", r"``\1``", line)  # code may not end with a space
-    line = re.sub(r"(^|: )( *[A-Z])\.$", r"\1\2\\.", line)  # "K." is no list
+    line = re.sub(r"(^|: )( *[A-Za-z])\.$", r"\1\2\\.", line)  # "K." is no list
     parts = re.split(r"(``.*?``|\*\*\w+:)", line)
     return "".join(
         part

@@ -22,6 +22,8 @@ def svg(tex: str) -> str:
     """
     # matplotlib leaves no room between a symbol and the name of a function.
     spaced = re.sub(r"(?<=[\w}])\s*\\(log|min)\b", r"\\,\\\1", " ".join(tex.split()))
+    # To matplotlib, the sign of a transpose is a relation, with room on both sides.
+    spaced = spaced.replace(r"\top", r"{\mathsf{T}}")
     written = f"${spaced}$"
     width, height, descent = text_to_path.get_text_width_height_descent(written, FONT, True)
     points, codes = text_to_path.get_text_path(FONT, written, ismath=True)
@@ -48,7 +50,7 @@ def _outline(points: Any, codes: Any) -> str:
 
 
 def _inline(translator: Any, node: Any) -> None:
-    translator.body.append(svg(node.astext()))
+    translator.body.append(svg(node.astext()) + "&#8288;")  # no break before a full stop
     _leave_out()
 
 
