@@ -50,7 +50,7 @@ def _outline(points: Any, codes: Any) -> str:
 
 
 def _inline(translator: Any, node: Any) -> None:
-    translator.body.append(svg(node.astext()) + "&#8288;")  # no break before a full stop
+    translator.body.append(svg(node.astext()))
     _leave_out()
 
 
