@@ -10,7 +10,7 @@ import numpy as np
 from experiments._climbing import Climb, Problem, Score, median
 from jgmm.status import Status
 from jgmm.workbench import canvas, plot
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 
 
 def passes_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:

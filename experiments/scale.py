@@ -37,7 +37,7 @@ import jgmm
 from jgmm.sharding import bytes_per_step
 from jgmm.workbench.config import Strict
 from jgmm.workbench.files import UserError
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 from jgmm.workbench.storage import load_mixture, save_mixture
 
 Positive = Annotated[int, Field(ge=1, lt=2**31)]

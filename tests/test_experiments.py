@@ -14,7 +14,7 @@ import pytest
 
 import jgmm
 from experiments import _climbing, _shared, model_table
-from jgmm.workbench import config, runner
+from jgmm.workbench import config, runner, studies
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
@@ -42,7 +42,7 @@ def run(name, tmp_path, *overrides):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_is_valid_and_says_how_to_run_it(path):
     checked = config.load(path)
-    study = runner.find_study(checked.study, [ROOT])
+    study = studies.find_study(checked.study, [ROOT])
     config.validate(study.Settings, checked.settings, prefix="settings")
     top = path.read_text(encoding="utf-8").partition("study =")[0]
     assert all(line.startswith("#") for line in top.splitlines() if line)

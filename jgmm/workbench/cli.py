@@ -444,12 +444,12 @@ def schema(
     It knows the settings of the built-in studies and of those the given configs name. A TOML file
     says where it is in its first line: "#:schema ./schema.json" (Taplo, Even Better TOML).
     """
-    from jgmm.workbench import runner
+    from jgmm.workbench import studies
 
     if study is not None:
-        found = runner.find_study(study, [pathlib.Path.cwd()]).Settings.model_json_schema()
+        found = studies.find_study(study, [pathlib.Path.cwd()]).Settings.model_json_schema()
     else:
-        found = runner.schema(files or [])
+        found = studies.schema(files or [])
     print(json.dumps(found, indent=2, ensure_ascii=False))
 
 

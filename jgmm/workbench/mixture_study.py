@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from jgmm.workbench.config import Strict
 from jgmm.workbench.files import UserError
 from jgmm.workbench.memory import Problem
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,7 +17,7 @@ from pydantic import Field
 from jgmm.workbench.checkpoints import EVERY, Checkpoint
 from jgmm.workbench.config import Fit, Strict
 from jgmm.workbench.files import UserError
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 from jgmm.workbench.sources import FileSource
 
 if TYPE_CHECKING:
