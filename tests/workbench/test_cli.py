@@ -16,7 +16,17 @@ from typer.testing import CliRunner
 import jgmm as package
 from jgmm.covariance import MODELS
 from jgmm.mixture import make_mixture
-from jgmm.workbench import cli, comparison, config, options, storage, terminal
+from jgmm.workbench import (
+    cache,
+    cli,
+    comparison,
+    config,
+    fitting_commands,
+    options,
+    signals,
+    storage,
+    terminal,
+)
 from jgmm.workbench.config import UserError
 
 
@@ -24,7 +34,7 @@ from jgmm.workbench.config import UserError
 def place(tmp_path, monkeypatch):
     """An empty current folder, and a compilation cache that stays out of the test process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.cache, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)
     return tmp_path
 
 
@@ -137,10 +147,10 @@ def test_an_error_that_a_request_to_end_became_is_not_a_defect(study, monkeypatc
         except BaseException:
             raise ImportError("a library could not be imported") from None
 
-    monkeypatch.setattr(cli, "_run", turn)
+    monkeypatch.setattr(fitting_commands, "_run", turn)
     before = signal.signal(number, signal.default_int_handler)  # a job behind ``nohup`` ignores it
     try:
-        with cli.signals.obeyed():
+        with signals.obeyed():
             ended = call("run", study)
     finally:
         signal.signal(number, before)
@@ -411,7 +421,9 @@ def test_numbers_of_components_that_make_no_sense_are_refused(text):
 
 def test_fit_is_the_study_mixture_without_a_config(monkeypatch):
     made = []
-    monkeypatch.setattr(cli, "_run", lambda config, path, changes, voice: made.append(config))
+    monkeypatch.setattr(
+        fitting_commands, "_run", lambda config, path, changes, voice: made.append(config)
+    )
     assert call("fit", "my data.csv").exit_code == 0
     options = ["--components", "1:3,5", "--covariance", "full,tied", "--label", "species"]
     options += ["--columns", "a,b", "--restarts", "4", "--seed", "9", "--criterion", "icl"]

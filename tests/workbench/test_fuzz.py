@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from jgmm.workbench import cli, config, datasets, storage
+from jgmm.workbench import cache, cli, config, datasets, storage
 from jgmm.workbench.files import UserError
 from jgmm.workbench.toml import to_toml
 
@@ -184,7 +184,7 @@ def desk(tmp_path, monkeypatch):
 
     for study in (mixture_study, classify_study):
         monkeypatch.setattr(study, "run", pretend)
-    monkeypatch.setattr(cli.cache, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)
     place = tmp_path / "outer" / "inner"
     place.mkdir(parents=True)
     monkeypatch.chdir(place)
