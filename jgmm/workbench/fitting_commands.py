@@ -184,7 +184,7 @@ def select(
         return
     crowded = not terminal.grid(rows, config.fit.criterion, chosen)
     most = None if crowded else terminal.MOST_ROWS
-    terminal.fits(rows, config.fit.criterion, config.fit.n_restarts, most)
+    terminal.fits(rows, config.fit.criterion, config.fit.n_restarts, most, "with --json")
 
 
 def _output(output: pathlib.Path | None) -> list[str]:

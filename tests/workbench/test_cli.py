@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import pathlib
 import re
@@ -370,6 +371,22 @@ def test_fit_and_select_choose_the_same(place):
     assert "left out, as not of numbers: who" in shown
     shown = call("select", *options).stdout
     assert re.search(r"spherical +\d+\.\d +\d+\.\d\*", shown)
+
+
+@pytest.mark.parametrize(
+    ("agree", "log_likelihood", "most", "told"),
+    [(0, -12.5, 2, True), (0, math.nan, 2, False), (3, -12.5, 2, False), (0, -12.5, 1, False)],
+)
+def test_a_fit_reached_from_a_special_case_alone_is_said_to_be(
+    capsys, agree, log_likelihood, most, told
+):
+    row = {"K": 1, "model": "diag", "parameters": 4, "log_likelihood": -10.0, "bic": 30.0}
+    row |= {"status": "converged", "agree": 2, "chosen": "yes"}
+    other = {"K": 2, "log_likelihood": log_likelihood, "bic": 40.0, "agree": agree, "chosen": ""}
+    terminal.fits([row, row | other], "bic", 3, most, "elsewhere")
+    shown = capsys.readouterr().out
+    assert ("agree 0: reached from a special case alone" in shown) == told
+    assert ("and 1 more elsewhere" in shown) == (most == 1)
 
 
 def test_a_grid_too_wide_for_the_terminal_is_left_out(monkeypatch, capsys):
