@@ -90,16 +90,11 @@ def opened(config: Config, progress: bool) -> Iterator[Run]:
     """
     import jax
 
-    from jgmm.workbench import datasets
-
     study = find_study(config.study)
     settings = validate(study.Settings, config.settings, prefix="settings")
     with _precision(config.precision), memory.explained():
-        data = None
-        if config.data is not None:
-            data = datasets.load(**config.data.model_dump(), mapped=False)
         key = jax.random.key(config.seed)
-        yield Run(config, settings, key, data, pathlib.Path(os.devnull), progress)
+        yield Run(config, settings, key, _data(config), pathlib.Path(os.devnull), progress)
 
 
 def _run(
@@ -113,17 +108,18 @@ def _run(
     """Run the study, with the data it is given."""
     import jax
 
-    from jgmm.workbench import datasets
-
-    data = None
-    if config.data is not None and not getattr(study, "READS_DATA", False):
-        source = config.data
-        data = datasets.load(
-            source.source, source.columns, source.label, source.weight, mapped=False
-        )
+    data = None if getattr(study, "READS_DATA", False) else _data(config)
     run = Run(config, settings, jax.random.key(config.seed), data, path, progress, team)
     study.run(run)
     return run
+
+
+def _data(config: Config) -> "Dataset | None":
+    from jgmm.workbench import datasets
+
+    if config.data is None:
+        return None
+    return datasets.load(**config.data.model_dump(), mapped=False)
 
 
 def _fill(
