@@ -125,7 +125,7 @@ def make(
         header = {"descr": "<f4", "fortran_order": False, "shape": (n, d)}
         np.lib.format.write_array_header_1_0(array, header)
     for i, first in enumerate(range(0, n, BLOCK)):
-        drawn, _ = jgmm.sample(jax.random.fold_in(key, i), mixture, BLOCK)
+        drawn, _ = jgmm.sample(jax.random.fold_in(key, i), mixture, min(BLOCK, n))
         x = np.asarray(drawn)[: n - first]
         if array:
             array.write(np.ascontiguousarray(x).data)

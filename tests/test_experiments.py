@@ -76,7 +76,7 @@ def test_autompg_general_covariances_beat_the_largest_class(tmp_path):
 
 def test_longer_races_lose_less_and_cost_more(tmp_path):
     metrics, tables = run(
-        "racing", tmp_path, "settings.seeds=4", "settings.rounds=[3,25]", "fit.n_restarts=64"
+        "racing", tmp_path, "settings.seeds=2", "settings.rounds=[3,25]", "fit.n_restarts=64"
     )
     short, long = (metrics[f"race {steps}: times less work"] for steps in (3, 25))
     assert short > long > 1.5
@@ -261,13 +261,13 @@ def test_what_scale_costs_is_told_for_few_samples_too(tmp_path):
         "settings.n_samples=20000",
         "settings.n_components=3",
         'settings.formats=["npy"]',
-        "settings.processes=[1]",
+        "settings.memory_rows=4000",
+        "settings.processes=[]",
         "settings.devices=[]",
         "settings.subsamples=[1000]",
         "settings.batches=[1000]",
     )
     metrics, tables = run("scale", tmp_path, *small)
-    assert metrics["1 processes: relative difference"] == 0
     assert metrics["bytes summed up a step"] == 4 * (3 * (1 + 8 + 64) + 1)
     assert 0 < metrics["npy: peak memory, GB"] < 1.5
     # A pass of online EM is worth more than a step of EM, and starts from few rows lose little.
