@@ -268,7 +268,7 @@ def test_what_scale_costs_is_told_for_few_samples_too(tmp_path):
         "settings.batches=[1000]",
     )
     metrics, tables = run("scale", tmp_path, *small)
-    assert metrics["bytes summed up a step"] == 4 * (3 * (1 + 8 + 64) + 1)
+    assert metrics["bytes a process sends a step"] == 2 * 4 * (3 * (1 + 8 + 64) + 1)
     assert 0 < metrics["npy: peak memory, GB"] < 1.5
     # A pass of online EM is worth more than a step of EM, and starts from few rows lose little.
     lost = {row["way"]: float(row["nats_lost_a_sample"]) for row in tables["shortcuts"]}

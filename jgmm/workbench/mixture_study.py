@@ -144,6 +144,11 @@ def _notes(run: Run, selection: "Selection") -> None:
             f"Only one of {n_restarts} restarts reached the chosen log-likelihood, so a better "
             "one may exist: try more restarts."
         )
+    if n_restarts > 1 and best.n_agree == 0:
+        run.note(
+            "No restart reached the chosen log-likelihood: it comes from a special case, fewer "
+            "components or a simpler model, whose fit was carried on. Try more restarts."
+        )
     failed = [row for row in selection.table if not Status[row.status].is_valid]
     if failed:
         cells = ", ".join(f"{row.n_components} {row.covariance}" for row in failed)

@@ -42,7 +42,7 @@ class File:
 
 
 def share_of(
-    pieces: list[tuple[File, Piece]], chosen: list[str], rank: int, size: int
+    pieces: list[tuple[File, Piece]], chosen: list[str], rank: int, size: int, unit: int = 1
 ) -> tuple[list[Piece], int]:
     """The pieces of one of several processes, and the number of its first row.
 
@@ -51,10 +51,13 @@ def share_of(
       chosen: names of the columns to read.
       rank: which of the processes it is.
       size: how many they are.
+      unit: a share begins at a multiple of so many rows, where a file can be cut there: with the
+        rows of a block, the blocks of all processes are those that one would see.
     """
     ends = list(itertools.accumulate(piece.n_rows for _, piece in pieces))
     total = ends[-1] if ends else 0
-    low, high = total * rank // size, total * (rank + 1) // size
+    low, high = (min(total, round(total * r / size / unit) * unit) for r in (rank, rank + 1))
+    high = total if rank + 1 == size else high
     mine: list[Piece] = []
     first_row = low
     for (file, piece), end in zip(pieces, ends, strict=True):

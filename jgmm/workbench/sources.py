@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from jgmm.blocks import rows_for
 from jgmm.workbench.files import UserError
 from jgmm.workbench.pieces import File, share_of
 from jgmm.workbench.source_arrow import open_arrow, open_fragment, open_parquet
@@ -40,6 +41,7 @@ class FileSource:
       columns: names of the D features.
       n_rows: of this process's share.
       n_total: of all.
+      block_rows: in a block of the engine.
       first_row: the number of its first row among all.
       n_skipped: rows that were not used in the last pass, where bad rows are skipped.
     """
@@ -51,6 +53,7 @@ class FileSource:
         weight: str | None = None,
         *,
         skip_bad: bool = False,
+        block_rows: int | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         """Open the files and look at their headers, not yet at their rows.
@@ -62,7 +65,8 @@ class FileSource:
           weight: column of sample weights.
           skip_bad: leave rows out that hold NaN, infinite or overflowing values, text, or a wrong
             number of values, and count them; otherwise they are errors.
-          share: which of how many processes this is. Shares are runs of rows, of row groups of a
+          block_rows: rows in the engine at once; by default 16 to 32 MB of them, fewer of few.
+          share: which of how many processes this is. Shares are runs of blocks, of row groups of a
             Parquet file, or of whole CSV files; one may be empty.
 
         Raises:
@@ -76,7 +80,9 @@ class FileSource:
         self._weighted, self._skip = weight is not None, skip_bad
         pieces = [(file, piece) for file in files for piece in file.pieces(chosen)]
         self.n_total = sum(piece.n_rows for _, piece in pieces)
-        self._pieces, self.first_row = share_of(pieces, chosen, *share)
+        width = len(self.columns)
+        self.block_rows = block_rows or rows_for(width, np.dtype(np.float64), self.n_total)
+        self._pieces, self.first_row = share_of(pieces, chosen, *share, self.block_rows)
         self.n_rows = sum(piece.n_rows for piece in self._pieces)
         self.n_skipped = 0
 
