@@ -27,7 +27,8 @@ MODELS = {
 }
 NAMES = tuple(MODELS.values())
 CODES = {name: code for code, name in MODELS.items()}
-# Those whose covariances are either each for itself or one for all.
+# Those whose covariances are either each for itself or one for all. They are every way covariances
+# are stored, too: as factors, vectors or numbers, one a component or one.
 FREE = tuple(MODELS[code] for code in ("EII", "VII", "EEI", "VVI", "EEE", "VVV"))
 # Those whose estimates are where an iteration stops.
 ITERATED = ("VEI", "VEE", "VEV", "EVE", "VVE")

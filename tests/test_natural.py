@@ -20,7 +20,7 @@ def given(name, dtype, seed=3):
     return jgmm.make_mixture(*(a.astype(dtype) for a in truth), name)
 
 
-@pytest.mark.parametrize("name", oracle.NAMES)
+@pytest.mark.parametrize("name", oracle.FREE)
 def test_product_of_features_and_parameters_is_the_log_joint(name, dtype, tolerance):
     mixture = given(name, dtype)
     x = np.random.default_rng(0).normal(size=(5, D)).astype(dtype)
@@ -130,7 +130,7 @@ def test_safe_is_judged_where_it_is_used(dtype):
     assert natural.is_safe(off)
 
 
-@pytest.mark.parametrize("name", oracle.NAMES)
+@pytest.mark.parametrize("name", oracle.FREE)
 def test_at_the_limit_of_safety_products_agree_with_differences(name, dtype):
     x, parameters = narrow_and_far(dtype, 19.0)  # 19² is inside float32's limit of 400 and more
     covariances = np.ones(2) if name == "spherical" else parameters[2]
