@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
-from jgmm import kmeans, lanes
+from jgmm import kmeans, lanes, natural
 from jgmm.control import make_control
 from jgmm.covariance import model
 from jgmm.em import EM
@@ -31,7 +31,7 @@ from jgmm.framing import framed
 from jgmm.inputs import checked_labels
 from jgmm.maximization import from_responsibilities, maximize
 from jgmm.mixture import Mixture, reframe
-from jgmm.precision import jit
+from jgmm.precision import JitByWork, jit
 from jgmm.samples import Samples
 from jgmm.statistics import Statistics
 from jgmm.status import DataError, is_traced
@@ -198,11 +198,14 @@ def from_centers(
     """
     entry = model(covariance)
     # One program for all models that ask for the same moments.
-    found = _assigned(centers, even, active, entry.name if entry.shared else entry.freest.name)
+    moments = entry.name if entry.shared else entry.freest.name
+    n_restarts, k, d = centers.shape
+    work = n_restarts * natural.work(model(moments), d, k, even.n_samples)
+    found = _assigned(work, centers, even, active, moments)
     return _started(found, even.frame, samples.frame, entry.name)
 
 
-@partial(jit, static_argnums=3)
+@partial(JitByWork, static_argnums=3)
 def _assigned(centers: Array, even: Samples, active: Array, covariance: str) -> Statistics:
     # Moments about the origin lose |c|² roundings, which must be little next to the ridge.
     eps = jnp.finfo(centers.dtype).eps

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from jgmm import pytree
 from jgmm.frame import Population
-from jgmm.precision import jit
+from jgmm.precision import JitByWork, jit
 from jgmm.pytree import Leaf
 from jgmm.samples import Samples
 from jgmm.status import USABLE, VALID, Status, among, is_traced
@@ -30,6 +30,7 @@ MIN_LANES, MAX_LANES = 8, 1024
 # pays to compile the program once more for the few lanes that run on at the end.
 ENOUGH_WORK = 1 << 27
 NARROWING_WORK = 1 << 29
+MANY_STEPS = 128  # that a run is expected to take
 
 
 @runtime_checkable
@@ -175,7 +176,9 @@ def drain(
         narrowing = width > MIN_LANES and work * width > NARROWING_WORK and not traced
         turns = forever if progress is None or traced else CHUNK_STEPS
         few = width // 4 * narrowing
-        queue, standing = _work(method, all_begun, queue, starts, samples, control, turns, few)
+        in_all = work * n_restarts * MANY_STEPS
+        arguments = (queue, starts, samples, control, turns, few)
+        queue, standing = _work(in_all, method, all_begun, *arguments)
         if traced:
             return queue
         now = jax.device_get(standing)
@@ -222,8 +225,7 @@ def open_queue(method: Method, starts: Any, width: int) -> Queue:
     return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), queue)
 
 
-@partial(jit, static_argnums=(0, 1))
-def _work(
+def _turns(
     method: Method,
     all_begun: bool,
     queue: Queue,
@@ -249,6 +251,9 @@ def _work(
     # To hand in what has been is harmless, and here it is no program of its own.
     queue = hand_in(lax.while_loop(going_on, turn, queue))
     return queue, _stand(queue, samples)
+
+
+_work = JitByWork(_turns, static_argnums=(0, 1))
 
 
 def step(method: Method, queue: Queue, samples: Samples, control: Any) -> Queue:

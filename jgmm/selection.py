@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from jgmm import natural
 from jgmm.cells import fit_cells
 from jgmm.control import Control, Options, make_control
 from jgmm.covariance import MODELS, model
@@ -24,7 +25,7 @@ from jgmm.criteria import Criteria, aic, aicc, bic, criteria, entropy, evidence,
 from jgmm.crossvalidation import HeldOut, check_training, held_out, held_out_unchecked
 from jgmm.lanes import ProgressCallback
 from jgmm.mixture import Mixture
-from jgmm.precision import jit
+from jgmm.precision import JitByWork
 from jgmm.results import FitResult
 from jgmm.samples import Samples, make_samples
 from jgmm.starts import check_problem
@@ -261,7 +262,7 @@ class _Outcome(NamedTuple):
     n_agree: Array
 
 
-@partial(jit, static_argnums=4)
+@partial(JitByWork, static_argnums=4)
 def _outcome(
     result: FitResult, samples: Samples, control: Control, n_parameters: Array, n_restarts: int
 ) -> _Outcome:
@@ -289,8 +290,10 @@ def _row(
     judged: float | None,
 ) -> Row:
     mixture, status = result.mixture, Status(int(result.status))
+    slots, d = mixture.means.shape
+    work = natural.work(mixture.model, d, slots, samples.n_samples)
     counted = np.asarray(n_parameters)
-    outcome = jax.device_get(_outcome(result, samples, control, counted, n_restarts))
+    outcome = jax.device_get(_outcome(work, result, samples, control, counted, n_restarts))
     found, usable = outcome.criteria, status.is_valid
     return Row(
         n_components=n_components,

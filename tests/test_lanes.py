@@ -65,9 +65,9 @@ def test_narrowing_changes_nothing(problem, seated, monkeypatch):
 
 
 def test_progress_ends_with_the_result_and_nothing_running(problem, seated):
-    told, compiled = [], lanes._work._cache_size()
+    told, compiled = [], lanes._work.quick._cache_size()
     found = ran(problem, work=1, progress=told.append)
-    assert lanes._work._cache_size() == compiled  # with progress, too, there is one program
+    assert lanes._work.quick._cache_size() == compiled  # with progress, too, there is one program
     np.testing.assert_array_equal(found.table.n_steps, seated.table.n_steps)
     assert len(told) == -(-int(seated.turns) // lanes.CHUNK_STEPS)
     assert told[-1].n_running == 0

@@ -1,5 +1,7 @@
 """Every product keeps the digits of its operands, and the user may ask for fewer."""
 
+import os
+
 import jax
 import numpy as np
 import optax
@@ -7,6 +9,7 @@ import oracle
 import pytest
 
 import jgmm
+from jgmm import precision
 
 N, K, D = 60, 2, 3
 KEY = jax.random.key(0)
@@ -61,3 +64,24 @@ def test_the_user_may_ask_for_less(x):
     low = [precision for precision in found if precision != HIGHEST]
     assert low  # all but the product that only transposes
     assert set(low) == {(jax.lax.Precision.DEFAULT,) * 2}
+
+
+@pytest.mark.parametrize("flags", ["", os.environ["XLA_FLAGS"]])
+def test_little_work_is_compiled_quickly_and_much_with_care(monkeypatch, flags):
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert bool(precision._quick_options()) == (flags == "")  # what the user has set stays
+    square = precision.JitByWork(lambda x, n: n * x @ x.T, static_argnums=1)
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    for work, used, unused in ((1, "quick", "usual"), (10**12, "usual", "quick")):
+        before = [getattr(square, name)._cache_size() for name in (used, unused)]
+        np.testing.assert_allclose(square(work, x, 2), 2 * x @ x.T, rtol=1e-14)
+        after = [getattr(square, name)._cache_size() for name in (used, unused)]
+        assert after == [before[0] + 1, before[1]]
+
+
+def test_inside_a_transformation_work_does_not_matter():
+    square = precision.JitByWork(lambda x: (x**2).sum())
+    x = np.arange(3.0)
+    np.testing.assert_array_equal(jax.jit(lambda x: square(1, x))(x), 5)
+    np.testing.assert_array_equal(jax.grad(lambda x: square(1, x))(x), 2 * x)
+    np.testing.assert_array_equal(jax.vmap(lambda x: square(1, x))(np.stack([x, x])), [5, 5])
