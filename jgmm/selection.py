@@ -181,7 +181,7 @@ def select(
 
     >>> import jax, jgmm
     >>> x = [[0.0], [0.1], [0.2], [0.3], [5.0], [5.1], [5.3], [5.4]]
-    >>> found = jgmm.select(jax.random.key(0), x, [1, 2], "spherical", n_restarts=4)
+    >>> found = jgmm.select(jax.random.key(0), x, [1, 2], "spherical", init="points")
     >>> found.best.n_components, found.best.n_parameters, found.best.status
     (2, 5, 'CONVERGED')
     """

@@ -217,26 +217,23 @@ def test_columns_must_match(columns, full):
 
 @functools.cache
 def step_and_score(name):
-    """What a mixture and a step from it score, of given and of own responsibilities."""
+    """A step from any statistics and any scale before, and what both score."""
 
     @jax.jit
-    @jax.vmap
-    def scores(statistics, before):
+    def ask(statistics, before):
         after = maximization.maximize(statistics, name, 0.0, before.scale)
         return jnp.stack([expected_log_likelihood(m, statistics) for m in (before, after)])
 
+    return ask
+
+
+@functools.cache
+def gather(name):
+    """Statistics of given responsibilities; compiled once for all draws."""
+
     @jax.jit
-    def ask(samples, resp, before):
-        sorted_at_random = maximization.from_responsibilities(
-            samples, lambda rows: resp[rows], K, name
-        )
-        kinds = sorted_at_random, jgmm.accumulate(before, samples)
-        return scores(
-            *(
-                jax.tree.map(lambda *leaves: jnp.stack(leaves), *pair)
-                for pair in (kinds, (before, before))
-            )
-        )
+    def ask(samples, resp):
+        return maximization.from_responsibilities(samples, lambda rows: resp[rows], K, name)
 
     return ask
 
@@ -249,7 +246,8 @@ def test_every_m_step_raises_the_expected_log_likelihood(name, x, weight, dtype)
         truth = oracle.parameters(100 + seed, k=K, d=D, model=name)
         before = jgmm.make_mixture(*(a.astype(dtype) for a in truth), name)
         resp = jnp.asarray(rng.dirichlet(np.full(K, 0.3), size=N), dtype)
-        for was, now in np.asarray(step_and_score(name)(samples, resp, before), np.float64):
+        for statistics in (gather(name)(samples, resp), jgmm.accumulate(before, x, weight)):
+            was, now = np.asarray(step_and_score(name)(statistics, before), np.float64)
             assert now > was - 50 * np.finfo(dtype).eps * abs(was)
             assert now > was + 1  # they are not near an optimum
 
