@@ -28,12 +28,12 @@ def data():
 
 @pytest.fixture(scope="module")
 def raced(data):
-    return jgmm.fit(KEY, data, K, n_restarts=R, init="kmeans", race=3)
+    return jgmm.fit(KEY, data, K, n_restarts=R, init="points", race=3)
 
 
 @pytest.fixture(scope="module")
 def unraced(data):
-    return jgmm.fit(KEY, data, K, n_restarts=R, init="kmeans")
+    return jgmm.fit(KEY, data, K, n_restarts=R, init="points")
 
 
 def test_every_round_costs_about_the_same_and_ends_with_the_finalists():
@@ -82,7 +82,7 @@ def test_what_is_dropped_stood_lower(raced, unraced):
 
 
 def test_few_starts_run_to_their_ends(data):
-    few = jgmm.fit(KEY, data, K, n_restarts=racing.FINALISTS, init="kmeans", race=3)
+    few = jgmm.fit(KEY, data, K, n_restarts=racing.FINALISTS, init="points", race=3)
     assert (np.asarray(few.restarts.status) != Status.OUTRUN).all()
 
 
@@ -105,7 +105,7 @@ def test_groups_do_not_change_the_race(data):
 
 def test_a_race_inside_a_transformation(data, raced):
     def best(x):
-        return jgmm.fit(KEY, x, K, n_restarts=R, init="kmeans", race=3).log_likelihood
+        return jgmm.fit(KEY, x, K, n_restarts=R, init="points", race=3).log_likelihood
 
     both = jax.jit(jax.vmap(best))(np.stack([data, 2 * data]))
     shift = N * D * np.log(2)
@@ -123,7 +123,7 @@ def test_too_short_a_round_is_refused(data, steps):
 def queue(data):
     """Six lanes of which the first four have taken three steps; what they hold is set below."""
     samples = framed(make_samples(data), True)
-    starts = _draw(KEY, jnp.arange(6), samples, np.ones(K, bool), "full", "kmeans")
+    starts = _draw(KEY, jnp.arange(6), samples, np.ones(K, bool), "full", "points")
     return lanes.open_queue(EM(10), starts, 6)
 
 
