@@ -13,7 +13,7 @@ from jgmm.status import DataError, Status
 KEY = jax.random.key(2)
 
 
-def stream(n=8000, seed=0):
+def stream(n, seed=0):
     rng = np.random.default_rng(seed)
     centers = np.asarray([[0, 0], [3, 0], [0, 3.0]])
     return centers[rng.integers(3, size=n)] + rng.normal(size=(n, 2)) * [1, 0.7]

@@ -128,9 +128,7 @@ def test_fit_is_the_same_in_other_units():
 @pytest.mark.parametrize("accelerate", [None, "anderson"])
 def test_nothing_collapses(accelerate):
     heap = np.concatenate([np.zeros((6, 2)), np.random.default_rng(0).normal(3, 1, (30, 2))])
-    fit = functools.partial(
-        jgmm.fit, KEY, heap, 3, n_restarts=8, init="points", accelerate=accelerate
-    )
+    fit = functools.partial(jgmm.fit, KEY, heap, 3, n_restarts=8, accelerate=accelerate)
     result = fit(prior="conjugate")
     assert (np.asarray(result.restarts.status) == Status.CONVERGED).all()
     assert np.isfinite(float(result.log_likelihood))

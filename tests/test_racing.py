@@ -28,12 +28,12 @@ def data():
 
 @pytest.fixture(scope="module")
 def raced(data):
-    return jgmm.fit(KEY, data, K, n_restarts=R, init="points", race=3)
+    return jgmm.fit(KEY, data, K, n_restarts=R, init="kmeans", race=3)
 
 
 @pytest.fixture(scope="module")
 def unraced(data):
-    return jgmm.fit(KEY, data, K, n_restarts=R, init="points")
+    return jgmm.fit(KEY, data, K, n_restarts=R, init="kmeans")
 
 
 def test_every_round_costs_about_the_same_and_ends_with_the_finalists():
@@ -105,7 +105,7 @@ def test_groups_do_not_change_the_race(data):
 
 def test_a_race_inside_a_transformation(data, raced):
     def best(x):
-        return jgmm.fit(KEY, x, K, n_restarts=R, init="points", race=3).log_likelihood
+        return jgmm.fit(KEY, x, K, n_restarts=R, init="kmeans", race=3).log_likelihood
 
     both = jax.jit(jax.vmap(best))(np.stack([data, 2 * data]))
     shift = N * D * np.log(2)
