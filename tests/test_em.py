@@ -173,10 +173,10 @@ def test_a_ridge_may_be_given_column_by_column(name, x, dtype, tolerance):
 
 
 @of_every_model
-def test_a_component_without_samples_has_weight_zero_and_no_nan(name, x, dtype):
+def test_a_component_without_samples_has_weight_zero_and_no_nan(name, x, ones, dtype):
     resp = np.zeros((N, K), dtype)
     resp[:, 0] = 1
-    found = jgmm.m_step(x, resp, name)
+    found = jgmm.m_step(x, resp, name, ones)
     np.testing.assert_array_equal(found.weights, [1, 0, 0])
     chex.assert_tree_all_finite((found.means, found.scale))
     np.testing.assert_array_equal(jgmm.responsibilities(found, x)[:, 1:], 0)
@@ -256,7 +256,7 @@ def test_every_m_step_raises_the_expected_log_likelihood(name, x, weight, dtype)
 
 
 @in_double
-@pytest.mark.parametrize("name", ["full", "tied", "VEI", "EVE"])
+@pytest.mark.parametrize("name", ["full", "EVE"])
 def test_equal_weights_stay_equal_and_climb(name, x, weight, dtype):
     start = jgmm.make_mixture(*(a.astype(dtype) for a in beginning(name)), name)
     ended = em.run(start, x, weight, tol=0.0, rtol=0.0, max_steps=STEPS, equal_weights=True)
@@ -618,14 +618,14 @@ def test_a_weight_of_two_is_a_doubled_row(start, x, dtype):
 
 
 @of_every_model
-def test_an_offset_does_not_show_in_the_covariances(name, dtype):
+def test_an_offset_does_not_show_in_the_covariances(name, ones, dtype):
     """1e6 standard deviations in float32, 1e8 in float64, against an oracle that subtracts it."""
     offset = {4: 1e6, 8: 1e8}[dtype.itemsize]
     x = oracle.draw(0, N, *oracle.parameters(SEED, k=K, d=D))
     x = (10 * x + offset).astype(dtype)  # what rounding to the grid at the offset leaves
     exact = x.astype(np.float64) - offset
     resp = np.random.default_rng(1).dirichlet(np.ones(K), size=N)
-    found = jgmm.m_step(x, resp.astype(dtype), name)
+    found = jgmm.m_step(x, resp.astype(dtype), name, ones)
     expected = oracle.m_step(exact, resp, name)
     rtol = ITERATED[dtype]["rtol"] if name in oracle.ITERATED else 500 * np.finfo(dtype).eps
     np.testing.assert_allclose(found.covariances, expected[2], rtol=rtol, atol=rtol * 100)
