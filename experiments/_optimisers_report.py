@@ -10,24 +10,22 @@ import numpy as np
 from experiments._climbing import Climb, Problem, Score, median
 from jgmm.status import Status
 from jgmm.workbench import canvas, plot
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 
 
 def passes_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
-    rows = []
-    for problem, by_method in zip(chosen, scores, strict=True):
-        solved = np.isfinite(by_method["EM"].as_high)
-        row: dict[str, Any] = {
+    rows = [
+        {
             "problem": problem.name,
             "N": len(problem.x),
             "D": problem.x.shape[1],
             "K": problem.n_components,
             "model": problem.covariance,
-            "starts": int(solved.sum()),
+            "starts": int(np.isfinite(by_method["EM"].as_high).sum()),
+            **_medians(by_method, lambda score: score.as_high),
         }
-        for name, score in by_method.items():
-            row[name] = median(score.as_high[solved]) if solved.any() else np.nan
-        rows.append(row)
+        for problem, by_method in zip(chosen, scores, strict=True)
+    ]
     run.table(
         "passes",
         rows,
@@ -37,19 +35,25 @@ def passes_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]
 
 
 def seconds_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
-    rows = []
-    for problem, by_method in zip(chosen, scores, strict=True):
-        solved = np.isfinite(by_method["EM"].as_high)
-        row: dict[str, Any] = {"problem": problem.name}
-        for name, score in by_method.items():
-            row[name] = median(score.seconds[solved]) if solved.any() else np.nan
-        rows.append(row)
+    rows = [
+        {"problem": problem.name, **_medians(by_method, lambda score: score.seconds)}
+        for problem, by_method in zip(chosen, scores, strict=True)
+    ]
     run.table(
         "seconds",
         rows,
         "Seconds until the log-likelihood is as high as where EM ends, to a relative 1e-10; the "
         "median of the starts from which EM ends well, one after another, without compiling.",
     )
+
+
+def _medians(by_method: dict[str, Score], of: Callable[[Score], np.ndarray]) -> dict[str, float]:
+    """What each method needs for a problem: the median of the starts from which EM ends well."""
+    solved = np.isfinite(by_method["EM"].as_high)
+    return {
+        name: median(of(score)[solved]) if solved.any() else np.nan
+        for name, score in by_method.items()
+    }
 
 
 def ends_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:

@@ -17,7 +17,7 @@ from jgmm import gaussian
 from jgmm.mixture import Mixture
 from jgmm.workbench.config import Fit, UserError
 from jgmm.workbench.datasets import Dataset
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 
 
 def one_problem(run: Run) -> tuple[Dataset, int, str]:

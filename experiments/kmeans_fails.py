@@ -34,7 +34,7 @@ from jgmm.mixture import Mixture
 from jgmm.selection import adjusted_rand_index
 from jgmm.workbench import plot
 from jgmm.workbench.config import Count, Strict
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 
 Scenario = Literal["round", "overlapping", "wider", "elongated", "unequal"]
 SHAPE = 1.25  # width of a picture over its height

@@ -24,7 +24,7 @@ from jgmm.selection import Row, Selection, select
 from jgmm.status import Status
 from jgmm.workbench import plot
 from jgmm.workbench.config import Amount, Strict, UserError
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 
 
 class Settings(Strict):

@@ -50,7 +50,7 @@ from jgmm.starts import draw
 from jgmm.warm import WarmStart
 from jgmm.workbench import datasets
 from jgmm.workbench.config import Amount, Count, Name, Strict, UserError
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 
 
 class Settings(Strict):

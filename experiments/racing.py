@@ -35,7 +35,7 @@ from jgmm.status import VALID
 from jgmm.workbench import plot
 from jgmm.workbench.canvas import COLORS
 from jgmm.workbench.config import Amount, Count, Strict
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 
 
 class Settings(Strict):

@@ -29,7 +29,7 @@ from experiments._shared import aligned, check_own_data, slope_interval
 from jgmm.mixture import Mixture
 from jgmm.workbench import plot
 from jgmm.workbench.config import Count, Strict
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 
 PARAMETERS = ("weights", "means", "covariances")
 

@@ -36,7 +36,7 @@ from jgmm.samples import make_samples
 from jgmm.status import VALID
 from jgmm.workbench import plot
 from jgmm.workbench.config import Amount, Fit, Name, Strict, UserError
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 
 
 def _known(name: str) -> str:

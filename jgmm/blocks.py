@@ -150,9 +150,19 @@ def look(source: Iterable[Any]) -> tuple[int, np.dtype] | None:
     return None
 
 
-def rows_for(n_features: int, dtype: np.dtype) -> int:
-    """Rows in a block of about ``BLOCK_BYTES``."""
-    return max(1024, BLOCK_BYTES // (n_features * dtype.itemsize))
+def rows_for(n_features: int, dtype: np.dtype, n_total: int | None = None) -> int:
+    """Rows in a block: a power of two.
+
+    Args:
+      n_features: D.
+      dtype: of the samples.
+      n_total: rows in all, if it is known. A block has at most ``BLOCK_BYTES``, and no more than a
+        64th of them, so that several processes can share the blocks evenly.
+    """
+    rows = max(1024, BLOCK_BYTES // (n_features * dtype.itemsize))
+    if n_total is not None:
+        rows = min(rows, max(256, n_total // 64))
+    return 1 << (rows.bit_length() - 1)
 
 
 def shaped(source: Iterable[Any], rows: int, n_features: int, dtype: np.dtype) -> Iterator[Block]:

@@ -76,14 +76,13 @@ class Processes:
         """Which of how many processes this is."""
         return jax.process_index(), jax.process_count()
 
-    def add(self, mine: Statistics) -> Statistics:
-        """The sum over all processes.
+    def add(self, mine: Statistics, lost: Statistics) -> Statistics:
+        """The sum over all processes, in double precision, rounded once.
 
         Raises:
           LostProcess: one of them is gone.
         """
-        whole = self._all(_sum, mine)
-        return replace(whole, center=mine.center)
+        return together(self.gather((mine, lost)), mine.center)
 
     def gather(self, mine: Any) -> list[Any]:
         """The arrays of every process, to the last bit, whatever precision JAX works in.
@@ -127,6 +126,21 @@ class Processes:
             ) from error
 
 
+def together(parts: list[tuple[Statistics, Statistics]], center: Array) -> Statistics:
+    """The sum of what all processes have added up, in double precision, rounded once.
+
+    Args:
+      parts: of each process the statistics and what rounding took from them.
+      center: which is theirs all, and no sum.
+    """
+
+    def total(*parts: Any) -> Array:
+        return jnp.asarray(np.sum(parts, axis=0, dtype=np.float64).astype(parts[0].dtype))
+
+    whole = jax.tree.map(total, *(each for pair in parts for each in pair))
+    return replace(whole, center=center)
+
+
 def _over(mesh: Mesh, body: Callable[[Array], Array], tree: Any) -> Any:
     def local(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: body(leaf[0]), tree)
@@ -134,11 +148,6 @@ def _over(mesh: Mesh, body: Callable[[Array], Array], tree: Any) -> Any:
     one, all_ = PartitionSpec(_AXIS), PartitionSpec()
     run = jax.shard_map(local, mesh=mesh, in_specs=one, out_specs=all_, check_vma=False)
     return run(tree)
-
-
-@partial(jax.jit, static_argnums=0)
-def _sum(mesh: Mesh, tree: Any) -> Any:
-    return _over(mesh, lambda leaf: lax.psum(leaf, _AXIS), tree)
 
 
 @partial(jax.jit, static_argnums=0)

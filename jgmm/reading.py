@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jgmm.blocks import Block, Pace, ahead, look, rows_for, shaped
+from jgmm.precision import jit
 from jgmm.statistics import Statistics
 from jgmm.status import DataError
 
@@ -42,8 +45,11 @@ class Team(Protocol):
     def gather(self, mine: Any) -> list[Any]:
         """A pytree of arrays on the host, from every process in their order."""
 
-    def add(self, mine: Statistics) -> Statistics:
-        """The sum of the statistics of all processes; all get the same."""
+    def add(self, mine: Statistics, lost: Statistics) -> Statistics:
+        """The sum of the statistics of all processes and of what rounding took from each.
+
+        All get the same, and as good as none of it depends on how many they are.
+        """
 
 
 class Alone:
@@ -55,9 +61,14 @@ class Alone:
         """Its own."""
         return [mine]
 
-    def add(self, mine: Statistics) -> Statistics:
+    def add(self, mine: Statistics, lost: Statistics) -> Statistics:
         """Its own."""
-        return mine
+        return _add(mine, lost)
+
+
+@jit
+def _add(mine: Statistics, lost: Statistics) -> Statistics:
+    return replace(jax.tree.map(jnp.add, mine, lost), center=mine.center)
 
 
 @dataclass(frozen=True)
@@ -105,7 +116,7 @@ def open_source(
     if not np.isin(every[:, 0], (0, n_features)).all():
         raise DataError(f"shares of the samples have {every[:, 0].tolist()} columns.")
     dtype = np.dtype(f"f{itemsize}")
-    rows = block_rows or rows_for(n_features, dtype)
+    rows = block_rows or getattr(source, "block_rows", 0) or rows_for(n_features, dtype)
     if rows < 1:
         raise DataError(f"block_rows must be at least one; it is {rows}.")
     return Reading(source, rows, n_features, dtype, team, progress)

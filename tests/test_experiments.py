@@ -14,7 +14,7 @@ import pytest
 
 import jgmm
 from experiments import _climbing, _shared, model_table
-from jgmm.workbench import config, runner
+from jgmm.workbench import config, runner, studies
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
@@ -42,7 +42,7 @@ def run(name, tmp_path, *overrides):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_config_is_valid_and_says_how_to_run_it(path):
     checked = config.load(path)
-    study = runner.find_study(checked.study, [ROOT])
+    study = studies.find_study(checked.study, [ROOT])
     config.validate(study.Settings, checked.settings, prefix="settings")
     top = path.read_text(encoding="utf-8").partition("study =")[0]
     assert all(line.startswith("#") for line in top.splitlines() if line)
@@ -275,7 +275,7 @@ def test_what_scale_costs_is_told_for_few_samples_too(tmp_path):
         "settings.batches=[1000]",
     )
     metrics, tables = run("scale", tmp_path, *small)
-    assert metrics["bytes summed up a step"] == 4 * (3 * (1 + 8 + 64) + 1)
+    assert metrics["bytes a process sends a step"] == 2 * 4 * (3 * (1 + 8 + 64) + 1)
     assert 0 < metrics["npy: peak memory, GB"] < 1.5
     # A pass of online EM is worth more than a step of EM, and starts from few rows lose little.
     lost = {row["way"]: float(row["nats_lost_a_sample"]) for row in tables["shortcuts"]}

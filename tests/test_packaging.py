@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 import jgmm
-from jgmm.workbench import config, runner
+from jgmm.workbench import config, studies
 
 ROOT = pathlib.Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
@@ -27,7 +27,7 @@ def schema():
 
 
 def test_the_committed_schema_is_the_one_the_models_give(schema):
-    given = json.loads(json.dumps(runner.schema(CONFIGS)))
+    given = json.loads(json.dumps(studies.schema(CONFIGS)))
     assert schema == given, "./dev jgmm schema configs/*.toml > configs/schema.json"
 
 
@@ -43,7 +43,7 @@ def test_configs_name_the_schema_and_satisfy_it(path, schema):
 def check(table):
     """What a run does before it starts."""
     checked = config.from_table(table)
-    config.validate(runner.find_study(checked.study, [ROOT]).Settings, checked.settings)
+    config.validate(studies.find_study(checked.study, [ROOT]).Settings, checked.settings)
 
 
 @pytest.mark.parametrize(

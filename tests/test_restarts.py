@@ -214,7 +214,9 @@ def test_of_many_restarts_the_healthy_end_as_they_would_alone(how, x):
     if how == "fit":
         best = int(broken.restarts.best)
         assert well[best]
-        np.testing.assert_array_equal(broken.log_likelihood, was["log_likelihood"][best])
+        # Newer compilers fuse the way back from the frame here, and not in the table.
+        one = {"rtol": float(np.finfo(x.dtype).eps)}
+        np.testing.assert_allclose(broken.log_likelihood, was["log_likelihood"][best], **one)
     for r in np.flatnonzero(well)[:3]:
         alone = em.run(jax.tree.map(lambda leaf, r=r: leaf[r], starts), x, max_steps=STEPS)
         assert int(alone.status) == now["status"][r]

@@ -6,7 +6,14 @@ import pytest
 from clouds import data, from_rows
 
 import jgmm
-from jgmm import streaming
+from jgmm import framing, stages, streaming
+from jgmm.blocks import shaped
+from jgmm.control import Options
+from jgmm.em import method_of
+from jgmm.frame import Census
+from jgmm.processes import together
+from jgmm.reading import Alone
+from jgmm.samples import make_samples
 from jgmm.status import Status
 
 KEY = jax.random.key(1)
@@ -61,3 +68,30 @@ def test_ctrl_c_returns_the_best_so_far(start, accelerate):
     np.testing.assert_allclose(found.log_likelihood, expected, rtol=1e-5)
     with pytest.raises(KeyboardInterrupt):  # there is nothing yet
         streaming.fit(KEY, x, 3, keeper=Keeper(fail_after=2), **options)
+
+
+def test_who_adds_which_blocks_does_not_show(start):
+    """Added up by one, or by three who each have some of them: the same to the last bit."""
+    x, weights = data(np.float32, 9000)
+    options = Options("diag", init=start, max_steps=4)
+    method = method_of(options)
+    samples = make_samples(x, weights)
+    census = Census(framing.framed(samples, True).frame, samples.total_weight())
+    starts = jax.tree.map(lambda leaf: leaf[None], framing.to_frame(start, census.frame))
+    begun = stages.begin(method, starts, census, options.control(samples, 3))
+    blocks = list(shaped([(x, weights)], 256, 3, np.dtype(np.float32)))
+
+    def added(some):
+        sums = begun.sums
+        for block in some:
+            sums = stages._add(method, sums, begun.lanes, block, census)
+        return sums.total, sums.lost
+
+    alone = Alone().add(*added(blocks))
+    shares = [added(some) for some in (blocks[:5], blocks[5:6], blocks[6:])]
+    shared = together(shares, alone.center)
+    for one, other in zip(jax.tree.leaves(shared), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # In single precision it does show.
+    plain = sum(np.asarray(total.second) for total, _ in shares)
+    assert (plain != np.asarray(alone.second)).any()

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from jgmm.workbench.config import Amount, Count, Covariances, Fit, Strict, UserError, name_from_text
 from jgmm.workbench.memory import Problem
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 
 if TYPE_CHECKING:
     from jgmm.classifier import Classifier, CrossValidation

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 from jgmm.workbench.config import Strict
 from jgmm.workbench.files import UserError
 from jgmm.workbench.memory import Problem
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -143,6 +143,11 @@ def _notes(run: Run, selection: "Selection") -> None:
         run.note(
             f"Only one of {n_restarts} restarts reached the chosen log-likelihood, so a better "
             "one may exist: try more restarts."
+        )
+    if n_restarts > 1 and best.n_agree == 0:
+        run.note(
+            "No restart reached the chosen log-likelihood: it comes from a special case, fewer "
+            "components or a simpler model, whose fit was carried on. Try more restarts."
         )
     failed = [row for row in selection.table if not Status[row.status].is_valid]
     if failed:

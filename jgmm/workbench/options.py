@@ -64,6 +64,27 @@ Precision = Annotated[
     typer.Option(help="float64 (the default) or float32.", autocompletion=complete.precision),
 ]
 
+ConfigFile = Annotated[pathlib.Path, typer.Argument(help="A TOML file, for instance in configs/.")]
+ConfigFiles = Annotated[
+    list[pathlib.Path] | None, typer.Argument(help="Configs whose studies to know, too.")
+]
+Study = Annotated[
+    str | None, typer.Option(help="Of this study's [settings] instead of the whole file.")
+]
+Saved = Annotated[pathlib.Path, typer.Argument(help="A run folder or a .safetensors file.")]
+FirstRun = Annotated[pathlib.Path, typer.Argument(help="A run folder.")]
+SecondRun = Annotated[pathlib.Path, typer.Argument(help="Another run folder.")]
+Processes = Annotated[
+    int | None, typer.Option(min=1, help="Share the work among so many processes.")
+]
+Coordinator = Annotated[
+    str | None, typer.Option(help="HOST:PORT of process 0, where they are started one by one.")
+]
+Process = Annotated[int | None, typer.Option(min=0, help="Which of them this is.")]
+Cluster = Annotated[
+    bool, typer.Option("--cluster", help="This is one of them, under SLURM or the like.")
+]
+
 
 @dataclass(frozen=True)
 class Voice:

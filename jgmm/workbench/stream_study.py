@@ -17,7 +17,7 @@ from pydantic import Field
 from jgmm.workbench.checkpoints import EVERY, Checkpoint
 from jgmm.workbench.config import Fit, Strict
 from jgmm.workbench.files import UserError
-from jgmm.workbench.runner import Run
+from jgmm.workbench.run import Run
 from jgmm.workbench.sources import FileSource
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Settings(Strict):
     skip_bad: bool = False
     """Leave rows out that cannot be used, and count them; otherwise they are errors."""
     block_rows: Positive | None = None
-    """Rows in the engine at once; default: about 32 MB of them."""
+    """Rows in the engine at once; default: 16 to 32 MB of them, fewer of few."""
     checkpoint_minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = EVERY
     """Between two checkpoints."""
     checkpoint_steps: Positive | None = None
@@ -101,7 +101,12 @@ def _source(run: Run, share: tuple[int, int]) -> FileSource:
             'the study "stream" needs a table [data] with the source of the samples, without label'
         )
     return FileSource(
-        data.source, data.columns, data.weight, skip_bad=run.settings.skip_bad, share=share
+        data.source,
+        data.columns,
+        data.weight,
+        skip_bad=run.settings.skip_bad,
+        block_rows=run.settings.block_rows,
+        share=share,
     )
 
 
@@ -208,7 +213,8 @@ def _headlines(
     run.metric("processes", team.share[1])
     itemsize = mixture.means.dtype.itemsize
     travels = bytes_per_step(mixture.n_components, mixture.n_features, mixture.covariance, itemsize)
-    run.metric("bytes summed up a step", travels if team.share[1] > 1 else 0)
+    # A process sends its statistics, and what rounding took from them.
+    run.metric("bytes sent a step", 2 * travels if team.share[1] > 1 else 0)
     steady = [row for row in clock.table() if row["pass"] not in ("survey", 0)]
     if steady:  # the first pass compiles
         best = max(steady, key=lambda row: row["rows_per_second"])

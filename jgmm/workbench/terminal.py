@@ -83,7 +83,7 @@ def summary(digest: Digest, most: int | None = MOST_ROWS) -> None:
     criterion = str(fit.get("criterion")) if isinstance(fit, Mapping) else "bic"
     if digest.table and {*_FITS, criterion} <= set(digest.table[0]):
         n_restarts = fit.get("n_restarts", "?") if isinstance(fit, Mapping) else "?"
-        fits(digest.table, criterion, n_restarts, most)
+        fits(digest.table, criterion, n_restarts, most, "in tables/summary.csv")
     metrics(digest.metrics)
     for note in digest.notes:
         say(f"note: {note}", "yellow")
@@ -103,9 +103,21 @@ def metrics(found: Mapping[str, Any]) -> None:
 
 
 def fits(
-    rows: Sequence[Mapping[str, Any]], criterion: str, n_restarts: object, most: int | None
+    rows: Sequence[Mapping[str, Any]],
+    criterion: str,
+    n_restarts: object,
+    most: int | None,
+    elsewhere: str,
 ) -> None:
-    """The best rows of a table of fits, best first, the chosen one marked."""
+    """The best rows of a table of fits, best first, the chosen one marked.
+
+    Args:
+      rows: every fit.
+      criterion: what they are ordered by.
+      n_restarts: starts drawn for each.
+      most: how many to show; None: all.
+      elsewhere: where the others are to be seen.
+    """
     ordered = sorted(rows, key=lambda row: score(row, criterion))
     shown = ordered if most is None else ordered[:most]
     keys = [*dict.fromkeys(["log_likelihood", "bic", criterion])]
@@ -121,7 +133,15 @@ def fits(
         )
     console().print(made)
     if len(shown) < len(rows):
-        say(f"and {len(rows) - len(shown)} more in tables/summary.csv; * is the one chosen")
+        say(f"and {len(rows) - len(shown)} more {elsewhere}; * is the one chosen")
+    if any(map(_from_a_special_case, shown)):
+        say("agree 0: reached from a special case alone, fewer components or a simpler model")
+
+
+def _from_a_special_case(row: Mapping[str, Any]) -> bool:
+    """Whether none of the starts drawn for a fit came as high as the fit."""
+    value = row["log_likelihood"]  # not finite where every start failed
+    return row["agree"] == 0 and isinstance(value, float | int) and math.isfinite(value)
 
 
 def score(row: Mapping[str, Any], criterion: str) -> float:

@@ -327,11 +327,13 @@ OPTIONS: dict[str, list[str]] = {
 
 def command(rng: random.Random) -> list[str]:
     """Arguments of `jgmm`: a command, files, options; mostly those that belong together."""
+    fitting = [name for name in OPTIONS if name not in ("--study", "--help")]
     name, n_files, known = rng.choice(
         [
             ("run", 1, ["--output", "--quiet"]),
-            ("fit", 1, [name for name in OPTIONS if name not in ("--study", "--help")]),
+            ("fit", 1, fitting),
             ("fit", 1, ["--components", "--columns", "--quiet", "--output"]),
+            ("select", 1, [name for name in fitting if name != "--output"]),
             ("show", 1, []),
             ("compare", 2, []),
             ("schema", 0, ["--study"]),
@@ -347,6 +349,6 @@ def command(rng: random.Random) -> list[str]:
         values = OPTIONS[option]
         values = values if rng.random() < 0.5 else values[:2]
         arguments += [option, *([rng.choice(values)] if values else [])]
-    if name in ("run", "fit") and rng.random() < 0.4:
+    if name in ("run", "fit", "select") and rng.random() < 0.4:
         arguments += [part for text in overrides(rng) for part in ("--set", text)]
     return [name, *arguments]

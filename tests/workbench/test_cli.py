@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import pathlib
 import re
@@ -16,7 +17,17 @@ from typer.testing import CliRunner
 import jgmm as package
 from jgmm.covariance import MODELS
 from jgmm.mixture import make_mixture
-from jgmm.workbench import cli, comparison, config, options, storage, terminal
+from jgmm.workbench import (
+    cache,
+    cli,
+    comparison,
+    config,
+    fitting_commands,
+    options,
+    signals,
+    storage,
+    terminal,
+)
 from jgmm.workbench.config import UserError
 
 
@@ -24,7 +35,7 @@ from jgmm.workbench.config import UserError
 def place(tmp_path, monkeypatch):
     """An empty current folder, and a compilation cache that stays out of the test process."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.cache, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)
     return tmp_path
 
 
@@ -137,10 +148,10 @@ def test_an_error_that_a_request_to_end_became_is_not_a_defect(study, monkeypatc
         except BaseException:
             raise ImportError("a library could not be imported") from None
 
-    monkeypatch.setattr(cli, "_run", turn)
+    monkeypatch.setattr(fitting_commands, "_run", turn)
     before = signal.signal(number, signal.default_int_handler)  # a job behind ``nohup`` ignores it
     try:
-        with cli.signals.obeyed():
+        with signals.obeyed():
             ended = call("run", study)
     finally:
         signal.signal(number, before)
@@ -362,6 +373,22 @@ def test_fit_and_select_choose_the_same(place):
     assert re.search(r"spherical +\d+\.\d +\d+\.\d\*", shown)
 
 
+@pytest.mark.parametrize(
+    ("agree", "log_likelihood", "most", "told"),
+    [(0, -12.5, 2, True), (0, math.nan, 2, False), (3, -12.5, 2, False), (0, -12.5, 1, False)],
+)
+def test_a_fit_reached_from_a_special_case_alone_is_said_to_be(
+    capsys, agree, log_likelihood, most, told
+):
+    row = {"K": 1, "model": "diag", "parameters": 4, "log_likelihood": -10.0, "bic": 30.0}
+    row |= {"status": "converged", "agree": 2, "chosen": "yes"}
+    other = {"K": 2, "log_likelihood": log_likelihood, "bic": 40.0, "agree": agree, "chosen": ""}
+    terminal.fits([row, row | other], "bic", 3, most, "elsewhere")
+    shown = capsys.readouterr().out
+    assert ("agree 0: reached from a special case alone" in shown) == told
+    assert ("and 1 more elsewhere" in shown) == (most == 1)
+
+
 def test_a_grid_too_wide_for_the_terminal_is_left_out(monkeypatch, capsys):
     rows = [{"K": k, "model": "full", "bic": 1e6, "status": "converged"} for k in range(1, 21)]
     monkeypatch.setenv("COLUMNS", "80")
@@ -411,7 +438,9 @@ def test_numbers_of_components_that_make_no_sense_are_refused(text):
 
 def test_fit_is_the_study_mixture_without_a_config(monkeypatch):
     made = []
-    monkeypatch.setattr(cli, "_run", lambda config, path, changes, voice: made.append(config))
+    monkeypatch.setattr(
+        fitting_commands, "_run", lambda config, path, changes, voice: made.append(config)
+    )
     assert call("fit", "my data.csv").exit_code == 0
     options = ["--components", "1:3,5", "--covariance", "full,tied", "--label", "species"]
     options += ["--columns", "a,b", "--restarts", "4", "--seed", "9", "--criterion", "icl"]

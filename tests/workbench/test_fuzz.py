@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import tomllib
+from types import SimpleNamespace
 
 import fuzz
 import numpy as np
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from jgmm.workbench import cli, config, datasets, storage
+from jgmm.workbench import cache, cli, config, datasets, storage
 from jgmm.workbench.files import UserError
 from jgmm.workbench.toml import to_toml
 
@@ -176,15 +177,24 @@ def test_parameter_files(tmp_path):
 def desk(tmp_path, monkeypatch):
     """A folder with good and bad files of every kind, and studies that fit nothing."""
     from jgmm.mixture import make_mixture
+    from jgmm.selection import Row
     from jgmm.workbench import classify_study, mixture_study, runner
 
     def pretend(run):
         run.metric("rows", 0 if run.data is None else len(run.data.x))
         run.table("columns", [{"name": name} for name in run.data.columns])
 
+    def choose(run):
+        fit = run.config.fit
+        cells = [(k, name) for name in fit.covariance for k in fit.n_components]
+        values = [float(len(run.data.x))] * 5
+        table = [Row(k, name, k, *values, 0.5, "CONVERGED", 1, k % 2) for k, name in cells]
+        return SimpleNamespace(table=table, best=table[-1])
+
     for study in (mixture_study, classify_study):
         monkeypatch.setattr(study, "run", pretend)
-    monkeypatch.setattr(cli.cache, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(mixture_study, "choose", choose)
+    monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)
     place = tmp_path / "outer" / "inner"
     place.mkdir(parents=True)
     monkeypatch.chdir(place)
@@ -227,6 +237,7 @@ def test_command_lines(desk):
         assert "\x1b" not in ended.output
         new = (set(desk.rglob("*")) | set(desk.parent.iterdir())) - given
         runs = {path.parent for path in new if path.name == "report.html"}
+        assert arguments[0] != "select" or not new, arguments
         for path in new:  # whole runs, and the folders they are in
             assert any(run == path or run in path.parents or path in run.parents for run in runs)
         for run in runs:

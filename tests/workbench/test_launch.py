@@ -85,14 +85,17 @@ def test_a_lost_process_ends_the_job_and_the_next_one_carries_on(place):
     assert "report:" in shown, said
     found = metrics(place)
     assert (found["rows"], found["processes"], found["steps"]) == (963, 2, 12)
-    assert found["bytes summed up a step"] == 4 * (2 + 4 + 4 + 1)
+    assert found["bytes sent a step"] == 2 * 4 * (2 + 4 + 4 + 1)
+    (shared,) = place.glob("runs/big-*/mixture.safetensors")
     (report,) = place.glob("runs/big-*/report.html")
     assert "Carried on from a checkpoint of step" in report.read_text()
     assert not kept.parent.exists()
     folder = runner.run_config(place / "big.toml", ["name=alone", *SMALL], progress=False)
     one = json.loads((folder / "metrics.json").read_text())
     assert one["processes"] == 1
-    assert found["log_likelihood"] == pytest.approx(one["log_likelihood"], rel=1e-6)
+    # The blocks are the same, and their sums are rounded once: not a bit depends on who added them.
+    assert found["log_likelihood"] == one["log_likelihood"]
+    assert shared.read_bytes() == (folder / "mixture.safetensors").read_bytes()
 
 
 def test_members_end_together(monkeypatch, tmp_path):

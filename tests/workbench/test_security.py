@@ -16,7 +16,7 @@ from test_report import ALLOWED, ATTRIBUTES, Page
 from typer.testing import CliRunner
 
 import jgmm
-from jgmm.workbench import cli, config, datasets, plot, runner, storage
+from jgmm.workbench import cli, config, datasets, plot, runner, storage, studies
 from jgmm.workbench.files import UserError
 
 SOURCES = sorted(pathlib.Path(jgmm.__file__).parent.rglob("*.py"))
@@ -215,9 +215,9 @@ def test_a_built_in_study_imports_nothing_from_the_current_folder(tmp_path, monk
 
     real = importlib.import_module
     monkeypatch.setattr(importlib, "import_module", record)
-    runner.find_study("mixture", [tmp_path])
+    studies.find_study("mixture", [tmp_path])
     with pytest.raises(UserError):
-        runner.find_study("no_such_study_of_ours", [tmp_path])
+        studies.find_study("no_such_study_of_ours", [tmp_path])
     assert str(tmp_path) not in seen["jgmm.workbench.mixture_study"]
     assert seen["no_such_study_of_ours"][0] == str(tmp_path)
 

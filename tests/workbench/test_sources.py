@@ -7,7 +7,7 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
-from jgmm.workbench import sources
+from jgmm.workbench import source_csv, sources
 from jgmm.workbench.files import UserError
 from jgmm.workbench.sources import FileSource
 
@@ -47,7 +47,7 @@ def read(source):
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     monkeypatch.setattr(sources, "BLOCK_BYTES", 7 * 3 * 4)
-    monkeypatch.setattr(sources, "CSV_BYTES", 400)
+    monkeypatch.setattr(source_csv, "CSV_BYTES", 400)
 
 
 @pytest.mark.parametrize("kind", KINDS)
