@@ -122,7 +122,7 @@ def test_violations_of_nesting_are_seen():
 
 def test_iris_species_are_found_without_labels(tmp_path):
     petals = 'data.columns=["petal length (cm)", "petal width (cm)"]'
-    metrics, tables = run("iris", tmp_path, "fit.n_restarts=4", "fit.init=points", petals)
+    metrics, tables = run("iris", tmp_path, "fit.n_restarts=4", petals)
     assert metrics["adjusted_rand_index"] > 0.8
     assert 0 < metrics["doubtful_samples"] < 30
     assert len(tables["assignments"]) == 150
