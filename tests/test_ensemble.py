@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
+from marks import in_double
 
 import jgmm
 from jgmm import ensemble
