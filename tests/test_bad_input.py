@@ -169,7 +169,7 @@ def test_an_unknown_model(wrong, nearest):
 @pytest.mark.parametrize("key", [0, None, "seed"])
 def test_a_key_must_be_made(key):
     with pytest.raises(TypeError, match=r"jax\.random\.key\(0\)"):
-        jgmm.samples.check_key(key)
+        jgmm.inputs.check_key(key)
 
 
 @in_double

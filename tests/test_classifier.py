@@ -135,7 +135,7 @@ def test_units_do_not_matter(dtype):
 PLACES = np.repeat([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]], 10, axis=0)
 CHECKER = PLACES + np.random.default_rng(3).normal(size=(40, 2))
 CORNERS = np.repeat(["a", "b", "b", "a"], 10)
-FITTING = {"covariance": "spherical", "init": "points", "n_restarts": 4, "tol": 1e-12}
+FITTING = {"covariance": "spherical", "n_restarts": 4, "tol": 1e-12}
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def test_all_rows_equal(dtype):
 def test_two_distinct_rows(dtype):
     x = np.repeat(GOOD[:2].astype(dtype), N // 2, axis=0)
     ends(Status.COLLAPSED, x, init="kmeans")
-    ends(Status.COLLAPSED, x, covariance="spherical")
+    ends(Status.COLLAPSED, x, init="kmeans", covariance="spherical")
     # A ridge is all there is of their variances: a hundredth of that of the data.
     result = ends(Status.CONVERGED, x, covariance="spherical", ridge=1e-2)
     expected = 1e-2 * x.astype(np.float64).var(axis=0).mean()
