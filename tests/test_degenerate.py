@@ -91,7 +91,7 @@ def test_two_distinct_rows(dtype):
     ends(Status.COLLAPSED, x, init="kmeans")
     ends(Status.COLLAPSED, x, init="kmeans", covariance="spherical")
     # A ridge is all there is of their variances: a hundredth of that of the data.
-    result = ends(Status.CONVERGED, x, covariance="spherical", ridge=1e-2)
+    result = ends(Status.CONVERGED, x, init="kmeans", covariance="spherical", ridge=1e-2)
     expected = 1e-2 * x.astype(np.float64).var(axis=0).mean()
     np.testing.assert_allclose(result.mixture.variances, expected, rtol=1e-4)
 
