@@ -120,7 +120,7 @@ def held_out(
     >>> import jax, jgmm
     >>> two = jgmm.make_mixture([0.5, 0.5], [[-3.0], [3.0]], [1.0, 1.0], "spherical")
     >>> x, _ = jgmm.sample(jax.random.key(0), two, 100)
-    >>> found = held_out(jax.random.key(1), x, 2, "spherical", n_restarts=1)
+    >>> found = held_out(jax.random.key(1), x, 2, "spherical", init="points", n_restarts=1)
     >>> found.per_fold.shape
     (5,)
     """

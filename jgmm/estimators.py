@@ -292,7 +292,8 @@ class MixtureSelector(FittedMixture):
     The other attributes are those of ``GaussianMixture``, of the mixture chosen.
 
     >>> x = [[0.0], [0.1], [0.2], [0.3], [5.0], [5.1], [5.3], [5.4]]
-    >>> MixtureSelector((1, 2), covariance_type="spherical", random_state=0).fit(x).n_components_
+    >>> kept = {"covariance_type": "spherical", "init_params": "random_from_data"}
+    >>> MixtureSelector((1, 2), **kept, random_state=0).fit(x).n_components_
     2
     """
 

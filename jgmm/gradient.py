@@ -103,7 +103,7 @@ def fit(
     >>> import jax, jgmm, optax
     >>> x = [[0.0], [0.1], [0.2], [5.0], [5.1], [5.3]]
     >>> result = jgmm.gradient.fit(
-    ...     jax.random.key(0), x, 2, optimizer=optax.adam(0.05), covariance="tied"
+    ...     jax.random.key(0), x, 2, optimizer=optax.adam(0.05), covariance="tied", init="points"
     ... )
     >>> jgmm.Status(int(result.status)).name
     'CONVERGED'

@@ -99,8 +99,9 @@ def fit(key: Key[Array, ""], x: Any, n_components: int, **options: Any) -> FitRe
 
     >>> import jax, jax.numpy as jnp, jgmm
     >>> x = jnp.asarray([[0.0], [0.1], [0.2], [5.0], [5.1], [5.3]])
+    >>> kept = {"covariance": "tied", "init": "points", "n_restarts": 4}
     >>> def mean(x):
-    ...     result = jgmm.implicit.fit(jax.random.key(0), x, 2, covariance="tied", n_restarts=4)
+    ...     result = jgmm.implicit.fit(jax.random.key(0), x, 2, **kept)
     ...     return result.mixture.means.max()
     >>> [f"{slope:.2f}" for slope in jnp.abs(jax.grad(mean)(x)[:, 0])]
     ['0.00', '0.00', '0.00', '0.33', '0.33', '0.33']

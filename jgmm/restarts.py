@@ -98,7 +98,7 @@ def fit(
 
     >>> import jax, jgmm
     >>> x = [[0.0], [0.1], [0.2], [5.0], [5.1], [5.3]]
-    >>> result = jgmm.fit(jax.random.key(0), x, 2, covariance="spherical", n_restarts=4)
+    >>> result = jgmm.fit(jax.random.key(0), x, 2, covariance="tied", n_restarts=4)
     >>> jgmm.Status(int(result.status)).name, result.mixture.weights.round(3).tolist()
     ('CONVERGED', [0.5, 0.5])
 
@@ -107,8 +107,9 @@ def fit(
 
     >>> sets = jax.numpy.asarray([x, [[9.0], [9.2], [1.0], [1.3], [0.0], [0.0]]])
     >>> held = jax.numpy.asarray([[1.0] * 6, [1.0] * 4 + [0.0] * 2])
+    >>> kept = {"covariance": "tied", "init": "points", "n_restarts": 4}
     >>> def one(key, x, weight):
-    ...     return jgmm.fit(key, x, 2, covariance="tied", n_restarts=4, sample_weight=weight)
+    ...     return jgmm.fit(key, x, 2, **kept, sample_weight=weight)
     >>> results = jax.vmap(one)(jax.random.split(jax.random.key(0), 2), sets, held)
     >>> results.mixture.means.shape, [jgmm.Status(int(code)).name for code in results.status]
     ((2, 2, 1), ['CONVERGED', 'CONVERGED'])

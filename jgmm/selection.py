@@ -182,7 +182,8 @@ def select(
 
     >>> import jax, jgmm
     >>> x = [[0.0], [0.1], [0.2], [0.3], [5.0], [5.1], [5.3], [5.4]]
-    >>> found = jgmm.select(jax.random.key(0), x, [1, 2], "spherical", n_restarts=4)
+    >>> kept = {"init": "points", "n_restarts": 4}
+    >>> found = jgmm.select(jax.random.key(0), x, [1, 2], "spherical", **kept)
     >>> found.best.n_components, found.best.n_parameters, found.best.status
     (2, 5, 'CONVERGED')
     """

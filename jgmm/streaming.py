@@ -93,7 +93,9 @@ def fit(
     >>> def blocks():
     ...     for start in (0.0, 1.0, 2.0):
     ...         yield np.linspace(start, start + 0.5, 100, dtype=np.float32)[:, None]
-    >>> result = jgmm.streaming.fit(jax.random.key(0), blocks, 3, covariance="EII", n_restarts=1)
+    >>> result = jgmm.streaming.fit(
+    ...     jax.random.key(0), blocks, 3, covariance="EII", n_restarts=1, init="kmeans++"
+    ... )
     >>> np.sort(result.mixture.means[:, 0]).round(2).tolist()
     [0.25, 1.25, 2.25]
     """

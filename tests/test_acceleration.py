@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from marks import in_double
 
 import jgmm
 from jgmm import acceleration, lanes
@@ -182,7 +183,7 @@ def test_gradient_by_fishers_identity():
     samples, _, _ = problem("full")
     mixture = jgmm.make_mixture(*oracle.parameters(2, k=K, d=D))
     statistics = jgmm.accumulate(mixture, samples)
-    seen = acceleration._see(mixture, mixture, statistics, samples.total_weight(), None)
+    seen = jax.jit(acceleration._see)(mixture, mixture, statistics, samples.total_weight(), None)
     assert (np.asarray(seen.step) == 0).all()
 
     @jax.jit
@@ -213,6 +214,7 @@ def test_components_that_are_switched_off_stay_off():
     np.testing.assert_allclose(padded.log_likelihood, alone.log_likelihood, atol=1e-6)
 
 
+@in_double
 def test_in_few_lanes_as_alone(runs, x, monkeypatch):
     monkeypatch.setattr(lanes, "MIN_LANES", 2)
     monkeypatch.setattr(lanes, "ENOUGH_WORK", 1)
@@ -230,18 +232,21 @@ def test_in_few_lanes_as_alone(runs, x, monkeypatch):
     np.testing.assert_allclose(queued.log_likelihood, alone.log_likelihood.max(), atol=slack)
 
 
-def test_in_a_race():
-    x = overlapping()
+@in_double
+def test_in_a_race(runs, x):
     raced = jgmm.fit(KEY, x, K, n_restarts=12, init="kmeans++", race=15, accelerate="anderson")
     status = np.asarray(raced.restarts.status)
     assert (status == Status.OUTRUN).any()
     assert (np.asarray(raced.restarts.n_steps)[status == Status.OUTRUN] == 15).all()
-    again = jgmm.em.run(raced.mixture, x, max_steps=3000, accelerate="anderson")
-    np.testing.assert_allclose(again.log_likelihood, raced.log_likelihood, rtol=1e-7)
+    # The first of the starts are those that ran alone.
+    best = float(runs["anderson"].log_likelihood.max())
+    np.testing.assert_allclose(raced.log_likelihood, best, atol=100 * N * 1e-8)
 
 
 def test_equal_weights_stay_equal():
-    found = jgmm.fit(KEY, overlapping(), K, equal_weights=True, accelerate="anderson", tol=1e-9)
+    found = jgmm.fit(
+        KEY, overlapping(), K, init="points", equal_weights=True, accelerate="anderson", tol=1e-9
+    )
     np.testing.assert_allclose(found.mixture.weights, 1 / K, rtol=1e-12)
 
 

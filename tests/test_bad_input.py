@@ -9,6 +9,7 @@ import oracle
 import pandas
 import polars
 import pytest
+from marks import in_double
 
 import jgmm
 from jgmm import em, kmeans
@@ -168,9 +169,10 @@ def test_an_unknown_model(wrong, nearest):
 @pytest.mark.parametrize("key", [0, None, "seed"])
 def test_a_key_must_be_made(key):
     with pytest.raises(TypeError, match=r"jax\.random\.key\(0\)"):
-        jgmm.samples.check_key(key)
+        jgmm.inputs.check_key(key)
 
 
+@in_double
 def test_a_missing_row_is_no_bad_input(dtype):
     x, weight = GOOD.astype(dtype), np.ones(N, dtype)
     x[0], weight[0] = np.nan, 0

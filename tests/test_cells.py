@@ -6,6 +6,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from marks import in_double
 
 from jgmm import cells, nesting
 from jgmm.control import Options
@@ -55,6 +56,7 @@ def test_special_cases_give_what_the_start_drawn_misses(table):
     assert sum(given[cell] > drawn[cell] + 0.1 for cell in table) >= 3
 
 
+@in_double
 def test_a_cell_that_fails_alone_inherits(dtype):
     """Three places, each repeated: three Gaussians of their own collapse onto them, two as well."""
     places = np.array([[0.0, 0.0], [1.0, 5.0], [7.0, 0.0]])

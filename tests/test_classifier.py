@@ -9,6 +9,7 @@ import numpy as np
 import oracle
 import pandas
 import pytest
+from marks import in_double
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.naive_bayes import GaussianNB
 
@@ -273,6 +274,7 @@ def test_gradient_of_the_log_density():
 # --- cross-validation --------------------------------------------------------------------------
 
 
+@in_double
 def test_cross_validation_is_a_fit_without_each_fold(dtype):
     x = X.astype(dtype)
     found = classifier.cross_validate(KEY, x, TEXT, 5, sample_weight=WEIGHTS)
@@ -297,9 +299,7 @@ def test_cross_validation_is_a_fit_without_each_fold(dtype):
 
 
 def test_cross_validation_of_mixtures():
-    found = classifier.cross_validate(
-        KEY, CHECKER, CORNERS, 4, n_components=2, covariance="spherical", n_restarts=4
-    )
+    found = classifier.cross_validate(KEY, CHECKER, CORNERS, 4, n_components=2, **FITTING)
     assert found.accuracy == 1
     assert found.standard_error == 0
     np.testing.assert_array_equal(np.array(found.class_names)[found.predicted], CORNERS)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from marks import in_double
 
 import jgmm
 from jgmm.covariance import MODELS, model
@@ -228,6 +229,7 @@ def test_estimate_is_the_textbook(name, dtype, limit):
     close(found, oracle.fit_covariances(*exact, name), limit[name])
 
 
+@in_double
 @pytest.mark.parametrize("name", oracle.NAMES)
 def test_estimate_has_the_form_of_the_model(name, dtype):
     """From a scale before too; and a covariance factor is lower triangular."""
@@ -289,6 +291,7 @@ def test_from_the_scale_before_it_ends_where_it_would_without(name):
     close(np.asarray(found), estimate(name, counts, scatter), 1e-5)
 
 
+@in_double
 @pytest.mark.parametrize("name", oracle.NAMES)
 def test_a_component_without_samples_gets_the_unit_covariance(name, dtype, limit):
     """And the others what they would get without it."""

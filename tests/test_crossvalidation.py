@@ -7,6 +7,7 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import in_double
 
 import jgmm
 from jgmm.crossvalidation import assign_folds, held_out
@@ -54,6 +55,7 @@ def test_folds_follow_the_key():
     assert (other != again).any()
 
 
+@in_double
 def test_one_gaussian_matches_the_textbook(dtype, tolerance):
     """One component needs no start, so NumPy can follow fold by fold."""
     found = held_out(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from marks import in_double
 
 import jgmm
 from jgmm.covariance import model
@@ -98,6 +99,7 @@ def test_only_what_would_be_valid_becomes_degenerate(status, count, expected, bl
     assert (Status(int(found)), int(which)) == (expected, blamed)
 
 
+@in_double
 def test_a_fit_prefers_what_is_no_spike(dtype):
     """One cluster, two components: three samples close together draw one of them at any time."""
     rng = np.random.default_rng(5)

@@ -10,6 +10,7 @@ import oracle
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from marks import in_double
 
 import jgmm
 from jgmm import em, framing, maximization
@@ -54,7 +55,14 @@ def ones(dtype):
     return np.ones(N, dtype)
 
 
-@pytest.fixture(scope="module", params=oracle.NAMES)
+# In double precision every model, in single one of each way to estimate: in closed form, with the
+# inner iterations over shapes, and along axes; between them are all three ways of storage.
+CASES = [(name, "float64") for name in oracle.NAMES]
+CASES += [(name, "float32") for name in ("full", "tied", "spherical", "VEI", "EVE", "VVE")]
+of_every_model = pytest.mark.parametrize(("name", "dtype"), CASES, indirect=True)
+
+
+@pytest.fixture(scope="module")
 def name(request):
     return request.param
 
@@ -104,6 +112,7 @@ def same(found, expected, tolerance):
 # The M-step and one EM step.
 
 
+@of_every_model
 def test_m_step_is_the_textbook(name, x, weight, dtype, tolerance):
     resp = np.random.default_rng(1).dirichlet(np.ones(K), size=N)
     found = jgmm.m_step(x, resp.astype(dtype), name, weight)
@@ -118,6 +127,7 @@ def test_em_step_is_the_textbook(full, x, weight, tolerance):
     np.testing.assert_allclose(log_likelihood, expected[3], **tolerance)
 
 
+@in_double
 def test_no_weights_are_weights_of_one(full, x, ones, tolerance):
     resp = jgmm.responsibilities(full, x)
     for ask in (
@@ -127,12 +137,14 @@ def test_no_weights_are_weights_of_one(full, x, ones, tolerance):
         chex.assert_trees_all_close(ask(None), ask(ones), **tolerance)
 
 
+@in_double
 def test_em_step_is_e_step_then_m_step(full, x, weight, tolerance):
     by_hand = jgmm.m_step(x, jgmm.responsibilities(full, x), "full", weight)
     stepped, _ = jgmm.em_step(full, x, weight)
     chex.assert_trees_all_close(stepped, by_hand, **tolerance)
 
 
+@in_double
 def test_ridge_is_a_fraction_of_the_variance_of_the_data(x, dtype, tolerance):
     resp = np.ones((N, 1), dtype)
     plain = jgmm.m_step(x, resp, "diag").variances
@@ -140,6 +152,7 @@ def test_ridge_is_a_fraction_of_the_variance_of_the_data(x, dtype, tolerance):
     np.testing.assert_allclose(ridged, 1.25 * plain, **tolerance)
 
 
+@in_double
 @pytest.mark.parametrize("name", ["full", "tied", "diag", "EEI"])
 def test_a_ridge_may_be_given_column_by_column(name, x, dtype, tolerance):
     """In every frame a fraction of the data's own variance in the column."""
@@ -159,10 +172,11 @@ def test_a_ridge_may_be_given_column_by_column(name, x, dtype, tolerance):
     np.testing.assert_allclose(covariance(ridge), expected, **tolerance)
 
 
-def test_a_component_without_samples_has_weight_zero_and_no_nan(name, x, dtype):
+@of_every_model
+def test_a_component_without_samples_has_weight_zero_and_no_nan(name, x, ones, dtype):
     resp = np.zeros((N, K), dtype)
     resp[:, 0] = 1
-    found = jgmm.m_step(x, resp, name)
+    found = jgmm.m_step(x, resp, name, ones)
     np.testing.assert_array_equal(found.weights, [1, 0, 0])
     chex.assert_tree_all_finite((found.means, found.scale))
     np.testing.assert_array_equal(jgmm.responsibilities(found, x)[:, 1:], 0)
@@ -224,6 +238,7 @@ def gather(name):
     return ask
 
 
+@of_every_model
 def test_every_m_step_raises_the_expected_log_likelihood(name, x, weight, dtype):
     """From random parameters of the model, about samples sorted at random or by themselves."""
     rng, samples = np.random.default_rng(0), make_samples(x, weight)
@@ -240,7 +255,8 @@ def test_every_m_step_raises_the_expected_log_likelihood(name, x, weight, dtype)
 # Equal weights.
 
 
-@pytest.mark.parametrize("name", ["full", "tied", "VEI", "EVE"])
+@in_double
+@pytest.mark.parametrize("name", ["full", "EVE"])
 def test_equal_weights_stay_equal_and_climb(name, x, weight, dtype):
     start = jgmm.make_mixture(*(a.astype(dtype) for a in beginning(name)), name)
     ended = em.run(start, x, weight, tol=0.0, rtol=0.0, max_steps=STEPS, equal_weights=True)
@@ -250,6 +266,7 @@ def test_equal_weights_stay_equal_and_climb(name, x, weight, dtype):
     assert float(free.log_likelihood) > float(ended.log_likelihood) + 0.1
 
 
+@in_double
 def test_equal_weights_are_shared_by_components_that_are_on(full, x, dtype, tolerance):
     off = Mixture(jnp.log(jnp.asarray([0.9, 0, 0.1], dtype)), full.means, full.scale, "full")
     ended = em.run(off, x, max_steps=STEPS, tol=0.0, rtol=0.0, equal_weights=True)
@@ -272,10 +289,12 @@ def never_falls(result, dtype):
     assert history[-1] > history[0] + 1  # it did go somewhere
 
 
+@of_every_model
 def test_the_log_likelihood_never_falls(result, dtype):
     never_falls(result, dtype)
 
 
+@of_every_model
 @few
 @given(seed=st.integers(0, 2**20))
 def test_the_log_likelihood_never_falls_whatever_the_data(seed, start, dtype):
@@ -285,6 +304,7 @@ def test_the_log_likelihood_never_falls_whatever_the_data(seed, start, dtype):
     never_falls(run_all(start, x, w), dtype)
 
 
+@of_every_model
 def test_the_log_likelihood_reported_belongs_to_the_parameters(result, x, tolerance):
     again = np.asarray(jgmm.log_prob(result.mixture, x), np.float64).sum()
     np.testing.assert_allclose(result.log_likelihood, again, **tolerance)
@@ -301,6 +321,7 @@ def test_history_starts_at_the_start_and_ends_in_nan(full, converged, x, toleran
     assert converged.history.shape == (LONG + 1,)
 
 
+@of_every_model
 def test_a_run_is_as_many_textbook_steps(result, name, x, dtype):
     """The log-likelihood on the way, for every model; rounding grows a little with each step.
 
@@ -369,6 +390,7 @@ def test_steps_ran_out(full, x, ones, dtype):
     assert np.isfinite(ended.history[: int(ended.n_steps) + 1]).all()
 
 
+@in_double
 def test_no_steps_evaluate_the_mixture(full, x, tolerance):
     ended = em.run(full, x, max_steps=0)
     assert Status(int(ended.status)) is Status.STEPS_RAN_OUT
@@ -460,6 +482,7 @@ def test_columns_that_nearly_determine_each_other_are_no_trouble_in_float32(name
     np.testing.assert_allclose(fits[0].log_likelihood, fits[1].log_likelihood, rtol=1e-4)
 
 
+@in_double
 @pytest.mark.parametrize("name", ["full", "tied", "diag", "spherical"])
 def test_a_ridge_is_a_share_of_the_variance_of_each_column(name, dtype):
     """Whatever the frame: the M-step with a ridge is the one without, and a diagonal matrix."""
@@ -494,6 +517,7 @@ def test_a_start_that_is_not_finite_says_so(full, x):
         assert Status(int(ended.status)) is Status.NON_FINITE_PARAMETERS
 
 
+@in_double
 def test_inside_jit_bad_data_are_a_status(full, x):
     fit = jax.jit(lambda x: em.run(full, x, max_steps=LONG).status)
     assert Status(int(fit(x))) is Status.CONVERGED
@@ -503,6 +527,7 @@ def test_inside_jit_bad_data_are_a_status(full, x):
         assert Status(int(fit(spoiled))) is Status.NON_FINITE_DATA
 
 
+@in_double
 def test_one_lane_of_a_batch_fails_alone(full, x):
     """Bit for bit: the others end as they would without it."""
     broken = Mixture(full.log_weights, full.means * jnp.nan, full.scale, "full")
@@ -522,6 +547,7 @@ def test_one_lane_of_a_batch_fails_alone(full, x):
 # Equivariance and precision.
 
 
+@of_every_model
 @few
 @given(
     shift=st.floats(-100, 100),
@@ -562,6 +588,7 @@ def test_a_fit_does_not_notice_units_or_order(
     )
 
 
+@of_every_model
 def test_a_fit_does_not_notice_the_order_of_columns(start, x, weight, name, dtype):
     """Parameters to the root of a rounding, as above."""
     order, storage = np.array([2, 0, 1]), start.model.storage
@@ -577,6 +604,7 @@ def test_a_fit_does_not_notice_the_order_of_columns(start, x, weight, name, dtyp
     )
 
 
+@of_every_model
 def test_a_weight_of_two_is_a_doubled_row(start, x, dtype):
     """And a weight of zero a missing one: rows written twice, or counted twice and not at all."""
     half = N // 2
@@ -589,14 +617,15 @@ def test_a_weight_of_two_is_a_doubled_row(start, x, dtype):
     np.testing.assert_allclose(counted.log_likelihood, once.log_likelihood, rtol=100 * eps)
 
 
-def test_an_offset_does_not_show_in_the_covariances(name, dtype):
+@of_every_model
+def test_an_offset_does_not_show_in_the_covariances(name, ones, dtype):
     """1e6 standard deviations in float32, 1e8 in float64, against an oracle that subtracts it."""
     offset = {4: 1e6, 8: 1e8}[dtype.itemsize]
     x = oracle.draw(0, N, *oracle.parameters(SEED, k=K, d=D))
     x = (10 * x + offset).astype(dtype)  # what rounding to the grid at the offset leaves
     exact = x.astype(np.float64) - offset
     resp = np.random.default_rng(1).dirichlet(np.ones(K), size=N)
-    found = jgmm.m_step(x, resp.astype(dtype), name)
+    found = jgmm.m_step(x, resp.astype(dtype), name, ones)
     expected = oracle.m_step(exact, resp, name)
     rtol = ITERATED[dtype]["rtol"] if name in oracle.ITERATED else 500 * np.finfo(dtype).eps
     np.testing.assert_allclose(found.covariances, expected[2], rtol=rtol, atol=rtol * 100)

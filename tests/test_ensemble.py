@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
+from marks import in_double
 
 import jgmm
 from jgmm import ensemble
@@ -12,6 +13,7 @@ from jgmm.control import make_control
 SEARCH = ensemble.Search("EII", "points", n_restarts=1, max_steps=100, equal_weights=False)
 
 
+@in_double
 def test_every_data_set_gets_its_own_fit(dtype, tolerance, monkeypatch):
     """One Gaussian is known in closed form; two lanes for six runs, so that some wait."""
     monkeypatch.setattr(ensemble, "WORK", jgmm.lanes.ENOUGH_WORK)

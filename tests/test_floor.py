@@ -13,6 +13,7 @@ from jgmm.covariance import MODELS, model
 from jgmm.status import DataError, Status
 
 N, K, D = 80, 3, 2
+KEY = jax.random.key(0)
 BEARING = [entry.name for entry in MODELS.values() if entry.bears_floor]
 
 
@@ -70,7 +71,14 @@ def heap():
 def test_what_would_collapse_rests_on_the_floor_and_says_so(name, accelerate):
     x, floor = heap(), 1e-3
     result = jgmm.fit(
-        jax.random.key(0), x, K, covariance=name, n_restarts=8, floor=floor, accelerate=accelerate
+        jax.random.key(0),
+        x,
+        K,
+        covariance=name,
+        n_restarts=8,
+        init="points",
+        floor=floor,
+        accelerate=accelerate,
     )
     best = int(result.restarts.best)
     statuses = np.asarray(result.restarts.status)
@@ -85,7 +93,7 @@ def test_what_would_collapse_rests_on_the_floor_and_says_so(name, accelerate):
 
 def test_log_likelihood_never_falls():
     x = heap()
-    start = jgmm.fit(jax.random.key(0), x, K, ridge=1e-2, n_restarts=2).mixture
+    start = jgmm.fit(KEY, x, K, ridge=1e-2, n_restarts=2, init="points").mixture
     result = em.run(start, x, floor=1e-2)
     history = np.asarray(result.history)[: int(result.n_steps) + 1]
     # The start has a ridge, and need not be as good as what obeys the floor; from then on.
@@ -97,7 +105,7 @@ def test_log_likelihood_never_falls():
 def test_a_floor_far_below_changes_nothing():
     x = oracle.draw(0, N, *oracle.parameters(3, k=2, d=D))
     with_, without = (
-        jgmm.fit(jax.random.key(0), x, 2, n_restarts=2, floor=floor) for floor in (1e-9, None)
+        jgmm.fit(KEY, x, 2, n_restarts=2, init="points", floor=floor) for floor in (1e-9, None)
     )
     np.testing.assert_allclose(with_.mixture.scale, without.mixture.scale, rtol=1e-9, atol=1e-9)
     assert Status(int(with_.status)) is Status.CONVERGED
@@ -105,10 +113,10 @@ def test_a_floor_far_below_changes_nothing():
 
 def test_models_that_share_in_part_take_none():
     with pytest.raises(DataError, match="VEI takes no floor"):
-        jgmm.fit(jax.random.key(0), heap(), 2, covariance="VEI", floor=1e-3)
+        jgmm.fit(KEY, heap(), 2, covariance="VEI", floor=1e-3)
 
 
 @pytest.mark.parametrize("floor", [0.0, -1.0, 2.0])
 def test_what_is_no_fraction_is_refused(floor):
     with pytest.raises(DataError, match="fraction of the data's variance"):
-        jgmm.fit(jax.random.key(0), heap(), 2, floor=floor)
+        jgmm.fit(KEY, heap(), 2, floor=floor)

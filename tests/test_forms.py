@@ -101,7 +101,11 @@ def test_identity_is_the_unit_covariance(form, dtype):
     np.testing.assert_array_equal(dense, np.eye(D)[None])
 
 
-@pytest.mark.parametrize("d", [1, 2, 3, 5, 8, 33])
+@pytest.mark.parametrize(
+    ("d", "dtype"),
+    [*((d, "float64") for d in (1, 2, 3, 8, 33)), (5, "float32")],
+    indirect=["dtype"],
+)
 def test_lower_factors_are_inverted_as_well_as_by_substitution(d, dtype):
     """Sizes that are powers of two and not, badly conditioned; column by column in the oracle."""
     rng = np.random.default_rng(d)

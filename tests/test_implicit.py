@@ -81,7 +81,8 @@ def gradient(name, dtype):
     return jax.jit(jax.grad(value, argnums=(0, 1, 2)))(x, weight, ridge)
 
 
-@pytest.mark.parametrize("name", ["full", "tied", "diag", "spherical"])
+# Full covariances each for itself have differences of fits under a prior, and the sandwich, below.
+@pytest.mark.parametrize("name", ["tied", "diag"])
 def test_gradient_is_that_of_refits(name):
     moves, mixtures = refits(name)
     found = gradient(name, "float64")
@@ -93,9 +94,7 @@ def test_gradient_is_that_of_refits(name):
 
 
 def test_float32_keeps_half_of_its_digits():
-    for one, other in zip(
-        gradient("spherical", "float32"), gradient("spherical", "float64"), strict=True
-    ):
+    for one, other in zip(gradient("diag", "float32"), gradient("diag", "float64"), strict=True):
         assert one.dtype == np.float32
         np.testing.assert_allclose(one, other, atol=3e-4 * float(np.abs(other).max()))
 
@@ -121,8 +120,8 @@ def test_forwards_backwards_and_under_vmap():
 
 @pytest.fixture(scope="module")
 def faithful():
-    x = jnp.asarray(np.asarray(datasets.load("faithful").x, np.float64))
-    return x, jgmm.fit(KEY, x, 2, n_restarts=2).mixture
+    x = jnp.asarray(np.asarray(datasets.load("faithful").x[::2], np.float64))
+    return x, jgmm.fit(KEY, x, 2, n_restarts=2, init="points").mixture
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +159,7 @@ def test_standard_errors_are_those_of_the_sandwich(faithful):
     information = -jax.jit(jax.jacfwd(jax.grad(lambda part: each(part).sum())))(here)
     bread = jnp.linalg.inv(information)
     sandwich = bread @ (scores.T @ scores) @ bread
-    slopes = jax.jacfwd(lambda part: at(part).means)(here)
+    slopes = jax.jit(jax.jacfwd(lambda part: at(part).means))(here)
     expected = jnp.sqrt(jnp.einsum("kdp,pq,kdq->kd", slopes, sandwich, slopes))
     # The fit ends where a step gains 1e-8, some 1e-5 of a standard error from the optimum.
     np.testing.assert_allclose(found.means, expected, rtol=1e-4)
@@ -194,12 +193,12 @@ def test_merged_components_have_no_derivatives():
     assert not implicit.regularity(twice, x).is_regular
     with pytest.raises(FitError, match="two components have merged"):
         implicit.influence(twice, x)
-    slope = jax.grad(lambda x: said_of(implicit.optimum(twice, x)))(jnp.asarray(x))
+    slope = jax.jit(jax.grad(lambda x: said_of(implicit.optimum(twice, x))))(jnp.asarray(x))
     assert np.isnan(slope).all()
 
 
 def test_what_is_not_the_end_of_a_fit_has_no_derivatives():
-    x, _, mixture = fitted("full")
+    x, _, mixture = fitted("diag")
     elsewhere = jgmm.Mixture(
         mixture.log_weights, mixture.means + 1.0, mixture.scale, mixture.covariance
     )
@@ -220,7 +219,7 @@ def test_models_without_free_coordinates_are_refused():
 
 
 def test_missing_rows_have_no_derivative():
-    x, weight, mixture = fitted("spherical")
+    x, weight, mixture = fitted("diag")
     x, weight = np.append(x, [[np.nan, 0.0]], axis=0), np.append(weight, 0.0)
 
     @jax.jit
@@ -230,7 +229,7 @@ def test_missing_rows_have_no_derivative():
 
     found = slope(jnp.asarray(weight))
     assert found[-1] == 0
-    np.testing.assert_allclose(found[:-1], gradient("spherical", "float64")[1], rtol=1e-9)
+    np.testing.assert_allclose(found[:-1], gradient("diag", "float64")[1], rtol=1e-9)
 
 
 def test_derivative_by_the_strength_of_a_prior():
@@ -262,6 +261,6 @@ def test_derivative_by_the_strength_of_a_prior():
 
     found = jax.jit(jax.grad(value, argnums=(0, 1)))(2.0, 0.0)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    result = implicit.fit(KEY, x, K, n_restarts=2, prior="conjugate")
+    result = implicit.fit(KEY, x, K, init="points", prior="conjugate")
     again = jgmm.prior.log_density(jgmm.prior.conjugate(x, K), result.mixture)
     np.testing.assert_allclose(result.log_prior, again, rtol=1e-9)

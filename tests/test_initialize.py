@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import oracle
 import pytest
+from marks import in_double
 
 import jgmm
 from jgmm import initialize
@@ -55,15 +56,22 @@ def program(start):
     return begin(start, "full")
 
 
+# The M-step of the models is tried in both precisions in test_em.
 @pytest.mark.parametrize(
-    ("start", "covariance"),
-    [(start, "full") for start in STARTS]
-    + [("points", "tied"), ("kmeans++", "diag"), ("kmeans", "EII")]
-    + [("points", "EEV"), ("kmeans++", "EVE"), ("kmeans", "VEV"), ("short_em", "VVE")],
+    ("start", "covariance", "dtype"),
+    [
+        *((start, "full", dtype) for start in STARTS for dtype in ("float32", "float64")),
+        ("points", "tied", "float64"),
+        ("kmeans++", "diag", "float64"),
+        ("kmeans", "EII", "float64"),
+        ("points", "EEV", "float64"),
+        ("kmeans++", "EVE", "float64"),
+        ("kmeans", "VEV", "float64"),
+        ("short_em", "VVE", "float64"),
+    ],
+    indirect=["dtype"],
 )
 def test_every_start_gives_a_valid_mixture(start, covariance, x, weight, dtype):
-    if covariance != "full" and dtype == np.float32:
-        pytest.skip("the M-step of every model is tried in both precisions in test_em")
     mixture = begin(start, covariance)(jax.random.key(0), x, weight)
     assert {leaf.dtype for leaf in jax.tree.leaves(mixture)} == {dtype}
     assert mixture.covariance == covariance
@@ -98,6 +106,7 @@ def test_a_start_does_not_notice_units(program, x, dtype):
     )
 
 
+@in_double
 @pytest.mark.parametrize("name", ["kmeans++", "kmeans"])
 def test_clusters_do_not_depend_on_units_that_the_model_depends_on(name, x, weight):
     """VVE has no form of its own in other units of a column; what is near what has."""
@@ -110,6 +119,7 @@ def test_clusters_do_not_depend_on_units_that_the_model_depends_on(name, x, weig
     assert np.abs(np.asarray(moved.means) / unit - plain.means).max() > 0.1
 
 
+@in_double
 @pytest.mark.parametrize("name", oracle.NAMES)
 def test_restricted_to_its_own_model_a_mixture_is_the_same(name, dtype, tolerance):
     truth = oracle.parameters(3, k=K, d=3, model=name)
@@ -196,6 +206,7 @@ def test_better_starts_start_higher(x, dtype):
 # Labels and mixtures.
 
 
+@in_double
 @pytest.mark.parametrize("covariance", [*oracle.FREE, "VVE"])
 def test_labels_are_one_m_step(covariance, x, dtype, tolerance):
     labels = np.resize([0, 2, 1, 1], N)
@@ -234,6 +245,7 @@ def test_a_label_that_only_missing_rows_have_is_refused(x, dtype):
         jgmm.fit(jax.random.key(0), x, K, init=labels, sample_weight=weight)
 
 
+@in_double
 def test_a_mixture_is_where_the_fit_starts(x, dtype, tolerance):
     truth = oracle.parameters(0, k=K, d=D, model="diag")
     start = jgmm.make_mixture(*(a.astype(dtype) for a in truth), "diag")

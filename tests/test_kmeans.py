@@ -8,6 +8,7 @@ import oracle
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from marks import in_double
 
 import jgmm
 from jgmm import kmeans
@@ -79,12 +80,14 @@ def test_inertia_never_rises(start, x, weight):
     assert Status(int(ended.status)) is Status.CONVERGED
 
 
+@in_double
 def test_more_restarts_are_never_worse(x, found):
     """Restart r does not depend on how many there are, but for the order of sums."""
     one = kmeans.fit(jax.random.key(0), x, K, n_restarts=1)
     assert float(found.inertia) <= float(one.inertia) * (1 + N * np.finfo(x.dtype).eps)
 
 
+@in_double
 def test_the_best_of_many_restarts_is_the_best_partition(dtype):
     """Against all partitions of eight samples into two."""
     x = np.random.default_rng(0).normal(size=(8, 2)).astype(dtype)
@@ -106,6 +109,7 @@ def test_a_weight_of_two_is_a_doubled_row(x, dtype, tolerance):
     np.testing.assert_allclose(counted.inertia, once.inertia, **tolerance)
 
 
+@in_double
 def test_the_inertia_of_a_fit_counts_weights(x, weight, tolerance):
     found = kmeans.fit(jax.random.key(1), x, K, sample_weight=weight)
     expected = oracle.inertia(
@@ -114,6 +118,7 @@ def test_the_inertia_of_a_fit_counts_weights(x, weight, tolerance):
     np.testing.assert_allclose(found.inertia, expected, **tolerance)
 
 
+@in_double
 def test_a_missing_row_may_hold_anything(x, dtype):
     weight = np.ones(N, dtype)
     weight[[0, 7]] = 0
@@ -143,6 +148,7 @@ def test_an_empty_cluster_never_takes_a_missing_row(x, dtype):
     assert np.abs(np.asarray(ended.centers)).max() < 100
 
 
+@in_double
 @pytest.mark.parametrize("distinct", [1, 2, 3])
 def test_duplicates_leave_no_inertia(distinct, x, dtype):
     """No more distinct samples than clusters: each has its own, and nothing is NaN."""
@@ -238,12 +244,14 @@ def test_units_do_not_matter(x, dtype):
     np.testing.assert_allclose(moved.inertia, 16 * plain.inertia, rtol=1000 * np.finfo(dtype).eps)
 
 
+@in_double
 def test_steps_ran_out(x):
     ended = kmeans.fit(jax.random.key(0), x, K, max_steps=0)
     assert Status(int(ended.status)) is Status.STEPS_RAN_OUT
     assert int(ended.n_steps) == 0
 
 
+@in_double
 def test_inside_jit_bad_data_are_a_status(x):
     spoiled = x.copy()
     spoiled[5, 0] = np.nan
@@ -252,6 +260,7 @@ def test_inside_jit_bad_data_are_a_status(x):
     assert Status(int(fit(x))) is Status.CONVERGED
 
 
+@in_double
 @pytest.mark.parametrize("count", [0, -1, True])
 def test_counts_must_be_whole_numbers(count, x):
     with pytest.raises(jgmm.DataError, match="n_components must be a whole number"):
@@ -260,6 +269,7 @@ def test_counts_must_be_whole_numbers(count, x):
         kmeans.check_counts(make_samples(x), 1, count)
 
 
+@in_double
 def test_more_clusters_than_samples_are_refused(x, dtype):
     with pytest.raises(jgmm.DataError, match=r"61 components.*there are 60"):
         kmeans.fit(jax.random.key(0), x, N + 1)
@@ -269,6 +279,7 @@ def test_more_clusters_than_samples_are_refused(x, dtype):
         kmeans.fit(jax.random.key(0), x, 3, sample_weight=weight)
 
 
+@in_double
 def test_predict_needs_the_same_columns(found):
     with pytest.raises(jgmm.DataError, match="x has 3 columns; the centers have 2"):
         kmeans.predict(found.centers, np.zeros((4, 3)))

@@ -17,7 +17,7 @@ CLOUD = RNG.normal(size=(60, 1))
 CLOUDS = CLOUD + 8.0 * (np.arange(60) % 2)[:, None]
 B = 19
 # Of one variance, so that no spike has a high likelihood.
-OPTIONS = {"covariance": "EII", "n_replicates": B, "n_restarts": 3}
+OPTIONS = {"covariance": "EII", "n_replicates": B, "n_restarts": 3, "init": "points"}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_replicate_is_a_data_set_from_the_null_and_the_best_of_its_fits(sequen
         small = oracle.log_likelihood(
             x, np.ones(1), [x.mean(axis=0)], [np.cov(x.T, bias=True)[None, None]]
         )
-        large = jgmm.fit(KEY, x, 2, covariance="EII", n_restarts=20)
+        large = jgmm.fit(KEY, x, 2, covariance="EII", n_restarts=20, init="points")
         # Where EM stops the steps are of 1e-8 nats a sample; a thousand of them are left.
         assert test.replicates[b] == pytest.approx(
             2 * (float(large.log_likelihood) - small), abs=1e-3

@@ -27,8 +27,12 @@ def draw(n=300, share=0.2):
     return np.where((truth == 0)[:, None], rng.uniform(-10, 10, (n, D)), cloud), truth
 
 
+# At samples, which takes the least to compile.
+STARTS = {"n_restarts": 8, "init": "points"}
+
+
 def fit(x, volume="box", **options):
-    return jgmm.fit(jax.random.key(0), x, K, noise=volume, n_restarts=8, **options)
+    return jgmm.fit(jax.random.key(0), x, K, noise=volume, **(STARTS | options))
 
 
 @pytest.mark.parametrize("form", ["product", "difference"])
@@ -67,7 +71,7 @@ def test_noise_and_clouds_are_told_apart():
     np.testing.assert_allclose(result.mixture.weights.sum(), 1.0, rtol=1e-12)
     labels = np.asarray(noise.predict(result.mixture, result.noise, x))
     assert ((labels == -1) == (truth == 0)).mean() > 0.9
-    without = jgmm.fit(jax.random.key(0), x, K, n_restarts=8)
+    without = jgmm.fit(jax.random.key(0), x, K, **STARTS)
     assert float(result.log_likelihood) > float(without.log_likelihood) + 10
 
 
@@ -112,7 +116,7 @@ def test_known_samples_are_no_noise():
 
 def test_in_a_race_and_under_vmap():
     x, _ = draw()
-    raced = jgmm.fit(jax.random.key(0), x, K, noise="box", n_restarts=16, race=10)
+    raced = fit(x, n_restarts=16, race=10)
     np.testing.assert_allclose(raced.log_likelihood, fit(x).log_likelihood, rtol=1e-6)
     weight = jnp.ones((2, len(x))).at[1, ::3].set(0.0)
     several = jax.vmap(lambda w: fit(x, sample_weight=w))(weight)

@@ -12,7 +12,6 @@ from jgmm.workbench import datasets
 # Old Faithful and iris as mclust's authors publish them, in nats.
 PUBLISHED = [
     ("float64", "faithful", "tied", 3, -1126.32),
-    ("float32", "faithful", "tied", 3, -1126.32),
     ("float64", "faithful", "full", 2, -1130.26),
     ("float64", "iris", "full", 2, -214.355),
     ("float32", "iris", "full", 2, -214.355),
@@ -24,7 +23,7 @@ PUBLISHED = [
 def test_reached_from_random_starts(dtype, source, covariance, n_components, published):
     x = datasets.load(source).x.astype(dtype)
     result = jgmm.fit(
-        jax.random.key(0), x, n_components, covariance=covariance, n_restarts=32, init="points"
+        jax.random.key(0), x, n_components, covariance=covariance, n_restarts=16, init="points"
     )
     assert result.status == Status.CONVERGED
     assert result.log_likelihood.dtype == dtype
@@ -61,7 +60,7 @@ ORIENTED = [
     ("float32", "iris", "VEV", 3, -186.074, 38, 8),
     # The published fit is not where its own steps end: from its labels EM climbs to -3010.53, by
     # axes that are turned until they rest. From random starts there is more above that.
-    ("float64", "wine", "VVE", 3, -3015.335, 158, 32),
+    ("float64", "wine", "VVE", 3, -3015.335, 158, 8),
 ]
 
 

@@ -82,7 +82,7 @@ def test_what_is_dropped_stood_lower(raced, unraced):
 
 
 def test_few_starts_run_to_their_ends(data):
-    few = jgmm.fit(KEY, data, K, n_restarts=racing.FINALISTS, init="kmeans", race=3)
+    few = jgmm.fit(KEY, data, K, n_restarts=racing.FINALISTS, init="points", race=3)
     assert (np.asarray(few.restarts.status) != Status.OUTRUN).all()
 
 
@@ -123,7 +123,7 @@ def test_too_short_a_round_is_refused(data, steps):
 def queue(data):
     """Six lanes of which the first four have taken three steps; what they hold is set below."""
     samples = framed(make_samples(data), True)
-    starts = _draw(KEY, jnp.arange(6), samples, np.ones(K, bool), "full", "kmeans")
+    starts = _draw(KEY, jnp.arange(6), samples, np.ones(K, bool), "full", "points")
     return lanes.open_queue(EM(10), starts, 6)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from marks import in_double, in_single
 
 import jgmm
 from jgmm import em
@@ -63,6 +64,7 @@ def test_the_log_likelihood_belongs_to_the_mixture(result, x, tolerance):
     assert result.history[int(result.n_steps)] == result.log_likelihood
 
 
+@in_double
 def test_restarts_do_not_depend_on_their_number(result, x):
     """Restart r uses fold_in(key, r): those of a smaller run are the first of a larger one."""
     few = fit(x, n_restarts=3)
@@ -108,6 +110,7 @@ def test_an_error_in_progress_reaches_the_caller(x):
         fit(x, progress=stop)
 
 
+@in_double
 @pytest.mark.parametrize("max_steps", [0, CHUNK_STEPS])
 def test_steps_run_out_exactly(max_steps, x):
     told = []
@@ -186,6 +189,7 @@ def poisoned(starts, every):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *lanes), expected
 
 
+@in_double
 @pytest.mark.parametrize("how", ["fit", "vmap"])
 def test_of_many_restarts_the_healthy_end_as_they_would_alone(how, x):
     """Bit for bit in the same program, whatever becomes of the others; alone, to rounding."""
@@ -223,6 +227,7 @@ def test_of_many_restarts_the_healthy_end_as_they_would_alone(how, x):
         )
 
 
+@in_double
 def test_no_valid_restart_raises_and_says_why(x):
     pairs = np.repeat(x[:3], N // 3, axis=0)
     with pytest.raises(jgmm.FitError) as raised:
@@ -233,12 +238,14 @@ def test_no_valid_restart_raises_and_says_why(x):
     assert "ridge" in text
 
 
+@in_double
 def test_a_ridge_rescues_it(x):
     pairs = np.repeat(x[:3], N // 3, axis=0)
     result = fit(pairs, n_restarts=4, covariance="full", ridge=1e-3)
     assert Status(int(result.status)).is_valid
 
 
+@in_double
 def test_weights_count_rows(x, dtype):
     """Samples written twice, or counted twice: the same optimum from the same labels."""
     half = N // 2
@@ -262,6 +269,7 @@ def test_weights_count_rows(x, dtype):
     )
 
 
+@in_double
 def test_many_data_sets_of_different_lengths_are_one_program(x):
     lengths = np.array([N, N - 17, N, N // 2])
     sets = np.stack([x, x[::-1], 3 * x + 1, x]).astype(np.float64)
@@ -282,6 +290,7 @@ def test_many_data_sets_of_different_lengths_are_one_program(x):
         np.testing.assert_array_equal(together.restarts.n_steps[i], alone.restarts.n_steps)
 
 
+@in_double
 def test_inside_jit_bad_data_are_a_status(x):
     inside = jax.jit(lambda x: fit(x).status)
     assert Status(int(inside(x))).is_valid
@@ -291,6 +300,7 @@ def test_inside_jit_bad_data_are_a_status(x):
         assert Status(int(inside(spoiled))) is Status.NON_FINITE_DATA
 
 
+@in_single
 def test_recovers_what_made_the_data(dtype):
     """Well separated components, many samples: parameters within five standard errors."""
     truth = oracle.parameters(9, k=K, d=D)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import in_double
 from sklearn.metrics import adjusted_rand_score
 
 import jgmm
@@ -31,6 +32,7 @@ def found(dtype):
     return selection.select(KEY, X.astype(dtype), counts, models, **OPTIONS)
 
 
+@in_double
 def test_every_cell_is_there_in_order(found):
     cells = [(row.n_components, row.covariance) for row in found.table]
     assert cells == [(1, "spherical"), (2, "spherical"), (1, "EII"), (2, "EII")]
@@ -39,6 +41,7 @@ def test_every_cell_is_there_in_order(found):
     assert all(row.held_out is None for row in found.table)
 
 
+@in_double
 def test_the_first_cell_is_what_fit_returns(found, dtype, tolerance):
     """It has no special cases in the table; its program is made for the largest cell."""
     alone = jgmm.fit(KEY, X.astype(dtype), 1, covariance="EII", **OPTIONS)
@@ -47,6 +50,7 @@ def test_the_first_cell_is_what_fit_returns(found, dtype, tolerance):
     np.testing.assert_allclose(alone.log_likelihood, cell.log_likelihood, **tolerance)
 
 
+@in_double
 def test_the_starts_drawn_are_those_of_fit(found, dtype, tolerance):
     alone = jgmm.fit(KEY, X.astype(dtype), 2, covariance="spherical", **OPTIONS)
     cell, row = found.results[2, "spherical"], found.table[1]
@@ -67,6 +71,7 @@ def test_equal_weights_save_parameters():
     np.testing.assert_allclose(alone.log_likelihood, two.log_likelihood)
 
 
+@in_double
 @pytest.mark.parametrize("name", ["aic", "aicc", "bic", "icl"])
 def test_the_numbers_are_the_criteria(found, name, dtype, tolerance):
     measure = getattr(selection, name)
@@ -74,6 +79,7 @@ def test_the_numbers_are_the_criteria(found, name, dtype, tolerance):
     np.testing.assert_allclose([getattr(row, name) for row in found.table], expected, **tolerance)
 
 
+@in_double
 def test_the_lowest_is_chosen(found):
     assert found.criterion == "bic"
     assert found.best.bic == min(row.bic for row in found.table)
@@ -83,6 +89,7 @@ def test_the_lowest_is_chosen(found):
         found.best.bic = 0.0
 
 
+@in_double
 def test_it_prints(found):
     head, *lines = str(found).splitlines()
     for word in (

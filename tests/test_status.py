@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from marks import in_double
 
 import jgmm
 from jgmm.status import (
@@ -39,6 +40,7 @@ def test_every_status_has_a_sentence():
     assert len(set(sentences)) == len(Status)
 
 
+@in_double
 def test_describe_takes_what_a_result_carries(result):
     assert describe(result.status) == describe(Status.CONVERGED)
 
@@ -118,6 +120,7 @@ def test_check_raises_nothing_in_a_batch_or_inside_jit(result):
     assert int(jax.jit(lambda r: check(r).status)(bad)) == Status.COLLAPSED
 
 
+@in_double
 def test_the_message_counts_the_outcomes(dtype):
     """Three distinct samples, twice each: of three full components all collapse onto one."""
     x = np.repeat(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], dtype), 2, axis=0)

@@ -155,7 +155,7 @@ def test_weights_count_as_repetitions(place):
     table = "x,w\n" + "".join(f"{v!r},{k}\n" for v, k in zip(x[:, 0].tolist(), w, strict=True))
     (place / "weighted.csv").write_text(table)
     np.save(place / "repeated.npy", np.repeat(x, w, axis=0))
-    fit = {"n_components": 1, "n_restarts": 1}
+    fit = {"n_components": 1, "n_restarts": 1, "covariance": "spherical", "init": "points"}
     found = []
     for data in ({"source": "weighted.csv", "weight": "w"}, {"source": "repeated.npy"}):
         folder = run_config(config.from_table({"data": data, "fit": fit}))
