@@ -81,8 +81,7 @@ def gradient(name, dtype):
     return jax.jit(jax.grad(value, argnums=(0, 1, 2)))(x, weight, ridge)
 
 
-# Full covariances each for itself have differences of fits under a prior, and the sandwich, below.
-@pytest.mark.parametrize("name", ["tied", "diag"])
+@pytest.mark.parametrize("name", ["full", "tied", "diag"])
 def test_gradient_is_that_of_refits(name):
     moves, mixtures = refits(name)
     found = gradient(name, "float64")

@@ -49,6 +49,14 @@ def test_one_pass_is_worth_more_than_one_step_of_em():
     assert lost[1] < lost[0] / 2
 
 
+def test_the_start_is_made_of_the_first_rows():
+    options = {"covariance": "EII", "n_restarts": 2, "init": "points"}
+    found = online.fit(KEY, stream(1000), 3, batch=125, subsample=125, **options)
+    truth = [[0, 0], [0, 3], [3, 0]]
+    distances = np.linalg.norm(np.asarray(found.mixture.means)[:, None] - truth, axis=2)
+    assert distances.min(axis=0).max() < 0.5  # a thousand samples in all
+
+
 def test_the_first_step_is_that_of_em_where_the_batch_is_all(dtype, tolerance):
     x = stream(400).astype(dtype)
     state = online.begin(start(dtype), x)

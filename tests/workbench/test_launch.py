@@ -149,6 +149,11 @@ def test_other_studies_are_not_shared(place):
         runner.run_config(place / "small.toml", team=Two())
 
 
+def test_a_race_is_not_run_over_files(place):
+    with pytest.raises(UserError, match="fit.race.*does not take it"):
+        runner.run_config(place / "big.toml", ["fit.race=5"])
+
+
 def test_ctrl_c_leaves_the_best_so_far_and_a_checkpoint(place, monkeypatch):
     from typer.testing import CliRunner
 
