@@ -25,7 +25,9 @@ from jgmm.samples import Samples
 from jgmm.status import USABLE, VALID, Status, among, is_traced
 
 CHUNK_STEPS = 25  # between two reports of progress
-MIN_LANES, MAX_LANES = 8, 1024
+# Lanes at least, and at most: more than so many bring a CPU no more speed, and all wait
+# for the slowest; other devices have more hands.
+MIN_LANES, MAX_LANES_CPU, MAX_LANES = 8, 32, 1024
 # Work a step, in multiplications, at which more lanes bring no more speed, and above which it
 # pays to compile the program once more for the few lanes that run on at the end.
 ENOUGH_WORK = 1 << 27
@@ -148,14 +150,16 @@ def run(
       The emptied queue: its ``table``, and the ``best`` lane with its history. Best is the highest
       log-likelihood among the valid, of equals the first; when none is valid, restart 0.
     """
-    n_restarts, width = len(starts_axis(starts)), lanes_for(starts, work)
+    n_restarts = len(starts_axis(starts))
+    width = lanes_for(n_restarts, work)
     queue = open_queue(method, starts, width)
     return drain(method, queue, width == n_restarts, starts, samples, control, work, progress)
 
 
-def lanes_for(starts: Any, work: int) -> int:
+def lanes_for(n_restarts: int, work: int) -> int:
     """How many lanes R starts share: enough to fill the machine, and no more."""
-    return min(len(starts_axis(starts)), max(MIN_LANES, min(MAX_LANES, ENOUGH_WORK // work)))
+    most = MAX_LANES_CPU if jax.default_backend() == "cpu" else MAX_LANES
+    return min(n_restarts, max(MIN_LANES, min(most, ENOUGH_WORK // work)))
 
 
 def drain(

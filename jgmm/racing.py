@@ -58,7 +58,7 @@ def run(
     n_restarts = len(lanes.starts_axis(starts))
     if n_restarts <= FINALISTS:
         return lanes.run(method, starts, samples, control, work, progress)
-    every, width = lanes.open_queue(method, starts, n_restarts), lanes.lanes_for(starts, work)
+    every, width = lanes.open_queue(method, starts, n_restarts), lanes.lanes_for(n_restarts, work)
     finalists = _race(method, width, first_steps, every, samples, control)
     return lanes.drain(method, finalists, True, starts, samples, control, work, progress)
 

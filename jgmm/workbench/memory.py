@@ -77,7 +77,7 @@ def estimate(problem: Problem) -> Estimate:
     history = (problem.max_steps + 1) * b
     wave = min(problem.n_restarts, starts.WAVE)
     work = max(natural.work(entry, d, k, n) for entry in entries)
-    width = min(wave, max(lanes.MIN_LANES, min(lanes.MAX_LANES, lanes.ENOUGH_WORK // work)))
+    width = lanes.lanes_for(wave, work)
     row = (features + 2 * wave * k) * b
     device = [
         _COPIES_ON_DEVICE * n * d * b,

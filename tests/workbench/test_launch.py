@@ -150,7 +150,7 @@ def test_other_studies_are_not_shared(place):
 
 
 def test_a_race_is_not_run_over_files(place):
-    with pytest.raises(UserError, match="fit.race.*does not take it"):
+    with pytest.raises(UserError, match=r"fit\.race.*does not take it"):
         runner.run_config(place / "big.toml", ["fit.race=5"])
 
 
