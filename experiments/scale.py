@@ -6,8 +6,8 @@ makes 100 million samples in 8 columns with the package's own sampler, 3.2 GB ea
 Parquet, in the folder of the run, and removes them at the end. For 16 components of full
 covariance in float32 on two cores it prints
 
-    peak memory of a fit to 3.2 GB                      1.16 GB (.npy), 1.26 GB (Parquet)
-    million rows a second                               17.6 (.npy), 14.9 (Parquet)
+    peak memory of a fit to 3.2 GB                      1.07 GB (.npy), 1.42 GB (Parquet)
+    million rows a second                               15.7 (.npy), 15.7 (Parquet)
     2 and 4 processes: relative difference              0, 0
     bytes a process sends a step                        9,352
     one step of EM: nats lost a sample                  0.246

@@ -73,7 +73,7 @@ def fit(
       subsample: rows starts are made of and fitted to.
       coreset: draw those rows with chances that rise with the distance from the mean, and weigh
         them for it: small clusters far out are then not missed. Takes a pass more.
-      block_rows: rows in the engine at once; by default about 32 MB of them.
+      block_rows: rows in the engine at once; by default 16 to 32 MB of them.
       progress: called on the host with a ``Tick`` after each block.
       keeper: keeps stages, to go on from after an interruption.
       team: other processes, each with a share of the samples.
@@ -87,7 +87,7 @@ def fit(
       DataError: bad samples, a source that cannot be read twice, or bad arguments.
       FitError: no start ended in usable parameters, or a run on the whole collapsed.
 
-    Two blocks and one more are in memory, 32 MB each, whatever the source holds.
+    Two blocks and one more are in memory, of up to 32 MB, whatever the source holds.
 
     >>> import jax, jgmm, numpy as np
     >>> def blocks():
