@@ -8,8 +8,8 @@ less. The table is filled twice, so that the time with and without compiling is 
 
 Takes a minute and a quarter on two cores. Old Faithful, K = 1 to 9, fourteen models, 64 starts a
 cell, in float64: no hole, no violation; BIC chooses EEE with three components (log-likelihood
--1126.316, BIC 2314.30). In about half of the cells with six components or more the best was reached from a
-special case alone.
+-1126.316, BIC 2314.30). In about half of the cells with six components or more the best was reached
+from a special case alone.
 """
 
 from __future__ import annotations
