@@ -7,7 +7,6 @@ collectives (``jax.distributed``; gloo on CPUs, NCCL on GPUs).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -93,30 +92,25 @@ class Processes:
         leaves, structure = jax.tree.flatten(mine)
         arrays = [np.asarray(leaf) for leaf in leaves]
         raw = [np.frombuffer(np.ascontiguousarray(a).tobytes(), np.uint8) for a in arrays]
-        every = self._all(_gather, raw)
+        every = self._gathered(raw)
         return [
             jax.tree.unflatten(
                 structure,
                 [
-                    np.frombuffer(np.asarray(rows[i]).tobytes(), a.dtype).reshape(a.shape)
+                    np.frombuffer(rows[i].tobytes(), a.dtype).reshape(a.shape)
                     for rows, a in zip(every, arrays, strict=True)
                 ],
             )
             for i in range(jax.process_count())
         ]
 
-    def _all(self, collective: Callable[[Mesh, Any], Any], mine: Any) -> Any:
-        """What a collective makes of the trees of all processes, on this process's device."""
+    def _gathered(self, mine: list[np.ndarray]) -> list[np.ndarray]:
+        """The arrays of all processes, leading axis, on the host."""
         sharding = NamedSharding(self._mesh, PartitionSpec(_AXIS))
 
-        def spread(leaf: Any) -> Array:
-            return jax.make_array_from_process_local_data(sharding, np.asarray(leaf)[None])
-
         try:
-            found = collective(self._mesh, jax.tree.map(spread, mine))
-            return jax.tree.map(
-                lambda leaf: jnp.asarray(np.asarray(leaf.addressable_data(0))), found
-            )
+            spread = [jax.make_array_from_process_local_data(sharding, a[None]) for a in mine]
+            return [np.asarray(a.addressable_data(0)) for a in _gather(self._mesh, spread)]
         except (jax.errors.JaxRuntimeError, ValueError) as error:  # gloo gives the latter
             rank, size = self.share
             raise LostProcess(
@@ -141,15 +135,11 @@ def together(parts: list[tuple[Statistics, Statistics]], center: Array) -> Stati
     return replace(whole, center=center)
 
 
-def _over(mesh: Mesh, body: Callable[[Array], Array], tree: Any) -> Any:
+@partial(jax.jit, static_argnums=0)
+def _gather(mesh: Mesh, tree: Any) -> Any:
     def local(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: body(leaf[0]), tree)
+        return jax.tree.map(lambda leaf: lax.all_gather(leaf[0], _AXIS), tree)
 
     one, all_ = PartitionSpec(_AXIS), PartitionSpec()
     run = jax.shard_map(local, mesh=mesh, in_specs=one, out_specs=all_, check_vma=False)
     return run(tree)
-
-
-@partial(jax.jit, static_argnums=0)
-def _gather(mesh: Mesh, tree: Any) -> Any:
-    return _over(mesh, lambda leaf: lax.all_gather(leaf, _AXIS), tree)

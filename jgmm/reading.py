@@ -106,7 +106,11 @@ def open_source(
     team: Team,
     progress: Callable[[Tick], None] | None = None,
 ) -> Reading:
-    """How the source is to be read; processes whose share is empty learn it from the others."""
+    """How the source is to be read; processes whose share is empty learn it from the others.
+
+    A source may say how many rows a block should have, ``block_rows``, and the number of its first
+    row among those of all processes, ``first_row``.
+    """
     here = look(source)
     mine = np.asarray([0, 0] if here is None else [here[0], here[1].itemsize])
     every = np.stack(team.gather(mine))

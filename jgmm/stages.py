@@ -126,7 +126,7 @@ def _no_sums(method: Additive, begun: Any, samples: Samples) -> Sums:
 
 
 def restored(keeper: Keeper, template: Stage, team: Team) -> Stage | None:
-    """The furthest stage that any process has kept.
+    """The furthest stage that any process has kept, with the ``Control`` it was begun with.
 
     What it has added up of a pass a process keeps if it had come as far; the others begin the pass
     anew.

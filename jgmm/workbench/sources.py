@@ -80,6 +80,7 @@ class FileSource:
         self._weighted, self._skip = weight is not None, skip_bad
         pieces = [(file, piece) for file in files for piece in file.pieces(chosen)]
         self.n_total = sum(piece.n_rows for _, piece in pieces)
+        # As though in double precision: the type is known only once rows are read.
         width = len(self.columns)
         self.block_rows = block_rows or rows_for(width, np.dtype(np.float64), self.n_total)
         self._pieces, self.first_row = share_of(pieces, chosen, *share, self.block_rows)
