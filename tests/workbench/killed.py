@@ -53,14 +53,19 @@ def fit(data: str, folder: str, cache: str, target: str) -> None:
 def main() -> None:
     """Serve."""
     warnings.filterwarnings("ignore", message=".*fork.*")  # no thread of JAX's runs yet
+    child = 0
     for line in sys.stdin:
+        if child:  # until here it could be killed without harm, though it had ended
+            os.waitpid(child, 0)
         child = os.fork()
         if not child:
             fit(*sys.argv[1:], line.strip())
             os._exit(0)
         print(child, flush=True)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        assert ended is not None  # without WNOHANG it waits
+        killed = ended.si_code != os.CLD_EXITED
+        print(-ended.si_status if killed else ended.si_status, flush=True)
 
 
 if __name__ == "__main__":

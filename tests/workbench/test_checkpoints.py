@@ -87,7 +87,7 @@ def test_killed_at_any_moment_a_fit_ends_where_it_would_have(tmp_path):
                 child = server.start(tmp_path / "found")
                 if killed < KILLS:
                     wait_for_some_moment(kept.path, generator)
-                    os.kill(child, signal.SIGKILL)  # no harm to one that has ended: not yet waited
+                    os.kill(child, signal.SIGKILL)  # no harm to one that has ended
                 status = server.status()
                 assert status in (0, -signal.SIGKILL)
                 killed += status != 0
