@@ -13,12 +13,12 @@ from jax import lax
 from jaxtyping import Array, Float
 
 import jgmm
-from jgmm.lanes import starts_axis
-from jgmm.mixture import Mixture
-from jgmm.results import FitResult, finish
-from jgmm.samples import Samples
-from jgmm.statistics import accumulate
-from jgmm.status import VALID, Status
+from jgmm._core.status import VALID, Status
+from jgmm._data.samples import Samples
+from jgmm.em.e_step import accumulate
+from jgmm.fitting.restarts import restart_axis
+from jgmm.fitting.results import FitResult, to_result
+from jgmm.mixture.mixture import Mixture
 
 
 class Problem(NamedTuple):
@@ -72,10 +72,10 @@ def climb(method: Any, starts: Any, samples: Samples, control: Any) -> Climb:
         lanes, history, passes = lax.while_loop(going_on, turn, (first, empty, empty))
         lane, end = jax.tree.map(lambda leaf: leaf[0], lanes), _end(method, lanes)
         log_likelihood = accumulate(end, samples).log_likelihood
-        return finish(end, log_likelihood, lane, history, None, samples), passes, _passes(lanes)
+        return to_result(end, log_likelihood, lane, history, None, samples), passes, _passes(lanes)
 
     each = [
-        jax.tree.map(lambda leaf, r=r: leaf[r], starts) for r in range(len(starts_axis(starts)))
+        jax.tree.map(lambda leaf, r=r: leaf[r], starts) for r in range(len(restart_axis(starts)))
     ]
     program = jax.jit(one).lower(each[0], samples, control).compile()
     found, seconds = [], []
@@ -163,7 +163,7 @@ def valid_ends(result: FitResult, x: Any) -> Float[np.ndarray, "R"]:
 
 @jax.jit
 def _status_after_a_step(mixtures: Mixture, x: Array) -> Array:
-    return jax.vmap(lambda mixture: jgmm.em.run(mixture, x, max_steps=1).status)(mixtures)
+    return jax.vmap(lambda mixture: jgmm.fitting.run_em(mixture, x, max_steps=1).status)(mixtures)
 
 
 def median(values: Sequence[float] | np.ndarray) -> float:

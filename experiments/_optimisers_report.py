@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from experiments._climbing import Climb, Problem, Score, median
-from jgmm.status import Status
-from jgmm.workbench import canvas, plot
-from jgmm.workbench.run import Run
+from jgmm import plot
+from jgmm._core.status import Status
+from jgmm.plot import style
+from jgmm.workbench.studies.context import StudyContext
 
 
-def passes_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
+def passes_table(run: StudyContext, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
     rows = [
         {
             "problem": problem.name,
@@ -34,7 +35,7 @@ def passes_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]
     )
 
 
-def seconds_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
+def seconds_table(run: StudyContext, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
     rows = [
         {"problem": problem.name, **_medians(by_method, lambda score: score.seconds)}
         for problem, by_method in zip(chosen, scores, strict=True)
@@ -56,7 +57,7 @@ def _medians(by_method: dict[str, Score], of: Callable[[Score], np.ndarray]) -> 
     }
 
 
-def ends_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
+def ends_table(run: StudyContext, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
     rows = []
     for problem, by_method in zip(chosen, scores, strict=True):
         best = max(score.ends.max() for score in by_method.values())
@@ -83,7 +84,7 @@ def ends_table(run: Run, chosen: list[Problem], scores: list[dict[str, Score]]) 
     )
 
 
-def summary(run: Run, scores: list[dict[str, Score]]) -> None:
+def summary(run: StudyContext, scores: list[dict[str, Score]]) -> None:
     rows = []
     for name in _names(scores):
         row = _summarised([each for each in scores if name in each], name)
@@ -163,7 +164,7 @@ def _astray(scores: list[dict[str, Score]], name: str) -> list[tuple[int, int]]:
 
 
 def astray_table(
-    run: Run,
+    run: StudyContext,
     chosen: list[Problem],
     climbs: dict[str, dict[str, Climb]],
     scores: list[dict[str, Score]],
@@ -210,7 +211,7 @@ def _drawn(names: Sequence[str]) -> list[str]:
     return [each for each in names if not any(word in each for word in ("soft", "augm", "batch"))]
 
 
-def draw_profiles(run: Run, scores: list[dict[str, Score]]) -> None:
+def draw_profiles(run: StudyContext, scores: list[dict[str, Score]]) -> None:
     figure, axes = plot.new_figure(1, 2, size=(11, 4.2))
     usable = np.concatenate([np.isfinite(each["EM"].as_high) for each in scores])
     names = _drawn(_names(scores, everywhere=True))
@@ -223,7 +224,7 @@ def draw_profiles(run: Run, scores: list[dict[str, Score]]) -> None:
         for i, name in enumerate(names):
             needed = np.sort(np.concatenate([of(each[name]) for each in scores])[usable])
             share = np.arange(1, len(needed) + 1) / len(needed)
-            color, _, line = canvas.look(i)
+            color, _, line = plot.look(i)
             there = np.isfinite(needed)
             across = np.append(needed[there], run.settings.em_steps)
             up = np.append(share[there], share[there][-1] if there.any() else 0)
@@ -233,14 +234,14 @@ def draw_profiles(run: Run, scores: list[dict[str, Score]]) -> None:
         ax.set_ylim(0, 1.02)
         ax.set_title(title, loc="left")
         ax.set_xlabel("passes over the samples")
-        ax.grid(axis="y", color=canvas.GUIDE, alpha=0.3)
+        ax.grid(axis="y", color=style.GUIDE, alpha=0.3)
     axes[0].set_ylabel("share of problems")
-    canvas.legend(axes[1], handles, names)
+    style.legend(axes[1], handles, names)
     run.figure("profiles", figure, "Share of problems solved within a budget of passes.")
 
 
 def draw_curves(
-    run: Run,
+    run: StudyContext,
     chosen: list[Problem],
     climbs: dict[str, dict[str, Climb]],
     scores: list[dict[str, Score]],
@@ -264,7 +265,7 @@ def draw_curves(
             climb = climbs[problem.name][name]
             below = goal - np.asarray(climb.result.history)[start]
             passes = np.asarray(climb.passes)[start]
-            color, _, line = canvas.look(j)
+            color, _, line = plot.look(j)
             drawn = np.where(below > 0, below, np.nan)
             handles += ax.plot(passes, drawn, color=color, linestyle=line, linewidth=1.5)
         ax.set_xscale("log")
@@ -272,9 +273,9 @@ def draw_curves(
         ax.set_ylim(bottom=1e-9)
         ax.set_title(problem.name, loc="left")
         ax.set_xlabel("passes over the samples")
-        ax.grid(axis="y", color=canvas.GUIDE, alpha=0.3)
+        ax.grid(axis="y", color=style.GUIDE, alpha=0.3)
     axes[0].set_ylabel("log-likelihood below EM's end (nats)")
-    canvas.legend(axes[-1], handles, names)
+    style.legend(axes[-1], handles, names)
     run.figure(
         "convergence",
         figure,
@@ -283,7 +284,7 @@ def draw_curves(
 
 
 def draw_astray(
-    run: Run,
+    run: StudyContext,
     chosen: list[Problem],
     climbs: dict[str, dict[str, Climb]],
     scores: list[dict[str, Score]],
@@ -305,20 +306,20 @@ def draw_astray(
         for j, name in enumerate(names):
             climb = by_method[name]
             above = np.asarray(climb.result.history)[r] - goal
-            color, _, line = canvas.look(j)
+            color, _, line = plot.look(j)
             handles += ax.plot(np.asarray(climb.passes)[r], above, color=color, linestyle=line)
         ax.set_xscale("log")
         ends = [float(by_method[name].result.log_likelihood[r] - goal) for name in names]
         reach = max(1.0, 1.5 * max(abs(end) for end in ends if abs(end) < 1e3))
         ax.set_ylim(-reach, reach)
-        ax.axhline(0, color=canvas.GUIDE, alpha=0.5, linewidth=1)
+        ax.axhline(0, color=style.GUIDE, alpha=0.5, linewidth=1)
         ax.set_title(f"{chosen[i].name}, start {r}", loc="left", fontsize="small")
     for ax in places[len(found) :]:
         ax.set_axis_off()
     for ax in places[-columns:]:
         ax.set_xlabel("passes")
     places[0].set_ylabel("nats above EM's end")
-    canvas.legend(places[columns - 1], handles, names)
+    style.legend(places[columns - 1], handles, names)
     run.figure(
         "astray",
         figure,

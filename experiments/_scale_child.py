@@ -18,11 +18,16 @@ import jax
 import numpy as np
 
 import jgmm
-from jgmm import framing, processes, reading, sharding, streaming
-from jgmm.samples import make_samples
-from jgmm.workbench.sources import FileSource
-from jgmm.workbench.storage import load_mixture
-from jgmm.workbench.stream_study import Clock
+from jgmm._data import standardization
+from jgmm._data.samples import make_samples
+from jgmm.distributed import processes
+from jgmm.distributed.fit import fit as fit_on_mesh
+from jgmm.distributed.mesh import make_mesh
+from jgmm.mixture.mixture import to_standard
+from jgmm.streaming import reader
+from jgmm.workbench.readers.streams import FileSource
+from jgmm.workbench.runs.storage import load_mixture
+from jgmm.workbench.studies.stream import Clock
 
 EXACT: dict[str, Any] = {"tol": 0.0, "rtol": 0.0}  # no step is the last before they run out
 
@@ -42,7 +47,7 @@ def steps(
     source: FileSource, mixture: jgmm.Mixture, n_steps: int, clock: Clock, **more: Any
 ) -> jgmm.FitResult:
     """So many steps of EM from a mixture, over a file."""
-    return streaming.fit(
+    return jgmm.streaming.fit(
         jax.random.key(0),
         source,
         mixture.n_components,
@@ -82,8 +87,8 @@ def in_memory(mixture: jgmm.Mixture, source: FileSource, n_rows: int) -> list[fl
         if n >= n_rows:
             break
     samples = make_samples(np.concatenate(blocks)[:n_rows])
-    inside = framing.seen(samples, mixture.model)
-    there = framing.to_frame(mixture, inside.frame)
+    inside = standardization.standardize(samples, mixture.model)
+    there = to_standard(mixture, inside.frame)
 
     def rows_per_second() -> float:
         begun = time.perf_counter()
@@ -110,7 +115,7 @@ def per_step(fit: Callable[[int], jgmm.FitResult], few: int = 2, many: int = 9) 
 
 def member(data: str, start: str, n_steps: str, place: str, size: str, rank: str) -> dict[str, Any]:
     """One process of several that share a file."""
-    team = processes.join(place, int(size), int(rank)) if int(size) > 1 else reading.Alone()
+    team = processes.join(place, int(size), int(rank)) if int(size) > 1 else reader.SingleProcess()
     mixture, clock = load_mixture(start), Clock()
     source = FileSource(data, share=team.share)
     result = steps(source, mixture, int(n_steps), clock, team=team)
@@ -128,10 +133,10 @@ def devices(data: str, start: str, n_rows: str, n_devices: str) -> dict[str, Any
     jax.config.update("jax_num_cpu_devices", int(n_devices))
     mixture = load_mixture(start)
     x = np.concatenate([x.copy() for x, _ in FileSource(data)])[: int(n_rows)]
-    mesh = sharding.make_mesh(int(n_devices))
+    mesh = make_mesh(int(n_devices))
 
     def fit(n_steps: int) -> jgmm.FitResult:
-        return sharding.fit(
+        return fit_on_mesh(
             jax.random.key(0),
             x,
             mixture.n_components,

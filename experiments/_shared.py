@@ -13,14 +13,15 @@ import numpy as np
 from jaxtyping import Array
 from scipy import stats  # type: ignore[import-untyped]
 
-from jgmm import gaussian
-from jgmm.mixture import Mixture
-from jgmm.workbench.config import Fit, UserError
-from jgmm.workbench.datasets import Dataset
-from jgmm.workbench.run import Run
+from jgmm._core.errors import UserError
+from jgmm.mixture import gaussian
+from jgmm.mixture.mixture import Mixture
+from jgmm.workbench.config.models import Fit
+from jgmm.workbench.readers.datasets import Dataset
+from jgmm.workbench.studies.context import StudyContext
 
 
-def one_problem(run: Run) -> tuple[Dataset, int, str]:
+def one_problem(run: StudyContext) -> tuple[Dataset, int, str]:
     """The samples, the number of components and the covariance model of a study that takes one.
 
     Raises:
@@ -34,7 +35,7 @@ def one_problem(run: Run) -> tuple[Dataset, int, str]:
     return run.data, fit.n_components[0], fit.covariance[0]
 
 
-def check_own_data(run: Run) -> None:
+def check_own_data(run: StudyContext) -> None:
     """Refuse settings that a study which draws its own samples would ignore.
 
     Raises:

@@ -30,11 +30,12 @@ from pydantic import Field
 
 import jgmm
 from experiments._shared import aligned, check_own_data, mean_interval
-from jgmm.mixture import Mixture
-from jgmm.selection import adjusted_rand_index
-from jgmm.workbench import plot
-from jgmm.workbench.config import Count, Strict
-from jgmm.workbench.run import Run
+from jgmm import plot
+from jgmm._core.status import VALID
+from jgmm.mixture.mixture import Mixture
+from jgmm.selection.agreement import adjusted_rand_index
+from jgmm.workbench.config.models import Count, Strict
+from jgmm.workbench.studies.context import StudyContext
 
 Scenario = Literal["round", "overlapping", "wider", "elongated", "unequal"]
 SHAPE = 1.25  # width of a picture over its height
@@ -56,7 +57,7 @@ class Settings(Strict):
     """Steps of either at most."""
 
 
-def run(run: Run) -> None:
+def run(run: StudyContext) -> None:
     """Compare both on every scenario, in numbers and in pictures."""
     check_own_data(run)
     settings: Settings = run.settings
@@ -68,7 +69,7 @@ def run(run: Run) -> None:
     for i, (name, truth) in enumerate(mixtures.items()):
         keys = jax.random.split(jax.random.fold_in(run.key, i), settings.n_seeds)
         found = cluster(keys, truth, settings)
-        valid = np.isin(found.status, jgmm.status.VALID)
+        valid = np.isin(found.status, VALID)
         failed += int((~valid).sum())
         scores = _scores(found)[valid]
         by_method = [mean_interval(column) for column in scores.T]

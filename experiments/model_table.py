@@ -18,13 +18,14 @@ import itertools
 import time
 from typing import Any
 
-from jgmm import nesting
-from jgmm.covariance import model
-from jgmm.selection import Row, Selection, select
-from jgmm.status import Status
-from jgmm.workbench import plot
-from jgmm.workbench.config import Amount, Strict, UserError
-from jgmm.workbench.run import Run
+from jgmm import plot
+from jgmm._core.errors import UserError
+from jgmm._core.status import Status
+from jgmm.covariance import nesting
+from jgmm.covariance.models import model
+from jgmm.selection.selection import Row, Selection, select
+from jgmm.workbench.config.models import Amount, Strict
+from jgmm.workbench.studies.context import StudyContext
 
 
 class Settings(Strict):
@@ -34,7 +35,7 @@ class Settings(Strict):
     """A log-likelihood is lower than another if by more than this share of it."""
 
 
-def run(run: Run) -> None:
+def run(run: StudyContext) -> None:
     """Fill the table twice, check it, and show it by log-likelihood and by BIC."""
     seconds = []
     for _ in range(2):
@@ -63,7 +64,7 @@ def run(run: Run) -> None:
     run.figure("bic", figure, "BIC against the number of components, by covariance model.")
 
 
-def _fill(run: Run) -> Selection:
+def _fill(run: StudyContext) -> Selection:
     fit = run.config.fit
     if run.data is None:
         raise UserError('this study fits data: add a table [data] with source = "faithful"')

@@ -34,23 +34,26 @@ from jaxtyping import Float
 from experiments import _optimisers_report
 from experiments._climbing import Climb, Problem, climb, score
 from experiments._shared import check_own_data
-from jgmm import gradient
-from jgmm.acceleration import accelerated
-from jgmm.control import make_control
-from jgmm.covariance import model
-from jgmm.em import EM
-from jgmm.extrapolation import SCHEMES
-from jgmm.framing import seen, to_frame
-from jgmm.lanes import Method
-from jgmm.natural_gradient import NaturalGradient, decaying
-from jgmm.newton import NewtonCG
-from jgmm.optimizer import as_optimizer
-from jgmm.samples import make_samples
-from jgmm.starts import draw
-from jgmm.warm import WarmStart
-from jgmm.workbench import datasets
-from jgmm.workbench.config import Amount, Count, Name, Strict, UserError
-from jgmm.workbench.run import Run
+from jgmm._core.errors import UserError
+from jgmm._data.samples import make_samples
+from jgmm._data.standardization import standardize
+from jgmm.covariance.models import model
+from jgmm.em.acceleration import accelerated
+from jgmm.em.acceleration_schemes import SCHEMES
+from jgmm.em.algorithm import EM
+from jgmm.em.options import make_control
+from jgmm.fitting.algorithm import Algorithm
+from jgmm.gradient import algorithm
+from jgmm.gradient.fit import PARAMETRIZATIONS, make_gradient_control
+from jgmm.gradient.natural_gradient import NaturalGradient, decaying
+from jgmm.gradient.newton_cg import NewtonCG
+from jgmm.gradient.optimizer import as_optimizer
+from jgmm.gradient.warm_start import WarmStart
+from jgmm.initialization.draw import draw
+from jgmm.mixture.mixture import to_standard
+from jgmm.workbench.config.models import Amount, Count, Name, Strict
+from jgmm.workbench.readers import datasets
+from jgmm.workbench.studies.context import StudyContext
 
 
 class Settings(Strict):
@@ -109,7 +112,7 @@ def problems(n_samples: int) -> list[Problem]:
     ]
 
 
-def run(run: Run) -> None:
+def run(run: StudyContext) -> None:
     """Climb from every start of every problem by every method, and compare."""
     check_own_data(run)
     settings: Settings = run.settings
@@ -139,13 +142,13 @@ def _named(setting: str, names: Sequence[str], known: Sequence[str]) -> list[str
     return [name for name in known if not names or name in names]
 
 
-def _methods(settings: Settings, n_samples: int, covariance: str) -> dict[str, Method]:
+def _methods(settings: Settings, n_samples: int, covariance: str) -> dict[str, Algorithm]:
     """The methods by name; the first is what the others are measured by."""
     em, name = EM(settings.em_steps), model(covariance).name
 
-    def climbing(optimizer: Any, by: str = "log", batch: int | None = None) -> Method:
+    def climbing(optimizer: Any, by: str = "log", batch: int | None = None) -> Algorithm:
         own, most = as_optimizer(optimizer), settings.gradient_steps
-        return gradient.Gradient(own, gradient.PARAMETRISATIONS[by], name, batch, most)
+        return algorithm.GradientAlgorithm(own, PARAMETRIZATIONS[by], name, batch, most)
 
     part = max(1, n_samples // settings.batches)
     others = {
@@ -165,7 +168,7 @@ def _methods(settings: Settings, n_samples: int, covariance: str) -> dict[str, M
     return {"EM": em, **{each: others[each] for each in own}}
 
 
-def _climbs(run: Run, problem: Problem) -> dict[str, Climb]:
+def _climbs(run: StudyContext, problem: Problem) -> dict[str, Climb]:
     """By every method from the same starts, each in the frame that suits the covariance model."""
     settings: Settings = run.settings
     samples, entry = make_samples(problem.x), model(problem.covariance)
@@ -177,13 +180,13 @@ def _climbs(run: Run, problem: Problem) -> dict[str, Climb]:
         init=settings.init,
         n_restarts=settings.n_starts,
     )
-    inside = jax.jit(seen, static_argnums=1)(samples, entry)
-    starts = jax.vmap(to_frame, in_axes=(0, None))(begun, inside.frame)
+    inside = jax.jit(standardize, static_argnums=1)(samples, entry)
+    starts = jax.vmap(to_standard, in_axes=(0, None))(begun, inside.frame)
     dtype = samples.x.dtype
     found = {}
     for name, method in _methods(settings, len(problem.x), entry.name).items():
-        if isinstance(method, gradient.Gradient):
-            steepest = gradient.make_control(run.key, dtype, gradient_tol=1e-9)
+        if isinstance(method, algorithm.GradientAlgorithm):
+            steepest = make_gradient_control(run.key, dtype, gradient_tol=1e-9)
             numbered = (starts, jnp.arange(settings.n_starts))
             found[name] = climb(method, numbered, inside, steepest)
         else:

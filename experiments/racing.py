@@ -3,8 +3,8 @@
     ./dev jgmm run configs/racing.toml
 
 For each of many seeds all starts run to their ends, and then race with a first round of several
-lengths (`jgmm.racing`). The work is counted in EM steps of single starts, so it does not depend on
-the machine. A race is right when it ends within a tolerance of the best of all starts.
+lengths (`jgmm.fitting.racing`). The work is counted in EM steps of single starts, so it does not
+depend on the machine. A race is right when it ends within a tolerance of the best of all starts.
 
 Takes a little over two minutes on two cores. On Old Faithful with three components and
 `init = "points"`, where 6 % of the starts lead to the best optimum, a race of 256 starts finds it
@@ -26,16 +26,15 @@ import numpy as np
 from pydantic import Field
 
 from experiments._shared import one_problem
-from jgmm.control import Options
-from jgmm.racing import LEAST_STEPS
-from jgmm.restarts import fit_unchecked
-from jgmm.results import FitResult
-from jgmm.samples import make_samples
-from jgmm.status import VALID
-from jgmm.workbench import plot
-from jgmm.workbench.canvas import COLORS
-from jgmm.workbench.config import Amount, Count, Strict
-from jgmm.workbench.run import Run
+from jgmm import plot
+from jgmm._core.status import VALID
+from jgmm._data.samples import make_samples
+from jgmm.em.options import Options
+from jgmm.fitting.in_memory import fit_unchecked
+from jgmm.fitting.racing import LEAST_STEPS
+from jgmm.fitting.results import FitResult
+from jgmm.workbench.config.models import Amount, Count, Strict
+from jgmm.workbench.studies.context import StudyContext
 
 
 class Settings(Strict):
@@ -54,7 +53,7 @@ class Settings(Strict):
     """A race is right when it ends within so many nats of the best of all starts."""
 
 
-def run(run: Run) -> None:
+def run(run: StudyContext) -> None:
     """Race with every first round from every seed, and count what is saved and what is lost."""
     settings: Settings = run.settings
     found = [_of_seed(run, jax.random.fold_in(run.key, seed)) for seed in range(settings.seeds)]
@@ -84,12 +83,12 @@ def run(run: Run) -> None:
     _draw(run, rows)
 
 
-def _draw(run: Run, rows: Sequence[dict[str, Any]]) -> None:
+def _draw(run: StudyContext, rows: Sequence[dict[str, Any]]) -> None:
     figure, (ax,) = plot.new_figure(size=(6, 4))
     ax.spines[["top", "right"]].set_visible(False)
     work = [row["times_less_work"] for row in rows]
     right = [row["right"] / row["seeds"] for row in rows]
-    ax.plot(work, right, color=COLORS[0], marker="o")
+    ax.plot(work, right, color=plot.COLORS[0], marker="o")
     for x, y, row in zip(work, right, rows, strict=True):
         note = f"{row['first_round']} steps"
         ax.annotate(note, (x, y), (-6, -12), textcoords="offset points", ha="right")
@@ -100,7 +99,7 @@ def _draw(run: Run, rows: Sequence[dict[str, Any]]) -> None:
     run.figure("races", figure, "What a longer first round costs, and what it buys.")
 
 
-def _of_seed(run: Run, key: jax.Array) -> list[FitResult]:
+def _of_seed(run: StudyContext, key: jax.Array) -> list[FitResult]:
     """The fit without a race, and with a race of each kind."""
     fit, settings = run.config.fit, run.settings
     data, n_components, covariance = one_problem(run)

@@ -26,10 +26,11 @@ from pydantic import Field
 
 import jgmm
 from experiments._shared import aligned, check_own_data, slope_interval
-from jgmm.mixture import Mixture
-from jgmm.workbench import plot
-from jgmm.workbench.config import Count, Strict
-from jgmm.workbench.run import Run
+from jgmm import plot
+from jgmm._core.status import VALID
+from jgmm.mixture.mixture import Mixture
+from jgmm.workbench.config.models import Count, Strict
+from jgmm.workbench.studies.context import StudyContext
 
 PARAMETERS = ("weights", "means", "covariances")
 
@@ -47,7 +48,7 @@ class Settings(Strict):
     """EM steps at most."""
 
 
-def run(run: Run) -> None:
+def run(run: StudyContext) -> None:
     """Measure the errors at every size, and the slopes of the lines they lie on."""
     check_own_data(run)
     settings: Settings = run.settings
@@ -57,7 +58,7 @@ def run(run: Run) -> None:
     for i, n in enumerate(sizes):
         keys = jax.random.split(jax.random.fold_in(run.key, i), settings.n_repetitions)
         error, status = refit(keys, truth, settings, jnp.asarray(n))
-        valid = np.isin(status, jgmm.status.VALID)
+        valid = np.isin(status, VALID)
         failed += int((~valid).sum())
         errors.append(np.where(valid[:, None], error, np.nan))
         table.append({"n_samples": n, **_by_parameter(np.nanmedian(errors[-1], axis=0))})
@@ -119,7 +120,7 @@ def _by_parameter(values: Any) -> dict[str, Any]:
 
 
 def _report(
-    run: Run, sizes: Sequence[int], errors: np.ndarray, table: list[Any], slopes: list[Any]
+    run: StudyContext, sizes: Sequence[int], errors: np.ndarray, table: list[Any], slopes: list[Any]
 ) -> None:
     repetitions = errors.shape[1]
     run.table(

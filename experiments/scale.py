@@ -34,11 +34,11 @@ import numpy as np
 from pydantic import Field
 
 import jgmm
-from jgmm.sharding import bytes_per_step
-from jgmm.workbench.config import Strict
-from jgmm.workbench.files import UserError
-from jgmm.workbench.run import Run
-from jgmm.workbench.storage import load_mixture, save_mixture
+from jgmm._core.errors import UserError
+from jgmm.distributed.mesh import bytes_per_step
+from jgmm.workbench.config.models import Strict
+from jgmm.workbench.runs.storage import load_mixture, save_mixture
+from jgmm.workbench.studies.context import StudyContext
 
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
 MANY = 1_000_000  # samples on which shortcuts are compared
@@ -71,7 +71,7 @@ class Settings(Strict):
     """Numbers of simulated devices."""
 
 
-def run(run: Run) -> None:
+def run(run: StudyContext) -> None:
     """Make the files, measure, and remove them."""
     settings = run.settings
     place = run.path / "data"
@@ -105,7 +105,7 @@ def make(
     key: jax.Array, settings: Settings, files: dict[str, pathlib.Path], start: pathlib.Path
 ) -> None:
     """Draw the samples block by block into all files at once."""
-    from jgmm.workbench.tables import need
+    from jgmm.workbench.readers.tables import need
 
     arrow, parquet = need("pyarrow", "workbench", "it"), need("pyarrow.parquet", "workbench", "it")
 
@@ -158,7 +158,7 @@ def answer(process: "subprocess.Popen[str]") -> dict[str, Any]:
 
 
 def _streams(
-    run: Run, settings: Settings, files: dict[str, pathlib.Path], start: pathlib.Path
+    run: StudyContext, settings: Settings, files: dict[str, pathlib.Path], start: pathlib.Path
 ) -> None:
     rows = []
     for kind, path in files.items():
@@ -179,7 +179,9 @@ def _streams(
     run.table("passes", rows, caption)
 
 
-def _processes(run: Run, settings: Settings, path: pathlib.Path, start: pathlib.Path) -> None:
+def _processes(
+    run: StudyContext, settings: Settings, path: pathlib.Path, start: pathlib.Path
+) -> None:
     rows: list[dict[str, Any]] = []
     first: dict[str, Any] = {}
     # Its statistics, and what rounding took from them.
@@ -221,7 +223,7 @@ def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
     return max(float(np.abs(a - b).max() / np.abs(a).max()), abs(ratio))
 
 
-def _shortcuts(run: Run, settings: Settings, start: pathlib.Path) -> None:
+def _shortcuts(run: StudyContext, settings: Settings, start: pathlib.Path) -> None:
     """What starts from few rows lose, and what one pass is worth."""
     n = min(settings.memory_rows, settings.n_samples, MANY)
     mixture, key = truth(run.key, settings), jax.random.fold_in(run.key, MANY)
@@ -243,9 +245,9 @@ def _shortcuts(run: Run, settings: Settings, start: pathlib.Path) -> None:
         enter(f"start from {size} rows", refined(subsample=size))
         enter(f"start from a coreset of {size}", refined(subsample=size, coreset=True))
     away = load_mixture(start)
-    enter("one step of EM", jgmm.em.run(away, x, max_steps=1))
+    enter("one step of EM", jgmm.fitting.run_em(away, x, max_steps=1))
     for batch in settings.batches:
-        found = jgmm.online.fit(key, x, settings.n_components, batch=batch, init=away)
+        found = jgmm.streaming.online.fit(key, x, settings.n_components, batch=batch, init=away)
         enter(f"one pass of online EM, batches of {batch}", found)
     caption = (
         f"Below the optimum near the truth, for {n} samples; steps are passes over all of them."
@@ -253,7 +255,9 @@ def _shortcuts(run: Run, settings: Settings, start: pathlib.Path) -> None:
     run.table("shortcuts", rows, caption)
 
 
-def _devices(run: Run, settings: Settings, path: pathlib.Path, start: pathlib.Path) -> None:
+def _devices(
+    run: StudyContext, settings: Settings, path: pathlib.Path, start: pathlib.Path
+) -> None:
     n_rows = min(settings.memory_rows, settings.n_samples)
     rows: list[dict[str, Any]] = []
     for n in settings.devices:

@@ -27,21 +27,22 @@ import numpy as np
 from pydantic import AfterValidator, Field
 
 from experiments._shared import one_problem
-from jgmm import initialize
-from jgmm.control import Options
-from jgmm.lanes import Progress
-from jgmm.restarts import fit_unchecked
-from jgmm.results import FitResult
-from jgmm.samples import make_samples
-from jgmm.status import VALID
-from jgmm.workbench import plot
-from jgmm.workbench.config import Amount, Fit, Name, Strict, UserError
-from jgmm.workbench.run import Run
+from jgmm import plot
+from jgmm._core.errors import UserError
+from jgmm._core.status import VALID
+from jgmm._data.samples import make_samples
+from jgmm.em.options import Options
+from jgmm.fitting.in_memory import fit_unchecked
+from jgmm.fitting.restarts import Progress
+from jgmm.fitting.results import FitResult
+from jgmm.initialization import methods
+from jgmm.workbench.config.models import Amount, Fit, Name, Strict
+from jgmm.workbench.studies.context import StudyContext
 
 
 def _known(name: str) -> str:
-    if name not in initialize.STARTS:
-        raise ValueError(f"must be one of {', '.join(initialize.STARTS)}")
+    if name not in methods.STARTS:
+        raise ValueError(f"must be one of {', '.join(methods.STARTS)}")
     return name
 
 
@@ -49,14 +50,14 @@ class Settings(Strict):
     """What to compare; [data] and [fit] say on which samples and with how many starts."""
 
     starts: Annotated[tuple[Annotated[Name, AfterValidator(_known)], ...], Field(min_length=1)] = (
-        tuple(initialize.STARTS)
+        tuple(methods.STARTS)
     )
-    """Ways to start, by their names in `jgmm.initialize.STARTS`."""
+    """Ways to start, by their names in `jgmm.initialization.STARTS`."""
     within: Amount = 0.1
     """Log-likelihoods that differ by less, in nats, count as the same optimum."""
 
 
-def run(run: Run) -> None:
+def run(run: StudyContext) -> None:
     """Start in every way, and tabulate optima, steps and seconds."""
     settings: Settings = run.settings
     if run.config.fit.init != Fit().init:
@@ -96,7 +97,9 @@ _CAPTION = (
 )
 
 
-def _timed(run: Run, name: str, show: Callable[[Progress], None]) -> tuple[FitResult, float, float]:
+def _timed(
+    run: StudyContext, name: str, show: Callable[[Progress], None]
+) -> tuple[FitResult, float, float]:
     """A fit from all starts, and the seconds that compiling and running took."""
     fit = run.config.fit
     data, n_components, covariance = one_problem(run)
@@ -184,7 +187,7 @@ def optima(
     return rows
 
 
-def _draw(run: Run, fits: dict[str, FitResult], ends: dict[str, np.ndarray]) -> None:
+def _draw(run: StudyContext, fits: dict[str, FitResult], ends: dict[str, np.ndarray]) -> None:
     height = 1.2 + 0.75 * len(fits)
     figure, (ax,) = plot.new_figure(size=(9, height))
     plot.restarts(ends, ax, within=run.settings.within)

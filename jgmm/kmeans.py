@@ -15,31 +15,25 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from jgmm import natural, pytree
-from jgmm.covariance import MODELS, CovarianceModel
-from jgmm.framing import framed
-from jgmm.inputs import as_samples, check_key
-from jgmm.precision import jit
-from jgmm.pytree import Leaf
-from jgmm.samples import Samples, make_samples, map_columns
-from jgmm.statistics import (
-    Statistics,
-    accumulate_products,
-    accumulate_with,
-    block_rows,
-    exact_where_needed,
-    product_rows,
-)
-from jgmm.status import DataError, Status, is_traced
+from jgmm._core import budget, pytree
+from jgmm._core.compilation import jit
+from jgmm._core.errors import DataError
+from jgmm._core.pytree import Leaf
+from jgmm._core.status import Status
+from jgmm._data.samples import Samples, check_counts, make_samples, map_columns
+from jgmm._data.standardization import center_and_scale
+from jgmm._data.validation import as_samples, check_key
+from jgmm.covariance.models import MODELS, CovarianceModel
+from jgmm.em import exponential_family
+from jgmm.em.cancellation import recompute_unsafe
+from jgmm.em.e_step import accumulate_products, accumulate_with, block_rows, product_rows
+from jgmm.em.statistics import Statistics
 
 # Distances come from products while their mean is this many times their rounding error.
 SHARP = 1e3
-# Restarts are seeded together while they hold fewer numbers than this.
-HELD_NUMBERS = 1 << 24
 
 
 @jax.tree_util.register_dataclass
@@ -90,31 +84,11 @@ def fit(
     return _fit(check_key(key), samples, n_clusters, n_restarts, jnp.asarray(max_steps))
 
 
-def check_counts(samples: Samples, n_components: int, n_restarts: int) -> None:
-    """Refuse counts that cannot work.
-
-    Raises:
-      DataError: fewer than one component or restart, or fewer samples than components.
-    """
-    for name, value in (("n_components", n_components), ("n_restarts", n_restarts)):
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not whole or value < 1:
-            raise DataError(f"{name} must be a whole number of at least 1; it is {value!r}.")
-    n_samples = samples.n_samples
-    if samples.weights is not None and not is_traced(samples.weights):
-        n_samples = int((samples.weights > 0).sum())
-    if n_samples < n_components:
-        raise DataError(
-            f"{n_components} components need at least as many samples; there are {n_samples} "
-            "(of positive weight). Use fewer components."
-        )
-
-
 @partial(jit, static_argnums=(2, 3))
 def _fit(
     key: Array, samples: Samples, n_clusters: int, n_restarts: int, max_steps: Array
 ) -> KMeansResult:
-    inside = framed(samples, per_column=False)
+    inside = center_and_scale(samples, per_column=False)
     keys = jax.vmap(lambda r: jax.random.fold_in(key, r))(jnp.arange(n_restarts))
     every = jnp.ones(n_clusters, bool)
     found = lloyd(seed(keys, inside, n_clusters), inside, every, max_steps)
@@ -185,7 +159,7 @@ def seed(keys: Key[Array, "R"], samples: Samples, n_clusters: int) -> Float[Arra
 
 def map_keys(one: Callable[[Array], Any], keys: Key[Array, "R"], samples: Samples) -> Any:
     """``vmap`` of a function of a key that holds a number a sample, a few keys at a time."""
-    batch = max(1, HELD_NUMBERS // samples.n_samples)
+    batch = max(1, budget.KMEANS_DISTANCES // samples.n_samples)
     return jax.vmap(one)(keys) if len(keys) <= batch else lax.map(one, keys, batch_size=batch)
 
 
@@ -242,7 +216,7 @@ def assign(
     # Each squared distance is off by a rounding of |x|²; the frame makes their mean D.
     blurred = jnp.finfo(centers.dtype).eps * samples.n_features * samples.total_weight()
     sharp = -products.log_likelihood > SHARP * blurred
-    return exact_where_needed(
+    return recompute_unsafe(
         sharp & safe, products, lambda one: by_difference(one, samples, active, entry), centers
     )
 
@@ -254,7 +228,7 @@ def _by_product(
     number = jnp.arange(len(centers))[:, None]
     constant = jnp.where(active, -0.5 * (centers**2).sum(axis=1), -jnp.inf)
 
-    def hard(block: natural.Features, rows: Array) -> tuple[Array, Array]:
+    def hard(block: exponential_family.Features, rows: Array) -> tuple[Array, Array]:
         del rows
         scores = centers @ block.x + constant[:, None]
         highest = scores.max(axis=0)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 import jgmm
-from jgmm import sharding
+from jgmm.distributed.mesh import make_mesh
 
 N, MESH = 9, (4, 2)  # shards of three rows, and one of none; three restarts for two groups
 OPTIONS = {"covariance": "diag", "n_restarts": 3, "max_steps": 6, "ridge": 0.1}
@@ -30,4 +30,4 @@ def outcome(mesh: object = None) -> list[list[float]]:
 
 if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", 8)
-    print(json.dumps(outcome(sharding.make_mesh(*MESH))), flush=True)
+    print(json.dumps(outcome(make_mesh(*MESH))), flush=True)

@@ -12,9 +12,9 @@ from marks import in_double
 
 import jgmm
 from jgmm import kmeans
+from jgmm._core.status import Status
+from jgmm._data.samples import check_counts, make_samples
 from jgmm.kmeans import KMeansResult, lloyd, nearest, seed
-from jgmm.samples import make_samples
-from jgmm.status import Status
 
 N, K, D = 60, 3, 2
 few = settings(max_examples=10, phases=[Phase.explicit, Phase.generate])
@@ -264,9 +264,9 @@ def test_inside_jit_bad_data_are_a_status(x):
 @pytest.mark.parametrize("count", [0, -1, True])
 def test_counts_must_be_whole_numbers(count, x):
     with pytest.raises(jgmm.DataError, match="n_components must be a whole number"):
-        kmeans.check_counts(make_samples(x), count, 1)
+        check_counts(make_samples(x), count, 1)
     with pytest.raises(jgmm.DataError, match="n_restarts must be a whole number"):
-        kmeans.check_counts(make_samples(x), 1, count)
+        check_counts(make_samples(x), 1, count)
 
 
 @in_double

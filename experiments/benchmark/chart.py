@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from jgmm.workbench import plot
-from jgmm.workbench.canvas import INK, look
+from jgmm import plot
+from jgmm.plot.style import INK, look
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> str:

@@ -20,11 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import jgmm
-from jgmm.framing import seen, to_frame, to_user
-from jgmm.maximization import maximize
-from jgmm.mixture import Mixture
-from jgmm.samples import make_samples
-from jgmm.statistics import accumulate
+from jgmm._data.samples import make_samples
+from jgmm._data.standardization import standardize
+from jgmm.em import exponential_family
+from jgmm.em.e_step import accumulate
+from jgmm.em.m_step import maximize
+from jgmm.mixture.mixture import Mixture, to_original, to_standard
 
 STEPS = 3
 
@@ -49,7 +50,7 @@ class Case:
     def operations(self) -> int:
         """Of the two matrix products a step cannot do without, a multiply-add counted as two."""
         entry = jgmm.covariance.model(self.covariance)
-        features = jgmm.natural.n_features(entry, self.n_features)
+        features = exponential_family.n_features(entry, self.n_features)
         return 4 * self.n_samples * self.n_components * features
 
     def problem(self) -> tuple[np.ndarray, Mixture]:
@@ -90,8 +91,8 @@ class AbsentError(RuntimeError):
 
 def ours(case: Case, x: np.ndarray, start: Mixture) -> Contestant:
     """This package: the E-step and the M-step that ``jgmm.fit`` is made of, in its frame."""
-    samples = seen(make_samples(x), start.model)
-    inside = to_frame(start, samples.frame)
+    samples = standardize(make_samples(x), start.model)
+    inside = to_standard(start, samples.frame)
 
     @jax.jit
     def step(mixture: Mixture) -> Mixture:
@@ -104,7 +105,7 @@ def ours(case: Case, x: np.ndarray, start: Mixture) -> Contestant:
         return mixture
 
     def reached() -> Parameters:
-        mixture = to_user(advance(), samples.frame)
+        mixture = to_original(advance(), samples.frame)
         own = mixture.covariances if case.covariance == "full" else mixture.variances
         return Parameters(mixture.weights, mixture.means, own)
 

@@ -23,9 +23,10 @@ from experiments.benchmark.contestants import (
     Case,
     Contestant,
 )
-from jgmm.control import Options
-from jgmm.criteria import evidence
-from jgmm.samples import make_samples
+from jgmm._data.samples import make_samples
+from jgmm.em.options import Options
+from jgmm.fitting import in_memory
+from jgmm.selection.criteria import evidence
 
 # A case, and how many times faster than each peer it should be; at most how many times slower
 # than the bare products.
@@ -234,7 +235,7 @@ def growth(repeats: int) -> list[dict[str, Any]]:
             samples = make_samples(x)
 
             def work(samples: Any = samples, k: int = k, r: int = r) -> Any:
-                return jgmm.restarts.fit_unchecked(
+                return in_memory.fit_unchecked(
                     jax.random.key(0),
                     samples,
                     k,
@@ -252,7 +253,7 @@ def growth(repeats: int) -> list[dict[str, Any]]:
     return rows
 
 
-_COMMAND = "from jgmm.workbench.cli import main; main()"
+_COMMAND = "from jgmm.workbench.cli.main import main; main()"
 
 
 def first_result(repeats: int) -> list[dict[str, Any]]:

@@ -23,12 +23,12 @@ from jaxtyping import Array
 import jgmm
 from experiments.benchmark.chart import as_table
 from experiments.trust import exact
-from jgmm.covariance import MODELS
-from jgmm.criteria import criteria, evidence
-from jgmm.mixture import Mixture
-from jgmm.precision import jit
-from jgmm.samples import make_samples
-from jgmm.workbench import storage
+from jgmm._core.compilation import jit
+from jgmm._data.samples import make_samples
+from jgmm.covariance.models import MODELS
+from jgmm.mixture.mixture import Mixture
+from jgmm.selection.criteria import criteria, evidence
+from jgmm.workbench.runs import storage
 
 N, K, D = 40, 3, 3
 OUTPUT = pathlib.Path("runs/trust/models.json")

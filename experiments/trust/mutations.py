@@ -22,7 +22,7 @@ import tempfile
 from typing import NamedTuple
 
 from experiments.benchmark.chart import as_table
-from jgmm.workbench import storage
+from jgmm.workbench.runs import storage
 
 ROOT = pathlib.Path(__file__).parents[2]
 COPIED = ("jgmm", "tests", "experiments", "configs", "docs", "README.md", "pyproject.toml")

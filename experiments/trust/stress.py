@@ -29,9 +29,9 @@ import jgmm
 from experiments.benchmark.chart import as_table
 from experiments.trust import exact
 from experiments.trust.models import exact_parameters
-from jgmm.covariance import MODELS
-from jgmm.mixture import Mixture
-from jgmm.workbench import storage
+from jgmm.covariance.models import MODELS
+from jgmm.mixture.mixture import Mixture
+from jgmm.workbench.runs import storage
 
 OUTPUT = pathlib.Path("runs/trust/stress.json")
 PRECISIONS = ("float32", "float64")

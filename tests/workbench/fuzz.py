@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import safetensors.numpy
 
-from jgmm.workbench.toml import to_toml
+from jgmm.workbench.config.toml import to_toml
 
 TOKENS = [
     *("0", "-1", "1e999", "nan", "-inf", "0x" + "f" * 4000, "9" * 4000, "9" * 5000, "1_0", "1__0"),

@@ -15,9 +15,10 @@ import time
 import numpy as np
 import pytest
 
-from jgmm.workbench import datasets, storage
-from jgmm.workbench.files import UserError
-from jgmm.workbench.runner import run_config
+from jgmm._core.errors import UserError
+from jgmm.workbench.readers import datasets, tables
+from jgmm.workbench.runs import storage
+from jgmm.workbench.runs.runner import run_config
 
 STUDY = """
     import pathlib, shutil, sys, time
@@ -78,11 +79,11 @@ def assert_whole(run):
 LIMITED = """
 import resource, runpy
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-runpy.run_module("jgmm.workbench.cli", run_name="__main__")
+runpy.run_module("jgmm.workbench.cli.main", run_name="__main__")
 """
 
 
-def start(*arguments, program=("-m", "jgmm.workbench.cli")):
+def start(*arguments, program=("-m", "jgmm.workbench.cli.main")):
     """Begin `jgmm run` in a process of its own."""
     command = [sys.executable, *program, "run", "fault.toml", *arguments]
     environment = {**os.environ, "XDG_CACHE_HOME": str(pathlib.Path.cwd() / "cache")}
@@ -178,7 +179,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, 
         import pyarrow.parquet
 
         pyarrow.parquet.write_table(pa.table({"a": [1.0]}), path)
-    real = datasets.open_table
+    real = tables.open_table
 
     def late(*arguments):
         table = real(*arguments)

@@ -19,9 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from jgmm.workbench import cache, cli, config, datasets, storage
-from jgmm.workbench.files import UserError
-from jgmm.workbench.toml import to_toml
+from jgmm._core.errors import UserError
+from jgmm.workbench.cli import app
+from jgmm.workbench.config import models
+from jgmm.workbench.config.toml import to_toml
+from jgmm.workbench.readers import datasets
+from jgmm.workbench.runs import storage
+from jgmm.workbench.system import compilation_cache
 
 SECONDS = 20  # a case that takes longer hangs
 FIRST, _, LAST = os.environ.get("JGMM_FUZZ", "300").rpartition(":")
@@ -61,7 +65,7 @@ def clear(error):
     message = str(error)
     assert message.strip()
     assert "Traceback" not in message
-    assert len(message.splitlines()) <= config.MAX_PROBLEMS + 1
+    assert len(message.splitlines()) <= models.MAX_PROBLEMS + 1
     assert max(map(len, message.splitlines())) <= 1000, message
     return "error"
 
@@ -71,11 +75,11 @@ def test_configs(tmp_path):
         path = tmp_path / "x.toml"
         path.write_bytes(fuzz.config(rng))
         try:
-            found = config.load(path, fuzz.overrides(rng))
+            found = models.load(path, fuzz.overrides(rng))
         except UserError as error:
             return clear(error)
         text = to_toml(found.model_dump(mode="json"))
-        again = config.from_table(tomllib.loads(text))
+        again = models.from_table(tomllib.loads(text))
         assert to_toml(again.model_dump(mode="json")) == text  # not ==, for NaN is not NaN
         return "result"
 
@@ -176,9 +180,11 @@ def test_parameter_files(tmp_path):
 @pytest.fixture
 def desk(tmp_path, monkeypatch):
     """A folder with good and bad files of every kind, and studies that fit nothing."""
-    from jgmm.mixture import make_mixture
-    from jgmm.selection import Row
-    from jgmm.workbench import classify_study, mixture_study, runner
+    from jgmm.mixture.mixture import make_mixture
+    from jgmm.selection.selection import Row
+    from jgmm.workbench.runs import runner
+    from jgmm.workbench.studies import classify as classify_study
+    from jgmm.workbench.studies import mixture as mixture_study
 
     def pretend(run):
         run.metric("rows", 0 if run.data is None else len(run.data.x))
@@ -194,7 +200,7 @@ def desk(tmp_path, monkeypatch):
     for study in (mixture_study, classify_study):
         monkeypatch.setattr(study, "run", pretend)
     monkeypatch.setattr(mixture_study, "choose", choose)
-    monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)
+    monkeypatch.setattr(compilation_cache, "use_compilation_cache", lambda: None)
     place = tmp_path / "outer" / "inner"
     place.mkdir(parents=True)
     monkeypatch.chdir(place)
@@ -230,7 +236,7 @@ def test_command_lines(desk):
 
     def target(rng):
         arguments = fuzz.command(rng)
-        ended = runner.invoke(cli.app, arguments)
+        ended = runner.invoke(app.app, arguments)
         assert ended.exception is None or isinstance(ended.exception, SystemExit), arguments
         assert ended.exit_code in (0, 2, 4), arguments
         assert "Traceback" not in ended.output

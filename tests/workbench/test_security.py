@@ -16,8 +16,13 @@ from test_report import ALLOWED, ATTRIBUTES, Page
 from typer.testing import CliRunner
 
 import jgmm
-from jgmm.workbench import cli, config, datasets, plot, runner, storage, studies
-from jgmm.workbench.files import UserError
+from jgmm import plot
+from jgmm._core.errors import UserError
+from jgmm.workbench.cli import app
+from jgmm.workbench.config import models
+from jgmm.workbench.readers import datasets, tables
+from jgmm.workbench.runs import runner, storage
+from jgmm.workbench.studies import registry
 
 SOURCES = sorted(pathlib.Path(jgmm.__file__).parent.rglob("*.py"))
 FORBIDDEN = {
@@ -64,7 +69,7 @@ def test_the_bomb_works(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "pickle"])
-@pytest.mark.parametrize("suffix", [*datasets.SUFFIXES, ".safetensors", ".toml"])
+@pytest.mark.parametrize("suffix", [*tables.SUFFIXES, ".safetensors", ".toml"])
 def test_a_pickle_under_any_name_is_never_opened(tmp_path, kind, suffix):
     path, fired = tmp_path / f"x{suffix}", tmp_path / "fired"
     with path.open("wb") as file:
@@ -74,7 +79,7 @@ def test_a_pickle_under_any_name_is_never_opened(tmp_path, kind, suffix):
             np.savez(file, x=np.array([[Bomb(fired)]], dtype=object))
         else:
             pickle.dump(Bomb(fired), file)
-    for read in (datasets.load, storage.load_mixture, storage.mixture_columns, config.load):
+    for read in (datasets.load, storage.load_mixture, storage.mixture_columns, models.load):
         with pytest.raises(UserError):
             read(path)
     assert not fired.exists()
@@ -95,11 +100,11 @@ def test_a_parquet_type_that_is_a_pickle_is_never_made(tmp_path):
 
 @given(st.text())
 def test_any_text_makes_a_name_that_stays_where_it_is_put(text):
-    name = config.name_from_text(text)
+    name = models.name_from_text(text)
     assert pathlib.PurePath(name).name == name
     assert not name.startswith((".", "-"))
-    assert 0 < len(name.encode("utf-8")) <= config.MAX_NAME
-    assert config.from_table({"name": name}).name == name
+    assert 0 < len(name.encode("utf-8")) <= models.MAX_NAME
+    assert models.from_table({"name": name}).name == name
 
 
 ESCAPES = ["../up", "/tmp/x", "a/b", "a\\b", "..", ".", ".hidden", "a\0b", "a\n", "", "x" * 101]
@@ -108,7 +113,7 @@ ESCAPES = ["../up", "/tmp/x", "a/b", "a\\b", "..", ".", ".hidden", "a\0b", "a\n"
 @pytest.mark.parametrize("name", [*ESCAPES, "日" * 34])
 def test_a_run_s_name_is_no_path(name):
     with pytest.raises(UserError, match='"name"'):
-        config.from_table({"name": name})
+        models.from_table({"name": name})
 
 
 @pytest.fixture
@@ -160,7 +165,7 @@ def test_a_result_s_name_is_no_path(evil, name):
     (evil / "x.csv").write_text("a,k\n1,b\n2,c\n")
     table = {"study": "evil_study", "data": {"source": "x.csv", "label": "k"}}
     with pytest.raises(ValueError, match="cannot name a file"):
-        runner.run_config(config.from_table({**table, "settings": {"name": name}}), progress=False)
+        runner.run_config(models.from_table({**table, "settings": {"name": name}}), progress=False)
     assert {entry.name for entry in evil.iterdir()} <= {"evil_study.py", "x.csv", "__pycache__"}
 
 
@@ -172,7 +177,7 @@ def test_names_from_data_and_config_stay_text_in_every_file_of_a_run(evil, words
     (evil / file).write_text(f'"{quoted}","{quoted}2",k\n' + rows)
     data = {"source": file, "label": "k"}
     table = {"study": "evil_study", "name": "a", "data": data, "settings": {"words": words}}
-    run = runner.run_config(config.from_table(table), progress=False)
+    run = runner.run_config(models.from_table(table), progress=False)
     files = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     (own,) = [name for name in files if name.endswith(".safetensors")]
     assert files == {
@@ -188,7 +193,7 @@ def test_names_from_data_and_config_stay_text_in_every_file_of_a_run(evil, words
     assert words in shown
     assert file in shown
     assert words.encode() not in (run / "plots" / "points.png").read_bytes()
-    assert config.load(run / "config.toml").settings["words"] == words
+    assert models.load(run / "config.toml").settings["words"] == words
 
 
 def test_no_name_is_ever_latex():
@@ -215,10 +220,10 @@ def test_a_built_in_study_imports_nothing_from_the_current_folder(tmp_path, monk
 
     real = importlib.import_module
     monkeypatch.setattr(importlib, "import_module", record)
-    studies.find_study("mixture", [tmp_path])
+    registry.find_study("mixture", [tmp_path])
     with pytest.raises(UserError):
-        studies.find_study("no_such_study_of_ours", [tmp_path])
-    assert str(tmp_path) not in seen["jgmm.workbench.mixture_study"]
+        registry.find_study("no_such_study_of_ours", [tmp_path])
+    assert str(tmp_path) not in seen["jgmm.workbench.studies.mixture"]
     assert seen["no_such_study_of_ours"][0] == str(tmp_path)
 
 
@@ -230,12 +235,12 @@ def test_control_characters_are_shown_not_obeyed(tmp_path, monkeypatch):
     name = "\x1b]0;title\x07\x1b[2Jred\u202e[/bold]:warning:"
     pathlib.Path("x.csv").write_text(f"{name},b\n1,2\n")
     run = CliRunner().invoke
-    ended = run(cli.app, ["fit", "x.csv", "--label", "none", "--output", "out"])
+    ended = run(app.app, ["fit", "x.csv", "--label", "none", "--output", "out"])
     assert ended.exit_code == 2
     assert "\\x1b]0;title\\x07\\x1b[2Jred\\u202e" in ended.stderr
     mixture = jgmm.make_mixture([1.0], [[2.0]], [1.0], "spherical")
     storage.save_mixture("m.safetensors", mixture, [name])
-    shown = run(cli.app, ["show", "m.safetensors"], env={"COLUMNS": "200"})
+    shown = run(app.app, ["show", "m.safetensors"], env={"COLUMNS": "200"})
     assert "\\x1b[2Jred\\u202e[/bold]:warning:" in shown.stdout
     for text in (ended.output, shown.output):
         assert not {"\x1b", "\x07", "\u202e"} & set(text)

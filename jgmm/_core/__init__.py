@@ -1,0 +1,1 @@
+"""What every topic stands on: errors, statuses, compilation, pytrees, budgets."""

@@ -1,0 +1,243 @@
+"""What users hand in, turned into checked JAX arrays, once.
+
+Public functions take lists, NumPy arrays, data frames or JAX arrays. What cannot be used is refused
+with the row and the column it is in.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jgmm._core.compilation import jit
+from jgmm._core.errors import DataError
+from jgmm._core.pytree import is_traced
+from jgmm._data.dataframes import as_array, names_of
+
+
+def column_names(x: Any) -> list[str]:
+    """Names of the columns of a data frame, or ``x0``, ``x1``, … for an array.
+
+    >>> column_names([[1.0, 2.0]])
+    ['x0', 'x1']
+    """
+    named = names_of(x)
+    if named is not None:
+        return named
+    shape = np.shape(x)
+    return [f"x{i}" for i in range(shape[1] if len(shape) > 1 else 1)]
+
+
+def as_samples(x: Any, name: str = "x", weights: Array | None = None) -> Float[Array, "N D"]:
+    """Turn samples into a checked two-dimensional floating-point array.
+
+    Args:
+      x: samples in rows: a list, NumPy or JAX array, or a data frame of numbers, of pandas, polars,
+        Arrow or anything else narwhals reads (``jgmm._data.dataframes``). float32 and float64 are
+        kept where JAX allows; integers and booleans become JAX's default float.
+      name: what error messages call it.
+      weights: rows of weight zero count as missing and may hold anything.
+
+    Returns:
+      The samples, (N, D). Inside a transformation values are not inspected.
+
+    Raises:
+      DataError: wrong rank, no rows or columns, text, NaN or missing, infinite values, or values
+        so large that their squares overflow; the text names row and column.
+    """
+    array = as_table(x, name)
+    check_values(array, x, name, weights)
+    return array
+
+
+def as_table(x: Any, name: str) -> Float[Array, "N D"]:
+    """The samples as an array of two dimensions, whatever its values."""
+    host = _numbers(x, name)
+    _check_shape(host.shape, name)
+    return jnp.asarray(host, dtype=float_dtype(host.dtype))
+
+
+def check_values(array: Array, x: Any, name: str, weights: Array | None) -> None:
+    """Refuse values that sums of squares cannot bear; ``x`` is where column names come from."""
+    if is_traced(array):
+        return
+    weights = None if is_traced(weights) else weights
+    sound = all_usable(array, weights)
+    if is_traced(sound):  # known data inside somebody's jit: its values are not to be had there
+        return
+    if not bool(sound):
+        refuse_values(array, weights, name, column_names(x))
+
+
+def refuse_values(
+    array: Float[Array, "N D"],
+    weights: Array | None,
+    name: str,
+    columns: list[str] | None = None,
+    first_row: int = 0,
+) -> NoReturn:
+    """Name the first value that is not usable; ``first_row`` is the number of row 0."""
+    usable = np.asarray(_usable(array, weights))
+    row, column = (int(i) for i in np.argwhere(~np.asarray(usable))[0])
+    n_bad = int((~usable).any(axis=1).sum())
+    called = columns or column_names(array)
+    affected = [called[i] for i in np.flatnonzero((~usable).any(axis=0))]
+    where = f", in the columns {_listed(affected)}" if len(affected) > 1 else ""
+    raise DataError(
+        f"{name} holds {array[row, column]} in row {first_row + row}, column {called[column]!r}; "
+        f"{n_bad} row(s) have missing (NaN), infinite or overflowing values{where}. Drop those "
+        "rows (a sample weight of zero drops a row), repair them, or rescale the column."
+    )
+
+
+def _listed(names: list[str], most: int = 8) -> str:
+    shown = ", ".join(map(repr, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+@jit
+def all_usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
+    """Whether no value that counts is NaN, infinite, or so large that squares overflow."""
+    return _usable(x, weights).all()  # in one pass that writes nothing
+
+
+@jit
+def _usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
+    limit = jnp.sqrt(jnp.finfo(x.dtype).max) / x.shape[1]  # the sum of squares must not overflow
+    usable = jnp.abs(x) < limit  # false for NaN
+    return usable if weights is None else usable | (weights == 0)[:, None]
+
+
+def _check_shape(shape: tuple[int, ...], name: str) -> None:
+    if len(shape) != 2:
+        raise DataError(
+            f"{name} must be two-dimensional, samples in rows; it has shape {shape}. "
+            "One feature: x[:, None]; one sample: x[None, :]."
+        )
+    if 0 in shape:
+        raise DataError(f"{name} is empty: its shape is {shape}.")
+
+
+def _numbers(x: Any, name: str) -> np.ndarray | Array:
+    """An array of real numbers, or an error naming the first value that is not one."""
+    x = as_array(x, name)
+    try:
+        array = jnp.asarray(x) if is_traced(x) or isinstance(x, jax.Array) else np.asarray(x)
+    except ValueError as error:
+        raise DataError(f"{name} is not rectangular: {error}") from error
+    if any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
+        return array
+    if array.dtype.kind not in "OUST":
+        raise DataError(f"{name} holds {array.dtype} values; they must be real numbers.")
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError):
+        pass_over = np.ndenumerate(array)
+    for index, value in pass_over:
+        try:
+            float(value)
+        except (TypeError, ValueError):
+            column = f", column {column_names(x)[index[1]]!r}" if len(index) == 2 else ""
+            raise DataError(
+                f"{name} holds {str(value)!r} in row {index[0] if index else 0}{column}, which is "
+                "not a number. Choose numeric columns, or encode this one."
+            ) from None
+    raise DataError(f"{name} cannot be read as numbers (dtype {array.dtype}).")
+
+
+def float_dtype(dtype: Any) -> Any:
+    """The type samples of some type are fitted in: float32 and float64 stay where JAX allows."""
+    if dtype == np.longdouble:
+        return jax.dtypes.canonicalize_dtype(float)
+    if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32:
+        return jax.dtypes.canonicalize_dtype(dtype)
+    return jnp.float32 if dtype == np.float16 else jax.dtypes.canonicalize_dtype(float)
+
+
+def as_weights(sample_weight: Any, n_samples: int, dtype: Any) -> Float[Array, "N"] | None:
+    """Turn sample weights into a checked array, or leave None.
+
+    Args:
+      sample_weight: how many times each sample counts, (N,), nonnegative, not all zero.
+      n_samples: N.
+      dtype: the samples' dtype.
+
+    Raises:
+      DataError: no numbers, wrong length, negative, not finite, or all zero; the text names the
+        row.
+    """
+    if sample_weight is None:
+        return None
+    weights = jnp.asarray(_numbers(sample_weight, "sample_weight"), dtype)
+    if weights.shape != (n_samples,):
+        raise DataError(
+            f"sample_weight must have one entry a sample, shape ({n_samples},); it has shape "
+            f"{weights.shape}."
+        )
+    if is_traced(weights):
+        return weights
+    bad = np.flatnonzero(~(np.isfinite(weights) & (np.asarray(weights) >= 0)))
+    if bad.size:
+        raise DataError(
+            f"sample_weight holds {weights[bad[0]]} in row {bad[0]}; weights must be finite and "
+            "at least zero."
+        )
+    if not bool((weights > 0).any()):
+        raise DataError("sample_weight is zero for every sample; at least one must count.")
+    return weights
+
+
+def as_labels(labels: Any, n_samples: int) -> Int[Array, "N"] | None:
+    """Turn known labels into a checked array, or leave None.
+
+    Args:
+      labels: the component each sample is known to be of, (N,), whole numbers; -1 where unknown.
+      n_samples: N.
+
+    Raises:
+      DataError: no whole numbers, wrong length, or below -1; the text names the row.
+    """
+    return None if labels is None else jnp.asarray(checked_labels(labels, n_samples))
+
+
+def checked_labels(labels: Any, n_samples: int) -> Any:
+    """``as_labels`` of labels that stay where they are: on the host, also inside a transformation.
+
+    Raises:
+      DataError: see ``as_labels``.
+    """
+    host = labels if is_traced(labels) else np.asarray(labels)
+    if host.shape != (n_samples,) or host.dtype.kind not in "iu":
+        raise DataError(
+            f"labels must be {n_samples} whole numbers, one a sample; they have shape "
+            f"{host.shape} and dtype {host.dtype}."
+        )
+    if not is_traced(host) and (host < -1).any():
+        row = int(np.argmax(host < -1))
+        raise DataError(f"labels holds {host[row]} in row {row}; an unknown one is -1.")
+    return host
+
+
+def check_key(key: Any) -> Array:
+    """Return a typed random key, or say how to make one.
+
+    Raises:
+      TypeError: not made by ``jax.random.key``.
+    """
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise TypeError(f"key must be a typed key such as jax.random.key(0), not {type(key)}.")
+    return key
+
+
+def check_level(level: float) -> None:
+    """Refuse a level that is no probability.
+
+    Raises:
+      DataError: not strictly between 0 and 1.
+    """
+    if not 0 < level < 1:
+        raise DataError(f"level must lie strictly between 0 and 1, such as 0.95; it is {level}.")

@@ -1,0 +1,152 @@
+"""How well a classifier predicts: the confusion matrix and cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from jgmm._core.errors import DataError
+from jgmm._core.pytree import Leaf
+from jgmm._data.validation import check_key
+from jgmm.classifier.fit import _train
+from jgmm.classifier.labels import Name
+from jgmm.classifier.model import _log_joint
+from jgmm.classifier.problem import check_arguments, check_sizes, check_status, weights_of
+from jgmm.em.options import Options
+from jgmm.selection.cross_validation import assign_folds, check_folds
+
+
+def confusion_matrix(
+    labels: Any, predicted: Any, n_classes: int, sample_weight: Any = None
+) -> Array:
+    """How often each class was taken for each.
+
+    Args:
+      labels: true classes, (N,), whole numbers from 0 to C - 1, as ``class_indices`` gives.
+      predicted: predicted classes, (N,), the same.
+      n_classes: C.
+      sample_weight: how many times each sample counts, (N,); of weight zero, not at all.
+
+    Returns:
+      Counts, (C, C): true classes in rows, predicted ones in columns; the trace is what is right.
+
+    Raises:
+      DataError: not one label a sample in both, or one out of range.
+
+    >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
+    [[1, 1], [0, 1]]
+    """
+    truth, guess = np.asarray(labels), np.asarray(predicted)
+    weights = np.ones(truth.shape, int) if sample_weight is None else np.asarray(sample_weight)
+    if truth.ndim != 1 or not truth.shape == guess.shape == weights.shape:
+        raise DataError(
+            "labels, predictions and weights must have one entry a sample; their shapes are "
+            f"{truth.shape}, {guess.shape} and {weights.shape}."
+        )
+    counted = weights != 0
+    for name, values in (("labels", truth[counted]), ("predictions", guess[counted])):
+        if values.dtype.kind not in "iub" or not ((values >= 0) & (values < n_classes)).all():
+            raise DataError(f"{name} must be whole numbers from 0 to {n_classes - 1}.")
+    matrix = np.zeros((n_classes, n_classes), weights.dtype)
+    index = (truth[counted].astype(int), guess[counted].astype(int))
+    np.add.at(matrix, index, weights[counted])
+    return jnp.asarray(matrix)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class CrossValidation:
+    """How well a classifier predicts samples it has not seen.
+
+    Attributes:
+      accuracy: mean over folds of the share of their samples predicted right, ().
+      standard_error: of that mean, from the spread of the folds, ().
+      per_fold: share predicted right in each fold, (F,).
+      predicted: for each sample the class predicted without its fold, (N,); -1 where missing.
+      folds: the fold of each sample, (N,).
+      class_names: what the classes are called (static).
+    """
+
+    accuracy: Leaf
+    standard_error: Leaf
+    per_fold: Leaf
+    predicted: Leaf
+    folds: Leaf
+    class_names: tuple[Name, ...] = field(metadata={"static": True})
+
+
+def cross_validate(
+    key: Key[Array, ""],
+    x: Any,
+    labels: Any,
+    n_folds: int = 10,
+    *,
+    covariance: str = "general",
+    n_components: int | Sequence[Any] = 1,
+    shared: bool = False,
+    priors: Any = None,
+    sample_weight: Any = None,
+    ridge: float = 0.0,
+    n_restarts: int = 16,
+    tol: float | None = None,
+    max_steps: int = 1000,
+) -> CrossValidation:
+    """Predict every sample by a classifier that was fitted without the sample's fold.
+
+    The folds are stratified: each has its share of every class. All are fitted side by side in one
+    program, each with the samples of one fold missing.
+
+    Args:
+      key: typed key; the same key deals the same folds whatever the model.
+      x: samples in rows, (N, D).
+      labels: class of each sample, (N,).
+      n_folds: F.
+      covariance, n_components, shared, priors, ridge, n_restarts, tol, max_steps: as for ``fit``.
+      sample_weight: how many times each sample counts, in fitting and in judging, (N,).
+
+    Returns:
+      A ``CrossValidation``.
+
+    Raises:
+      DataError: as for ``fit``; or a class that has too few samples without a fold.
+      FitError: as for ``fit``, naming the fold.
+
+    Reference: Kohavi (1995).
+    """
+    deal, fit_key = jax.random.split(check_key(key))
+    options = Options(covariance, n_restarts, tol=tol, max_steps=max_steps, ridge=ridge)
+    problem = check_arguments(
+        x, labels, covariance, n_components, shared, priors, sample_weight, fit_key, options
+    )
+    samples, truth = problem.samples, jnp.asarray(problem.labels)
+    weights = weights_of(samples)
+    check_folds(samples, n_folds)
+    check_sizes(problem, n_folds)
+    folds = assign_folds(deal, samples.n_samples, n_folds, sample_weight=weights, labels=truth)
+
+    def one(f: Array) -> tuple[Array, Array]:
+        train = jnp.where(folds == f, 0, weights)
+        trained, status = _train(problem, jax.random.fold_in(fit_key, f), train)
+        return jnp.argmax(_log_joint(trained, samples.x), axis=1), status
+
+    guesses, status = jax.vmap(one)(jnp.arange(n_folds))
+    for f in range(n_folds):
+        check_status(problem, status[f], f", without fold {f} of {n_folds}")
+    predicted = guesses[folds, jnp.arange(samples.n_samples)]
+    zeros = jnp.zeros(n_folds, weights.dtype)
+    right = zeros.at[folds].add(jnp.where(predicted == truth, weights, 0))
+    per_fold = right / zeros.at[folds].add(weights)
+    return CrossValidation(
+        per_fold.mean(),
+        per_fold.std(ddof=1) / jnp.sqrt(jnp.asarray(n_folds, per_fold.dtype)),
+        per_fold,
+        jnp.where(weights > 0, predicted, -1),
+        folds,
+        problem.class_names,
+    )

@@ -1,0 +1,155 @@
+"""Fit a Gaussian, or a mixture of Gaussians, to each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from jgmm._core.compilation import jit
+from jgmm._core.errors import DataError
+from jgmm._core.status import USABLE, Status, among
+from jgmm._data.samples import Samples
+from jgmm._data.standardization import standardize
+from jgmm._data.validation import check_key
+from jgmm.classifier.model import Classifier
+from jgmm.classifier.problem import (
+    ClassificationProblem,
+    check_arguments,
+    check_sizes,
+    check_status,
+    weights_of,
+)
+from jgmm.covariance.models import model
+from jgmm.em.degeneracy import collapsed_components
+from jgmm.em.m_step import from_responsibilities, maximize, ridge_in
+from jgmm.em.options import Options
+from jgmm.fitting.in_memory import fit_unchecked
+from jgmm.mixture.mixture import Mixture, to_original
+
+
+def fit(
+    x: Any,
+    labels: Any,
+    *,
+    covariance: str = "general",
+    n_components: int | Sequence[Any] = 1,
+    shared: bool = False,
+    priors: Any = None,
+    sample_weight: Any = None,
+    ridge: float = 0.0,
+    key: Key[Array, ""] | None = None,
+    n_restarts: int = 16,
+    tol: float | None = None,
+    max_steps: int = 1000,
+) -> Classifier:
+    """Learn the prior and the density of each class from labelled samples.
+
+    Args:
+      x: samples in rows, (N, D).
+      labels: class of each sample, (N,): whole numbers, text or truth values.
+      covariance: name of the covariance model. With one Gaussian a class it says what classes
+        share, so "tied" has one covariance for all; with more, what a class's components share.
+      n_components: Gaussians a class, one number for all or one for each in the order of
+        ``class_names``. More than one needs a ``key``.
+      shared: one covariance of the given form, pooled over classes; for one Gaussian a class.
+      priors: P(y = c), (C,), in the order of ``class_names``; by default the classes' shares of
+        the total weight.
+      sample_weight: how many times each sample counts, (N,); zero equals a missing row.
+      ridge: added to every variance, as a fraction of the data's.
+      key: typed key, for mixtures; class c uses ``fold_in(key, c)``.
+      n_restarts, tol, max_steps: as for ``jgmm.fit``, for mixtures.
+
+    Returns:
+      A ``Classifier``, the maximum-likelihood fit; for mixtures the best of the restarts.
+      Covariances are divided by the number of samples, not by that number less one.
+
+    Raises:
+      DataError: bad samples, labels, weights or arguments; fewer than two classes; a class with
+        too few samples.
+      FitError: the covariance of a class is singular, or no restart of its mixture ended valid.
+
+    ``x`` and ``sample_weight`` may be traced; then nothing is raised, and what failed is NaN.
+
+    >>> import jgmm
+    >>> x, y = [[0.0], [1.0], [9.0], [10.0]], ["small", "small", "big", "big"]
+    >>> trained = jgmm.classifier.fit(x, y, shared=True)
+    >>> jgmm.classifier.predict_names(trained, [[2.0], [8.0]]).tolist()
+    ['small', 'big']
+    """
+    options = Options(covariance, n_restarts, tol=tol, max_steps=max_steps, ridge=ridge)
+    problem = check_arguments(
+        x, labels, covariance, n_components, shared, priors, sample_weight, key, options
+    )
+    check_sizes(problem)
+    trained, status = _train(problem, key, weights_of(problem.samples))
+    check_status(problem, status)
+    return trained
+
+
+def _train(
+    problem: ClassificationProblem, key: Array | None, weights: Array
+) -> tuple[Classifier, Array]:
+    """Fit all classes to samples weighted anew; status (C,). Works under ``vmap``."""
+    names, counts = problem.class_names, problem.n_components
+    samples = replace(problem.samples, weights=weights)
+    shares = jnp.zeros(len(names), weights.dtype).at[problem.labels].add(weights)
+    priors = shares / shares.sum() if problem.priors is None else problem.priors
+    if problem.single:
+        mixtures, status = _gaussians(
+            samples, problem.labels, problem.control.ridge, len(names), problem.covariance
+        )
+    else:
+        mixtures, status = _mixtures(problem, check_key(key), weights)
+    valid = among(status, USABLE)
+    # Nearly singular is no better than singular: where nothing can be raised, say it by NaN.
+    spoil = jax.vmap(lambda ok, scale: jnp.where(ok, scale, jnp.nan))
+    mixtures = replace(mixtures, scale=spoil(valid, mixtures.scale))
+    return Classifier(jnp.log(priors), mixtures, names, counts), status
+
+
+@partial(jit, static_argnums=(3, 4))
+def _gaussians(
+    samples: Samples, labels: Array, ridge: Array, n_classes: int, covariance: str
+) -> tuple[Mixture, Array]:
+    """The M-step with labels for responsibilities, its components taken apart as classes."""
+
+    def resp(rows: Array) -> Array:
+        return jax.nn.one_hot(labels[rows], n_classes, dtype=samples.x.dtype)
+
+    inside = standardize(samples, model(covariance))
+    statistics = from_responsibilities(inside, resp, n_classes, covariance)
+    fitted = maximize(statistics, covariance, ridge_in(inside.frame, ridge))
+    broken = collapsed_components(fitted, fitted, inside.frame)
+    fitted = to_original(fitted, inside.frame)
+    scale = jnp.broadcast_to(fitted.scale, (n_classes, *fitted.scale.shape[1:]))
+    one_each = Mixture(
+        jnp.zeros((n_classes, 1), scale.dtype), fitted.means[:, None], scale[:, None], covariance
+    )
+    return one_each, jnp.where(broken, int(Status.COLLAPSED), int(Status.CONVERGED))
+
+
+def _mixtures(problem: ClassificationProblem, key: Array, weights: Array) -> tuple[Mixture, Array]:
+    """A mixture for each class, fitted with the samples of all others missing."""
+    samples, fits, widest = problem.samples, [], max(problem.n_components)
+    for c, k in enumerate(problem.n_components):
+        own = jnp.where(problem.labels == c, weights, 0)
+        try:
+            fits.append(
+                fit_unchecked(
+                    jax.random.fold_in(key, c),
+                    replace(samples, weights=own),
+                    k,
+                    problem.options,
+                    slots=widest,
+                )
+            )
+        except DataError as error:
+            raise DataError(f"class {problem.class_names[c]!r}: {error}") from error
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *[fit.mixture for fit in fits])
+    return stacked, jnp.stack([fit.status for fit in fits])

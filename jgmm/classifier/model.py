@@ -1,0 +1,133 @@
+"""The Gaussian Bayes classifier: labels are known, and each class has a Gaussian or a mixture.
+
+``P(y = c | x) = P(y = c) p(x | y = c) / Σ_c' P(y = c') p(x | y = c')``. With one Gaussian a class
+the fit is the M-step of EM with labels for responsibilities, so every covariance model serves:
+``full`` is quadratic and ``tied`` linear discriminant analysis, ``diag`` is naive Bayes.
+References: Bishop (2006), section 4.2; for mixtures Hastie & Tibshirani (1996).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from jgmm._core.compilation import jit
+from jgmm._core.errors import DataError
+from jgmm._core.pytree import Leaf
+from jgmm._data.validation import as_samples
+from jgmm.classifier.labels import Name
+from jgmm.mixture.density import log_prob as mixture_log_prob
+from jgmm.mixture.density import normalise
+from jgmm.mixture.mixture import Mixture
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Classifier:
+    """Prior and density of each of C classes.
+
+    Attributes:
+      log_priors: log P(y = c), (C,).
+      mixtures: p(x | y = c), with a leading axis of classes on every leaf; classes with fewer
+        components than others are padded with components of weight zero.
+      class_names: what the classes are called, in increasing order (static).
+      n_components: of each class, padding left out (static).
+    """
+
+    log_priors: Leaf
+    mixtures: Mixture
+    class_names: tuple[Name, ...] = field(metadata={"static": True})
+    n_components: tuple[int, ...] = field(metadata={"static": True})
+
+    @property
+    def n_classes(self) -> int:
+        """C."""
+        return len(self.class_names)
+
+    @property
+    def priors(self) -> Array:
+        """P(y = c), (C,)."""
+        return jnp.exp(self.log_priors)
+
+
+def _samples_for(classifier: Classifier, x: Any) -> Array:
+    samples = as_samples(x)
+    d = classifier.mixtures.n_features
+    if samples.shape[1] != d:
+        raise DataError(f"x has {samples.shape[1]} columns; the classifier was made for {d}.")
+    return samples.astype(classifier.log_priors.dtype)
+
+
+@jit
+def _log_joint(classifier: Classifier, x: Array) -> Array:
+    log_probs = jax.vmap(mixture_log_prob, in_axes=(0, None))(classifier.mixtures, x)
+    return (classifier.log_priors[:, None] + log_probs).T
+
+
+@jit
+def _normalise(joint: Array) -> tuple[Array, Array]:
+    return jax.vmap(normalise)(joint)
+
+
+def log_joint(classifier: Classifier, x: Any) -> Float[Array, "N C"]:
+    """``log P(y = c) + log p(x | y = c)``, in nats: all that a decision depends on.
+
+    Raises:
+      DataError: bad samples, or another number of columns than the classifier was made for.
+    """
+    return _log_joint(classifier, _samples_for(classifier, x))
+
+
+def log_prob(classifier: Classifier, x: Any) -> Float[Array, "N"]:
+    """Log density of samples whatever their class, ``log Σ_c P(y = c) p(x | y = c)``, in nats."""
+    return _normalise(log_joint(classifier, x))[0]
+
+
+def posterior(classifier: Classifier, x: Any) -> Float[Array, "N C"]:
+    """Probability of each class given the sample, ``P(y = c | x)``, by Bayes' rule; rows sum to 1.
+
+    Columns are in the order of ``class_names``. A class of prior zero gets exactly zero.
+
+    >>> import jgmm
+    >>> trained = jgmm.classifier.fit([[0.0], [1.0], [3.0], [4.0]], [False, False, True, True])
+    >>> posterior(trained, [[2.0]]).tolist()
+    [[0.5, 0.5]]
+    """
+    return jnp.exp(_normalise(log_joint(classifier, x))[1])
+
+
+def predict(classifier: Classifier, x: Any) -> Int[Array, "N"]:
+    """The most probable class of each sample, (N,), as an index into ``class_names``."""
+    return jnp.argmax(log_joint(classifier, x), axis=1)
+
+
+def predict_names(classifier: Classifier, x: Any) -> np.ndarray:
+    """The name of the most probable class of each sample, (N,), a NumPy array."""
+    return np.asarray(classifier.class_names)[np.asarray(predict(classifier, x))]
+
+
+def class_mixture(classifier: Classifier, c: int) -> Mixture:
+    """The density of one class, ``p(x | y = c)``, without padding."""
+    k = classifier.n_components[c]
+    own = jax.tree.map(lambda leaf: leaf[c], classifier.mixtures)
+    scale = own.scale if own.model.shared else own.scale[:k]
+    return Mixture(own.log_weights[:k], own.means[:k], scale, own.covariance)
+
+
+def n_parameters(classifier: Classifier) -> int:
+    """Number of free parameters: C - 1 priors, given or not, and those of the densities.
+
+    >>> import jgmm
+    >>> x, y = [[0.0], [1.0], [3.0], [5.0]], [0, 0, 1, 1]
+    >>> [n_parameters(jgmm.classifier.fit(x, y, shared=shared)) for shared in (False, True)]
+    [5, 4]
+    """
+    entry, d = classifier.mixtures.model, classifier.mixtures.n_features
+    if max(classifier.n_components) == 1:
+        return entry.n_parameters(classifier.n_classes, d)
+    return classifier.n_classes - 1 + sum(entry.n_parameters(k, d) for k in classifier.n_components)

@@ -1,0 +1,153 @@
+"""The arguments of a classifier's fit, checked: samples, labels, class sizes and options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jgmm._core.errors import DataError, FitError
+from jgmm._core.pytree import is_traced
+from jgmm._core.status import USABLE, describe
+from jgmm._data.samples import Samples, make_samples
+from jgmm._data.validation import check_key
+from jgmm.classifier.labels import Name, read_labels, read_priors
+from jgmm.covariance.models import MODELS, model
+from jgmm.covariance.storage import Full
+from jgmm.em.options import Control, Options, make_control
+
+SINGULAR = (
+    "Its covariance is singular. Likely causes, in order: columns that are constant within the "
+    "class, columns that determine each other, repeated rows. Drop such columns, or use "
+    "covariance='aligned', shared=True or a ridge such as ridge=1e-6."
+)
+
+
+@dataclass(frozen=True)
+class ClassificationProblem:
+    """What is to be learned, about which classes, and how: the checked arguments of a fit."""
+
+    samples: Samples
+    labels: np.ndarray
+    class_names: tuple[Name, ...]
+    n_components: tuple[int, ...]
+    covariance: str
+    priors: Array | None
+    control: Control
+    options: Options
+
+    @property
+    def single(self) -> bool:
+        """Whether every class has one Gaussian."""
+        return max(self.n_components) == 1
+
+
+def check_arguments(
+    x: Any,
+    labels: Any,
+    covariance: str,
+    n_components: Any,
+    shared: bool,
+    priors: Any,
+    sample_weight: Any,
+    key: Any,
+    options: Options,
+) -> ClassificationProblem:
+    """Check and complete the arguments of a fit."""
+    samples = make_samples(x, sample_weight)
+    indices, names = read_labels(labels, samples.n_samples, _used(samples))
+    if len(names) < 2:
+        raise DataError(f"labels hold one class only, {names[0]!r}; a classifier needs two.")
+    several = [n_components] * len(names) if np.ndim(n_components) == 0 else list(n_components)
+    counts = tuple(int(k) if isinstance(k, np.integer) else k for k in several)
+    if len(counts) != len(names) or not all(isinstance(k, int) and k >= 1 for k in counts):
+        raise DataError(
+            f"n_components must be a whole number of at least 1, or {len(names)} of them, one a "
+            f"class; it is {n_components!r}."
+        )
+    entry = model(covariance)
+    if max(counts) > 1:
+        check_key(key)
+        if shared:
+            raise DataError(
+                "shared=True is for one Gaussian a class. Components share a covariance within "
+                "their class with covariance='tied'."
+            )
+    if shared:
+        entry = next(e for e in MODELS.values() if e.shared and e.storage is entry.storage)
+    dtype = samples.x.dtype
+    return ClassificationProblem(
+        samples,
+        indices,
+        names,
+        counts,
+        entry.name,
+        None if priors is None else read_priors(priors, names, dtype),
+        make_control(dtype, options.tol, None, options.ridge),
+        replace(options, covariance=entry.name),
+    )
+
+
+def _used(samples: Samples) -> np.ndarray:
+    """Which rows are not missing; all of them where weights are traced."""
+    if samples.weights is None or is_traced(samples.weights):
+        return np.ones(samples.n_samples, bool)
+    return np.asarray(samples.weights) > 0
+
+
+def weights_of(samples: Samples) -> Array:
+    """The weights of the samples, ones where none were given."""
+    if samples.weights is None:
+        return jnp.ones(samples.n_samples, samples.x.dtype)
+    return samples.weights
+
+
+def check_sizes(problem: ClassificationProblem, n_folds: int | None = None) -> None:
+    """Refuse classes that have too few samples for their covariances to be regular.
+
+    Args:
+      problem: what is to be learned.
+      n_folds: when given, from what is left of each class without the largest of its folds.
+
+    Raises:
+      DataError: naming the class, or the sum of classes where they share one covariance.
+    """
+    used = problem.labels[_used(problem.samples)]
+    sizes, where = np.bincount(used, minlength=len(problem.class_names)), ""
+    if n_folds is not None:
+        sizes, where = sizes - -(-sizes // n_folds), f" without one of {n_folds} folds"
+    entry, d = model(problem.covariance), problem.samples.n_features
+    ridge = problem.control.ridge
+    regular = is_traced(ridge) or float(ridge) > 0
+    rank = d if entry.storage is Full else 1
+    # Classes share nothing where two have twice as many parameters as one.
+    alone = entry.count(2, d) == 2 * entry.count(1, d)
+    advice = "Use a simpler covariance model, shared=True, a ridge such as ridge=1e-6, or more data"
+    for name, size, k in zip(
+        problem.class_names, sizes.tolist(), problem.n_components, strict=True
+    ):
+        least = max(k, rank + 1 if alone and not regular else 1)
+        if size < least:
+            raise DataError(
+                f"class {name!r} has {size} sample(s){where}; {k} {entry.name!r} Gaussian(s) in "
+                f"{d} column(s) need at least {least}. {advice}, or drop the class."
+            )
+    total, least = int(sizes.sum()), rank + len(sizes)
+    if entry.shared and problem.single and not regular and total < least:
+        raise DataError(
+            f"there are {total} samples{where}; one covariance shared by {len(sizes)} classes in "
+            f"{d} column(s) needs at least {least}. {advice}."
+        )
+
+
+def check_status(problem: ClassificationProblem, status: Array, where: str = "") -> None:
+    """Raise a FitError for the first class that failed; inside a transformation do nothing."""
+    if is_traced(status):
+        return
+    for name, code in zip(problem.class_names, status.tolist(), strict=True):
+        if code not in USABLE:
+            said = SINGULAR if problem.single else describe(code)
+            raise FitError(f"Class {name!r}{where}: {said}")

@@ -1,0 +1,248 @@
+"""The table of covariance models: what each shares, stores and estimates.
+
+A model is one small entry: how many parameters it has, how it estimates the covariances from the
+components' scatter, and in which of three forms it is stored. Nothing outside this module asks for
+a model by name; to add one, write its estimator and add a line to ``_FAMILY``, or from outside
+the package call ``add``.
+
+Names follow the volume–shape–orientation family Σₖ = λₖ Dₖ Aₖ Dₖᵀ (Banfield & Raftery 1993,
+Celeux & Govaert 1995): three letters say whether volume, shape and orientation are Equal, Variable
+or the Identity. ``full``, ``tied``, ``diag`` and ``spherical`` are scikit-learn's names; ``E`` and
+``V`` are what the family is called in one dimension.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jgmm.covariance.estimation import (
+    Estimate,
+    common_axes,
+    equal_shape,
+    equal_volume,
+    own_axes,
+    trailing,
+    unit_if_unused,
+)
+from jgmm.covariance.storage import Diagonal, Full, Spherical, Storage
+
+
+@dataclass(frozen=True)
+class CovarianceModel:
+    """One entry of the table.
+
+    Attributes:
+      code: three letters for volume, shape and orientation; of a model that is not of the family,
+        a name in other letters.
+      names: synonyms; the first is how the package writes it.
+      storage: ``Full``, ``Diagonal`` or ``Spherical``.
+      shared: whether all components have the same covariance, stored once.
+      per_column: whether the model keeps its form when columns change their units, one by one.
+      affine: whether it keeps its form under every linear map of the data.
+      keeps_marginals: whether it keeps its form when columns are left out, or conditioned on.
+      estimate: ``(counts (K,), scatter (K or 1, …), scale before or None) -> scale (K or 1, …)``,
+        which maximises the expected complete-data log-likelihood, or where that takes iterations,
+        makes it no lower than it was. A component without samples gets the unit covariance.
+      count: ``(K, D) -> `` number of free covariance parameters.
+    """
+
+    code: str
+    names: tuple[str, ...]
+    storage: Storage
+    shared: bool
+    per_column: bool
+    affine: bool
+    keeps_marginals: bool
+    estimate: Estimate
+    count: Callable[[int, int], int]
+
+    @property
+    def name(self) -> str:
+        """How the package writes it."""
+        return self.names[0]
+
+    def pool(self, scatter: Array) -> Array:
+        """What the estimate needs of the components' scatter: all of it, or its sum if shared."""
+        return scatter.sum(axis=0, keepdims=True) if self.shared else scatter
+
+    @property
+    def bears_floor(self) -> bool:
+        """Whether the estimate is a mean of scatter, of which a floor leaves the best above it."""
+        return not {"E", "V"} <= set(self.code)
+
+    def estimate_above(self, counts: Array, scatter: Array, least: Array) -> Array:
+        """``estimate`` among the covariances that exceed one in every direction.
+
+            Σₖ = R U max(w, 1) Uᵀ Rᵀ,   Sₖ / Nₖ = R U w Uᵀ Rᵀ,   least = R Rᵀ
+
+        Args:
+          counts, scatter: as for ``estimate``.
+          least: in this storage, leading axis 1.
+
+        Reference: Anderson & Olkin (1985) for the matrix case; for a model that ``bears_floor``.
+        """
+        mean = _pooled_mean(counts, scatter) if self.shared else _means(counts, scatter)
+        scale = self.storage.factor(self.storage.at_least(mean, least))
+        return scale if self.shared else unit_if_unused(counts, scale, self.storage)
+
+    def fills_storage(self, n_components: int, n_features: int) -> bool:
+        """Whether every content of the storage is one of the model."""
+        copies = 1 if self.shared else n_components
+        n_free = copies * self.storage.n_free(n_features)
+        return self.count(n_components, n_features) == n_free
+
+    @property
+    def of_marginals(self) -> CovarianceModel:
+        """The model of a mixture of some of the columns: this one, or the freest of its storage."""
+        return self if self.keeps_marginals else self.freest
+
+    @property
+    def freest(self) -> CovarianceModel:
+        """The model of the same storage that shares nothing: VII, VVI or VVV."""
+        return next(
+            entry
+            for entry in MODELS.values()
+            if entry.storage is self.storage and not entry.shared and entry.fills_storage(2, 2)
+        )
+
+    def least_samples(self, n_features: int) -> int:
+        """Fewest samples that make a component's covariance regular; 0 where others see to that.
+
+        They do where volumes are equal and all that differs is along which axes they extend.
+        """
+        if self.code[0] != "V" and (self.code[1] != "V" or n_features == 1):
+            return 0
+        return n_features + 1 if self.code[1:] == "VV" else 2
+
+    def n_parameters(self, n_components: int, n_features: int, equal_weights: bool = False) -> int:
+        """Free parameters of a mixture: weights (K - 1, or none), means (K D) and covariances.
+
+        >>> model("full").n_parameters(n_components=3, n_features=2)
+        17
+        """
+        weights = 0 if equal_weights else n_components - 1
+        covariance = self.count(n_components, n_features)
+        return weights + n_components * n_features + covariance
+
+
+def _means(counts: Array, scatter: Array) -> Array:
+    """Sₖ / Nₖ, zero for a component without samples."""
+    return scatter / trailing(jnp.where(counts > 0, counts, 1), scatter)
+
+
+def _pooled_mean(counts: Array, scatter: Array) -> Array:
+    """Σₖ Sₖ / Σₖ Nₖ, leading axis 1."""
+    return scatter.sum(axis=0, keepdims=True) / counts.sum()
+
+
+def _per_component(storage: Storage) -> Estimate:
+    """Σₖ = Sₖ / Nₖ: VII, VVI and VVV."""
+
+    def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
+        del previous
+        return unit_if_unused(counts, storage.factor(_means(counts, scatter)), storage)
+
+    return estimate
+
+
+def _pooled(storage: Storage) -> Estimate:
+    """Σ = Σₖ Sₖ / Σₖ Nₖ, one copy for all components: EII, EEI and EEE."""
+
+    def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
+        del previous
+        return storage.factor(_pooled_mean(counts, scatter))
+
+    return estimate
+
+
+# code, names, estimate, per_column, keeps_marginals
+_FAMILY = (
+    ("EII", ("EII", "E"), _pooled(Spherical), False, True),
+    ("VII", ("spherical", "VII", "V"), _per_component(Spherical), False, True),
+    ("EEI", ("EEI",), _pooled(Diagonal), True, True),
+    ("VEI", ("VEI",), equal_shape(Diagonal), True, True),
+    ("EVI", ("EVI",), equal_volume(Diagonal), True, False),
+    ("VVI", ("diag", "aligned", "VVI"), _per_component(Diagonal), True, True),
+    ("EEE", ("tied", "EEE"), _pooled(Full), True, True),
+    ("VEE", ("VEE",), equal_shape(Full), True, True),
+    ("EVE", ("EVE",), common_axes(equal_volume(Diagonal)), False, False),
+    ("VVE", ("VVE",), common_axes(_per_component(Diagonal)), False, False),
+    ("EEV", ("EEV",), own_axes(_pooled(Diagonal)), False, False),
+    ("VEV", ("VEV",), own_axes(equal_shape(Diagonal)), False, False),
+    ("EVV", ("EVV",), equal_volume(Full), True, False),
+    ("VVV", ("full", "general", "VVV"), _per_component(Full), True, True),
+)
+
+
+def _model(
+    code: str, names: tuple[str, ...], estimate: Estimate, per_column: bool, keeps_marginals: bool
+) -> CovarianceModel:
+    """What the letters of a code say: storage, and the number of parameters."""
+    shape, orientation = code[1], code[2]
+    storage = Full if orientation != "I" else Diagonal if shape != "I" else Spherical
+
+    def count(k: int, d: int) -> int:
+        each = (1, d - 1, d * (d - 1) // 2)  # of a volume, a shape, an orientation
+        times = {"I": 0, "E": 1, "V": k}
+        return sum(times[letter] * n for letter, n in zip(code, each, strict=True))
+
+    return CovarianceModel(
+        code=code,
+        names=names,
+        storage=storage,
+        shared="V" not in code,
+        per_column=per_column,
+        # A linear map multiplies all volumes by one number, and otherwise mixes shape with axes.
+        affine=code[1:] in ("EE", "VV"),
+        keeps_marginals=keeps_marginals,
+        estimate=estimate,
+        count=count,
+    )
+
+
+MODELS: dict[str, CovarianceModel] = {row[0]: _model(*row) for row in _FAMILY}
+_BY_NAME = {name: entry for entry in MODELS.values() for name in entry.names}
+
+
+def model(name: str) -> CovarianceModel:
+    """Look a covariance model up by its code or by any of its names.
+
+    Args:
+      name: for example ``"full"``, ``"general"`` or ``"VVV"``.
+
+    Raises:
+      ValueError: no such model; the text lists the names and suggests the nearest.
+
+    >>> model("aligned").code
+    'VVI'
+    """
+    if name in _BY_NAME:
+        return _BY_NAME[name]
+    known = {each.lower(): each for each in _BY_NAME}
+    nearest = difflib.get_close_matches(str(name).lower(), known, n=1)
+    hint = f" Did you mean {known[nearest[0]]!r}?" if nearest else ""
+    raise ValueError(f"unknown covariance model {name!r}.{hint} Known: {', '.join(_BY_NAME)}.")
+
+
+def register(entry: CovarianceModel) -> CovarianceModel:
+    """Put a model of your own into the table: from then on every function takes its names.
+
+    A model that is not of the family stands apart in tables over models: it is no special case of
+    another, nor has it one, but that of fewer components.
+
+    Raises:
+      ValueError: one of its names is taken.
+
+    A worked example is in the documentation, "Add a model or an optimiser".
+    """
+    taken = [name for name in (*entry.names, entry.code) if name in _BY_NAME or name in MODELS]
+    if taken:
+        raise ValueError(f"there is a covariance model {taken[0]!r} already; choose another name.")
+    MODELS[entry.code] = entry
+    _BY_NAME.update(dict.fromkeys(entry.names, entry))
+    return entry

@@ -1,0 +1,264 @@
+"""EM in fewer steps: extrapolation from those it has taken, and never below where it stands.
+
+Near its end EM converges linearly, by a factor that is close to one where components overlap. From
+a few of its steps one can tell where they lead to. A *scheme* does that; ``Accelerated`` puts it
+around EM as a ``algorithm.Algorithm``. Every step is one pass over the samples: of a point that a
+scheme proposes, or of the point EM itself leads to. A proposal counts only where the log-likelihood
+is not lower there; otherwise the next point is the one EM leads to from the last that counted.
+
+Points are seen in coordinates of the storage (``unconstrained.coordinates``), and a proposal is
+brought back to the covariance model by its own estimate; so every model can be accelerated.
+
+References: those of ``jgmm.em.acceleration_schemes``, where the schemes are.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Bool, Float
+
+from jgmm._core import pytree
+from jgmm._core.errors import DataError
+from jgmm._core.pytree import Leaf
+from jgmm._core.status import Status, among
+from jgmm._data.samples import HasTotals, Samples
+from jgmm.covariance.estimation import trailing
+from jgmm.em.acceleration_schemes import SCHEMES, Iterate, Scheme
+from jgmm.em.cancellation import Precision
+from jgmm.em.statistics import Statistics, expected_log_likelihood
+from jgmm.fitting.algorithm import AdditiveAlgorithm
+from jgmm.mixture.mixture import Mixture
+from jgmm.mixture.prior import Prior, log_density
+from jgmm.mixture.unconstrained import Free, coordinates, from_free
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class AcceleratedState:
+    """One accelerated run; the first six are those of ``algorithm.EMState``.
+
+    Attributes:
+      mixture: the point the next E-step is of.
+      log_likelihood: of ``reached``.
+      n_steps, status, collapsed, exact: as there.
+      proposed: the point is a scheme's.
+      reached: the last point that counted.
+      image: where EM leads to from there.
+      memory: the scheme's.
+    """
+
+    mixture: Mixture
+    log_likelihood: Leaf
+    n_steps: Leaf
+    status: Leaf
+    collapsed: Leaf
+    exact: Leaf
+    proposed: Leaf
+    reached: Mixture
+    image: Mixture
+    memory: Any
+
+    @property
+    def noise(self) -> None:
+        """None: what schemes extrapolate are Gaussians."""
+
+
+@dataclass(frozen=True)
+class AcceleratedEM:
+    """EM with a scheme around it, as a ``algorithm.Algorithm``.
+
+    ``n_steps`` counts passes over the samples, those of proposals that came to nothing among them,
+    as EM's does; ``history`` holds the log-likelihood of the last point that counted.
+    """
+
+    em: Any
+    scheme: Scheme
+
+    @property
+    def max_steps(self) -> int:
+        """Passes over the samples at most, but for the first."""
+        return int(self.em.max_steps)
+
+    def scout(self) -> AcceleratedEM:
+        """The same around EM that takes no differences where rough products find the way."""
+        return replace(self, em=self.em.scout())
+
+    def begin(self, start: Mixture) -> AcceleratedState:
+        """The lane before its first step."""
+        first = self.em.begin(start)
+        here = first.mixture
+        memory = self.scheme.begin(ravel_pytree(coordinates(here))[0])
+        return AcceleratedState(
+            here,
+            first.log_likelihood,
+            first.n_steps,
+            first.status,
+            first.collapsed,
+            first.exact,
+            jnp.asarray(False),
+            here,
+            here,
+            memory,
+        )
+
+    def step(self, lanes: AcceleratedState, samples: Samples, control: Any) -> AcceleratedState:
+        """One E-step of every lane, and where to go from there."""
+        return self.advance(lanes, *self.expect(lanes, samples), samples, control)
+
+    def expect(self, lanes: AcceleratedState, samples: Samples) -> tuple[Statistics, Precision]:
+        """``EM.expect`` of the points the lanes are at."""
+        return self.em.expect(lanes, samples)
+
+    def advance(
+        self,
+        lanes: AcceleratedState,
+        statistics: Statistics,
+        digits: Precision,
+        population: HasTotals,
+        control: Any,
+    ) -> AcceleratedState:
+        """What of a step follows its E-step."""
+        statistics = self.em.believing(lanes, statistics, population, control)
+
+        def one(lane: AcceleratedState, sums: Statistics, digits: Precision) -> AcceleratedState:
+            return self._step(lane, sums, digits, population, control)
+
+        return jax.vmap(one)(lanes, statistics, digits)
+
+    def _step(
+        self,
+        lane: AcceleratedState,
+        statistics: Statistics,
+        digits: Precision,
+        samples: HasTotals,
+        control: Any,
+    ) -> AcceleratedState:
+        found = self.em.judge(lane, statistics, digits, samples, control)
+        counts = ~lane.proposed | (
+            (statistics.log_likelihood >= lane.log_likelihood) & ~found.broken.any()
+        )
+        # Nothing ends at a proposal: that EM's own step gains no more than the tolerance is what
+        # its end means, and a collapse may be the scheme's doing.
+        fell_short = lane.proposed & among(found.status, _ENDS)
+        otherwise = jnp.where(found.spent, int(Status.STEPS_RAN_OUT), int(Status.RUNNING))
+        status = jnp.where(fell_short, otherwise, found.status)
+        reached = pytree.where(counts, lane.mixture, lane.reached)
+        total = samples.total_weight()
+        status, which = self.em.judge_end(status, found.broken, reached, total, samples, control)
+        again = found.again & ~lane.proposed
+        going_on = (status == Status.RUNNING) & ~found.spent & ~again
+        image = pytree.where(counts, found.updated, lane.image)
+        prior = control.prior and control.prior.seen(samples.frame)
+        seen = _iterate(lane.mixture, found.updated, statistics, total, prior)
+        learned = self.scheme.learn(lane.memory, seen, lane.proposed)
+        memory = pytree.where(counts, learned, self.scheme.forget(lane.memory))
+        plan = self.scheme.propose(memory)
+        proposal = _of_model(_at(plan.point, reached), self.em.least(control, samples))
+        going_there = plan.is_sensible & counts & ~fell_short & _is_finite(proposal)
+        memory = replace(
+            memory,
+            response=jnp.where(going_there, plan.response, memory.last.gradient),
+            limited=plan.limited & going_there,
+        )
+        moved = AcceleratedState(
+            pytree.where(going_there, proposal, image),
+            jnp.where(counts, statistics.log_likelihood, lane.log_likelihood),
+            lane.n_steps + 1,
+            status,
+            jnp.asarray(-1),
+            jnp.where(counts, lane.exact | found.insist, lane.exact),
+            going_there,
+            reached,
+            image,
+            memory,
+        )
+        # At the end, or where a step has yet to be confirmed, the lane stays where it is.
+        confirming = (status == Status.RUNNING) & (found.spent | again)
+        stayed = replace(
+            lane,
+            mixture=pytree.where(confirming, lane.mixture, reached),
+            log_likelihood=jnp.where(again, lane.log_likelihood, moved.log_likelihood),
+            status=status,
+            collapsed=which,
+            exact=lane.exact | found.insist,
+        )
+        ended = lane.status != Status.RUNNING
+        return pytree.where(ended, lane, pytree.where(going_on, moved, stayed))
+
+
+# What a proposal cannot be the end of a run by.
+_ENDS = (Status.CONVERGED, Status.COLLAPSED, Status.NON_FINITE_PARAMETERS)
+
+
+def _is_finite(mixture: Mixture) -> Bool[Array, ""]:
+    return jnp.isfinite(mixture.means).all() & jnp.isfinite(mixture.scale).all()
+
+
+def _iterate(
+    mixture: Mixture,
+    updated: Mixture,
+    statistics: Statistics,
+    total: Array,
+    prior: Prior | None,
+) -> Iterate:
+    """A point, EM's step, and by Fisher's identity the gradient, from one E-step's statistics."""
+    here = _vector(mixture)
+
+    def complete(vector: Array) -> Array:
+        there = _at(vector, mixture)
+        believed = 0.0 if prior is None else log_density(prior, there)
+        return (expected_log_likelihood(there, statistics) + believed) / total
+
+    return Iterate(here, _vector(updated) - here, jax.grad(complete)(here))
+
+
+def _vector(mixture: Mixture) -> Float[Array, "P"]:
+    """The coordinates as one vector; where a component is switched off, zero for its weight."""
+    free = coordinates(mixture)
+    logits = jnp.where(free.logits == -jnp.inf, 0, free.logits)
+    return ravel_pytree(replace(free, logits=logits))[0]
+
+
+def _at(vector: Float[Array, "P"], like: Mixture) -> Mixture:
+    """The mixture at a point, whether or not its covariances have the form of the model."""
+    free: Free = ravel_pytree(coordinates(like))[1](vector)
+    logits = jnp.where(like.log_weights == -jnp.inf, -jnp.inf, free.logits)
+    return from_free(replace(free, logits=logits), like.covariance)
+
+
+def _of_model(mixture: Mixture, least: Array | None) -> Mixture:
+    """The mixture with the covariances that the model estimates from samples with those given."""
+    entry, weights = mixture.model, mixture.weights
+    if least is not None:  # of a model that bears a floor, which fills its storage
+        storage = entry.storage
+        raised = storage.at_least(storage.square(mixture.scale), storage.compress(least[None]))
+        return replace(mixture, scale=storage.factor(raised))
+    if entry.fills_storage(mixture.n_components, mixture.n_features):
+        return mixture
+    scatter = trailing(weights, mixture.scale) * entry.storage.square(mixture.scale)
+    return replace(mixture, scale=entry.estimate(weights, scatter, mixture.scale))
+
+
+def accelerated(em: Any, scheme: str | None) -> AdditiveAlgorithm:
+    """EM, or EM with a scheme around it.
+
+    Args:
+      em: an ``em.EM``.
+      scheme: a name in ``SCHEMES``, or None for EM as it is.
+
+    Raises:
+      DataError: no such scheme; the text lists them and suggests the nearest.
+    """
+    if scheme is None:
+        return em
+    if scheme not in SCHEMES:
+        near = difflib.get_close_matches(str(scheme), SCHEMES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"unknown acceleration {scheme!r}.{hint} Known: {', '.join(SCHEMES)}.")
+    return AcceleratedEM(em, SCHEMES[scheme])

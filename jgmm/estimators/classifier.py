@@ -1,0 +1,128 @@
+"""scikit-learn's habits where every sample gets one label: the Bayes classifier and k-means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from jgmm.classifier import model
+from jgmm.classifier.fit import fit
+from jgmm.estimators.base import computing, make_key, read_samples, to_host
+
+
+class GaussianBayesClassifier(ClassifierMixin, BaseEstimator):
+    """Gaussian Bayes classifier: a Gaussian, or a mixture, for each class.
+
+    Args:
+      covariance_type: a covariance model by name or code. With one Gaussian a class it says what
+        the classes share: "full" is quadratic, "tied" linear discriminant analysis, "diag" naive
+        Bayes. With more it says what the components of a class share.
+      n_components: Gaussians a class, one number, or one for each class in the order of
+        ``classes_``.
+      shared: one covariance of the given form, pooled over classes; for one Gaussian a class.
+      priors: P(y = c), in the order of ``classes_``; by default the classes' shares of the data.
+      ridge: added to every variance, as a fraction of the data's.
+      n_init, random_state: restarts and seed, for mixtures.
+
+    Attributes:
+      classes_: the labels, (C,), in increasing order.
+      priors_: P(y = c), (C,).
+      means_: mean of each class, (C, D).
+      n_features_in_, feature_names_in_: columns seen in ``fit``.
+
+    >>> x, y = [[0.0], [1.0], [9.0], [10.0]], ["small", "small", "big", "big"]
+    >>> GaussianBayesClassifier(shared=True).fit(x, y).predict([[2.0], [8.0]]).tolist()
+    ['small', 'big']
+    """
+
+    def __init__(
+        self,
+        covariance_type: Any = "full",
+        *,
+        n_components: Any = 1,
+        shared: Any = False,
+        priors: Any = None,
+        ridge: Any = 1e-6,
+        n_init: Any = 16,
+        random_state: Any = None,
+    ):
+        """Keep the arguments as they are; ``fit`` looks at them."""
+        self.covariance_type = covariance_type
+        self.n_components = n_components
+        self.shared = shared
+        self.priors = priors
+        self.ridge = ridge
+        self.n_init = n_init
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> GaussianBayesClassifier:
+        """Learn the prior and the density of each class.
+
+        Args:
+          X: samples in rows, (N, D).
+          y: labels, (N,).
+          sample_weight: how many times each sample counts, (N,); zero equals a missing row.
+
+        Raises:
+          DataError: a ValueError; data or arguments that cannot be used.
+          EstimatorError: a ValueError; a class whose covariance is singular.
+        """
+        X, y = read_samples(self, X, sample_weight, y=y)
+        check_classification_targets(y)
+        # jgmm's classes are called by whole numbers, text or truth values; theirs by fractions too.
+        labels = np.unique(y, return_inverse=True)[1] if y.dtype.kind == "f" else y
+        with computing(X.dtype):
+            self._trained = to_host(
+                fit(
+                    X,
+                    labels,
+                    covariance=self.covariance_type,
+                    n_components=self.n_components,
+                    shared=self.shared,
+                    priors=self.priors,
+                    sample_weight=sample_weight,
+                    ridge=float(self.ridge),
+                    key=make_key(self.random_state),
+                    n_restarts=self.n_init,
+                )
+            )
+        counted = slice(None) if sample_weight is None else np.asarray(sample_weight) > 0
+        self.classes_ = np.unique(y[counted])
+        self.priors_ = np.exp(self._trained.log_priors)
+        mixtures = self._trained.mixtures
+        self.means_ = np.einsum("ck,ckd->cd", np.exp(mixtures.log_weights), mixtures.means)
+        return self
+
+    @property
+    def classifier_(self) -> model.Classifier:
+        """Priors and densities as jgmm's own ``Classifier``, in JAX's present precision."""
+        check_is_fitted(self)
+        return jax.tree.map(jnp.asarray, self._trained)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable class of each sample, (N,)."""
+        best = self._log_joint(X).argmax(axis=1)
+        return self.classes_[best]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Posterior probability of each class for each sample, (N, C), by Bayes' rule."""
+        return np.exp(self.predict_log_proba(X))
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Log of ``predict_proba``."""
+        joint = self._log_joint(X)
+        return joint - np.logaddexp.reduce(joint, axis=1, keepdims=True)
+
+    def _log_joint(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = read_samples(self, X, reset=False)
+        dtype = np.result_type(X, self.means_)
+        with computing(dtype):
+            trained = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), self._trained)
+            return np.array(model.log_joint(trained, X))

@@ -1,0 +1,111 @@
+"""k-means as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    ClusterMixin,
+    TransformerMixin,
+)
+from sklearn.utils.validation import check_is_fitted
+
+from jgmm import kmeans
+from jgmm.estimators.base import computing, make_key, read_samples, warn_unless_converged
+
+
+class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
+    """k-means: k-means++ seeding and Lloyd's algorithm, all restarts as one program.
+
+    Args:
+      n_clusters: K.
+      n_init: restarts, of which the one of least inertia is kept.
+      max_iter: Lloyd steps at most, a restart; it stops once the inertia no longer falls.
+      random_state: seed, ``RandomState``, or None.
+
+    Attributes:
+      cluster_centers_: (K, D).
+      labels_: cluster of each sample of ``fit``, (N,).
+      inertia_: Σₙ wₙ |xₙ - center|².
+      n_iter_: steps taken.
+      n_features_in_, feature_names_in_: columns seen in ``fit``.
+
+    >>> fitted = KMeans(2, random_state=0).fit([[0.0], [1.0], [9.0]])
+    >>> sorted(fitted.cluster_centers_.ravel().tolist())
+    [0.5, 9.0]
+    """
+
+    def __init__(
+        self,
+        n_clusters: Any = 8,
+        *,
+        n_init: Any = 10,
+        max_iter: Any = 300,
+        random_state: Any = None,
+    ):
+        """Keep the arguments as they are; ``fit`` looks at them."""
+        self.n_clusters = n_clusters
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        """What scikit-learn may expect: distances have the precision of the samples."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
+        """Find the centers.
+
+        Args:
+          X: samples in rows, (N, D).
+          y: ignored.
+          sample_weight: how many times each sample counts, (N,).
+
+        Raises:
+          DataError: a ValueError; data or arguments that cannot be used.
+        """
+        X = read_samples(self, X, sample_weight)
+        with computing(X.dtype):
+            found = kmeans.fit(
+                make_key(self.random_state),
+                X,
+                self.n_clusters,
+                n_restarts=self.n_init,
+                sample_weight=sample_weight,
+                max_steps=self.max_iter,
+            )
+            self.cluster_centers_ = np.array(found.centers)
+            self.labels_ = np.array(found.labels).astype(int)
+        self.inertia_, self.n_iter_ = float(found.inertia), int(found.n_steps)
+        self._n_features_out = self.n_clusters
+        warn_unless_converged(self, found.status)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The nearest center of each sample, (N,)."""
+        X = self._checked(X)
+        with computing(X.dtype):
+            return np.array(kmeans.predict(self.cluster_centers_, X)).astype(int)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Distance of each sample to each center, (N, K)."""
+        X = self._checked(X)
+        centers = self.cluster_centers_.astype(X.dtype, copy=False)
+        return np.stack([np.linalg.norm(X - center, axis=1) for center in centers], axis=1)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Minus the inertia of the samples."""
+        squares = self.transform(X).min(axis=1) ** 2
+        return -float(
+            squares.sum() if sample_weight is None else np.asarray(sample_weight) @ squares
+        )
+
+    def _checked(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = read_samples(self, X, reset=False)
+        return X.astype(np.result_type(X, self.cluster_centers_), copy=False)

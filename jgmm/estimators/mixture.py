@@ -1,0 +1,352 @@
+"""scikit-learn's habits for mixtures, k-means and the Bayes classifier: a thin skin.
+
+The estimators hold NumPy arrays and no state of JAX: they pickle, clone, and work in pipelines and
+grid searches; data frames keep their column names. Data in float64 are computed in float64 and data
+in float32 in float32, whatever JAX is set to, and that setting is left as it is.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jgmm._core.errors import DataError
+from jgmm._data.samples import Samples, make_samples
+from jgmm.covariance.models import model
+from jgmm.covariance.storage import Full
+from jgmm.em.options import Options
+from jgmm.estimators.base import (
+    FittedMixture,
+    computing,
+    make_key,
+    read_samples,
+    to_host,
+    warn_unless_converged,
+)
+from jgmm.fitting.in_memory import fit_unchecked
+from jgmm.fitting.restarts import Progress, ProgressCallback
+from jgmm.fitting.results import raise_if_failed
+from jgmm.initialization.draw import center_and_scale_compiled, draw
+from jgmm.initialization.problem import check_problem
+from jgmm.mixture.conversion import from_sklearn
+from jgmm.mixture.mixture import Mixture, make_mixture
+from jgmm.selection.selection import select
+
+# What scikit-learn calls starts that have another name here.
+STARTS = {"k-means++": "kmeans++", "random_from_data": "points"}
+# Those that see the data in the data's units, as they do there.
+UNSCALED = ("kmeans", "k-means++")
+UP_TO_NINE = tuple(range(1, 10))
+
+
+class GaussianMixture(FittedMixture):
+    """Mixture of Gaussians: scikit-learn's ``GaussianMixture``, fitted by jgmm.
+
+    Args:
+      n_components: K.
+      covariance_type: a covariance model by name or code: theirs, "full", "tied", "diag" and
+        "spherical", or any other of ``jgmm.covariance.MODELS``.
+      tol: a fit has converged when the mean log-likelihood per sample changes by less in a step.
+      reg_covar: added to every variance, in squared units of the data. Inside, a column d is
+        divided by its standard deviation s_d (all by one s where the model needs that), and a
+        ridge of reg_covar / s_d² is added there, which is the same.
+      max_iter: steps at most; zero leaves the start as it is.
+      n_init: starts, run side by side as one program, of which the best is kept.
+      init_params: "kmeans", "k-means++", "random", "random_from_data", or any other name in
+        ``jgmm.initialization.STARTS``. The first two take distances between columns as they are, as
+        theirs do; ``jgmm.fit`` would divide columns by their standard deviations first.
+      weights_init, means_init, precisions_init: part of the start, or all of it; what is None
+        comes from ``init_params``.
+      random_state: seed, ``RandomState``, or None, of starts and of ``sample``.
+      warm_start: a second ``fit`` goes on where the first ended.
+      verbose, verbose_interval: print how far the steps are, at most every so many; the program
+        looks up every 25. From 2 on with the time.
+      ridge: added to every variance as a fraction of the data's, whatever its units.
+      race: steps after which starts that fall behind are dropped, see ``jgmm.fit``.
+      accelerate: "anderson" or "squarem" save most of the steps where components overlap, see
+        ``jgmm.fit``; None is EM as it is, as theirs. Steps are then passes over the samples.
+
+    Attributes:
+      weights_: (K,).
+      means_: (K, D).
+      covariances_, precisions_, precisions_cholesky_: in the form of the model: (K, D, D), (K, D)
+        or (K,), without K where all components share one.
+      converged_, n_iter_: whether the tolerance was met, and steps taken.
+      lower_bound_: mean log-likelihood per sample.
+      lower_bounds_: the same after each step.
+      status_: name of the ``jgmm.Status``.
+      restarts_: what became of every start: log_likelihood, status, n_iter.
+      n_features_in_, feature_names_in_: columns seen in ``fit``.
+
+    What differs from theirs, because it should:
+
+    - ``lower_bound_`` and ``lower_bounds_`` belong to the parameters after a step; theirs to those
+      before it. So convergence is seen one step earlier, and ``n_iter_`` is one less.
+    - A component that collapses in spite of the ridge ends its start, not the whole fit. If all
+      starts end so, ``EstimatorError`` says why; it is a ValueError, as theirs.
+    - Starts are jgmm's own, as are the random numbers: a seed gives another start than there.
+    - ``sample`` does not sort by component.
+    - ``tol`` is met also by a change within four rounding errors, so zero ends too.
+
+    >>> x = [[1.0, 2.0], [1.0, 4.0], [1.0, 0.0], [10.0, 2.0], [10.0, 4.0], [10.0, 0.0]]
+    >>> fitted = GaussianMixture(n_components=2, random_state=0).fit(x)
+    >>> np.sort(fitted.means_[:, 0]).round(6).tolist(), fitted.converged_
+    ([1.0, 10.0], True)
+    """
+
+    def __init__(
+        self,
+        n_components: Any = 1,
+        *,
+        covariance_type: Any = "full",
+        tol: Any = 1e-3,
+        reg_covar: Any = 1e-6,
+        max_iter: Any = 100,
+        n_init: Any = 1,
+        init_params: Any = "kmeans",
+        weights_init: Any = None,
+        means_init: Any = None,
+        precisions_init: Any = None,
+        random_state: Any = None,
+        warm_start: Any = False,
+        verbose: Any = 0,
+        verbose_interval: Any = 10,
+        ridge: Any = 0.0,
+        race: Any = 0,
+        accelerate: Any = None,
+    ):
+        """Keep the arguments as they are; ``fit`` looks at them."""
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.ridge = ridge
+        self.race = race
+        self.accelerate = accelerate
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GaussianMixture:
+        """Fit by EM from ``n_init`` starts and keep the best.
+
+        Args:
+          X: samples in rows, (N, D).
+          y: ignored.
+          sample_weight: how many times each sample counts, (N,); zero equals a missing row.
+
+        Raises:
+          DataError: a ValueError; data or arguments that cannot be used.
+          EstimatorError: a ValueError; no start ended in usable parameters.
+        """
+        X = read_samples(self, X, sample_weight, ensure_min_samples=2)
+        with computing(X.dtype):
+            samples, key = make_samples(X, sample_weight), make_key(self.random_state)
+            asked = Options(n_restarts=self.n_init, max_steps=self.max_iter)
+            check_problem(samples, self.n_components, asked)
+            init = self._start(key, samples)
+            options = Options(
+                covariance=self.covariance_type,
+                n_restarts=len(init.means),
+                init=init,
+                race=self.race,
+                tol=float(self.tol),
+                max_steps=self.max_iter,
+                ridge=self._ridge(samples),
+                accelerate=self.accelerate,
+            )
+            shown = _printer(self.verbose, self.verbose_interval)
+            result = fit_unchecked(key, samples, self.n_components, options, progress=shown)
+            self._keep(raise_if_failed(result), samples)
+        if self.max_iter:
+            warn_unless_converged(self, result.status)
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
+        """``fit``, then the most probable component of each sample."""
+        return self.fit(X, y, sample_weight).predict(X)
+
+    def _ridge(self, samples: Samples) -> np.ndarray:
+        """``reg_covar`` and ``ridge`` in the frame, (D,)."""
+        for name in ("reg_covar", "ridge"):
+            if not getattr(self, name) >= 0:
+                raise DataError(f"{name} must be at least zero; it is {getattr(self, name)}.")
+        frame = center_and_scale_compiled(samples, model(self.covariance_type).per_column).frame
+        return self.reg_covar / np.asarray(frame.scale, np.float64) ** 2 + self.ridge
+
+    def _start(self, key: Any, samples: Samples) -> Mixture:
+        """The mixtures to start from, leading axis."""
+        dtype = samples.x.dtype
+        if self.warm_start and hasattr(self, "weights_"):
+            return jax.tree.map(lambda leaf: leaf[None], from_sklearn(self, dtype))
+        inits = (self.weights_init, self.means_init, self.precisions_init)
+        leaves = ("log_weights", "means", "scale")
+        given = [leaf for leaf, init in zip(leaves, inits, strict=True) if init is not None]
+        asked = jax.tree.map(lambda leaf: leaf[None], self._asked(samples.n_features, dtype))
+        if len(given) == len(leaves):
+            return asked
+        found = draw(
+            key,
+            samples,
+            self.n_components,
+            covariance=self.covariance_type,
+            init=STARTS.get(self.init_params, self.init_params),
+            n_restarts=self.n_init,
+            scaled=self.init_params not in UNSCALED,
+        )
+        parts: dict[str, Any] = {
+            leaf: jnp.broadcast_to(getattr(asked, leaf), getattr(found, leaf).shape)
+            for leaf in given
+        }
+        return replace(found, **parts)
+
+    def _asked(self, n_features: int, dtype: Any) -> Mixture:
+        """The start asked for, with placeholders for what is not."""
+        k, d, entry = self.n_components, n_features, model(self.covariance_type)
+        own = entry.storage.identity(d, dtype)[0]
+        unit = np.asarray(own if entry.shared else jnp.broadcast_to(own, (k, *own.shape)))
+        parts = {
+            "weights_init": np.full(k, 1 / k),
+            "means_init": np.zeros((k, d)),
+            "precisions_init": unit,
+        }
+        for name, placeholder in parts.items():
+            given = getattr(self, name)
+            if given is not None:
+                parts[name] = np.asarray(given, np.float64)
+            if parts[name].shape != placeholder.shape:
+                raise DataError(
+                    f"{name} must have shape {placeholder.shape}; it has {parts[name].shape}."
+                )
+        weights, means, precisions = parts.values()
+        try:
+            inverse = np.linalg.inv(precisions) if entry.storage is Full else 1 / precisions
+            return make_mixture(weights, means.astype(dtype), inverse, entry.name)
+        except ValueError as error:
+            raise DataError(
+                f"weights_init, means_init and precisions_init are no mixture: {error}"
+            ) from error
+
+
+def _printer(verbose: int, interval: int) -> ProgressCallback | None:
+    """A callback that prints at most every so many steps."""
+    if not verbose:
+        return None
+    begun, shown = time.perf_counter(), -interval
+
+    def report(told: Progress) -> None:
+        nonlocal shown
+        if told.n_running and told.step < shown + interval:
+            return
+        shown = told.step
+        seconds = f", {time.perf_counter() - begun:.2f} s" if verbose > 1 else ""
+        print(
+            f"step {told.step}: log-likelihood {told.log_likelihood:.6g}, "
+            f"{told.n_running} of {told.n_restarts} starts running{seconds}"
+        )
+
+    return report
+
+
+class MixtureSelector(FittedMixture):
+    """Mixture of Gaussians whose number of components and covariance model a criterion chooses.
+
+    Args:
+      n_components: the K to try, or one.
+      covariance_type: the covariance models to try, or one, or "all".
+      criterion: "bic", "aic", "aicc", "icl" or "held_out", see ``jgmm.select``.
+      n_init, init_params, race, tol, max_iter, random_state: as for ``GaussianMixture``; tol is
+        jgmm's own by default.
+      n_folds: folds for "held_out".
+      ridge: added to every variance, as a fraction of the data's.
+      accelerate: as for ``GaussianMixture``, but on, as in ``jgmm.select``.
+
+    Attributes:
+      n_components_, covariance_type_: what was chosen.
+      selection_: the ``jgmm.selection.Selection``; printed, it shows the table of all that was
+        tried. Its arrays are NumPy's.
+
+    The other attributes are those of ``GaussianMixture``, of the mixture chosen.
+
+    >>> x = [[0.0], [0.1], [0.2], [0.3], [5.0], [5.1], [5.3], [5.4]]
+    >>> kept = {"covariance_type": "spherical", "init_params": "random_from_data"}
+    >>> MixtureSelector((1, 2), **kept, random_state=0).fit(x).n_components_
+    2
+    """
+
+    def __init__(
+        self,
+        n_components: Any = UP_TO_NINE,
+        *,
+        covariance_type: Any = "full",
+        criterion: Any = "bic",
+        n_init: Any = 16,
+        init_params: Any = "kmeans",
+        race: Any = 0,
+        n_folds: Any = 5,
+        tol: Any = None,
+        max_iter: Any = 1000,
+        ridge: Any = 1e-6,
+        random_state: Any = None,
+        accelerate: Any = "anderson",
+    ):
+        """Keep the arguments as they are; ``fit`` looks at them."""
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.criterion = criterion
+        self.n_init = n_init
+        self.init_params = init_params
+        self.race = race
+        self.n_folds = n_folds
+        self.tol = tol
+        self.max_iter = max_iter
+        self.ridge = ridge
+        self.random_state = random_state
+        self.accelerate = accelerate
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MixtureSelector:
+        """Fit every number of components under every model, and keep the one chosen.
+
+        Arguments and errors as for ``GaussianMixture.fit``.
+        """
+        X = read_samples(self, X, sample_weight, ensure_min_samples=2)
+        with computing(X.dtype):
+            found = select(
+                make_key(self.random_state),
+                X,
+                self.n_components,
+                self.covariance_type,
+                self.criterion,
+                n_restarts=self.n_init,
+                init=STARTS.get(self.init_params, self.init_params),
+                race=self.race,
+                n_folds=self.n_folds,
+                sample_weight=sample_weight,
+                tol=None if self.tol is None else float(self.tol),
+                max_steps=self.max_iter,
+                ridge=float(self.ridge),
+                accelerate=self.accelerate,
+            )
+            self._keep(found.result, make_samples(X, sample_weight))
+        self.n_components_ = found.best.n_components
+        self.covariance_type_ = found.best.covariance
+        results = {cell: to_host(result) for cell, result in found.results.items()}
+        self.selection_ = replace(found, result=to_host(found.result), results=results)
+        warn_unless_converged(self, found.result.status)
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
+        """``fit``, then the most probable component of each sample."""
+        return self.fit(X, y, sample_weight).predict(X)

@@ -1,0 +1,51 @@
+"""Checks of a fitting problem before any work starts."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jgmm._core.compilation import jit
+from jgmm._core.errors import DataError
+from jgmm._core.pytree import is_traced
+from jgmm._data.samples import Samples, check_counts
+from jgmm.em.options import Options
+
+
+def check_problem(samples: Samples, n_components: int, options: Options) -> None:
+    """Refuse a problem that cannot be fitted, before any work starts.
+
+    Raises:
+      DataError: see ``samples.check_counts``; or a label beyond the components; or a negative
+        number of steps.
+    """
+    check_counts(samples, n_components, options.n_restarts)
+    if samples.labels is not None and not is_traced(samples.labels):
+        highest = int(samples.labels.max())
+        if highest >= n_components:
+            raise DataError(
+                f"labels hold {highest}; with {n_components} components they go from 0 to "
+                f"{n_components - 1}, and are -1 where unknown."
+            )
+    if options.max_steps < 0:
+        raise DataError(f"max_steps must be at least zero; it is {options.max_steps}.")
+
+
+def _check_constant_columns(samples: Samples, inside: Samples, matters: bool) -> None:
+    if not matters or is_traced(samples, inside):
+        return
+    constant = np.flatnonzero(_constant_columns(samples)).tolist()
+    if constant:
+        raise DataError(
+            f"column(s) {', '.join(map(str, constant))} of x are constant: a covariance with them "
+            "is singular. Drop them, or give a ridge such as ridge=1e-6."
+        )
+
+
+@jit
+def _constant_columns(samples: Samples) -> Array:
+    weights = samples.weights
+    first = samples.x[0] if weights is None else samples.x[jnp.argmax(weights > 0)]
+    same = samples.x == first[None, :]
+    return (same if weights is None else same | (weights == 0)[:, None]).all(axis=0)

@@ -1,0 +1,96 @@
+"""Marginal and conditional mixtures, and the mean and covariance of a mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jgmm._core.errors import DataError
+from jgmm._core.pytree import is_traced
+from jgmm.covariance.storage import Full
+from jgmm.mixture import gaussian
+from jgmm.mixture.density import _e_step
+from jgmm.mixture.mixture import Mixture
+
+
+def _dims(mixture: Mixture, dims: Sequence[int]) -> list[int]:
+    chosen = [int(d) for d in dims]
+    d = mixture.n_features
+    if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= i < d for i in chosen):
+        raise DataError(f"dims must be distinct coordinates from 0 to {d - 1}; they are {chosen}.")
+    return chosen
+
+
+def marginal(mixture: Mixture, dims: Sequence[int]) -> Mixture:
+    """The mixture of the chosen coordinates, in the order given.
+
+    ``p(x_a) = Σₖ πₖ N(x_a | μₖ_a, Σₖ_aa)``. The covariance model stays the same where it can;
+    covariances with, say, common axes have none when a column is left out.
+
+    Raises:
+      DataError: a coordinate out of range or named twice.
+    """
+    index = jnp.asarray(_dims(mixture, dims))
+    entry = mixture.model
+    scale = mixture.scale
+    if entry.storage is Full:
+        sigma = scale @ scale.mT
+        scale = entry.storage.factor(sigma[:, index[:, None], index[None, :]])
+    elif scale.ndim == 2:
+        scale = scale[:, index]
+    name = entry.of_marginals.name
+    return Mixture(mixture.log_weights, mixture.means[:, index], scale, name)
+
+
+def condition(mixture: Mixture, dims: Sequence[int], values: Any) -> Mixture:
+    """The mixture of the other coordinates, given the values of some.
+
+    Each component is conditioned as a Gaussian, and reweighted by how well it explains what is
+    known: ``πₖ' ∝ πₖ N(x_b | μₖ_b, Σₖ_bb)``.
+
+    Args:
+      mixture: K components in D dimensions.
+      dims: the M known coordinates, M < D.
+      values: what they are, (M,).
+
+    Raises:
+      DataError: a coordinate out of range or named twice, none left, or values that do not fit.
+    """
+    known = _dims(mixture, dims)
+    at = jnp.asarray(values, mixture.means.dtype)
+    if at.shape != (len(known),):
+        raise DataError(f"values must have shape ({len(known)},), one a known coordinate.")
+    if not is_traced(at) and not bool(jnp.isfinite(at).all()):
+        raise DataError(f"values must be finite; they are {at.tolist()}.")
+    if len(known) == mixture.n_features:
+        raise DataError("every coordinate is known; none is left to describe.")
+    log_weights = _e_step(marginal(mixture, known), at[None, :]).log_resp[0]
+    rest = [d for d in range(mixture.n_features) if d not in known]
+    entry = mixture.model
+    if entry.storage is not Full:  # coordinates are independent within a component
+        return Mixture(log_weights, *_of(marginal(mixture, rest)))
+    means, sigma = jax.vmap(lambda m, s: gaussian.condition(m, s, known, at))(
+        mixture.means, mixture.covariances
+    )
+    copies = 1 if entry.shared else mixture.n_components
+    return Mixture(log_weights, means, Full.factor(sigma[:copies]), entry.of_marginals.name)
+
+
+def _of(mixture: Mixture) -> tuple[Array, Array, str]:
+    return mixture.means, mixture.scale, mixture.covariance
+
+
+def mean(mixture: Mixture) -> Float[Array, "D"]:
+    """Mean of the mixture, ``Σₖ πₖ μₖ``."""
+    return mixture.weights @ mixture.means
+
+
+def cov(mixture: Mixture) -> Float[Array, "D D"]:
+    """Covariance of the mixture, ``Σₖ πₖ (Σₖ + (μₖ - μ)(μₖ - μ)ᵀ)``."""
+    away = mixture.means - mean(mixture)[None, :]
+    within = jnp.einsum("k,kde->de", mixture.weights, mixture.covariances)
+    return within + (mixture.weights[:, None] * away).T @ away

@@ -1,0 +1,164 @@
+"""The log density of a mixture, its E-step, its predictions and its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from jgmm._core import budget
+from jgmm._core.compilation import jit
+from jgmm._data.validation import check_key
+from jgmm.mixture import gaussian
+from jgmm.mixture.mixture import Mixture, _samples_for
+
+
+class Expectation(NamedTuple):
+    """What the E-step infers: log density (N,) and log responsibilities (N, K)."""
+
+    log_prob: Array
+    log_resp: Array
+
+
+def log_joint(mixture: Mixture, inverse: Array, difference: Float[Array, "K D"]) -> Array:
+    """``log πₖ + log N(x | μₖ, Σₖ)`` for one sample, (K,).
+
+    Args:
+      mixture: parameters.
+      inverse: ``storage.invert(mixture.scale)``, computed once for many samples.
+      difference: x - μₖ.
+    """
+    storage, d = mixture.model.storage, mixture.n_features
+    log_det = storage.half_log_det(mixture.scale, d)
+    distance = storage.distance(inverse, difference)
+    constant = mixture.log_weights - 0.5 * d * gaussian.LOG_2PI - log_det
+    return constant - 0.5 * distance
+
+
+def _row_by_row(mixture: Mixture, x: Array, ask: Callable[[Array], Any]) -> Any:
+    """Apply ``ask(log joint (K,))`` to every sample, a cache-sized block at a time."""
+    inverse = mixture.model.storage.invert(mixture.scale)
+
+    def one(row: Array) -> Any:
+        return ask(log_joint(mixture, inverse, row[None, :] - mixture.means))
+
+    bytes_a_row = mixture.n_components * mixture.n_features * x.dtype.itemsize
+    block = max(1, min(len(x), budget.DIFFERENCE_BLOCK_BYTES // bytes_a_row))
+    return jax.vmap(one)(x) if block == len(x) else lax.map(one, x, batch_size=block)
+
+
+def normalise(log_joint: Float[Array, "K"]) -> tuple[Float[Array, ""], Float[Array, "K"]]:
+    """Log density and log responsibilities of one sample from its log joint density."""
+    # The largest is subtracted first: next to the score of a far sample log Σ exp rounds away,
+    # and the responsibilities would not sum to one.
+    largest = lax.stop_gradient(log_joint.max())
+    score = log_joint - jnp.where(jnp.isfinite(largest), largest, 0)
+    log_sum = jnp.log(jnp.exp(score).sum())
+    return largest + log_sum, score - log_sum
+
+
+@jit
+def _log_prob(mixture: Mixture, x: Array) -> Array:
+    return _row_by_row(mixture, x, lambda log_joint: normalise(log_joint)[0])
+
+
+@jit
+def _e_step(mixture: Mixture, x: Array) -> Expectation:
+    return Expectation(*_row_by_row(mixture, x, normalise))
+
+
+@jit
+def _predict(mixture: Mixture, x: Array) -> Array:
+    return _row_by_row(mixture, x, jnp.argmax)
+
+
+def log_prob(mixture: Mixture, x: Any) -> Float[Array, "N"]:
+    """Log density of samples under the mixture, in nats.
+
+        log p(x) = logsumexp over k of  log πₖ + log N(x | μₖ, Σₖ)
+
+    Args:
+      mixture: K components in D dimensions.
+      x: samples in rows, (N, D).
+
+    Returns:
+      One number a sample: a large negative one far away, -inf only once the squared distance
+      overflows. Memory stays bounded for any N.
+
+    >>> import jgmm
+    >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> jgmm.log_prob(one, [[0.0]]).round(3)
+    Array([-0.919], dtype=float32)
+    """
+    return _log_prob(mixture, _samples_for(mixture, x))
+
+
+def e_step(mixture: Mixture, x: Any) -> Expectation:
+    """Infer which component produced each sample, holding the parameters fixed.
+
+    With the joint score s[n, k] = log_weights[k] + log N(x[n] | means[k], Σ[k]),
+
+        log_prob[n]    = logsumexp over k of s[n, k]
+        log_resp[n, k] = s[n, k] - log_prob[n]
+
+    Args:
+      mixture: current parameters, K components in D dimensions.
+      x: samples in rows, in the units of the means.
+
+    Returns:
+      Log density of each sample, in nats, and log responsibilities whose rows sum to one after
+      exp. The sum of the first over n is the log-likelihood of the parameters passed in, not of a
+      later M-step.
+
+    A component of weight zero gets responsibility exactly zero. Reference: Bishop (2006),
+    section 9.2.
+    """
+    return _e_step(mixture, _samples_for(mixture, x))
+
+
+def responsibilities(mixture: Mixture, x: Any) -> Float[Array, "N K"]:
+    """Posterior probability of each component for each sample, ``p(z = k | x)``, rows sum to 1."""
+    return jnp.exp(e_step(mixture, x).log_resp)
+
+
+def predict(mixture: Mixture, x: Any) -> Int[Array, "N"]:
+    """The most probable component of each sample, the first of equals."""
+    return _predict(mixture, _samples_for(mixture, x))
+
+
+def sample(
+    key: Key[Array, ""], mixture: Mixture, n_samples: int
+) -> tuple[Float[Array, "N D"], Int[Array, "N"]]:
+    """Draw samples: pick component k with probability πₖ, then draw x ~ N(μₖ, Σₖ).
+
+    Returns:
+      Samples (n_samples, D), and the component that produced each, (n_samples,).
+
+    >>> import jax, jgmm
+    >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> jgmm.sample(jax.random.key(0), one, 5)[0].shape
+    (5, 1)
+    """
+    return _sample(check_key(key), mixture, n_samples)
+
+
+@partial(jit, static_argnums=2)
+def _sample(key: Array, mixture: Mixture, n_samples: int) -> tuple[Array, Array]:
+    pick, draw = jax.random.split(key)
+    labels = jax.random.categorical(pick, mixture.log_weights, shape=(n_samples,))
+    noise = jax.random.normal(draw, (n_samples, mixture.n_features), mixture.means.dtype)
+    copies = jnp.zeros_like(labels) if mixture.model.shared else labels
+
+    def place(drawn: tuple[Array, Array, Array]) -> Array:
+        label, copy, eps = drawn
+        return mixture.means[label] + mixture.model.storage.apply(
+            mixture.scale[copy][None], eps[None]
+        ).reshape(-1)
+
+    # In blocks, so that a factor is never copied once for every sample.
+    return lax.map(place, (labels, copies, noise), batch_size=4096), labels

@@ -1,0 +1,160 @@
+"""One Gaussian in D dimensions: density, samples, marginals, conditionals, divergences, ellipses.
+
+``log N(x | μ, Σ) = -D/2 log 2π - 1/2 log|Σ| - 1/2 (x-μ)ᵀ Σ⁻¹ (x-μ)``, always through the lower
+Cholesky factor L of Σ = L Lᵀ. Reference: Bishop (2006), section 2.3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array, Float, Key
+
+from jgmm._core.compilation import jit
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def log_prob(
+    x: Float[Array, "N D"], mean: Float[Array, "D"], cholesky: Float[Array, "D D"]
+) -> Float[Array, "N"]:
+    """Log density of samples under one Gaussian, in nats.
+
+        log p(x) = -D/2 log 2π - Σ_d log L_dd - 1/2 |L⁻¹ (x - μ)|²
+
+    Args:
+      x: samples in rows.
+      mean: μ.
+      cholesky: L, lower triangular with positive diagonal.
+
+    Returns:
+      One number a sample, finite until the squared distance overflows.
+
+    >>> log_prob(jnp.zeros((1, 2)), jnp.zeros(2), jnp.eye(2)).round(3)
+    Array([-1.838], dtype=float32)
+    """
+    z = whiten(x, mean, cholesky)
+    return -0.5 * (x.shape[1] * LOG_2PI + (z**2).sum(axis=1)) - half_log_det(cholesky)
+
+
+def whiten(
+    x: Float[Array, "N D"], mean: Float[Array, "D"], cholesky: Float[Array, "D D"]
+) -> Float[Array, "N D"]:
+    """Map samples to standard coordinates, ``L⁻¹ (x - μ)``, where Σ is the identity."""
+    inverse = solve_triangular(cholesky, jnp.eye(len(mean), dtype=cholesky.dtype), lower=True)
+    return (x - mean[None, :]) @ inverse.T
+
+
+def half_log_det(cholesky: Float[Array, "D D"]) -> Float[Array, ""]:
+    """``1/2 log|Σ|``, the sum of the logarithms of the factor's diagonal."""
+    return jnp.log(jnp.diagonal(cholesky)).sum()
+
+
+def sample(
+    key: Key[Array, ""], mean: Float[Array, "D"], cholesky: Float[Array, "D D"], n_samples: int
+) -> Float[Array, "N D"]:
+    """Draw samples ``μ + L ε`` with ε standard normal, (n_samples, D)."""
+    noise = jax.random.normal(key, (n_samples, len(mean)), mean.dtype)
+    return mean[None, :] + noise @ cholesky.T
+
+
+def marginal(
+    mean: Float[Array, "D"], covariance: Float[Array, "D D"], dims: Sequence[int]
+) -> tuple[Float[Array, "M"], Float[Array, "M M"]]:
+    """Mean and covariance of the chosen coordinates, in the order given.
+
+    >>> marginal(jnp.arange(3.0), jnp.eye(3), [2, 0])[0]
+    Array([2., 0.], dtype=float32)
+    """
+    index = jnp.asarray(dims)
+    return mean[index], covariance[index[:, None], index[None, :]]
+
+
+def condition(
+    mean: Float[Array, "D"],
+    covariance: Float[Array, "D D"],
+    dims: Sequence[int],
+    values: Float[Array, "M"],
+) -> tuple[Float[Array, "F"], Float[Array, "F F"]]:
+    """Mean and covariance of the other coordinates, given the values of some.
+
+        μ_a|b = μ_a + Σ_ab Σ_bb⁻¹ (x_b - μ_b)
+        Σ_a|b = Σ_aa - Σ_ab Σ_bb⁻¹ Σ_ba
+
+    Args:
+      mean: μ.
+      covariance: Σ.
+      dims: the M coordinates whose values are known (b).
+      values: x_b.
+
+    Returns:
+      Mean and covariance of the F = D - M coordinates not named, in increasing order. The
+      covariance does not depend on the values.
+
+    Reference: Bishop (2006), equations 2.81 and 2.82.
+    """
+    b = jnp.asarray(dims)
+    a = jnp.asarray([d for d in range(len(mean)) if d not in set(map(int, dims))], dtype=int)
+    cholesky = jnp.linalg.cholesky(covariance[b[:, None], b[None, :]])
+    # V = L⁻¹ Σ_ba, so that Σ_ab Σ_bb⁻¹ Σ_ba = Vᵀ V.
+    v = solve_triangular(cholesky, covariance[b[:, None], a[None, :]], lower=True)
+    z = solve_triangular(cholesky, values - mean[b], lower=True)
+    rest = covariance[a[:, None], a[None, :]] - v.T @ v
+    return mean[a] + v.T @ z, (rest + rest.T) / 2  # symmetric to the last bit, as products are not
+
+
+def entropy(cholesky: Float[Array, "D D"]) -> Float[Array, ""]:
+    """Differential entropy in nats, ``D/2 (1 + log 2π) + 1/2 log|Σ|``."""
+    return 0.5 * len(cholesky) * (1 + LOG_2PI) + half_log_det(cholesky)
+
+
+def kl_divergence(
+    mean_p: Float[Array, "D"],
+    cholesky_p: Float[Array, "D D"],
+    mean_q: Float[Array, "D"],
+    cholesky_q: Float[Array, "D D"],
+) -> Float[Array, ""]:
+    """Kullback–Leibler divergence from q to p, in nats.
+
+        KL(p‖q) = 1/2 ( tr(Σ_q⁻¹ Σ_p) + |L_q⁻¹ (μ_p - μ_q)|² - D ) + log|L_q| - log|L_p|
+
+    Nonnegative, and zero exactly when the two are the same.
+    """
+    ratio = solve_triangular(cholesky_q, cholesky_p, lower=True)
+    shift = whiten(mean_p[None, :], mean_q, cholesky_q)
+    squares = (ratio**2).sum() + (shift**2).sum() - len(mean_p)
+    return 0.5 * squares + half_log_det(cholesky_q) - half_log_det(cholesky_p)
+
+
+@partial(jit, static_argnames="n_points")
+def ellipse(
+    mean: Float[Array, "2"],
+    covariance: Float[Array, "2 2"],
+    mass: Any = 0.95,
+    n_points: int = 100,
+) -> Float[Array, "n_points 2"]:
+    """The closed curve of equal density that holds a given probability, for plots.
+
+        x(t) = μ + r L (cos t, sin t),   r² = -2 log(1 - mass)
+
+    r² is the quantile of the chi-squared distribution with two degrees of freedom.
+
+    Args:
+      mean: μ, two coordinates.
+      covariance: Σ; singular is allowed, the curve is then flat.
+      mass: probability inside, in (0, 1).
+      n_points: points on the curve; the first equals the last.
+    """
+    # An eigendecomposition, unlike a Cholesky factor, exists for singular covariances too.
+    values, vectors = jnp.linalg.eigh(covariance)
+    root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]
+    t = jnp.linspace(0, 2 * jnp.pi, n_points, dtype=mean.dtype)
+    circle = jnp.stack([jnp.cos(t), jnp.sin(t)])
+    radius = jnp.sqrt(-2 * jnp.log1p(-mass)).astype(mean.dtype)
+    return mean[None, :] + radius * (root @ circle).T

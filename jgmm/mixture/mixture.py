@@ -1,0 +1,231 @@
+"""A mixture of Gaussians as data, and the questions one asks of it.
+
+``p(x) = Σₖ πₖ N(x | μₖ, Σₖ)``. A ``Mixture`` is a frozen pytree: ``jit``, ``vmap``, ``grad`` and a
+leading axis of restarts just work on it. ``make_mixture`` validates; the constructor does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jgmm._core.compilation import jit
+from jgmm._core.errors import DataError
+from jgmm._core.pytree import Leaf
+from jgmm._data.samples import Standardization
+from jgmm._data.validation import as_samples
+from jgmm.covariance.models import CovarianceModel, model
+from jgmm.covariance.storage import Full
+
+
+def to_standard(mixture: Mixture, frame: Standardization) -> Mixture:
+    """The mixture as seen in the frame."""
+    # Subtract before dividing: the difference of two large numbers is exact, their quotients not.
+    centred = replace(mixture, means=mixture.means - frame.shift[None, :])
+    return change_coordinates(centred, jnp.zeros_like(frame.shift), frame.inverse)
+
+
+def to_original(mixture: Mixture, frame: Standardization) -> Mixture:
+    """The mixture in the user's units."""
+    return change_coordinates(mixture, frame.shift, frame.scale)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Mixture:
+    """Parameters of a mixture of K Gaussians in D dimensions.
+
+    Attributes:
+      log_weights: log πₖ, (K,); -inf for a component that is switched off.
+      means: μₖ, (K, D).
+      scale: a square root of each covariance in its model's storage: lower Cholesky factors
+        (K, D, D), standard deviations (K, D) or (K,); the first axis is 1 where all components
+        share one covariance.
+      covariance: name of the covariance model (static).
+    """
+
+    log_weights: Leaf
+    means: Leaf
+    scale: Leaf
+    covariance: str = field(metadata={"static": True})
+
+    @property
+    def model(self) -> CovarianceModel:
+        """The entry of the covariance table."""
+        return model(self.covariance)
+
+    @property
+    def n_components(self) -> int:
+        """K."""
+        return int(self.means.shape[-2])
+
+    @property
+    def n_features(self) -> int:
+        """D."""
+        return int(self.means.shape[-1])
+
+    @property
+    def weights(self) -> Array:
+        """πₖ, (K,)."""
+        return jnp.exp(self.log_weights)
+
+    @property
+    @jit
+    def cholesky(self) -> Array:
+        """Lower Cholesky factors as matrices, (K, D, D), whatever the storage."""
+        dense = self.model.storage.dense(self.scale, self.n_features)
+        return jnp.broadcast_to(dense, (self.n_components, *dense.shape[1:]))
+
+    @property
+    @jit
+    def covariances(self) -> Array:
+        """Σₖ as matrices, (K, D, D), whatever the storage."""
+        return self.cholesky @ self.cholesky.mT
+
+    @property
+    @jit
+    def variances(self) -> Array:
+        """The diagonals of the covariances, (K, D), without making matrices."""
+        variances = self.model.storage.variances(self.scale, self.n_features)
+        return jnp.broadcast_to(variances, (self.n_components, self.n_features))
+
+
+def make_mixture(weights: Any, means: Any, covariances: Any, covariance: str = "full") -> Mixture:
+    """Build a mixture from plain numbers and check them.
+
+    Args:
+      weights: πₖ, (K,), nonnegative, summing to one to within 1e-4 (they are then normalised).
+      means: μₖ, (K, D).
+      covariances: in the model's own form (full (K, D, D), tied (D, D), diag (K, D),
+        spherical (K,)), or as matrices (K, D, D) that have that form.
+      covariance: name of the covariance model.
+
+    Raises:
+      DataError: a shape that does not fit, weights that are no distribution, numbers that are not
+        finite, or a covariance that is not symmetric and positive definite; the text says which.
+      ValueError: unknown covariance model.
+
+    >>> make_mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").n_components
+    2
+    """
+    entry = model(covariance)
+    mu = as_samples(means, "means")
+    k, d = mu.shape
+    pi = jnp.asarray(weights, mu.dtype)
+    if pi.shape != (k,):
+        raise DataError(f"weights must have shape ({k},), one a component; they have {pi.shape}.")
+    if not bool(jnp.isfinite(pi).all() & (pi >= 0).all() & (jnp.abs(pi.sum() - 1) < 1e-4)):
+        raise DataError(f"weights must be nonnegative and sum to one; they are {pi.tolist()}.")
+    sigma = _stored(jnp.asarray(covariances, mu.dtype), entry, k, d)
+    scale = entry.storage.factor(sigma)
+    bad = ~jnp.isfinite(scale).reshape(len(scale), -1).all(axis=1)
+    bad |= (entry.storage.conditional_variances(scale) <= 0).any(axis=1)
+    if bool(bad.any()):
+        which = "the shared covariance" if entry.shared else f"covariance {int(jnp.argmax(bad))}"
+        raise DataError(f"{which} is not positive definite.")
+    if not entry.fills_storage(k, d):
+        _check_form(scale, sigma, entry, d)
+    return Mixture(jnp.log(pi / pi.sum()), mu, scale, entry.name)
+
+
+def _check_form(scale: Array, sigma: Array, entry: CovarianceModel, d: int) -> None:
+    """Refuse covariances that the storage can hold and the model cannot.
+
+    Of scatter Sₖ = Σₖ from one sample each, the best of all covariances are Σₖ themselves; so the
+    model gives them back if they are its own.
+    """
+    storage = entry.storage
+    best, given = (storage.dense(each, d) for each in (_own(entry.name, sigma, scale), scale))
+    # Axes in common are found to the root of a rounding.
+    rtol = max(1e-5, 4 * float(jnp.finfo(sigma.dtype).eps) ** 0.5)
+    if not _equal(best @ best.mT, given @ given.mT, rtol):
+        raise DataError(f"the covariances given do not have the form of {entry.name!r}.")
+
+
+@partial(jit, static_argnums=0)  # an estimate that iterates would compile its loop at every call
+def _own(covariance: str, sigma: Array, scale: Array) -> Array:
+    return model(covariance).estimate(jnp.ones(len(sigma), sigma.dtype), sigma, scale)
+
+
+def _stored(sigma: Array, entry: CovarianceModel, k: int, d: int) -> Array:
+    """Covariances in the model's storage, from that form or from matrices."""
+    if not bool(jnp.isfinite(sigma).all()):
+        raise DataError("covariances hold NaN or infinite values.")
+    storage, copies = entry.storage, 1 if entry.shared else k
+    own = storage.identity(d, sigma.dtype).shape[1:]
+    if sigma.shape in {(copies, *own), own if entry.shared else (copies, *own)}:
+        stored = sigma.reshape(copies, *own)
+    elif sigma.shape == (k, d, d):
+        stored = storage.compress(sigma[:copies])
+        rebuilt = storage.dense(jnp.sqrt(stored), d) ** 2 if storage is not Full else stored
+        if not _equal(rebuilt, sigma):
+            raise DataError(f"the covariances given do not have the form of {entry.name!r}.")
+    else:
+        raise DataError(
+            f"covariances for {entry.name!r} must have shape {(copies, *own)} or {(k, d, d)}; "
+            f"they have {sigma.shape}."
+        )
+    if storage is Full and not _equal(stored, stored.mT):
+        raise DataError("a covariance is not symmetric.")
+    return stored
+
+
+def _equal(first: Array, second: Array, rtol: float = 1e-5) -> bool:
+    """Whether covariances (…, D, D) are the same but for rounding, whatever their units."""
+    deviation = jnp.sqrt(jnp.abs(jnp.diagonal(second, axis1=-2, axis2=-1)))
+    unit = deviation[..., :, None] * deviation[..., None, :]
+    return bool((jnp.abs(first - second) <= rtol * unit).all())
+
+
+def _samples_for(mixture: Mixture, x: Any) -> Array:
+    samples = as_samples(x)
+    check_columns(mixture, samples.shape[1])
+    return samples.astype(mixture.means.dtype)
+
+
+def check_columns(mixture: Mixture, n_columns: int) -> None:
+    """Refuse samples of another width than the mixture's.
+
+    Raises:
+      DataError: with both numbers.
+    """
+    if n_columns != mixture.n_features:
+        raise DataError(
+            f"x has {n_columns} columns; the mixture was made for {mixture.n_features}."
+        )
+
+
+def n_parameters(mixture: Mixture) -> int:
+    """Number of free parameters: weights, means and covariances."""
+    return mixture.model.n_parameters(mixture.n_components, mixture.n_features)
+
+
+def change_coordinates(mixture: Mixture, shift: Float[Array, "D"], scale: Array) -> Mixture:
+    """The mixture of ``shift + scale x`` when x follows the one given.
+
+    Args:
+      scale: a factor for each column, (D,), all equal unless the model keeps its form column by
+        column; or a lower triangular matrix (D, D), where it keeps its form under every linear map.
+    """
+    moved = mixture.means @ scale.T if scale.ndim == 2 else mixture.means * scale[None, :]
+    return Mixture(
+        mixture.log_weights,
+        shift[None, :] + moved,
+        mixture.model.storage.stretch(mixture.scale, scale),
+        mixture.covariance,
+    )
+
+
+def to_host(mixture: Mixture) -> dict[str, np.ndarray]:
+    """Weights, means and dense covariances as NumPy arrays, for tables and files."""
+    return {
+        "weights": np.asarray(mixture.weights),
+        "means": np.asarray(mixture.means),
+        "covariances": np.asarray(mixture.covariances),
+    }

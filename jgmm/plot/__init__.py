@@ -1,0 +1,86 @@
+"""Pictures of data, mixtures and fits, with matplotlib: ``jgmm.plot``.
+
+Every function takes ``ax`` and returns the Axes it drew on (``pairs`` takes and returns a Figure,
+``kmeans_beside_mixture`` two Axes, ``density_surface`` Axes of three dimensions). Without one it
+opens a new pyplot figure, which a notebook shows. A program that saves its pictures makes them with
+``new_figure`` instead: no global state, nothing to close.
+
+    figure, (left, right) = plot.new_figure(1, 2)
+    plot.density_contours(mixture, x, left)
+    plot.uncertainty(x, jgmm.responsibilities(mixture, x), right)
+    figure.savefig("mixture.png")
+
+Data and mixtures are drawn by ``data``, densities by ``density``, results of fits and studies by
+``results``, and their uncertainty by ``uncertainty``; all functions are public here.
+"""
+
+from jgmm._core.errors import UserError
+
+try:
+    import matplotlib.axes  # noqa: F401
+except ImportError as error:
+    raise UserError('plots need matplotlib: pip install "jgmm[workbench]"') from error
+
+from jgmm.plot.data import (
+    decision_regions,
+    ellipses,
+    kmeans_beside_mixture,
+    pairs,
+    scatter,
+    uncertainty,
+)
+from jgmm.plot.density import (
+    density_1d,
+    density_contours,
+    density_intervals,
+    density_levels,
+    density_surface,
+)
+from jgmm.plot.results import (
+    confusion,
+    convergence,
+    criterion_curves,
+    errors,
+    intervals,
+    restarts,
+    steps,
+)
+from jgmm.plot.style import COLORS, MARKERS, look, new_figure, png
+from jgmm.plot.uncertainty import (
+    MAX_COLUMNS,
+    likelihood_ratios,
+    parameter_intervals,
+    refits,
+    responsibilities,
+)
+
+__all__ = [
+    "COLORS",
+    "MARKERS",
+    "MAX_COLUMNS",
+    "confusion",
+    "convergence",
+    "criterion_curves",
+    "decision_regions",
+    "density_1d",
+    "density_contours",
+    "density_intervals",
+    "density_levels",
+    "density_surface",
+    "ellipses",
+    "errors",
+    "intervals",
+    "kmeans_beside_mixture",
+    "likelihood_ratios",
+    "look",
+    "new_figure",
+    "pairs",
+    "parameter_intervals",
+    "png",
+    "refits",
+    "responsibilities",
+    "restarts",
+    "scatter",
+    "steps",
+    "uncertainty",
+]

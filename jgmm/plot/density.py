@@ -1,0 +1,416 @@
+"""Pictures of a mixture's density: contours and surfaces in two dimensions, curves in one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]
+
+from jgmm.mixture.density import sample
+from jgmm.mixture.mixture import Mixture
+from jgmm.plot.style import (
+    BATCH,
+    INK,
+    classes_of,
+    draw_points,
+    log_density_at,
+    look,
+    marginal_of,
+    name_axes,
+    named,
+    plain,
+    points_of,
+    prepare,
+    pyplot_figure,
+)
+from jgmm.plot.style import (
+    legend as style_legend,
+)
+
+LEVEL_SAMPLES = 2 * BATCH
+
+
+def density_levels(
+    mixture: Mixture, masses: Sequence[float], n_samples: int = LEVEL_SAMPLES
+) -> np.ndarray:
+    """Log densities that bound the highest-density regions of a mixture.
+
+    The highest-density region of mass m is the smallest set that holds probability m. It is
+    {x : log p(x) >= c}, where c is the (1 - m)-quantile of log p(X) for X drawn from the mixture.
+    The quantile is taken over a sample, so a region holds its mass up to a standard error of
+    sqrt(m (1 - m) / n_samples), at most 0.2 % by default.
+
+    Args:
+      mixture: K components in D dimensions.
+      masses: probabilities strictly between 0 and 1.
+      n_samples: size of the sample, always the same one: a picture does not change when redrawn.
+
+    Returns:
+      One log density per mass, in nats.
+
+    Reference: Hyndman (1996), Computing and graphing highest density regions.
+    """
+    if not masses or any(not 0 < m < 1 for m in masses):
+        raise ValueError(f"masses must lie strictly between 0 and 1; they are {tuple(masses)}.")
+    drawn, _ = sample(jax.random.key(0), mixture, n_samples)
+    log_density = log_density_at(mixture, np.asarray(drawn))
+    return np.asarray(np.quantile(log_density, 1 - np.asarray(masses)))
+
+
+def density_contours(
+    mixture: Mixture,
+    x: Any = None,
+    ax: Axes | None = None,
+    masses: Sequence[float] = (0.1, 0.25, 0.5, 0.75, 0.95),
+    *,
+    labels: npt.ArrayLike | None = None,
+    columns: Sequence[str] | None = None,
+    dims: tuple[int, int] = (0, 1),
+    n_samples: int = LEVEL_SAMPLES,
+) -> Axes:
+    """Draw the joint density as nested highest-density regions, over the samples.
+
+    The line labelled 50 % encloses the smallest region that holds half of the probability, and so
+    on: see ``density_levels``. That tells more than round density values would, whose unit depends
+    on the data's. A region may have several parts; its label stands on the largest, or in a legend
+    beside the axes if one of them has no room. Lines are drawn in the log density, which is smooth,
+    on a grid that is finer around components narrower than its cells, so that one close to collapse
+    is still found. A component too narrow to see has no visible lines.
+
+    Args:
+      mixture: K components in D >= 2 dimensions; columns not in ``dims`` are integrated out.
+      x: samples to draw underneath, (N, D), which set the limits; without them the components do.
+      ax: where to draw.
+      masses: probabilities whose regions to draw, strictly between 0 and 1.
+      labels: component of each sample, to colour them.
+      columns: names of the D columns.
+      dims: the two columns to draw.
+      n_samples: how many are drawn to find the levels, see ``density_levels``.
+    """
+    flat = marginal_of(mixture, dims)
+    ax = prepare(ax)
+    found, points = [f"x{d}" for d in dims], None
+    if x is not None:
+        points, found = points_of(x, dims)
+        draw_points(ax, points, classes_of(labels, len(points)))
+    grids = [_axis_grid(flat, points, d, 160) for d in range(2)]
+    mesh = np.stack(np.meshgrid(*grids), axis=-1)
+    log_density = log_density_at(flat, mesh.reshape(-1, 2)).reshape(mesh.shape[:2])
+    ax.set_xlim(grids[0][0], grids[0][-1])
+    ax.set_ylim(grids[1][0], grids[1][-1])
+    _draw_regions(ax, grids, log_density, masses, density_levels(flat, masses, n_samples))
+    name_axes(ax, named(found, columns, dims))
+    return ax
+
+
+def _axis_grid(flat: Mixture, points: np.ndarray | None, d: int, n: int) -> np.ndarray:
+    weights, means = np.asarray(flat.weights), np.asarray(flat.means)[:, d]
+    deviations = np.sqrt(np.asarray(flat.variances))[:, d]
+    used = weights > 0
+    span = (
+        float((means - 3 * deviations)[used].min()),
+        float((means + 3 * deviations)[used].max()),
+    )
+    low, high = limits(None if points is None else points[:, d], span)
+    return _grid(low, high, weights, means, deviations, n)
+
+
+def limits(values: np.ndarray | None, span: tuple[float, float]) -> tuple[float, float]:
+    """Limits of one axis: the samples with a margin, or ``span`` where they have no extent."""
+    if values is not None and np.ptp(values) > 0:
+        low, high = float(values.min()), float(values.max())
+        margin = 0.08 * (high - low)
+    else:
+        low, high = span
+        if values is not None:
+            low, high = min(low, float(values[0])), max(high, float(values[0]))
+        # A single point without width still needs an axis that floating point can resolve.
+        margin = max(0.05 * (high - low), 1e-3 * abs(high)) or 1.0
+    return low - margin, high + margin
+
+
+def _grid(
+    low: float,
+    high: float,
+    weights: np.ndarray,
+    means: np.ndarray,
+    deviations: np.ndarray,
+    n: int,
+) -> np.ndarray:
+    """Coordinates along one axis: even, and closer around components narrower than the spacing."""
+    even = np.linspace(low, high, n)
+    narrow = np.flatnonzero((deviations < 4 * (high - low) / n) & (weights > 0))
+    heaviest = narrow[np.argsort(-weights[narrow])][:16]  # more would make the grid too large
+    close = means[heaviest, None] + deviations[heaviest, None] * np.linspace(-4, 4, 25)
+    return np.unique(np.concatenate([even, close[(close > low) & (close < high)]]))
+
+
+def _draw_regions(
+    ax: Axes,
+    grids: Sequence[np.ndarray],
+    log_density: np.ndarray,
+    masses: Sequence[float],
+    levels: np.ndarray,
+) -> None:
+    """Filled, outlined and labelled regions; those above the highest grid value are left out."""
+    texts = {float(levels[i]): f"{100 * masses[i]:g} %" for i in np.argsort(levels)}
+    top = float(log_density.max())
+    shown = [level for level in texts if log_density.min() < level < top]
+    if not shown:
+        return
+    colors: Any = _shades(len(shown))
+    ax.contourf(*grids, log_density, [*shown, top], colors=colors, alpha=0.22, zorder=1.5)
+    lines = ax.contour(
+        *grids, log_density, shown, colors=colors, linewidths=1.2, linestyles="solid", zorder=2.5
+    )
+    curves = [path.to_polygons(closed_only=False) for path in lines.get_paths()]
+    if not _label_on_lines(ax, curves, [texts[level] for level in shown], colors):
+        handles = [Line2D([], [], color=color, linewidth=2.5) for color in colors]
+        style_legend(ax, handles, [f"holds {texts[level]}" for level in shown])
+
+
+def _shades(n: int) -> np.ndarray:
+    """Colours of n nested regions, from the widest to the narrowest, (n, 3)."""
+    shades = np.linspace(0.0, 1.0, n + 1)[1:, None]
+    return np.asarray(
+        (1 - shades) * np.array(to_rgb("#7FB2DA")) + shades * np.array(to_rgb("#08306B"))
+    )
+
+
+def _label_on_lines(ax: Axes, curves: Any, texts: Sequence[str], colors: Any) -> bool:
+    """Write each label on the longest part of its line; False, writing none, if one has no room.
+
+    The labels of nested lines go around the centre, so that they do not meet.
+    """
+    corner = np.array([ax.get_xlim()[0], ax.get_ylim()[0]])
+    extent = np.array([np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())])
+    places: list[np.ndarray] = []
+    for i, parts in enumerate(curves):
+        scaled = [(np.asarray(part) - corner) / extent for part in parts if len(part) > 2]
+        place = _free_place(scaled, first=np.pi * (0.5 - 0.8 * i), taken=places)
+        if place is None:
+            return False
+        places.append(place)
+    for place, text, color in zip(places, texts, colors, strict=True):
+        horizontal, vertical = corner + extent * place
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": "small", "zorder": 3}
+        behind = {"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 1}
+        ax.text(horizontal, vertical, text, color=color, bbox=behind, **style)
+    return True
+
+
+def _free_place(
+    parts: Sequence[np.ndarray], first: float, taken: Sequence[np.ndarray]
+) -> np.ndarray | None:
+    """A vertex of the longest part, away from the border and the places taken.
+
+    Everything is in units of the axes. Directions are tried around the centre, from the angle
+    ``first`` on.
+    """
+    if not parts:
+        return None
+    longest = max(parts, key=lambda part: float(np.ptp(part, axis=0).sum()))
+    if np.ptp(longest, axis=0).max() < 0.08:  # smaller than the label itself
+        return None
+    inside = longest[((longest > 0.05) & (longest < 0.95)).all(axis=1)]
+    for angle in first + np.pi * 0.25 * np.arange(8) if len(inside) else ():
+        place = inside[np.argmax(inside @ np.array([np.cos(angle), np.sin(angle)]))]
+        if all((np.abs(place - other) > (0.11, 0.055)).any() for other in taken):
+            return np.asarray(place)
+    return None
+
+
+def density_surface(
+    mixture: Mixture,
+    ax: Axes | None = None,
+    masses: Sequence[float] = (0.5, 0.95),
+    *,
+    columns: Sequence[str] | None = None,
+    dims: tuple[int, int] = (0, 1),
+    n_samples: int = LEVEL_SAMPLES,
+) -> Axes:
+    """Draw the joint density as a surface over the plane of two columns.
+
+    The lines on the floor bound the highest-density regions of the given masses; ``density_levels``
+    says how they are found. Heights are densities, in one over the product of the columns' units.
+
+    Args:
+      mixture: K components in D >= 2 dimensions; columns not in ``dims`` are integrated out.
+      ax: where to draw, with ``projection="3d"``; by default those of a new pyplot figure.
+      masses: probabilities whose regions to draw, strictly between 0 and 1.
+      columns: names of the D columns.
+      dims: the two columns to draw.
+      n_samples: how many are drawn to find the levels.
+
+    Raises:
+      ValueError: axes of two dimensions.
+    """
+    flat = marginal_of(mixture, dims)
+    if ax is None:
+        ax = pyplot_figure((6.5, 5.0)).add_subplot(projection="3d")
+    if not isinstance(ax, Axes3D):
+        raise ValueError(
+            "a surface needs axes of three dimensions: figure.add_subplot(projection='3d')."
+        )
+    across, up = np.meshgrid(*(_axis_grid(flat, None, d, 80) for d in range(2)))
+    log_density = log_density_at(flat, np.stack([across, up], -1).reshape(-1, 2))
+    density = np.exp(log_density).reshape(across.shape)
+    ax.plot_surface(across, up, density, cmap="Blues", linewidth=0, alpha=0.9, rcount=80, ccount=80)
+    order = np.argsort(density_levels(flat, masses, n_samples))
+    levels = np.exp(density_levels(flat, masses, n_samples)[order])
+    colors: Any = _shades(len(levels))
+    floor = -0.25 * float(density.max())
+    for level, color in zip(levels, colors, strict=True):
+        ax.contour(across, up, density, [level], colors=[color], offset=floor, linewidths=1.6)
+    ax.set_zlim(floor, 1.05 * float(density.max()))
+    ax.set_zticks([tick for tick in ax.get_zticks() if 0 <= tick <= density.max()])
+    ax.tick_params(labelsize="small")
+    name_axes(ax, named([f"x{d}" for d in dims], columns, dims))
+    handles = [Line2D([], [], color=color, linewidth=2.5) for color in colors]
+    ax.legend(
+        handles,
+        [f"holds {100 * masses[i]:g} %" for i in order],
+        loc="upper left",
+        frameon=False,
+        fontsize="small",
+    )
+    return ax
+
+
+def density_intervals(
+    mixture: Mixture, mass: float, dim: int = 0, n_samples: int = LEVEL_SAMPLES
+) -> np.ndarray:
+    """The highest-density region of one column: the intervals it consists of.
+
+    It is the smallest set that holds the given probability: several intervals where the density has
+    several peaks, with lower density everywhere outside than inside.
+
+    Args:
+      mixture: K components in D dimensions; other columns are integrated out.
+      mass: probability inside, strictly between 0 and 1.
+      dim: the column.
+      n_samples: how many are drawn to find the level, see ``density_levels``.
+
+    Returns:
+      Ends of the intervals, (M, 2), in increasing order.
+
+    >>> import jgmm
+    >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> density_intervals(one, 0.95).round(1).tolist()
+    [[-2.0, 2.0]]
+    """
+    flat = marginal_of(mixture, [dim])
+    level = float(density_levels(flat, [mass], n_samples)[0])
+    weights, means = np.asarray(flat.weights), np.asarray(flat.means)[:, 0]
+    deviations = np.sqrt(np.asarray(flat.variances))[:, 0]
+    # Around every component, so that none is missed, however narrow.
+    around = means[weights > 0, None] + deviations[weights > 0, None] * np.linspace(-8, 8, 1601)
+    places = np.unique(around)
+    above = log_density_at(flat, places[:, None]) - level
+    crossing = np.flatnonzero((above[:-1] < 0) != (above[1:] < 0))
+    share = above[crossing] / (above[crossing] - above[crossing + 1])
+    ends = places[crossing] + share * (places[crossing + 1] - places[crossing])
+    return np.asarray(ends.reshape(-1, 2))
+
+
+def density_1d(
+    mixture: Mixture,
+    x: Any = None,
+    ax: Axes | None = None,
+    *,
+    masses: Sequence[float] = (),
+    columns: Sequence[str] | None = None,
+    dim: int = 0,
+    bins: int | None = None,
+    legend: bool = True,
+) -> Axes:
+    """Draw the density of one column, its weighted components, and a histogram of the samples.
+
+    The components πₖ N(x | μₖ, σₖ²) add up to the density; the histogram has area one, so both
+    share the vertical axis. Bars below it are highest-density regions: the smallest set that holds
+    the given probability, which may consist of several intervals. A peak more than four times
+    higher than the histogram is cut off and its height written down: a nearly collapsed component
+    would flatten everything else.
+
+    Args:
+      mixture: K components in D dimensions; other columns are integrated out.
+      x: samples, (N, D), or (N,) for one column: arrays, a data frame or a series.
+      ax: where to draw.
+      masses: probabilities whose highest-density regions to draw, strictly between 0 and 1.
+      columns: names of the D columns.
+      dim: the column to draw.
+      bins: number of bins, by default the square root of N, between 8 and 100.
+      legend: whether to name the components beside the axes.
+    """
+    flat = marginal_of(mixture, [dim])
+    ax = prepare(ax)
+    found, points, tallest = [f"x{dim}"], None, np.inf
+    if x is not None:
+        points, found = points_of(x, [dim], one_column=True)
+        tallest = draw_histogram(ax, points[:, 0], bins)
+    places = _axis_grid(flat, points, 0, 400)
+    handles = _component_curves(ax, flat, places)
+    density = np.exp(log_density_at(flat, places[:, None]))
+    handles += ax.plot(places, density, color=INK, linewidth=1.8)
+    peak = float(density.max())
+    if peak > 4 * tallest:
+        text = f"peak of {peak:.4g} cut off"
+        ax.text(0.98, 0.98, text, transform=ax.transAxes, ha="right", va="top", fontsize="small")
+    height = peak if np.isinf(tallest) else min(max(peak, tallest), 4 * tallest)
+    ax.set_ylim(0, 1.06 * height)
+    ax.set_xlim(places[0], places[-1])
+    bars = _region_bars(ax, flat, sorted(masses), 1.06 * height)
+    ax.set_xlabel(plain(named(found, columns, [dim])[0]))
+    ax.set_ylabel("density")
+    if legend:
+        weights = np.asarray(flat.weights)
+        texts = [f"{k} ({100 * weights[k]:.3g} %)" for k in np.flatnonzero(weights > 0)]
+        texts += [f"holds {100 * mass:g} %" for mass in sorted(masses)]
+        style_legend(ax, [handles[-1], *handles[:-1], *bars], ["mixture", *texts])
+    return ax
+
+
+def _region_bars(ax: Axes, flat: Mixture, masses: Sequence[float], top: float) -> list[Line2D]:
+    """A row of bars below zero for each highest-density region, the smallest uppermost."""
+    if not masses:
+        return []
+    colors: Any = _shades(len(masses))[::-1]
+    style: dict[str, Any] = {"linewidth": 5, "solid_capstyle": "butt"}
+    for i, (mass, color) in enumerate(zip(masses, colors, strict=True)):
+        for interval in density_intervals(flat, mass):
+            ax.plot(interval, [-0.05 * (i + 1) * top] * 2, color=color, **style)
+    ax.set_ylim(-0.05 * (len(masses) + 1) * top, top)
+    ax.set_yticks([tick for tick in ax.get_yticks() if 0 <= tick <= top])
+    ax.spines["left"].set_bounds(0, top)
+    return [Line2D([], [], color=color, **style) for color in colors]
+
+
+def draw_histogram(ax: Axes, values: np.ndarray, bins: int | None = None) -> float:
+    """Draw a histogram of area one and return the height of its highest bar.
+
+    By default it has √N bins, between 8 and 100. Rules that look at the spread ask for billions
+    of bins when one sample lies far away.
+    """
+    bins = int(np.clip(np.sqrt(len(values)), 8, 100)) if bins is None else bins
+    heights, _, _ = ax.hist(values, bins=bins, density=True, color="#D7DBE0", edgecolor="white")
+    return float(np.max(np.asarray(heights)))
+
+
+def _component_curves(ax: Axes, flat: Mixture, places: np.ndarray) -> list[Line2D]:
+    curves = []
+    weights, means = np.asarray(flat.weights), np.asarray(flat.means)[:, 0]
+    deviations = np.sqrt(np.asarray(flat.variances))[:, 0]
+    for k in np.flatnonzero(weights > 0):
+        z = (places - means[k]) / deviations[k]
+        height = weights[k] * np.exp(-0.5 * z**2) / (deviations[k] * np.sqrt(2 * np.pi))
+        color, _, line = look(int(k))
+        curves += ax.plot(places, height, color=color, linestyle=line, linewidth=1.4)
+        ax.fill_between(places, height, color=color, alpha=0.12, linewidth=0)
+    return curves

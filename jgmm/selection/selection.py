@@ -1,0 +1,320 @@
+"""How many components, and which covariance model: the table over both, and the choice.
+
+The criteria themselves live in ``jgmm.selection.criteria``, held-out likelihood in
+``jgmm.selection.cross_validation``; both are to be had here too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+
+from jgmm._core.compilation import JitByWork
+from jgmm._core.errors import DataError, FitError
+from jgmm._core.status import VALID, Status, among, describe
+from jgmm._data.samples import Samples, make_samples
+from jgmm.covariance.models import MODELS, model
+from jgmm.em import exponential_family
+from jgmm.em.options import Control, Options, make_control
+from jgmm.fitting.restarts import ProgressCallback
+from jgmm.fitting.results import FitResult
+from jgmm.initialization.problem import check_problem
+from jgmm.mixture.mixture import Mixture
+from jgmm.selection.criteria import Criteria, criteria, evidence
+from jgmm.selection.cross_validation import check_training, held_out_unchecked
+from jgmm.selection.grid import fit_grid
+
+CRITERIA = ("bic", "aic", "aicc", "icl", "held_out")
+
+# EM that gains a share ρ of its last step in the next stops at ρ / (1 - ρ) steps from the optimum;
+# restarts agree when they are no farther apart than this many of the steps they stopped at.
+AGREEING_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what became of one number of components under one model.
+
+    Attributes:
+      n_components: K.
+      covariance: name of the covariance model.
+      n_parameters: p.
+      log_likelihood: ℓ of the best restart, nats; NaN when none ended valid, as are the criteria.
+      aic, aicc, bic, icl: the lower the better; AICc is infinite where n ≤ p + 1.
+      held_out: mean held-out log-likelihood per sample, the higher the better; None unless asked.
+      status: name of the ``Status`` of the fit.
+      n_valid: restarts that ended valid, of those drawn.
+      n_agree: of these, those that ended at the log-likelihood of the best. One is no confirmation;
+        with none it was reached from a special case alone.
+    """
+
+    n_components: int
+    covariance: str
+    n_parameters: int
+    log_likelihood: float
+    aic: float
+    aicc: float
+    bic: float
+    icl: float
+    held_out: float | None
+    status: str
+    n_valid: int
+    n_agree: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Outcome of ``select``.
+
+    Attributes:
+      table: a ``Row`` for each cell, all numbers of components of one model after another.
+      criterion: what it was chosen by.
+      best: the row chosen.
+      result: the ``FitResult`` chosen.
+      results: all of them, by number of components and name of the model.
+    """
+
+    table: list[Row]
+    criterion: str
+    best: Row
+    result: FitResult
+    results: dict[tuple[int, str], FitResult]
+
+    def __str__(self) -> str:
+        """The table as text, with a star at the row chosen."""
+        heads = ["", "K", "covariance", "p", "log-lik.", "AIC", "AICc", "BIC", "ICL"]
+        heads += ["held out"] if self.best.held_out is not None else []
+        lines = [[*heads, "valid", "agree", "status"]]
+        for row in self.table:
+            values = [row.log_likelihood, row.aic, row.aicc, row.bic, row.icl]
+            cells = [str(row.n_components), row.covariance, str(row.n_parameters)]
+            cells += [f"{value:.2f}" for value in values]
+            cells += [f"{row.held_out:.4f}"] if row.held_out is not None else []
+            star = "*" if row is self.best else ""
+            lines.append([star, *cells, str(row.n_valid), str(row.n_agree), row.status.lower()])
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        names = {"covariance", "status"}
+        left = [head in names for head in lines[0]]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if flush else cell.rjust(width)
+                for cell, width, flush in zip(line, widths, left, strict=True)
+            ).rstrip()
+            for line in lines
+        )
+
+    __repr__ = __str__
+
+
+def select(
+    key: Key[Array, ""],
+    x: Any,
+    n_components: int | Iterable[Any] = range(1, 10),
+    covariance: str | Iterable[str] = ("full",),
+    criterion: str = "bic",
+    *,
+    n_restarts: int = 16,
+    init: str = "kmeans",
+    race: int = 0,
+    n_folds: int = 5,
+    sample_weight: Any = None,
+    labels: Any = None,
+    tol: float | None = None,
+    rtol: float | None = None,
+    max_steps: int = 1000,
+    ridge: float = 0.0,
+    equal_weights: bool = False,
+    prior: Any = None,
+    floor: Any = None,
+    accelerate: str | None = "anderson",
+    progress: ProgressCallback | None = None,
+) -> Selection:
+    """Fit every number of components under every covariance model, and choose by a criterion.
+
+    Args:
+      key: typed key. The starts drawn for a cell are those of ``jgmm.fit`` for this key; beside
+        them it starts from the fits of its special cases in the table, fewer components and
+        simpler models, below which it never ends (``jgmm.selection.grid``).
+      x: samples in rows, (N, D).
+      n_components: the K to try, or one.
+      covariance: the models to try, or one, or "all".
+      criterion: "bic", "aic", "aicc" or "icl", of which the lowest is chosen, or "held_out", of
+        which the highest is, at the price of one more fit for each fold.
+      n_restarts, init, race, sample_weight, labels, tol, rtol, max_steps, ridge, equal_weights,
+        prior, floor: as for ``jgmm.fit``. With a prior the criteria are those of the log-likelihood
+        alone, where the prior has led it.
+      accelerate: as for ``jgmm.fit``, but on: a table has many fits that EM alone takes a thousand
+        steps for.
+      n_folds: folds for "held_out".
+      progress: as for ``jgmm.fit``, with steps counted through the whole table: a cell that
+        converges early skips what it did not use.
+
+    Returns:
+      A ``Selection``; ``print`` shows its table. A cell in which every restart failed stays in the
+      table with its status and NaN for its criteria, and is never chosen. Of equals the first is.
+
+    Raises:
+      DataError: bad samples, weights or arguments, before any work starts.
+      FitError: no cell can be chosen.
+
+    It looks at numbers, so it does not work inside ``jit``; the criteria and ``held_out`` do.
+
+    >>> import jax, jgmm
+    >>> x = [[0.0], [0.1], [0.2], [0.3], [5.0], [5.1], [5.3], [5.4]]
+    >>> kept = {"init": "points", "n_restarts": 4}
+    >>> found = jgmm.select(jax.random.key(0), x, [1, 2], "spherical", **kept)
+    >>> found.best.n_components, found.best.n_parameters, found.best.status
+    (2, 5, 'CONVERGED')
+    """
+    samples = make_samples(x, sample_weight, labels)
+    counts = _listed(n_components)
+    names = MODELS if isinstance(covariance, str) and covariance == "all" else _listed(covariance)
+    models = list(dict.fromkeys(model(name).name for name in names))
+    options = Options(
+        n_restarts=n_restarts,
+        init=init,
+        race=race,
+        tol=tol,
+        rtol=rtol,
+        max_steps=max_steps,
+        ridge=ridge,
+        equal_weights=equal_weights,
+        prior=prior,
+        floor=floor,
+        accelerate=accelerate,
+    )
+    _check_selection(samples, counts, models, criterion, n_folds, options)
+    control = make_control(samples.x.dtype, tol, rtol, ridge)
+    found = fit_grid(key, samples, counts, models, options, progress)
+    table, results = [], {}
+    for k, name in ((k, name) for name in models for k in counts):
+        result, judged = found[k, name], None
+        if criterion == "held_out":
+            slots = result.mixture.n_components
+            again = replace(options, covariance=name)
+            outside = held_out_unchecked(key, samples, k, n_folds, again, slots)
+            judged = float(outside.log_likelihood)
+        p = result.mixture.model.n_parameters(k, samples.n_features, equal_weights)
+        table.append(_row(result, k, p, n_restarts, samples, control, judged))
+        results[k, name] = replace(result, mixture=_leading(result.mixture, k))
+    best = _best(table, criterion)
+    chosen = results[best.n_components, best.covariance]
+    return Selection(table, criterion, best, chosen, results)
+
+
+def _listed(values: Any) -> list[Any]:
+    """One value or several, as a list without repetitions, whole numbers as Python's own."""
+    several = values if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+    own = (int(value) if isinstance(value, np.integer) else value for value in several)
+    return list(dict.fromkeys(own))
+
+
+def _check_selection(
+    samples: Samples,
+    counts: Sequence[int],
+    models: Sequence[str],
+    criterion: str,
+    n_folds: int,
+    options: Options,
+) -> None:
+    if criterion not in CRITERIA:
+        known = ", ".join(CRITERIA)
+        raise DataError(f"unknown criterion {criterion!r}. Known: {known}.")
+    if not counts or not models:
+        raise DataError("n_components and covariance must each name at least one to try.")
+    for k in counts:
+        check_problem(samples, k, options)
+        if criterion == "held_out":
+            check_training(samples, k, n_folds)
+
+
+def _leading(mixture: Mixture, n_components: int) -> Mixture:
+    """The first components; those left out have weight zero. Cut on the host: nothing compiles."""
+    # A shared scale has one entry, which stays.
+    return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)[:n_components]), mixture)
+
+
+class _Outcome(NamedTuple):
+    """What a row says of a fit, () each."""
+
+    criteria: Criteria
+    n_valid: Array
+    n_agree: Array
+
+
+@partial(JitByWork, static_argnums=4)
+def _outcome(
+    result: FitResult, samples: Samples, control: Control, n_parameters: Array, n_restarts: int
+) -> _Outcome:
+    assert result.restarts is not None  # fit_unchecked always reports its restarts
+    total, best = samples.total_weight(), result.objective
+    # Behind those drawn are those that special cases gave.
+    valid = among(result.restarts.status[:n_restarts], VALID)
+    reached = result.restarts.log_likelihood[:n_restarts]
+    # Restarts agree that ended at the log-likelihood of the best, as far as tolerances tell.
+    stop = control.tol + control.rtol * jnp.abs(best) / total
+    agree = jnp.abs(reached - best) / total <= AGREEING_STEPS * stop
+    ell = jnp.where(among(result.status, VALID), result.log_likelihood, jnp.nan)
+    _, entropy = evidence(result.mixture, samples)
+    found = criteria(ell, entropy, total, n_parameters.astype(total.dtype))
+    return _Outcome(found, valid.sum(), (valid & agree).sum())
+
+
+def _row(
+    result: FitResult,
+    n_components: int,
+    n_parameters: int,
+    n_restarts: int,
+    samples: Samples,
+    control: Control,
+    judged: float | None,
+) -> Row:
+    mixture, status = result.mixture, Status(int(result.status))
+    slots, d = mixture.means.shape
+    work = exponential_family.cost_per_step(mixture.model, d, slots, samples.n_samples)
+    counted = np.asarray(n_parameters)
+    outcome = jax.device_get(_outcome(work, result, samples, control, counted, n_restarts))
+    found, usable = outcome.criteria, status.is_valid
+    return Row(
+        n_components=n_components,
+        covariance=mixture.covariance,
+        n_parameters=n_parameters,
+        log_likelihood=float(result.log_likelihood) if usable else math.nan,
+        aic=float(found.aic),
+        aicc=float(found.aicc),
+        bic=float(found.bic),
+        icl=float(found.icl),
+        held_out=judged if judged is None or usable else math.nan,
+        status=status.name,
+        n_valid=int(outcome.n_valid),
+        n_agree=int(outcome.n_agree),
+    )
+
+
+def _best(table: Sequence[Row], criterion: str) -> Row:
+    def score(row: Row) -> float:
+        value: float = getattr(row, criterion)
+        return -value if criterion == "held_out" else value
+
+    usable = [row for row in table if math.isfinite(score(row))]
+    if usable:
+        return min(usable, key=score)
+    if any(Status[row.status].is_valid for row in table):
+        raise FitError(
+            f"No cell of the table has a finite {criterion}: in each, a fit without one of the "
+            "folds failed. Try fewer components, a simpler covariance model, or a ridge such as "
+            "ridge=1e-6."
+        )
+    first = table[0]
+    raise FitError(
+        f"No cell of the table ended valid. The first, {first.n_components} component(s) under "
+        f"{first.covariance!r}: {describe(Status[first.status])}"
+    )

@@ -1,0 +1,15 @@
+"""EM over samples that do not fit in memory: from files, block by block, or online."""
+
+from jgmm.streaming import online
+from jgmm.streaming.fit import fit
+from jgmm.streaming.reader import PassProgress
+from jgmm.streaming.sources import ArraySource, Block, as_source
+
+__all__ = [
+    "ArraySource",
+    "Block",
+    "PassProgress",
+    "as_source",
+    "fit",
+    "online",
+]

@@ -1,0 +1,263 @@
+"""The sub-commands that fit: `jgmm run`, `jgmm fit` and `jgmm select`."""
+
+import contextlib
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from jgmm._core.errors import UserError
+from jgmm.workbench.cli import terminal
+from jgmm.workbench.cli.app import Exit, command, complain, print_json
+from jgmm.workbench.cli.options import (
+    Cluster,
+    Columns,
+    Components,
+    ConfigFile,
+    Coordinator,
+    Covariance,
+    Criterion,
+    File,
+    Json,
+    Label,
+    Output,
+    Overrides,
+    Precision,
+    Process,
+    Processes,
+    Quiet,
+    Seed,
+    Starts,
+    Verbose,
+    Verbosity,
+    Weight,
+    config_from_options,
+)
+from jgmm.workbench.config import models, toml
+from jgmm.workbench.runs import summary
+from jgmm.workbench.system import compilation_cache, signals
+
+if TYPE_CHECKING:
+    from jgmm.streaming.reader import ProcessGroup
+
+
+@command(
+    "jgmm run configs/faithful.toml",
+    "jgmm run configs/iris.toml --set fit.n_restarts=64 --output results",
+    "jgmm run study.toml --json | jq .metrics.bic",
+)
+def run(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    output: Output = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    as_json: Json = False,
+    processes: Processes = None,
+    coordinator: Coordinator = None,
+    process: Process = None,
+    cluster: Cluster = False,
+) -> None:
+    """Run the study that a config file describes."""
+    changes = [*(overrides or []), *_output(output)]
+    voice, checked = Verbosity(quiet, verbose, as_json), models.load(config, changes)
+    if coordinator is None and not cluster:
+        if process is not None:
+            raise UserError("--process goes with --coordinator HOST:PORT and --processes N")
+        if processes is not None and processes > 1:
+            _launch(config, changes, voice, processes)
+            return
+        _run(checked, config, changes, voice)
+        return
+    if not cluster and (processes is None or process is None or process >= processes):
+        raise UserError("--coordinator goes with --processes N and --process I, from 0 to N - 1")
+    _share(checked, config, changes, voice, (coordinator, processes, process))
+
+
+def _launch(config: pathlib.Path, changes: list[str], voice: Verbosity, n_processes: int) -> None:
+    """The same command in several processes."""
+    from jgmm.workbench.system.launch import LOST, LostMember, launch
+
+    settings = [part for change in changes for part in ("--set", change)]
+    arguments = ["run", *settings, *voice.options(), "--", str(config)]
+    try:
+        status = launch(arguments, n_processes)
+    except LostMember as error:
+        status = complain(str(error), LOST)
+    if status:
+        raise Exit(status)
+
+
+def _share(
+    checked: models.Config,
+    config: pathlib.Path,
+    changes: list[str],
+    voice: Verbosity,
+    place: tuple[str | None, int | None, int | None],
+) -> None:
+    """One of several processes."""
+    compilation_cache.use_compilation_cache()
+    from jgmm.distributed import processes
+    from jgmm.workbench.system.launch import LOST
+
+    try:
+        team = processes.join(*place)
+        _run(checked, config, changes, voice, team)
+    except processes.LostProcess as error:
+        # At its end a process waits for the others, of which one is no more.
+        complain(str(error), LOST)
+        sys.stderr.flush()
+        os._exit(LOST)
+
+
+@command(
+    "jgmm fit measurements.csv",
+    "jgmm fit measurements.csv --components 1:5 --covariance all --criterion icl",
+    "jgmm fit iris --label species --json | jq .metrics",
+)
+def fit(
+    file: File,
+    components: Components = None,
+    covariance: Covariance = None,
+    columns: Columns = None,
+    label: Label = None,
+    weight: Weight = None,
+    restarts: Starts = None,
+    criterion: Criterion = None,
+    seed: Seed = None,
+    precision: Precision = None,
+    overrides: Overrides = None,
+    output: Output = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """Fit mixtures to a file, choose K and the covariance model, and leave a report.
+
+    With nothing but a file: one to nine components under four models, chosen by BIC. It is the
+    study "mixture" without a config file, and leaves a run folder. To see the table alone, and
+    leave nothing behind, use "jgmm select".
+    """
+    data = (file, columns, label, weight)
+    fitting = (components, covariance, restarts, criterion)
+    changes = [*(overrides or []), *_output(output)]
+    voice = Verbosity(quiet, verbose, as_json)
+    _run(
+        config_from_options("jgmm fit", data, fitting, seed, precision, changes),
+        None,
+        changes,
+        voice,
+    )
+
+
+@command(
+    "jgmm select measurements.csv",
+    "jgmm select faithful --components 1:6 --covariance all",
+    "jgmm select iris --columns 'petal length (cm),petal width (cm)' --json",
+)
+def select(
+    file: File,
+    components: Components = None,
+    covariance: Covariance = None,
+    columns: Columns = None,
+    label: Label = None,
+    weight: Weight = None,
+    restarts: Starts = None,
+    criterion: Criterion = None,
+    seed: Seed = None,
+    precision: Precision = None,
+    overrides: Overrides = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Print the table over K and covariance models, and leave no file behind.
+
+    The same fits and the same choice as "jgmm fit" with the same options, which also leaves a run
+    folder: parameters, assignments, pictures and a report of the model chosen.
+    """
+    data = (file, columns, label, weight)
+    fitting = (components, covariance, restarts, criterion)
+    config = config_from_options("jgmm select", data, fitting, seed, precision, overrides or [])
+    _prepare()
+    from jgmm.workbench.runs import runner
+    from jgmm.workbench.studies import mixture
+
+    progress = not (quiet or as_json) and sys.stderr.isatty()
+    with _stdout_for_results(as_json), runner.study_context(config, progress) as found:
+        rows = mixture.table(mixture.select_mixture(found))
+    chosen = next((row for row in rows if row["chosen"] == "yes"), rows[0])
+    if as_json:
+        print_json({"criterion": config.fit.criterion, "table": rows})
+        return
+    crowded = not terminal.grid(rows, config.fit.criterion, chosen)
+    most = None if crowded else terminal.MOST_ROWS
+    terminal.fits(rows, config.fit.criterion, config.fit.n_restarts, most, "with --json")
+
+
+def _output(output: pathlib.Path | None) -> list[str]:
+    return [] if output is None else [f"output={toml.value_to_toml(str(output))}"]
+
+
+def _prepare() -> None:
+    os.environ.setdefault("MPLBACKEND", "Agg")  # a run needs no window
+    compilation_cache.use_compilation_cache()
+
+
+@contextlib.contextmanager
+def _stdout_for_results(as_json: bool) -> Iterator[None]:
+    """Send what anything else prints to standard error, if standard output is for JSON."""
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        yield
+
+
+def _run(
+    config: models.Config,
+    path: pathlib.Path | None,
+    changes: list[str],
+    voice: Verbosity,
+    team: "ProcessGroup | None" = None,
+) -> None:
+    """Run a config that has been checked, and say what came out and where it is."""
+    _prepare()
+    from jgmm.workbench.runs import runner
+
+    progress = False if voice.quiet or voice.as_json else None
+    with _stdout_for_results(voice.as_json):
+        if path is None:
+            folder = runner.run_config(config, progress=progress)
+        else:  # by path, so that studies beside the config are found
+            folder = runner.run_config(path, changes, progress=progress, team=team)
+    if team is not None and team.share[0]:
+        return
+    report(folder, voice)
+    number = signals.stop_requested()
+    if number is not None:  # the study has made the best of it
+        what = "interrupted; the folder holds the best so far, and a checkpoint carries on"
+        raise Exit(complain(what, 128 + number))
+
+
+def report(folder: pathlib.Path, voice: Verbosity) -> None:
+    """Say what a run found."""
+    if voice.quiet and not voice.as_json:
+        print(folder)
+        return
+    found = summary.read(folder)
+    if voice.as_json:
+        print_json(found.plain())
+        return
+    terminal.summary(found, None if voice.verbose else terminal.MOST_ROWS)
+    if voice.verbose:
+        _print_mixture(folder / "mixture.safetensors")
+        _print_files(folder)
+    terminal.say(f"report: {folder / 'report.html'}")
+
+
+def _print_mixture(path: pathlib.Path) -> None:
+    if path.is_file():
+        terminal.mixture(path.name, summary.parameters(path))
+
+
+def _print_files(folder: pathlib.Path) -> None:
+    for file in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
+        terminal.say(f"  {file}")

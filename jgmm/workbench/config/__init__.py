@@ -1,0 +1,1 @@
+"""Config files: their models and their format."""

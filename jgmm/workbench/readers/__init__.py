@@ -1,0 +1,1 @@
+"""Data from files and built-in data sets."""

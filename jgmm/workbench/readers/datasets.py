@@ -1,0 +1,326 @@
+"""Data sets by name or by path: read completely and checked completely, or refused.
+
+A built-in data set has a name (`jgmm datasets` lists them); anything else is the path of a
+`.csv`, `.parquet` or `.npy` file. Nothing is guessed, skipped or filled in: a missing value, text
+among numbers or a short row is an error that names the column and the row. Rows are counted
+from 1 and the header is not counted, so row 1 is the first line of data.
+"""
+
+import collections
+import contextlib
+import hashlib
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int
+
+from jgmm.workbench.readers.tables import (
+    NUMBER,
+    SUFFIXES,
+    ArrayTable,
+    Table,
+    fail,
+    nearest,
+    need,
+    open_table,
+)
+
+_BLOCK_ROWS = 65_536
+_HASH_LIMIT = 1 << 30  # bytes; beyond it a checksum would take longer than the reading it notes
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Samples ready for a fit: all finite, nothing missing.
+
+    `labels` index `label_names`, which are sorted (as numbers if all are numbers). `left_out` names
+    the columns that nobody chose and that do not hold numbers. `x` of a
+    float64 `.npy` file read whole is a read-only memory map: it may be larger than memory.
+    """
+
+    x: Float64[np.ndarray, "N D"]
+    columns: list[str]
+    labels: Int[np.ndarray, "N"] | None
+    label_names: list[str] | None
+    weights: Float64[np.ndarray, "N"] | None
+    name: str
+    source_note: str
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Description:
+    """A built-in data set as `jgmm datasets` lists it: `columns` hold numbers, `labels` classes."""
+
+    name: str
+    rows: int
+    columns: tuple[str, ...]
+    labels: tuple[str, ...]
+    summary: str
+    source: str
+
+
+_SKLEARN = "scikit-learn, sklearn.datasets"
+_CARS = "mpg cylinders displacement horsepower weight acceleration model_year"
+_WINE = (
+    "alcohol malic_acid ash alcalinity_of_ash magnesium total_phenols flavanoids "
+    "nonflavanoid_phenols proanthocyanins color_intensity hue od280/od315_of_diluted_wines proline"
+)
+_CELL = "radius,texture,perimeter,area,smoothness,compactness,concavity,concave points,symmetry"
+_CELLS = [*_CELL.split(","), "fractal dimension"]
+
+_DESCRIPTIONS = [
+    Description(
+        "faithful",
+        272,
+        ("eruptions", "waiting"),
+        (),
+        "eruptions of the Old Faithful geyser: length and wait until the next, in minutes",
+        "R package datasets; Härdle (1991)",
+    ),
+    Description(
+        "autompg",
+        392,
+        tuple(_CARS.split()),
+        ("origin", "maker", "name"),
+        "cars of model years 70 to 82: fuel economy, engine, origin and maker",
+        "Donoho and Ramos (1982), CRCARS; CC0",
+    ),
+    Description(
+        "iris",
+        150,
+        ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"),
+        ("species",),
+        "three species of iris, four measurements of the flower",
+        _SKLEARN,
+    ),
+    Description(
+        "wine",
+        178,
+        tuple(_WINE.split()),
+        ("cultivar",),
+        "chemical analysis of wines from three cultivars",
+        _SKLEARN,
+    ),
+    Description(
+        "breast_cancer",
+        569,
+        tuple(f.format(c) for f in ("mean {}", "{} error", "worst {}") for c in _CELLS),
+        ("diagnosis",),
+        "cell nuclei in images of breast masses, benign or malignant",
+        _SKLEARN,
+    ),
+    Description(
+        "digits",
+        1797,
+        tuple(f"pixel_{row}_{column}" for row in range(8) for column in range(8)),
+        ("digit",),
+        "handwritten digits, 8 by 8 pixels of 0 to 16",
+        _SKLEARN,
+    ),
+]
+_BUILT_IN = {entry.name: entry for entry in _DESCRIPTIONS}
+
+
+def names() -> list[str]:
+    """Names of the built-in data sets, in the order `describe` lists them."""
+    return list(_BUILT_IN)
+
+
+def describe() -> list[Description]:
+    """Every built-in data set, without reading any."""
+    return list(_BUILT_IN.values())
+
+
+def load(
+    source: str | os.PathLike[str],
+    columns: Sequence[str] | None = None,
+    label: str | None = None,
+    weight: str | None = None,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    mapped: bool = True,
+) -> Dataset:
+    """Read a data set and check every value of it.
+
+    Args:
+      source: a built-in name, or the path of a .csv, .parquet, .pq or .npy file. A `.npy` file
+        holds a matrix (N, D), whose columns are called x0, x1, …
+      columns: the features, in this order. By default every column of numbers except `label`
+        and `weight`.
+      label: column of classes, text or whole numbers.
+      weight: column of sample weights, not negative, not all zero.
+      root: folder that a relative path starts from; the current folder by default.
+      mapped: leave a `.npy` file on disk until its samples are used. Who changes the file then
+        changes the samples, and who cuts it short ends the process; false reads it now.
+
+    Returns:
+      The samples in double precision, with labels and weights where they were asked for.
+
+    Raises:
+      UserError: for anything that keeps the data from being read whole and used as it is; the
+        text says what, where (column and row) and what to do.
+
+    Example:
+      >>> data = load("autompg", columns=["mpg", "model_year"], label="origin")
+      >>> data.x.shape, data.label_names
+      ((392, 2), ['America', 'Asia', 'Europe'])
+    """
+    source = os.fspath(source)
+    try:
+        table, name, note = _open(source, root, mapped)
+        chosen = _choose(table, columns, label, weight)
+        x = table.matrix(chosen)
+        _check_finite(x, chosen, table.where)
+        labels, label_names = (None, None) if label is None else _labels(table, label)
+        weights = None if weight is None else _weights(table, weight)
+    except MemoryError as error:
+        what = f"there is not enough memory to read it ({error or 'no more was to be had'})."
+        fail(source, what, "Choose fewer `columns`, or check that the file is whole.")
+    used = {*chosen, label, weight}
+    left_out = tuple(each for each in table.names if each not in used) if columns is None else ()
+    return Dataset(x, chosen, labels, label_names, weights, name, note, left_out)
+
+
+def _open(source: str, root: str | os.PathLike[str] | None, mapped: bool) -> tuple[Table, str, str]:
+    if source in _BUILT_IN:
+        return _open_built_in(_BUILT_IN[source])
+    path = pathlib.Path(root or ".") / os.path.expanduser(source)
+    suffix = path.suffix.lower()
+    if not os.path.exists(path):  # unlike a path's own method, false for any impossible name
+        fail(f"data source {source!r}", "there is no such file or built-in data set.", _hint(path))
+    if not path.is_file():
+        fail(f"data source {source!r}", "this is not a file.", "Name one file.")
+    if suffix not in SUFFIXES:
+        fix = f"Convert it to one of {', '.join(SUFFIXES)}."
+        fail(f"data source {source!r}", f"files ending {suffix!r} cannot be read.", fix)
+    try:
+        if path.stat().st_size == 0:
+            fail(source, "the file is empty.", "Write the data again.")
+        before, note = path.stat(), _note(source, path)
+        table = open_table(source, path, mapped)
+        after = path.stat()
+    except OSError as error:
+        fail(source, f"the file cannot be read: {error.strerror or error}.", "Check its rights.")
+    if (before.st_mtime_ns, before.st_size) != (after.st_mtime_ns, after.st_size):
+        fail(source, "the file was changed while it was read.", "Wait until it is written.")
+    return table, path.stem, note
+
+
+def _open_built_in(entry: Description) -> tuple[Table, str, str]:
+    note = f"built-in data set {entry.name}, {entry.rows} rows; source: {entry.source}"
+    if entry.source != _SKLEARN:
+        path = pathlib.Path(__file__).parent / "data" / f"{entry.name}.csv"
+        return open_table(entry.name, path), entry.name, note
+    module = need("sklearn.datasets", "sklearn", f"the data set {entry.name!r}")
+    bunch = getattr(module, f"load_{entry.name}")()
+    targets = {entry.labels[0]: [str(bunch.target_names[code]) for code in bunch.target]}
+    x = np.asarray(bunch.data, np.float64)
+    return ArrayTable(entry.name, list(entry.columns), x, targets), entry.name, note
+
+
+def _note(source: str, path: pathlib.Path) -> str:
+    size = path.stat().st_size
+    if size > _HASH_LIMIT:
+        return f"file {source}, {size} bytes"
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"file {source}, {size} bytes, sha256 {digest}"
+
+
+def _hint(path: pathlib.Path) -> str:
+    """What a source that does not exist may have meant."""
+    near = nearest(path.name, names())
+    if os.path.isdir(path.parent):  # false for an impossible name, too
+        files = _data_files(path.parent)
+        near += [str(path.parent / name) for name in nearest(path.name, files)]
+        place = ""
+    else:
+        place = f" The folder {str(path.parent)!r} does not exist either."
+    ask = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"{ask}{place} Built-in data sets: {', '.join(names())}.".lstrip()
+
+
+def _data_files(folder: pathlib.Path) -> list[str]:
+    files: list[str] = []
+    with contextlib.suppress(OSError):  # only a suggestion hangs on it
+        files = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+    return files
+
+
+def _choose(
+    table: Table, columns: Sequence[str] | None, label: str | None, weight: str | None
+) -> list[str]:
+    """Names of the features; every name that was given is looked up before a value is read."""
+    apart = [name for name in (label, weight) if name is not None]
+    if isinstance(columns, str):
+        fail(table.where, f"columns = {columns!r} is one text.", f"Write [{columns!r}].")
+    known = set(table.names)
+    for name in [*(columns or []), *apart]:
+        if name not in known:
+            near = nearest(name, table.names)
+            ask = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            listed = ", ".join(table.names[:20]) + (", …" if len(table.names) > 20 else "")
+            fail(table.where, f"there is no column {name!r}.{ask}", f"The columns are: {listed}.")
+    if columns is None:
+        others = [name for name in table.names if name not in apart]
+        chosen = [name for name in others if table.is_numeric(name)]
+    else:
+        chosen = list(columns)
+    twice = sorted(name for name, n in collections.Counter(chosen + apart).items() if n > 1)
+    if twice:
+        what = f"column {twice[0]!r} is asked for twice, as feature, label or weight."
+        fail(table.where, what, "Use each column once.")
+    if not chosen:
+        fail(table.where, "there is no column of numbers to use.", "Name some in `columns`.")
+    return chosen
+
+
+def _check_finite(x: np.ndarray, columns: Sequence[str], where: str) -> None:
+    # In blocks, so that a memory map is never held whole.
+    for start in range(0, x.shape[0], _BLOCK_ROWS):
+        bad = ~np.isfinite(x[start : start + _BLOCK_ROWS])
+        if bad.any():
+            row, column = (int(i) for i in np.argwhere(bad)[0])
+            value = "missing or NaN" if np.isnan(x[start + row, column]) else "infinite"
+            what = f"column {columns[column]!r}, row {start + row + 1}: the value is {value}."
+            fix = "Remove or fill such rows first: a mixture is fitted to complete, finite samples."
+            fail(where, what, fix)
+
+
+def _weights(table: Table, name: str) -> Float64[np.ndarray, "N"]:
+    weights = table.numbers(name)
+    _check_finite(weights[:, None], [name], table.where)
+    if (weights < 0).any():
+        row = int(np.argmax(weights < 0))
+        what = f"weight column {name!r}, row {row + 1}: {weights[row]:g} is negative."
+        fail(table.where, what, "A weight says how many times a sample counts.")
+    if not weights.any():
+        fail(table.where, f"weight column {name!r} is zero in every row.", "Leave it out.")
+    return weights
+
+
+def _labels(table: Table, name: str) -> tuple[Int[np.ndarray, "N"], list[str]]:
+    """Classes as 0, 1, … and their sorted names; whole numbers lose a trailing .0."""
+    cells = table.texts(name)
+    if None in cells:
+        what = f"label column {name!r}, row {cells.index(None) + 1}: the label is missing."
+        fail(table.where, what, "Give every row a label, or remove the row.")
+    texts = [cell for cell in cells if cell is not None]
+    number = re.compile(r"[-+]?\d+(\.0*)?")
+    # Each spelling that occurs, and the class it stands for.
+    classes = {cell: cell.partition(".")[0] if number.fullmatch(cell) else cell for cell in texts}
+    label_names = sorted(set(classes.values()))
+    if all(re.fullmatch(NUMBER, text) for text in label_names):
+        fractions = [cell for cell in classes if not number.fullmatch(cell)]
+        if fractions:
+            row = texts.index(fractions[0])
+            what = f"label column {name!r}, row {row + 1}: {texts[row]} is not a whole number."
+            fail(table.where, what, "A label is text or a whole number, not a measurement.")
+        label_names.sort(key=float)
+    index = {text: code for code, text in enumerate(label_names)}
+    return np.array([index[classes[cell]] for cell in texts]), label_names

@@ -1,0 +1,187 @@
+"""Files larger than memory, as sources of blocks for `jgmm.streaming`.
+
+A source is one file, a folder of files, several of them, or an Arrow data set; it is cut into
+pieces (ranges of rows, row groups, files), of which each process of a job reads its own. Rows are
+counted from 1 in each file, without a header, in messages. Each kind of file is read by a module
+of its own: `source_npy`, `source_arrow`, `source_csv`.
+"""
+
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jgmm._core.errors import UserError
+from jgmm.streaming.sources import rows_for
+from jgmm.workbench.readers.arrow import open_arrow, open_fragment, open_parquet
+from jgmm.workbench.readers.csv import open_csv
+from jgmm.workbench.readers.npy import open_npy
+from jgmm.workbench.readers.partition import File, share_of
+from jgmm.workbench.readers.tables import fail, nearest, reason
+
+BLOCK_BYTES = 1 << 23  # read at once; the engine joins such blocks to its own
+
+_OPENERS: dict[str, Callable[[pathlib.Path], File]] = {
+    ".npy": open_npy,
+    ".parquet": open_parquet,
+    ".pq": open_parquet,
+    ".csv": open_csv,
+    ".arrow": open_arrow,
+    ".feather": open_arrow,
+}
+SUFFIXES = tuple(_OPENERS)
+
+
+class FileSource:
+    """Samples in files, block by block, anew each time it is iterated.
+
+    Attributes:
+      columns: names of the D features.
+      n_rows: of this process's share.
+      n_total: of all.
+      block_rows: in a block of the engine.
+      first_row: the number of its first row among all.
+      n_skipped: rows that were not used in the last pass, where bad rows are skipped.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        columns: Sequence[str] | None = None,
+        weight: str | None = None,
+        *,
+        skip_bad: bool = False,
+        block_rows: int | None = None,
+        share: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Open the files and look at their headers, not yet at their rows.
+
+        Args:
+          source: a path, a folder, a list of them, or a `pyarrow.dataset.Dataset`. Files are read
+            in the order of their names.
+          columns: the features, in this order; by default all but the weight.
+          weight: column of sample weights.
+          skip_bad: leave rows out that hold NaN, infinite or overflowing values, text, or a wrong
+            number of values, and count them; otherwise they are errors.
+          block_rows: rows in the engine at once; by default 16 to 32 MB of them, fewer of few.
+          share: which of how many processes this is. Shares are runs of blocks, of row groups of a
+            Parquet file, or of whole CSV files; one may be empty.
+
+        Raises:
+          UserError: a file that cannot be read or has other columns than the first.
+        """
+        files = _open(source)
+        self.columns = _columns(files[0], columns, weight)
+        chosen = [*self.columns, *([] if weight is None else [weight])]
+        for file in files:
+            _check_names(file, chosen)
+        self._weighted, self._skip = weight is not None, skip_bad
+        pieces = [(file, piece) for file in files for piece in file.pieces(chosen)]
+        self.n_total = sum(piece.n_rows for _, piece in pieces)
+        # As though in double precision: the type is known only once rows are read.
+        width = len(self.columns)
+        self.block_rows = block_rows or rows_for(width, np.dtype(np.float64), self.n_total)
+        self._pieces, self.first_row = share_of(pieces, chosen, *share, self.block_rows)
+        self.n_rows = sum(piece.n_rows for piece in self._pieces)
+        self.n_skipped = 0
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Blocks of samples and their weights; a block may be overwritten by the next."""
+        self.n_skipped = 0
+        for piece in self._pieces:
+            row = piece.first
+            for values in piece.read(BLOCK_BYTES, self._skip):
+                yield self._checked(values, piece.where, row)
+                row += len(values)
+
+    def _checked(
+        self, values: np.ndarray, where: str, row: int
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        x = values[:, :-1] if self._weighted else values
+        weights = np.ascontiguousarray(values[:, -1]) if self._weighted else None
+        limit = _limit(x.dtype, x.shape[1])
+        sound = x.size == 0 or (x.max() < limit and x.min() > -limit)  # both false for NaN
+        if weights is not None:
+            sound = sound and (weights.size == 0 or (weights.min() >= 0 and weights.max() < limit))
+        if sound:
+            return x, weights
+        return self._repaired(x, weights, limit, where, row)
+
+    def _repaired(
+        self, x: np.ndarray, weights: np.ndarray | None, limit: float, where: str, row: int
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Rows that are not usable, named or with weight zero."""
+        good = (np.abs(x) < limit).all(axis=1)
+        if weights is None:
+            weights = np.ones(len(x), x.dtype)
+        else:
+            good = (good | (weights == 0)) & (weights >= 0) & (weights < limit)
+        bad = np.flatnonzero(~good)
+        if bad.size and not self._skip:
+            first = int(bad[0])
+            column = int(np.argmin(np.abs(x[first]) < limit))
+            value, name = x[first, column], f"column {self.columns[column]!r}"
+            if abs(value) < limit:
+                value, name = weights[first], "the weight"
+            more = f"; {bad.size} of these {len(x)} rows are bad" if bad.size > 1 else ""
+            what = f"row {row + first + 1}: {name} is {value}{more}."
+            fail(where, what, "Remove or repair such rows, or skip them (skip_bad).")
+        self.n_skipped += bad.size
+        return np.where(good[:, None], x, 0), np.where(good, weights, 0)
+
+
+def _limit(dtype: np.dtype, n_features: int) -> float:
+    """Values whose squares can be added up."""
+    if dtype == np.float16:
+        return float(np.finfo(np.float16).max)
+    kind = dtype if dtype.kind == "f" else np.dtype(np.float64)
+    return float(np.sqrt(np.finfo(kind).max)) / n_features
+
+
+def _open(source: Any) -> list[File]:
+    if hasattr(source, "get_fragments"):  # an Arrow data set
+        return [open_fragment(each) for each in source.get_fragments()]
+    given = source if isinstance(source, list | tuple) else [source]
+    paths = [path for each in given for path in _paths(pathlib.Path(os.path.expanduser(each)))]
+    return [_open_file(path) for path in paths]
+
+
+def _paths(path: pathlib.Path) -> list[pathlib.Path]:
+    if not os.path.exists(path):
+        fail(f"data source {str(path)!r}", "there is no such file or folder.", "Check the path.")
+    if not path.is_dir():
+        return [path]
+    found = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES)
+    if not found:
+        fail(str(path), f"no file in this folder ends in one of {', '.join(SUFFIXES)}.", "")
+    return found
+
+
+def _open_file(path: pathlib.Path) -> File:
+    suffix = path.suffix.lower()
+    if suffix not in _OPENERS:
+        fix = f"Convert it to one of {', '.join(SUFFIXES)}."
+        fail(f"data source {str(path)!r}", f"files ending {suffix!r} cannot be read.", fix)
+    try:
+        return _OPENERS[suffix](path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or reason(error)}") from error
+
+
+def _columns(file: File, columns: Sequence[str] | None, weight: str | None) -> list[str]:
+    chosen = [name for name in file.names if name != weight] if columns is None else list(columns)
+    asked = [*chosen, *([] if weight is None else [weight])]
+    if not chosen or len(set(asked)) < len(asked):
+        fail(file.where, f"columns = {chosen}: name at least one column, and each once.", "")
+    return chosen
+
+
+def _check_names(file: File, chosen: list[str]) -> None:
+    for name in chosen:
+        if name not in file.names:
+            near = nearest(name, file.names)
+            ask = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            listed = ", ".join(file.names[:20]) + (", …" if len(file.names) > 20 else "")
+            fail(file.where, f"there is no column {name!r}.{ask}", f"The columns are: {listed}.")

@@ -1,0 +1,182 @@
+"""Checkpoints of fits that take long: written whole or not at all, and taken up bit for bit.
+
+A checkpoint is a safetensors file with every number of a `passes.PassState`, the hash of the config
+it belongs to, and a checksum. Of a job of several processes each writes its own, into one folder.
+"""
+
+import hashlib
+import json
+import numpy as np
+import pathlib
+import time
+from jgmm._core.errors import UserError
+from jgmm.workbench.system.files import as_user_error, read_file, write_bytes
+from typing import Any, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jgmm.streaming.passes import PassState
+
+FORMAT = "jgmm.checkpoint"
+FORMAT_VERSION = 1
+MAX_BYTES = 1 << 34
+EVERY = 5.0  # minutes
+_METADATA = "jgmm"
+
+
+class Checkpoint:
+    """A `passes.Checkpointer` that keeps stages in a file.
+
+    Attributes:
+      resumed: the step of the stage that was found, or None.
+    """
+
+    def __init__(
+        self,
+        folder: str | pathlib.Path,
+        config: Any,
+        *,
+        minutes: float = EVERY,
+        steps: int | None = None,
+        process: tuple[int, int] = (0, 1),
+    ) -> None:
+        """Say where checkpoints are, and when there is to be a new one.
+
+        Args:
+          folder: of the checkpoints, made if absent.
+          config: all that the fit depends on, as plain values; another one's file is refused.
+          minutes: between two.
+          steps: a new one after so many steps, too.
+          process: which of how many processes this is.
+        """
+        self.folder = pathlib.Path(folder)
+        self.path = self.folder / "{:04d}-of-{:04d}.safetensors".format(*process)
+        self._fingerprint = fingerprint(config)
+        self._seconds, self._steps = 60 * minutes, steps
+        self._written, self._step = time.monotonic(), 0
+        self._is_first = process[0] == 0
+        self.resumed: int | None = None
+
+    def restore(self, like: "PassState") -> "PassState | None":
+        """The stage in the file, or None where there is none.
+
+        Raises:
+          UserError: the file cannot be taken up; the text says why, and how to begin anew.
+        """
+        with as_user_error(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self._is_first:  # what was being written when a run was killed
+                for rest in self.folder.glob(".*.partial"):
+                    rest.unlink(missing_ok=True)
+        if not self.path.exists():
+            return None
+        stage = load(self.path, like, self._fingerprint)
+        self._step = self.resumed = int(stage.lanes.n_steps.max())
+        return stage
+
+    def save(self, stage: "PassState", now: bool = False) -> None:
+        """Write the stage if it is time to."""
+        passed = time.monotonic() - self._written >= self._seconds
+        if not (passed or now or self._steps is not None):
+            return
+        step = int(stage.lanes.n_steps.max())
+        if passed or now or (self._steps is not None and step >= self._step + self._steps):
+            save(self.path, stage, self._fingerprint)
+            self._written, self._step = time.monotonic(), step
+
+    def remove(self) -> None:
+        """Remove the checkpoints of all processes, once they are of no more use."""
+        with as_user_error(self.folder):
+            for path in self.folder.glob("*-of-*.safetensors"):
+                path.unlink(missing_ok=True)
+            if not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+
+def fingerprint(config: Any) -> str:
+    """A hash of plain values, whatever the order of their keys."""
+    text = json.dumps(config, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _leaves(stage: Any) -> dict[str, Any]:
+    """Every number of a stage by its place."""
+    import jax
+
+    paths, _ = jax.tree_util.tree_flatten_with_path(stage)
+    return {jax.tree_util.keystr(path): leaf for path, leaf in paths}
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode("utf-8"))
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+def save(path: pathlib.Path, stage: "PassState", fingerprint: str) -> None:
+    """Write a stage, so that the file is always either the one before or this one, whole.
+
+    Raises:
+      UserError: the place cannot be written.
+    """
+    import jax
+    import safetensors.numpy
+
+    arrays = {name: np.asarray(leaf) for name, leaf in _leaves(jax.device_get(stage)).items()}
+    description = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "config": fingerprint,
+        "checksum": _checksum(arrays),
+    }
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    shaped = {name: whole[name].reshape(arrays[name].shape) for name in whole}
+    write_bytes(path, safetensors.numpy.save(shaped, {_METADATA: json.dumps(description)}))
+
+
+def load(path: pathlib.Path, like: "PassState", fingerprint: str) -> "PassState":
+    """Read a stage, in the shapes of `like`.
+
+    Raises:
+      UserError: the file is cut short or damaged, no checkpoint, or that of another config.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    arrays, description = _read(path)
+    anew = f"Remove {path.parent} to begin anew."
+    if description.get("format") != FORMAT or description.get("version") != FORMAT_VERSION:
+        raise UserError(f"{path}: not a checkpoint that this jgmm can read. {anew}")
+    if description.get("config") != fingerprint:
+        raise UserError(f"{path}: the checkpoint of another config, or of other data. {anew}")
+    if description.get("checksum") != _checksum(arrays):
+        raise UserError(f"{path}: damaged: its numbers are not those that were written. {anew}")
+    wanted = _leaves(like)
+    found = {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}
+    if found != {name: (leaf.shape, str(leaf.dtype)) for name, leaf in wanted.items()}:
+        raise UserError(f"{path}: the checkpoint of a fit of another shape or precision. {anew}")
+    return jax.tree.unflatten(
+        jax.tree.structure(like), [jnp.asarray(arrays[name]) for name in wanted]
+    )
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    import safetensors.numpy
+
+    try:
+        content = read_file(path, MAX_BYTES)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    anew = f"Remove {path.parent} to begin anew."
+    try:
+        arrays = safetensors.numpy.load(content)
+        size = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+        description = json.loads(header.get(_METADATA, "{}"))
+    except Exception as error:  # whatever it trips over, the file is not what it should be
+        raise UserError(
+            f"{path}: not a whole checkpoint ({error}); it was cut short, or is something else. "
+            f"{anew}"
+        ) from error
+    return arrays, description if isinstance(description, dict) else {}

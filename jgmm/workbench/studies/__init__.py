@@ -1,0 +1,1 @@
+"""Studies: what a config runs."""

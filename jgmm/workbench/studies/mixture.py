@@ -1,0 +1,367 @@
+"""The built-in study "mixture": fit, choose among numbers of components and models, and show.
+
+`jgmm fit FILE` runs it without a config file. What is fitted stands in the table `[fit]` of the
+config; the settings here say how the result is shown.
+"""
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from jgmm._core.errors import UserError
+from jgmm.selection.selection import Row
+from jgmm.workbench.config.models import Strict
+from jgmm.workbench.runs.memory import Problem
+from jgmm.workbench.studies.context import StudyContext
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from jgmm.mixture.mixture import Mixture
+    from jgmm.selection.selection import Selection
+    from jgmm.workbench.readers.datasets import Dataset
+
+MAX_PANELS = 12
+MAX_PAIRS = 4
+BOOTSTRAP = 0x6273  # folded into the key, so that no replicate is drawn with a start's
+PANEL_MASSES = (0.25, 0.5, 0.75, 0.95)
+MAX_ASSIGNMENTS = 100_000
+
+
+class Settings(Strict):
+    """How the chosen mixture is shown."""
+
+    certainty: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """A sample whose largest responsibility is below this is marked as doubtful."""
+    n_bootstrap: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Refits to reweighted samples, for standard errors and intervals of 95 %; 0: none."""
+
+    @field_validator("n_bootstrap")
+    @classmethod
+    def _several(cls, n: int) -> int:
+        if n == 1:
+            raise ValueError("must be 0, or at least 2: one refit says nothing about spread")
+        return n
+
+
+def run(run: StudyContext) -> None:
+    """Fit every model asked for, keep the best by the criterion, and show what it says."""
+    import jgmm
+
+    data, selection = _data(run), select_mixture(run)
+    mixture = selection.result.mixture
+    responsibilities = np.asarray(jgmm.responsibilities(mixture, data.x))
+    _headlines(run, data, selection, responsibilities)
+    _notes(run, selection)
+    run.table(
+        "summary",
+        table(selection),
+        f"Every fit; the one with the best {selection.criterion} is chosen.",
+    )
+    run.restarts(selection.result)
+    run.mixture("mixture", mixture, data.columns)
+    _assignments(run, data, responsibilities)
+    _figures(run, data, selection, responsibilities)
+    if run.settings.n_bootstrap:
+        _uncertainty(run, data, mixture)
+
+
+def _data(run: StudyContext) -> "Dataset":
+    if run.data is None:
+        raise UserError(
+            'the study "mixture" fits data: add a table [data] with source = "faithful" or a file'
+        )
+    return run.data
+
+
+def select_mixture(run: StudyContext) -> "Selection":
+    """Fit every model asked for, and choose by the criterion."""
+    import jgmm
+    from jgmm.selection.grid import n_extra
+
+    data, fit = _data(run), run.config.fit
+    n_fits = len(fit.n_components) * len(fit.covariance)
+    run.foresee(
+        Problem(
+            n_samples=len(data.x),
+            n_features=data.x.shape[1],
+            n_components=min(max(fit.n_components), len(data.x)),  # the fit refuses more
+            covariance=tuple(fit.covariance),
+            n_restarts=fit.n_restarts + n_extra(fit.n_components, fit.covariance, fit.init),
+            max_steps=fit.max_steps,
+            n_fits=n_fits,
+            itemsize=np.dtype(run.config.precision).itemsize,
+        )
+    )
+    with run.progress(n_fits * fit.max_steps, "fitting") as progress:
+        return jgmm.select(
+            run.key,
+            data.x,
+            fit.n_components,
+            fit.covariance,
+            fit.criterion,
+            sample_weight=data.weights,
+            progress=progress,
+            **fit.options(),
+        )
+
+
+def _headlines(
+    run: StudyContext, data: "Dataset", selection: "Selection", responsibilities: np.ndarray
+) -> None:
+    from jgmm.selection.agreement import adjusted_rand_index
+
+    best = selection.best
+    run.metric("n_components", best.n_components)
+    run.metric("covariance", best.covariance)
+    run.metric("log_likelihood", best.log_likelihood)
+    run.metric("bic", best.bic)
+    if selection.criterion != "bic":
+        run.metric(selection.criterion, getattr(best, selection.criterion))
+    run.metric("status", best.status.lower())
+    if data.labels is not None:
+        found = responsibilities.argmax(axis=1)
+        run.metric("adjusted_rand_index", adjusted_rand_index(data.labels, found))
+
+
+def _notes(run: StudyContext, selection: "Selection") -> None:
+    """Say what a reader of the numbers should know about how they came about."""
+    from jgmm._core.status import Status, describe
+
+    best, tried = selection.best, {row.n_components for row in selection.table}
+    if Status[best.status] is not Status.CONVERGED:
+        run.note(describe(Status[best.status]))
+    if len(tried) > 1 and best.n_components == max(tried):
+        run.note(
+            f"The best number of components, {best.n_components}, is the largest that was tried: "
+            "a larger one may be better still."
+        )
+    n_restarts = run.config.fit.n_restarts
+    if n_restarts > 1 and best.n_agree == 1:
+        run.note(
+            f"Only one of {n_restarts} restarts reached the chosen log-likelihood, so a better "
+            "one may exist: try more restarts."
+        )
+    if n_restarts > 1 and best.n_agree == 0:
+        run.note(
+            "No restart reached the chosen log-likelihood: it comes from a special case, fewer "
+            "components or a simpler model, whose fit was carried on. Try more restarts."
+        )
+    failed = [row for row in selection.table if not Status[row.status].is_valid]
+    if failed:
+        cells = ", ".join(f"{row.n_components} {row.covariance}" for row in failed)
+        run.note(
+            f"{len(failed)} of {len(selection.table)} fits failed in every restart and took no "
+            f"part in the choice: {cells}. The table says how."
+        )
+
+
+def table(selection: "Selection") -> list[dict[str, Any]]:
+    """Every fit, one row each, the chosen one marked."""
+    return [_summary(row, row is selection.best) for row in selection.table]
+
+
+def _summary(row: "Row", chosen: bool) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "K": row.n_components,
+        "model": row.covariance,
+        "parameters": row.n_parameters,
+        "log_likelihood": row.log_likelihood,
+        "bic": row.bic,
+        "aic": row.aic,
+        "aicc": row.aicc,
+        "icl": row.icl,
+    }
+    if row.held_out is not None:
+        shown["held_out"] = row.held_out
+    shown |= {"status": row.status.lower(), "valid": row.n_valid, "agree": row.n_agree}
+    return {**shown, "chosen": "yes" if chosen else ""}
+
+
+def _assignments(run: StudyContext, data: "Dataset", responsibilities: np.ndarray) -> None:
+    """Write who belongs where, hard and soft, and how that compares with the labels."""
+    component, largest = responsibilities.argmax(axis=1), responsibilities.max(axis=1)
+    names = _label_names(data)
+    if len(data.x) <= MAX_ASSIGNMENTS:
+        rows = []
+        for i, chances in enumerate(responsibilities.tolist()):
+            row: dict[str, Any] = {"sample": i, "component": int(component[i])}
+            row["doubtful"] = int(largest[i] < run.settings.certainty)
+            if data.labels is not None:
+                row["label"] = names[data.labels[i]]
+            rows.append(row | {f"p{k}": chance for k, chance in enumerate(chances)})
+        run.table("assignments", rows, show=False)
+    else:
+        run.note(
+            f"Assignments of more than {MAX_ASSIGNMENTS} samples are not written; "
+            "jgmm.responsibilities computes them from mixture.safetensors."
+        )
+    doubtful = int((largest < run.settings.certainty).sum())
+    run.metric("doubtful_samples", doubtful)
+    if data.labels is not None:
+        n_components = responsibilities.shape[1]
+        counts = np.zeros((len(names), n_components), int)
+        np.add.at(counts, (data.labels, component), 1)
+        table = [
+            {"label": name, **{f"component {k}": int(n) for k, n in enumerate(row)}}
+            for name, row in zip(names, counts, strict=True)
+        ]
+        run.table("confusion", table, "Samples of each label by their most probable component.")
+
+
+def _label_names(data: "Dataset") -> list[str]:
+    return [] if data.label_names is None else data.label_names
+
+
+def _figures(
+    run: StudyContext, data: "Dataset", selection: "Selection", responsibilities: np.ndarray
+) -> None:
+    from jgmm import plot
+
+    if len(selection.table) > 1:
+        figure, (ax,) = plot.new_figure(size=(7, 4))
+        plot.criterion_curves(selection.table, selection.criterion, ax)
+        run.figure("criterion", figure, "The criterion of every fit, the best one ringed.")
+    mixture, columns = selection.result.mixture, data.columns
+    if mixture.n_features == 1:
+        figure, (ax,) = plot.new_figure(size=(7, 4))
+        plot.density_1d(mixture, data.x, ax, columns=columns)
+        run.figure("density", figure, "Histogram, components and density of the chosen mixture.")
+    else:
+        _plane_figures(run, data, selection, responsibilities)
+    _panels(run, data, selection)
+
+
+def _plane_figures(
+    run: StudyContext, data: "Dataset", selection: "Selection", responsibilities: np.ndarray
+) -> None:
+    from jgmm import plot
+
+    mixture, columns = selection.result.mixture, data.columns
+    if mixture.n_features == 2:
+        figure, (ax,) = plot.new_figure(size=(7, 5.2))
+        plot.density_contours(_widened(mixture, selection), data.x, ax, columns=columns)
+        run.figure("density", figure, "Joint density: regions that hold the given probability.")
+    else:
+        from matplotlib.figure import Figure
+
+        shown = list(range(min(mixture.n_features, MAX_PAIRS)))
+        figure = Figure(figsize=(2.4 * len(shown),) * 2, layout="constrained")
+        labels = responsibilities.argmax(axis=1)
+        plot.pairs(data.x, mixture, labels, columns, dims=shown, figure=figure)
+        note = "" if len(shown) == mixture.n_features else f" (the first {len(shown)} columns)"
+        run.figure("pairs", figure, f"Every pair of columns{note}, with ellipses of 95 %.")
+    figure, (ax,) = plot.new_figure(size=(7, 5.2))
+    certainty = run.settings.certainty
+    plot.uncertainty(data.x, responsibilities, ax, threshold=certainty, columns=columns)
+    run.figure(
+        "uncertainty",
+        figure,
+        f"Most probable component; samples whose responsibility is below {certainty:g} are ringed.",
+    )
+
+
+def _uncertainty(run: StudyContext, data: "Dataset", mixture: "Mixture") -> None:
+    """Refit the chosen mixture to reweighted samples, and say how far it moves."""
+    import jax
+    from matplotlib.figure import Figure
+
+    from jgmm import plot
+    from jgmm.uncertainty.bootstrap import bootstrap
+
+    fit = run.config.fit.model_dump(include={"tol", "rtol", "max_steps", "ridge"})
+    found = bootstrap(
+        jax.random.fold_in(run.key, BOOTSTRAP),
+        mixture,
+        data.x,
+        data.weights,
+        n_replicates=run.settings.n_bootstrap,
+        **fit,
+    )
+    run.metric("refits_that_failed", found.n_failed)
+    uncertainty = found.uncertainty()
+    caption = f"Standard errors and intervals of 95 % by the {uncertainty.method}."
+    run.table("uncertainty", uncertainty.rows(data.columns), caption)
+    if mixture.n_components <= MAX_PANELS:
+        height = 2 + 0.9 * mixture.n_components
+        width = 2.4 * min(max(mixture.n_features, 2), plot.MAX_COLUMNS) + 1.2
+        figure = Figure(figsize=(width, height), layout="constrained")
+        plot.parameter_intervals({found.method: uncertainty}, data.columns, figure=figure)
+        run.figure("intervals", figure, caption)
+
+
+def _panels(run: StudyContext, data: "Dataset", selection: "Selection") -> None:
+    """Draw the best fit of every number of components, side by side."""
+    from jgmm import plot
+
+    best = _best_by_count(selection)
+    if len(best) < 2:
+        return
+    shown = best[:MAX_PANELS]
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, axes = plot.new_figure(rows, columns, size=(4 * columns, 3.3 * rows))
+    for ax, row in zip(axes, shown, strict=False):
+        mixture = selection.results[row.n_components, row.covariance].mixture
+        _panel(ax, data, _widened(mixture, selection))
+        ax.set_title(f"K = {row.n_components}, {row.covariance}", loc="left")
+    for ax in axes[len(shown) :]:
+        ax.remove()
+    caption = f"The best fit of each number of components, by {selection.criterion}."
+    if len(shown) < len(best):
+        caption += f" The first {len(shown)} of {len(best)} are drawn."
+    run.figure("components", figure, caption)
+
+
+def _widened(mixture: "Mixture", selection: "Selection") -> "Mixture":
+    """The same with components of weight zero up to the most: one program draws all pictures."""
+    import jax
+
+    more = max(row.n_components for row in selection.table) - mixture.n_components
+
+    def repeated(leaf: Any) -> np.ndarray:
+        host = np.asarray(leaf)
+        return np.concatenate([host, np.repeat(host[:1], more, axis=0)])
+
+    log_weights = np.pad(np.asarray(mixture.log_weights), (0, more), constant_values=-np.inf)
+    scale = mixture.scale if mixture.model.shared else repeated(mixture.scale)
+    put = jax.device_put
+    return replace(
+        mixture,
+        log_weights=put(log_weights),
+        means=put(repeated(mixture.means)),
+        scale=put(scale),
+    )
+
+
+def _panel(ax: "Axes", data: "Dataset", mixture: "Mixture") -> None:
+    import jgmm
+    from jgmm import plot
+
+    if mixture.n_features == 1:
+        plot.density_1d(mixture, data.x, ax, columns=data.columns, legend=False)
+    elif mixture.n_features == 2:
+        plot.density_contours(mixture, data.x, ax, PANEL_MASSES, columns=data.columns)
+    else:
+        labels = np.asarray(jgmm.predict(mixture, data.x))
+        plot.scatter(data.x, labels, ax, columns=data.columns, legend=False)
+        plot.ellipses(mixture, ax)
+
+
+def _best_by_count(selection: "Selection") -> list["Row"]:
+    """The best usable row of each number of components, fewest components first."""
+    best: dict[int, Row] = {}
+    sign = -1 if selection.criterion == "held_out" else 1
+
+    def score(row: "Row") -> float:
+        return float(sign * getattr(row, selection.criterion))
+
+    for row in selection.table:
+        if math.isfinite(score(row)):
+            rival = best.get(row.n_components)
+            if rival is None or score(row) < score(rival):
+                best[row.n_components] = row
+    return [best[k] for k in sorted(best)]

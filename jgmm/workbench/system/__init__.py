@@ -1,0 +1,1 @@
+"""Signals, files, processes and the compilation cache."""

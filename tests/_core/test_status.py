@@ -1,0 +1,121 @@
+"""How a fit ends: the codes, their sentences, and the one place that raises."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from marks import in_double
+
+import jgmm
+from jgmm._core.errors import FitError
+from jgmm._core.pytree import is_traced
+from jgmm._core.status import USABLE, VALID, Status, among, describe, tally
+from jgmm.fitting.results import raise_if_failed
+
+
+@pytest.fixture(scope="module")
+def x(dtype):
+    return oracle.draw(0, 80, *oracle.parameters(0, k=2, d=2)).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def result(x):
+    start = jgmm.make_mixture([0.5, 0.5], x[:2], np.eye(2, dtype=x.dtype), "tied")
+    return jgmm.fitting.run_em(start, x, max_steps=200)
+
+
+def test_every_status_has_a_sentence():
+    sentences = [describe(status) for status in Status]
+    assert all(sentence.endswith(".") for sentence in sentences)
+    assert len(set(sentences)) == len(Status)
+
+
+@in_double
+def test_describe_takes_what_a_result_carries(result):
+    assert describe(result.status) == describe(Status.CONVERGED)
+
+
+def test_describe_refuses_an_unknown_code():
+    with pytest.raises(ValueError, match="99"):
+        describe(99)
+
+
+def test_which_may_be_chosen_and_which_be_used():
+    failed = {"RUNNING", "COLLAPSED", "NON_FINITE_DATA", "NON_FINITE_PARAMETERS", "OUTRUN"}
+    assert {status.name for status in Status if not status.is_usable} == failed
+    assert {status.name for status in Status if not status.is_valid} == {*failed, "DEGENERATE"}
+
+
+def test_among_is_asked_of_any_number_of_codes():
+    codes = jnp.asarray([[1, 3], [7, 2]])
+    np.testing.assert_array_equal(among(codes, VALID), [[True, False], [False, True]])
+    assert not bool(among(jnp.asarray(0), VALID))
+
+
+def test_codes_are_stable():
+    """They are stored in run folders: their numbers are part of the interface."""
+    assert {status.name: int(status) for status in Status} == {
+        "RUNNING": 0,
+        "CONVERGED": 1,
+        "STEPS_RAN_OUT": 2,
+        "COLLAPSED": 3,
+        "NON_FINITE_DATA": 4,
+        "NON_FINITE_PARAMETERS": 5,
+        "OUTRUN": 6,
+        "DEGENERATE": 7,
+        "INHERITED": 8,
+        "INTERRUPTED": 9,
+    }
+
+
+def test_tally_counts_in_words():
+    assert tally([1, 3, 1, 2]) == "2 converged, 1 steps ran out, 1 collapsed"
+    assert tally(jnp.asarray([5])) == "1 non finite parameters"
+
+
+def test_is_traced():
+    seen = []
+    jax.jit(lambda x: seen.append(is_traced({"a": x})))(1.0)
+    assert seen == [True]
+    assert not is_traced(jnp.ones(2), None, 3.0)
+
+
+def with_status(result, status, collapsed=-1):
+    codes = {"status": jnp.asarray(int(status)), "collapsed": jnp.asarray(collapsed)}
+    return dataclasses.replace(result, restarts=None, **codes)
+
+
+@pytest.mark.parametrize("status", USABLE)
+def test_check_passes_usable_results_on(result, status):
+    valid = with_status(result, status)
+    assert raise_if_failed(valid) is valid
+
+
+@pytest.mark.parametrize("status", [s for s in Status if not s.is_usable])
+def test_check_raises_for_the_rest(result, status):
+    with pytest.raises(FitError) as raised:
+        raise_if_failed(with_status(result, status))
+    assert describe(status) in str(raised.value)
+
+
+def test_a_collapse_names_the_component(result):
+    with pytest.raises(FitError, match="Component 1 collapsed"):
+        raise_if_failed(with_status(result, Status.COLLAPSED, collapsed=1))
+
+
+def test_check_raises_nothing_in_a_batch_or_inside_jit(result):
+    bad = with_status(result, Status.COLLAPSED)
+    batch = jax.tree.map(lambda leaf: leaf[None], bad)
+    assert raise_if_failed(batch) is batch
+    assert int(jax.jit(lambda r: raise_if_failed(r).status)(bad)) == Status.COLLAPSED
+
+
+@in_double
+def test_the_message_counts_the_outcomes(dtype):
+    """Three distinct samples, twice each: of three full components all collapse onto one."""
+    x = np.repeat(np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]], dtype), 2, axis=0)
+    with pytest.raises(FitError, match="Outcomes of the restarts: 3 collapsed"):
+        jgmm.fit(jax.random.key(0), x, 3, n_restarts=3, init="points")

@@ -1,0 +1,271 @@
+"""Derivatives of a fit: against refits, against the sandwich, and none where there are none."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import jgmm
+from jgmm._core.errors import DataError, FitError
+from jgmm.differentiation import implicit
+from jgmm.differentiation.influence import (
+    influence,
+    jackknife_standard_errors,
+    leave_one_out,
+    parameters,
+)
+from jgmm.mixture.unconstrained import Free, from_free, to_free
+from jgmm.workbench.readers import datasets
+
+N, K, D = 60, 2, 2
+RIDGE = 0.05
+KEY = jax.random.key(0)
+
+
+@functools.cache
+def samples():
+    return oracle.draw(0, N, *oracle.parameters(4, k=K, d=D))
+
+
+def said_of(mixture):
+    """One number that depends on all parameters."""
+    found, _ = ravel_pytree(parameters(mixture))
+    return found @ jnp.cos(1 + jnp.arange(found.size, dtype=found.dtype))
+
+
+STEP = 1e-5
+
+
+@functools.cache
+def refits(name):
+    """Fits to the last digit: of some samples, and of samples moved ahead and back three ways."""
+    rng = np.random.default_rng(1)
+    x, weight = samples(), rng.uniform(0.5, 2, size=N)
+    # One direction in the samples, one in the weights, and the ridge.
+    moves = [
+        (rng.normal(size=x.shape), np.zeros(N), 0.0),
+        (np.zeros_like(x), rng.normal(size=N), 0.0),
+        (np.zeros_like(x), np.zeros(N), 1.0),
+    ]
+    at = [(x, weight, RIDGE)]
+    at += [
+        tuple(v + sign * m for v, m in zip(at[0], move, strict=True))
+        for move in moves
+        for sign in (STEP, -STEP)
+    ]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(v) for v in leaves]), *at)
+    truth = jgmm.make_mixture(*oracle.parameters(4, k=K, d=D, model=name), name)
+
+    @jax.jit
+    @jax.vmap
+    def refit(x, weight, ridge):
+        options = {"tol": 0.0, "rtol": 0.0, "max_steps": 3000, "ridge": ridge}
+        return jgmm.fitting.run_em(truth, x, weight, **options).mixture
+
+    return moves, refit(*stacked)
+
+
+@functools.cache
+def fitted(name):
+    _, mixtures = refits(name)
+    weight = np.random.default_rng(1).uniform(0.5, 2, size=N)
+    return samples(), weight, jax.tree.map(lambda leaf: leaf[0], mixtures)
+
+
+@functools.cache
+def gradient(name, dtype):
+    x, weight, start = jax.tree.map(lambda a: jnp.asarray(a, dtype), fitted(name))
+
+    def value(x, weight, ridge):
+        return said_of(implicit.optimum(start, x, weight, ridge))
+
+    ridge = jnp.asarray(RIDGE, dtype)
+    return jax.jit(jax.grad(value, argnums=(0, 1, 2)))(x, weight, ridge)
+
+
+@pytest.mark.parametrize("name", ["full", "tied", "diag"])
+def test_gradient_is_that_of_refits(name):
+    moves, mixtures = refits(name)
+    found = gradient(name, "float64")
+    values = jax.vmap(said_of)(mixtures)
+    for i, move in enumerate(moves):
+        slope = sum((g * m).sum() for g, m in zip(found, move, strict=True))
+        difference = (values[1 + 2 * i] - values[2 + 2 * i]) / (2 * STEP)
+        np.testing.assert_allclose(slope, difference, rtol=1e-5)
+
+
+def test_float32_keeps_half_of_its_digits():
+    for one, other in zip(gradient("diag", "float32"), gradient("diag", "float64"), strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one, other, atol=3e-4 * float(np.abs(other).max()))
+
+
+def test_forwards_backwards_and_under_vmap():
+    """jvp and vjp are transposes, and data sets side by side do not mix."""
+    x, weight, start = fitted("diag")
+    direction = jnp.asarray(np.random.default_rng(3).normal(size=x.shape))
+
+    @jax.jit
+    @jax.vmap
+    def forwards(x):
+        return jax.jvp(
+            lambda x: said_of(implicit.optimum(start, x, weight, RIDGE)), (x,), (direction,)
+        )[1]
+
+    backwards = (gradient("diag", "float64")[0] * direction).sum()
+    both = forwards(jnp.stack([x, x + 0.3]))
+    # What does not move with the samples is a function of them all the same.
+    np.testing.assert_allclose(both[0], backwards, rtol=1e-9)
+    assert both[1] != both[0]
+
+
+@pytest.fixture(scope="module")
+def faithful():
+    x = jnp.asarray(np.asarray(datasets.load("faithful").x[::2], np.float64))
+    return x, jgmm.fit(KEY, x, 2, n_restarts=2, init="points").mixture
+
+
+@pytest.fixture(scope="module")
+def influences(faithful):
+    x, mixture = faithful
+    return influence(mixture, x)
+
+
+def test_influences_add_up_to_nothing(faithful, influences):
+    """Counting every sample twice changes no parameter."""
+    for leaf in influences:
+        assert leaf.shape[0] == len(faithful[0])
+        np.testing.assert_allclose(leaf.sum(axis=0), 0, atol=1e-9 * np.abs(leaf).max() * len(leaf))
+
+
+def test_standard_errors_are_those_of_the_sandwich(faithful):
+    x, mixture = faithful
+    found = jackknife_standard_errors(mixture, x)
+    # The gauge of the logits is fixed: the last is zero. What lies above a diagonal is left out.
+    free = to_free(mixture)
+    vector, unravel = ravel_pytree((free.logits[:-1] - free.logits[-1], free.means, free.scale))
+    used = np.flatnonzero(np.asarray(ravel_pytree(
+        (jnp.ones(1), jnp.ones((2, 2)), jnp.tril(jnp.ones((2, 2, 2))))
+    )[0]))  # fmt: skip
+
+    def at(part):
+        logits, means, scale = unravel(vector.at[used].set(part))
+        return from_free(Free(jnp.append(logits, 0.0), means, scale), "full")
+
+    def each(part):
+        return jgmm.log_prob(at(part), x)
+
+    here = vector[used]
+    scores = jax.jit(jax.jacfwd(each))(here)
+    information = -jax.jit(jax.jacfwd(jax.grad(lambda part: each(part).sum())))(here)
+    bread = jnp.linalg.inv(information)
+    sandwich = bread @ (scores.T @ scores) @ bread
+    slopes = jax.jit(jax.jacfwd(lambda part: at(part).means))(here)
+    expected = jnp.sqrt(jnp.einsum("kdp,pq,kdq->kd", slopes, sandwich, slopes))
+    # The fit ends where a step gains 1e-8, some 1e-5 of a standard error from the optimum.
+    np.testing.assert_allclose(found.means, expected, rtol=1e-4)
+
+
+def test_leave_one_out_is_that_of_refits(faithful):
+    x, mixture = faithful
+    found = leave_one_out(mixture, x)
+    weights = 1 - jnp.eye(len(x))
+
+    @jax.jit
+    @jax.vmap
+    def without(weight, row):
+        left = jgmm.fitting.run_em(mixture, x, weight, tol=1e-12, rtol=0.0)
+        return jgmm.log_prob(left.mixture, row[None])[0]
+
+    real = without(weights, x)
+    inside = jgmm.log_prob(mixture, x)
+    assert np.corrcoef(real, found)[0, 1] > 0.999
+    # Nor is it only the density itself that agrees, but what leaving out changes.
+    assert np.corrcoef(real - inside, found - inside)[0, 1] > 0.99
+    # The rest is second order in the influence of a sample; the whole change is -12 nats.
+    np.testing.assert_allclose(found.sum(), real.sum(), atol=1.0)
+
+
+def test_merged_components_have_no_derivatives():
+    x = samples()
+    one = jgmm.m_step(x, np.ones((N, 1)))
+    twice = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), one)
+    twice = jgmm.make_mixture([0.5, 0.5], twice.means, twice.covariances)
+    assert not implicit.regularity(twice, x).is_regular
+    with pytest.raises(FitError, match="two components have merged"):
+        influence(twice, x)
+    slope = jax.jit(jax.grad(lambda x: said_of(implicit.optimum(twice, x))))(jnp.asarray(x))
+    assert np.isnan(slope).all()
+
+
+def test_what_is_not_the_end_of_a_fit_has_no_derivatives():
+    x, _, mixture = fitted("diag")
+    elsewhere = jgmm.Mixture(
+        mixture.log_weights, mixture.means + 1.0, mixture.scale, mixture.covariance
+    )
+    with pytest.raises(FitError, match="away from the nearest optimum"):
+        jackknife_standard_errors(elsewhere, x)
+    empty = jgmm.Mixture(
+        jnp.asarray([0.0, -jnp.inf]), mixture.means, mixture.scale, mixture.covariance
+    )
+    with pytest.raises(FitError, match="a component is empty"):
+        leave_one_out(empty, x)
+
+
+def test_models_without_free_coordinates_are_refused():
+    x = samples()
+    mixture = jgmm.m_step(x, np.eye(K)[np.arange(N) % K], "EVI")
+    with pytest.raises(DataError, match="no free coordinates"):
+        implicit.optimum(mixture, x)
+
+
+def test_missing_rows_have_no_derivative():
+    x, weight, mixture = fitted("diag")
+    x, weight = np.append(x, [[np.nan, 0.0]], axis=0), np.append(weight, 0.0)
+
+    @jax.jit
+    @jax.grad
+    def slope(weight):
+        return said_of(implicit.optimum(mixture, x, weight, RIDGE))
+
+    found = slope(jnp.asarray(weight))
+    assert found[-1] == 0
+    np.testing.assert_allclose(found[:-1], gradient("diag", "float64")[1], rtol=1e-9)
+
+
+def test_derivative_by_the_strength_of_a_prior():
+    """Against central differences of fixed points, with a prior made of the samples."""
+    x = jnp.asarray(samples())
+    start = jgmm.make_mixture(*oracle.parameters(4, k=K, d=D))
+
+    def belief(strength, shift):
+        return jgmm.mixture.conjugate(x + shift, K, strength=strength, dof=3.0 + strength)
+
+    @jax.jit
+    @jax.vmap
+    def refit(strength, shift):
+        data, prior = x + shift, belief(strength, shift)
+        near = jgmm.fitting.run_em(start, data, prior=prior, tol=1e-12, max_steps=3000).mixture
+        # EM rests where a step gains less than a rounding, 1e-7 from the fixed point.
+        return implicit.optimum(near, data, prior=prior)
+
+    offsets = STEP * jnp.asarray([[0.0, 0.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    at = jnp.asarray([[2.0, 0.0]]) + offsets
+    fits = refit(at[:, 0], at[:, 1])
+    ends = jax.vmap(said_of)(fits)
+    expected = [(ends[1] - ends[2]) / (2 * STEP), (ends[3] - ends[4]) / (2 * STEP)]
+    end = jax.tree.map(lambda leaf: leaf[0], fits)
+
+    def value(strength, shift):
+        prior = belief(strength, shift)
+        return said_of(implicit.optimum(end, x + shift, prior=prior))
+
+    found = jax.jit(jax.grad(value, argnums=(0, 1)))(2.0, 0.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    result = implicit.fit(KEY, x, K, init="points", prior="conjugate")
+    again = jgmm.mixture.prior.log_density(jgmm.mixture.conjugate(x, K), result.mixture)
+    np.testing.assert_allclose(result.log_prior, again, rtol=1e-9)

@@ -1,0 +1,105 @@
+"""Many runs in few lanes: what comes out does not depend on how they were seated."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+
+import jgmm
+from jgmm._core import budget
+from jgmm._core.status import Status
+from jgmm._data.samples import make_samples
+from jgmm._data.standardization import center_and_scale
+from jgmm.em.algorithm import EM
+from jgmm.em.options import make_control
+from jgmm.fitting import restarts, results
+from jgmm.initialization.draw import _draw
+
+N, K, D, R = 80, 3, 2, 13
+
+
+@pytest.fixture(scope="module")
+def problem():
+    x = oracle.draw(0, N, *oracle.parameters(6, k=K, d=D))
+    samples = center_and_scale(make_samples(x), True)
+    starts = _draw(jax.random.key(0), jnp.arange(R), samples, np.ones(K, bool), "full", "points")
+    return samples, starts, make_control(jnp.float64, None, None, 0.0)
+
+
+def ran(problem, work, progress=None):
+    samples, starts, control = problem
+    return restarts.run_restarts(EM(2000), starts, samples, control, work, progress)
+
+
+@pytest.fixture(scope="module")
+def seated(problem):
+    """A lane for every start."""
+    return ran(problem, work=1)
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_a_queue_gives_what_a_lane_for_each_gives(problem, seated, width, monkeypatch):
+    monkeypatch.setattr(budget, "MIN_BATCH", width)
+    queued = ran(problem, work=budget.BATCH_WORK // width)
+    assert queued.lanes.status.shape == (width,)
+    for name in ("status", "n_steps", "collapsed", "best"):
+        np.testing.assert_array_equal(getattr(queued.table, name), getattr(seated.table, name))
+    np.testing.assert_allclose(queued.table.log_likelihood, seated.table.log_likelihood, rtol=1e-10)
+    steps = int(seated.best.n_steps) + 1
+    np.testing.assert_allclose(queued.best_history[:steps], seated.best_history[:steps], rtol=1e-10)
+    np.testing.assert_allclose(queued.best.mixture.means, seated.best.mixture.means, atol=1e-6)
+
+
+def test_narrowing_changes_nothing(problem, seated, monkeypatch):
+    monkeypatch.setattr(budget, "MIN_BATCH", 2)
+    monkeypatch.setattr(budget, "NARROWING_WORK", 1)
+    narrowed = ran(problem, work=budget.BATCH_WORK // 8)
+    assert narrowed.lanes.status.shape == (2,)  # it did narrow, from 8
+    np.testing.assert_array_equal(narrowed.table.n_steps, seated.table.n_steps)
+    np.testing.assert_allclose(
+        narrowed.table.log_likelihood, seated.table.log_likelihood, rtol=1e-10
+    )
+    np.testing.assert_array_equal(narrowed.table.best, seated.table.best)
+
+
+def test_progress_ends_with_the_result_and_nothing_running(problem, seated):
+    told, compiled = [], restarts._compiled_iterate.quick._cache_size()
+    found = ran(problem, work=1, progress=told.append)
+    assert (
+        restarts._compiled_iterate.quick._cache_size() == compiled
+    )  # with progress, too, there is one program
+    np.testing.assert_array_equal(found.table.n_steps, seated.table.n_steps)
+    assert len(told) == -(-int(seated.turns) // budget.CHUNK_STEPS)
+    assert told[-1].n_running == 0
+    assert told[-1].n_restarts == R
+    assert all(after.n_running <= before.n_running for before, after in itertools.pairwise(told))
+
+
+def test_best_is_the_first_of_the_highest_among_the_valid():
+    converged, collapsed = int(Status.CONVERGED), int(Status.COLLAPSED)
+    table = results.Restarts(
+        jnp.asarray([5.0, 3.0, 3.0, jnp.nan]),
+        jnp.asarray([collapsed, converged, converged, converged]),
+        jnp.zeros(4, int),
+        jnp.zeros(4, int),
+        jnp.asarray(0),
+    )
+    assert results.choose(table) == 1
+    none = results.Restarts(table.log_likelihood, jnp.full(4, collapsed), *[jnp.zeros(4, int)] * 3)
+    assert results.choose(none) == 0
+
+
+def test_waves_do_not_change_restarts(monkeypatch):
+    x = oracle.draw(0, N, *oracle.parameters(6, k=K, d=D))
+    whole = jgmm.fit(jax.random.key(1), x, K, n_restarts=7, init="points")
+    monkeypatch.setattr(budget, "MAX_STARTS_AT_ONCE", 3)
+    waves = jgmm.fit(jax.random.key(1), x, K, n_restarts=7, init="points")
+    np.testing.assert_array_equal(waves.restarts.best, whole.restarts.best)
+    np.testing.assert_allclose(
+        waves.restarts.log_likelihood, whole.restarts.log_likelihood, rtol=1e-10
+    )
+    np.testing.assert_allclose(waves.log_likelihood, whole.log_likelihood, rtol=1e-10)
+    assert waves.restarts.status.shape == (7,)

@@ -1,0 +1,263 @@
+"""The table over numbers of components and covariance models, and what is chosen from it."""
+
+import dataclasses
+import itertools
+import math
+
+import chex
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from marks import in_double
+from sklearn.metrics import adjusted_rand_score
+
+import jgmm
+from jgmm.selection import agreement, cross_validation, selection
+
+KEY = jax.random.key(0)
+RNG = np.random.default_rng(7)
+# Two round clusters, eight standard deviations apart.
+X = np.concatenate([RNG.normal(size=(20, 2)), 8 + RNG.normal(size=(20, 2))])
+WEIGHTS = np.array([1.0, 2.0, 0.0, 1.0] * 10)
+# The same for all, so that what is compiled for one test serves the others.
+OPTIONS = {"n_restarts": 8, "init": "points", "sample_weight": WEIGHTS}
+
+
+@pytest.fixture(scope="module")
+def found(dtype):
+    """One table that most tests look at; what is named twice is one cell."""
+    counts, models = np.array([1, 2, 1]), ["VII", "EII", "spherical"]
+    return selection.select(KEY, X.astype(dtype), counts, models, **OPTIONS)
+
+
+@in_double
+def test_every_cell_is_there_in_order(found):
+    cells = [(row.n_components, row.covariance) for row in found.table]
+    assert cells == [(1, "spherical"), (2, "spherical"), (1, "EII"), (2, "EII")]
+    assert list(found.results) == cells
+    assert [row.n_parameters for row in found.table] == [3, 7, 3, 6]
+    assert all(row.held_out is None for row in found.table)
+
+
+@in_double
+def test_the_first_cell_is_what_fit_returns(found, dtype, tolerance):
+    """It has no special cases in the table; its program is made for the largest cell."""
+    alone = jgmm.fit(KEY, X.astype(dtype), 1, covariance="EII", **OPTIONS)
+    cell = found.results[1, "EII"]
+    chex.assert_trees_all_close(alone.mixture, cell.mixture, **tolerance)
+    np.testing.assert_allclose(alone.log_likelihood, cell.log_likelihood, **tolerance)
+
+
+@in_double
+def test_the_starts_drawn_are_those_of_fit(found, dtype, tolerance):
+    alone = jgmm.fit(KEY, X.astype(dtype), 2, covariance="spherical", **OPTIONS)
+    cell, row = found.results[2, "spherical"], found.table[1]
+    reached = cell.restarts.log_likelihood[:8]
+    np.testing.assert_allclose(alone.restarts.log_likelihood, reached, **tolerance)
+    # Two clusters this far apart leave no other optimum.
+    assert (row.status, row.n_valid, row.n_agree) == ("CONVERGED", 8, 8)
+    np.testing.assert_allclose(row.log_likelihood, alone.log_likelihood, **tolerance)
+
+
+def test_equal_weights_save_parameters():
+    equal = selection.select(KEY, X, [1, 2], "EII", equal_weights=True, **OPTIONS)
+    assert [row.n_parameters for row in equal.table] == [3, 5]
+    np.testing.assert_allclose(equal.results[2, "EII"].mixture.weights, 0.5)
+    two = equal.table[1]
+    np.testing.assert_allclose(two.bic, -2 * two.log_likelihood + 5 * np.log(WEIGHTS.sum()))
+    alone = jgmm.fit(KEY, X, 2, covariance="EII", equal_weights=True, **OPTIONS)
+    np.testing.assert_allclose(alone.log_likelihood, two.log_likelihood)
+
+
+@in_double
+@pytest.mark.parametrize("name", ["aic", "aicc", "bic", "icl"])
+def test_the_numbers_are_the_criteria(found, name, dtype, tolerance):
+    measure = getattr(selection, name)
+    expected = [measure(r.mixture, X.astype(dtype), WEIGHTS) for r in found.results.values()]
+    np.testing.assert_allclose([getattr(row, name) for row in found.table], expected, **tolerance)
+
+
+@in_double
+def test_the_lowest_is_chosen(found):
+    assert found.criterion == "bic"
+    assert found.best.bic == min(row.bic for row in found.table)
+    assert found.best is found.table[3]  # two clusters of one size, made so
+    assert found.result is found.results[2, "EII"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.best.bic = 0.0
+
+
+@in_double
+def test_it_prints(found):
+    head, *lines = str(found).splitlines()
+    for word in (
+        "K",
+        "covariance",
+        "p",
+        "log-lik.",
+        "AIC",
+        "AICc",
+        "BIC",
+        "ICL",
+        "agree",
+        "status",
+    ):
+        assert word in head.split()
+    assert [line.startswith("*") for line in lines] == [False, False, False, True]
+    assert lines[3].split()[1:4] == ["2", "EII", "6"]
+    assert f"{found.best.bic:.2f}" in lines[3]
+    assert lines[3].endswith("converged")
+    assert len({len(line) for line in lines}) == 1
+    assert repr(found) == str(found)
+
+
+def test_agreement_is_counted():
+    """Four clusters and three components: which two are taken for one depends on the start."""
+    rng = np.random.default_rng(1)
+    corners = np.repeat([[0.0, 0.0], [0.0, 5.0], [6.0, 0.0], [7.0, 6.0]], 10, axis=0)
+    told = selection.select(KEY, corners + rng.normal(size=(40, 2)), 3, "EII", **OPTIONS)
+    restarts = told.result.restarts
+    ends = np.asarray(restarts.log_likelihood)[:8] / 40
+    valid = np.isin(restarts.status[:8], [1, 2])
+    gap = ends[valid].max() - ends[valid]
+    near = (gap < 1e-6).sum()
+    assert not ((gap > 1e-7) & (gap < 1e-2)).any()  # the optima are told apart with ease
+    assert told.best.n_valid == valid.sum()
+    assert told.best.n_agree == near
+    assert 1 < near < valid.sum()
+
+
+# Three distinct places: three components collapse onto them, each started at another.
+PLACES = np.array([[0.0, 0.0], [1.0, 5.0], [7.0, 0.0], [7.0, 0.0]] * 10)
+APART = {**OPTIONS, "init": "kmeans"}
+
+
+def test_a_cell_that_failed_stays_and_is_not_chosen():
+    """With equal weights one component is no special case of three."""
+    told = selection.select(KEY, PLACES, (3, 1), "EII", equal_weights=True, **APART)
+    failed, good = told.table
+    assert failed.status == "COLLAPSED"
+    assert (failed.n_valid, failed.n_agree) == (0, 0)
+    for name in ("log_likelihood", "aic", "aicc", "bic", "icl"):
+        assert math.isnan(getattr(failed, name))
+    assert told.best is good
+    assert told.result is told.results[1, "EII"]
+    assert "nan" in str(told).splitlines()[1]
+    assert "collapsed" in str(told).splitlines()[1]
+
+
+def test_when_all_fail_it_is_said():
+    said = r"No cell of the table ended valid. The first, 3 component\(s\) under 'EII': .*collapse"
+    with pytest.raises(jgmm.FitError, match=said):
+        selection.select(KEY, PLACES, 3, "EII", **APART)
+
+
+def test_by_held_out_likelihood_the_highest_is_chosen():
+    told = selection.select(KEY, X, np.array([2, 1]), "EII", "held_out", n_folds=4, **OPTIONS)
+    two, one = told.table
+    alone = cross_validation.held_out(KEY, X, 2, "EII", n_folds=4, **OPTIONS)
+    assert two.held_out == float(alone.log_likelihood)
+    assert two.held_out > one.held_out
+    assert told.best is two
+    assert f"{two.held_out:.4f}" in str(told)
+
+
+def test_a_cell_whose_folds_failed_is_not_chosen():
+    """All rows have a variance; without the last they have none."""
+    spike = np.zeros((40, 2))
+    spike[-1] = 1
+    with pytest.raises(jgmm.FitError, match="No cell of the table has a finite held_out"):
+        selection.select(KEY, spike, 1, "EII", "held_out", n_folds=4, **OPTIONS)
+
+
+def test_progress_counts_through_the_table():
+    told = []
+    selection.select(KEY, X, [1, 2], "EII", max_steps=60, progress=told.append, **OPTIONS)
+    steps = [one.step for one in told]
+    assert {one.max_steps for one in told} == {120}
+    assert 60 in steps
+    assert steps[-1] == 120
+    assert all(a <= b for a, b in itertools.pairwise(steps))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"criterion": "bik"}, "unknown criterion 'bik'. Known: bic, aic, aicc, icl, held_out"),
+        ({"n_components": []}, "must each name at least one"),
+        ({"covariance": []}, "must each name at least one"),
+        ({"n_components": [1, 0]}, "n_components must be a whole number of at least 1"),
+        ({"n_components": [2, 41]}, "41 components need at least as many samples; there are 40"),
+        ({"n_components": [36], "criterion": "held_out"}, "without one of 5 folds 32 are left"),
+        ({"covariance": ["full", "fulll"]}, "unknown covariance model 'fulll'"),
+        ({"n_restarts": 0}, "n_restarts must be a whole number of at least 1"),
+        ({"tol": -1.0}, "tol must be at least zero"),
+    ],
+)
+def test_refuses_before_it_works(arguments, said):
+    told = []
+    with pytest.raises(ValueError, match=said):
+        selection.select(KEY, X, progress=told.append, **arguments)
+    assert not told
+
+
+# --- agreement of two partitions ---------------------------------------------------------------
+
+LABELS = st.lists(st.tuples(st.integers(0, 4), st.integers(-2, 1)), min_size=2, max_size=40)
+
+
+def pairs_counted(a, b):
+    """The index from its definition, pair by pair."""
+    pairs = list(itertools.combinations(range(len(a)), 2))
+    in_a = sum(a[i] == a[j] for i, j in pairs)
+    in_b = sum(b[i] == b[j] for i, j in pairs)
+    both = sum(a[i] == a[j] and b[i] == b[j] for i, j in pairs)
+    by_chance = in_a * in_b / len(pairs)
+    most = (in_a + in_b) / 2
+    return 1.0 if most == by_chance else (both - by_chance) / (most - by_chance)
+
+
+@settings(max_examples=50)
+@given(labels=LABELS)
+def test_rand_index_matches_its_definition_and_scikit_learn(labels):
+    a, b = map(list, zip(*labels, strict=True))
+    found = agreement.adjusted_rand_index(a, b)
+    assert found == pytest.approx(pairs_counted(a, b), abs=1e-12)
+    assert found == pytest.approx(adjusted_rand_score(a, b), abs=1e-12)
+    assert found == agreement.adjusted_rand_index(b, a)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ([0, 0, 1, 1], ["x", "x", "y", "y"], 1.0),
+        ([0, 0, 0], [1, 1, 1], 1.0),
+        ([0, 1, 2], [2, 1, 0], 1.0),
+        ([0, 0, 0, 0], [0, 1, 2, 3], 0.0),
+        ([0, 0, 1, 1], [0, 1, 0, 1], -0.5),
+        ([4], [7], 1.0),
+    ],
+)
+def test_rand_index_of_small_partitions(a, b, expected):
+    assert agreement.adjusted_rand_index(a, b) == expected
+
+
+@pytest.mark.parametrize(("a", "b"), [([0, 1], [0]), ([], []), ([[0]], [[0]])])
+def test_rand_index_refuses(a, b):
+    with pytest.raises(jgmm.DataError, match="one label a sample"):
+        agreement.adjusted_rand_index(a, b)
+
+
+def test_all_are_all_models(monkeypatch):
+    asked = []
+
+    def fit_cells(key, samples, counts, models, *rest):
+        asked.extend(models)
+        raise StopIteration
+
+    monkeypatch.setattr(selection, "fit_grid", fit_cells)
+    with pytest.raises(StopIteration):
+        jgmm.select(jax.random.key(0), [[0.0], [1.0]], 1, "all")
+    assert asked == [entry.name for entry in jgmm.covariance.MODELS.values()]

@@ -1,0 +1,101 @@
+"""Whoever keeps a stage can go on from it, and a fit that is interrupted says how far it came."""
+
+import jax
+import numpy as np
+import pytest
+from clouds import data, from_rows
+
+import jgmm
+from jgmm._core.status import Status
+from jgmm._data import standardization
+from jgmm._data.samples import DataSummary, make_samples
+from jgmm.distributed.processes import sum_processes
+from jgmm.em.options import Options
+from jgmm.fitting.single_run import algorithm_for
+from jgmm.mixture import mixture
+from jgmm.streaming import passes
+from jgmm.streaming.fit import fit
+from jgmm.streaming.reader import SingleProcess
+from jgmm.streaming.sources import rebatch
+
+KEY = jax.random.key(1)
+SHORT = {"covariance": "diag", "block_rows": 256, "max_steps": 4}  # tests that share a program
+
+
+@pytest.fixture(scope="module")
+def start():
+    return from_rows(data(np.float32)[0])
+
+
+class Keeper:
+    """Keeps every stage, and gives one back."""
+
+    def __init__(self, stage=None, fail_after=None):
+        self.kept, self.stage, self.fail_after = [], stage, fail_after
+
+    def restore(self, like):
+        if self.stage is not None:
+            shapes = [
+                jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), s) for s in (like, self.stage)
+            ]
+            assert shapes[0] == shapes[1]
+        return self.stage
+
+    def save(self, stage, now=False):
+        self.kept.append(stage)
+        if len(self.kept) == self.fail_after and not now:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("accelerate", [None, "anderson"])
+def test_every_stage_leads_to_the_same_end_bit_for_bit(start, accelerate):
+    x, weights = data(np.float32)
+    options = {"init": start, "accelerate": accelerate, "sample_weight": weights, **SHORT}
+    first = Keeper()
+    expected = fit(KEY, x, 3, keeper=first, **options)
+    assert len(first.kept) == 5 * (4 + 1)
+    for stage in first.kept[3::5]:  # in the middle of passes and between them
+        found = fit(KEY, x, 3, keeper=Keeper(stage), **options)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("accelerate", [None, "anderson"])
+def test_ctrl_c_returns_the_best_so_far(start, accelerate):
+    x, _ = data(np.float32)
+    options = {"init": start, "accelerate": accelerate, **SHORT}
+    found = fit(KEY, x, 3, keeper=Keeper(fail_after=13), **options)
+    assert Status(int(found.status)) is Status.INTERRUPTED
+    expected = float(jgmm.log_prob(found.mixture, x).sum())
+    np.testing.assert_allclose(found.log_likelihood, expected, rtol=1e-5)
+    with pytest.raises(KeyboardInterrupt):  # there is nothing yet
+        fit(KEY, x, 3, keeper=Keeper(fail_after=2), **options)
+
+
+def test_who_adds_which_blocks_does_not_show(start):
+    """Added up by one, or by three who each have some of them: the same to the last bit."""
+    x, weights = data(np.float32, 9000)
+    options = Options("diag", init=start, max_steps=4)
+    method = algorithm_for(options)
+    samples = make_samples(x, weights)
+    census = DataSummary(
+        standardization.center_and_scale(samples, True).frame, samples.total_weight()
+    )
+    starts = jax.tree.map(lambda leaf: leaf[None], mixture.to_standard(start, census.frame))
+    begun = passes.begin(method, starts, census, options.control(samples, 3))
+    blocks = list(rebatch([(x, weights)], 256, 3, np.dtype(np.float32)))
+
+    def added(some):
+        sums = begun.sums
+        for block in some:
+            sums = passes._add(method, sums, begun.lanes, block, census)
+        return sums.total, sums.lost
+
+    alone = SingleProcess().add(*added(blocks))
+    shares = [added(some) for some in (blocks[:5], blocks[5:6], blocks[6:])]
+    shared = sum_processes(shares, alone.center)
+    for one, other in zip(jax.tree.leaves(shared), jax.tree.leaves(alone), strict=True):
+        np.testing.assert_array_equal(one, other)
+    # In single precision it does show.
+    plain = sum(np.asarray(total.second) for total, _ in shares)
+    assert (plain != np.asarray(alone.second)).any()

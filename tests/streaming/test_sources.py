@@ -1,0 +1,141 @@
+"""Blocks of one shape from blocks of any, and a reader that runs ahead."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from jgmm._core.errors import DataError
+from jgmm.streaming.prefetch import Timings, prefetch
+from jgmm.streaming.sources import as_source, peek, rebatch
+
+
+def rows(blocks):
+    """The rows that count, and their weights."""
+    parts = [(np.asarray(b.x)[: b.n_rows], np.asarray(b.weights)[: b.n_rows]) for b in blocks]
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
+
+
+@pytest.mark.parametrize("sizes", [[7], [3, 0, 4], [1] * 7, [6, 1]])
+@pytest.mark.parametrize("size", [1, 3, 7, 10])
+def test_blocks_are_cut_and_joined_to_one_shape(sizes, size):
+    x = np.arange(14.0, dtype=np.float32).reshape(7, 2)
+    parts = np.split(x, np.cumsum(sizes)[:-1])
+    blocks = list(rebatch(parts, size, 2, np.dtype("float32")))
+    assert {b.x.shape for b in blocks} == {(size, 2)}
+    assert [b.n_rows for b in blocks] == [min(size, 7 - s) for s in range(0, 7, size)]
+    found, weights = rows(blocks)
+    np.testing.assert_array_equal(found, x)
+    assert (weights == 1).all()
+    assert all((np.asarray(b.weights)[b.n_rows :] == 0).all() for b in blocks)
+
+
+def test_a_block_may_be_overwritten_once_it_was_given():
+    def source():
+        room = np.zeros((2, 1))
+        for i in range(3):
+            room[:] = i
+            yield room, np.full(2, float(i))
+
+    found, weights = rows(rebatch(source(), 2, 1, np.dtype("float64")))
+    np.testing.assert_array_equal(found[:, 0], [0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(weights, found[:, 0])
+
+
+def test_no_samples_are_one_block_of_none():
+    (block,) = rebatch([], 4, 3, np.dtype("float32"))
+    assert block.n_rows == 0
+    assert not np.asarray(block.weights).any()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("float16", "float32"), ("float32", "float32"), ("float64", "float64"), ("int8", "float64")],
+)
+def test_the_type_follows_the_samples(given, expected):
+    assert peek([np.ones((2, 3), given)]) == (3, np.dtype(expected))
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ([np.ones((2, 2)), np.ones((2, 3))], "block 1 has 3 columns; the first has 2"),
+        ([np.ones(2)], "block 0 is an array of float64 of shape"),
+        ([np.asarray([["a", "b"]])], "block 0 is an array of <U1"),
+        ([(np.ones((2, 2)), np.ones(3))], "one for each of its 2 rows"),
+    ],
+)
+def test_blocks_that_do_not_fit_are_named(source, text):
+    with pytest.raises(DataError, match=text):
+        list(rebatch(source, 4, 2, np.dtype("float64")))
+
+
+def test_an_iterator_is_refused_and_a_function_that_makes_one_taken():
+    def make():
+        yield np.ones((2, 1))
+
+    with pytest.raises(DataError, match="read only once"):
+        as_source(make())
+    with pytest.raises(DataError, match="yields no blocks"):
+        as_source(3)
+    with pytest.raises(DataError, match="two-dimensional"):
+        as_source(np.ones(3))
+    with pytest.raises(DataError, match="goes with an array"):
+        as_source(make, np.ones(2))
+    source = as_source(make)
+    assert len(list(source)) == len(list(source)) == 1
+
+
+def test_the_reader_runs_ahead_and_no_further():
+    taken = []
+
+    def items():
+        for i in range(10):
+            taken.append(i)
+            yield i
+
+    stream = prefetch(items(), Timings(), depth=2)
+    assert next(stream) == 0
+    deadline = time.monotonic() + 10
+    while len(taken) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert taken == [0, 1, 2, 3]  # one used, two waiting, one in hand
+    assert list(stream) == list(range(1, 10))
+
+
+def test_the_slower_of_reading_and_computing_sets_the_pace():
+    def slow():
+        for i in range(5):
+            time.sleep(0.02)
+            yield i
+
+    pace = Timings()
+    for _ in prefetch(slow(), pace):
+        with pace.busy():
+            time.sleep(0.06)
+    assert pace.reading >= 0.1
+    assert pace.computing >= 0.3
+    assert pace.waiting < 0.1  # of the reading all but the first item happened beside
+    assert pace.total == pace.computing + pace.waiting
+
+
+def test_what_goes_wrong_in_the_reader_is_raised_by_the_caller():
+    def items():
+        yield 1
+        raise DataError("row 7 is bad")
+
+    stream = prefetch(items(), Timings())
+    assert next(stream) == 1
+    with pytest.raises(DataError, match="row 7 is bad"):
+        next(stream)
+
+
+def test_the_thread_ends_with_its_reader():
+    before = threading.active_count()
+    stream = prefetch(iter(int, 1), Timings())  # never ends
+    next(stream)
+    assert threading.active_count() == before + 1
+    stream.close()
+    assert threading.active_count() == before

@@ -1,0 +1,122 @@
+"""Moments and subsamples from blocks are those of the whole."""
+
+import jax
+import numpy as np
+import pytest
+
+from jgmm._core.errors import DataError
+from jgmm._data import standardization
+from jgmm._data.samples import make_samples
+from jgmm.covariance.models import model
+from jgmm.streaming import subsample
+from jgmm.streaming.moments import Moments
+from jgmm.streaming.sources import rebatch
+from jgmm.streaming.subsample import coreset, merge, row_hashes, salt_of
+
+KEY = jax.random.key(3)
+
+
+def look(x, weights=None, size=100, first_row=0, most=50):
+    source = [x] if weights is None else [(x, weights)]
+    blocks = rebatch(source, size, x.shape[1], x.dtype)
+    return subsample.summarize(KEY, blocks, first_row, most, x.shape[1], x.dtype)
+
+
+def data(dtype, offset=0.0, n=700):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, 3)) @ np.asarray([[1, 0.5, 0], [0, 2, 0.3], [0, 0, 0.1]])
+    return (x + offset).astype(dtype), rng.integers(0, 4, n).astype(dtype)
+
+
+@pytest.mark.parametrize("name", ["full", "diag", "spherical"])
+def test_the_census_has_the_frame_of_samples_in_memory(name, dtype, tolerance):
+    x, weights = data(dtype)
+    entry = model(name)
+    census = look(x, weights).census(entry.per_column, entry.affine, dtype)
+    inside = standardization.standardize(make_samples(x, weights), entry)
+    for field in ("shift", "scale", "inverse"):
+        ours, theirs = getattr(census.frame, field), getattr(inside.frame, field)
+        np.testing.assert_allclose(ours, theirs, **tolerance)
+    assert float(census.total) == weights.sum()
+
+
+def test_an_offset_costs_no_digits(dtype, tolerance):
+    offset = 1e4 if dtype == np.float32 else 1e7
+    x, weights = data(dtype, offset)
+    exact = x.astype(np.longdouble) - offset
+    expected = np.cov(exact.astype(float).T, aweights=weights, ddof=0)
+    found = look(x, weights).moments
+    # Means of blocks are put together in double precision, which at 1e7 has steps of 2e-9.
+    limits = {"rtol": tolerance["rtol"], "atol": max(tolerance["atol"], 1e-8)}
+    np.testing.assert_allclose(found.scatter / found.total, expected, **limits)
+
+
+def test_moments_of_parts_are_those_of_the_whole():
+    x, weights = data(np.float64)
+    parts = [look(x[a:b], weights[a:b]).moments for a, b in ((0, 10), (10, 400), (400, 700))]
+    whole = look(x, weights, size=700).moments
+    for found, expected in zip(sum(parts[1:], parts[0]), whole, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    none = Moments(np.zeros(()), np.zeros(3), np.zeros((3, 3)))
+    assert whole + none is whole
+    assert none + whole is whole
+
+
+def test_rows_are_drawn_by_their_numbers_alone():
+    x, _ = data(np.float32)
+    whole = look(x).drawn
+    assert len(whole.row) == 50
+    np.testing.assert_array_equal(look(x, size=33).drawn.row, whole.row)
+    np.testing.assert_array_equal(x[whole.row.astype(int)], whole.x)
+    shares = [look(x[:123]), look(x[123:], first_row=123)]
+    joined = merge([subsample.to_arrays(part, 50) for part in shares], 3, x.dtype)
+    assert joined.n_rows == 700
+    for found, expected in zip(joined.drawn, whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_few_rows_are_all_drawn_and_missing_ones_are_not():
+    x, weights = data(np.float32, n=40)
+    np.testing.assert_array_equal(look(x).drawn.x, x)
+    np.testing.assert_array_equal(look(x, weights).drawn.x, x[weights > 0])
+
+
+def test_every_row_has_the_same_chance():
+    rows = np.arange(200_000, dtype=np.uint64)
+    u = row_hashes(rows, salt_of(KEY)) / 2.0**64
+    counts, _ = np.histogram(u, 100, (0, 1))
+    assert abs(counts - 2000).max() < 5 * 2000**0.5
+    assert abs(np.corrcoef(u[1:], u[:-1])[0, 1]) < 5 / 200_000**0.5
+    other = row_hashes(rows, salt_of(jax.random.key(4))) / 2.0**64
+    assert abs(np.corrcoef(u, other)[0, 1]) < 5 / 200_000**0.5
+
+
+def test_a_coreset_sees_what_is_far_out_and_weighs_right():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(20_000, 2)).astype(np.float32)
+    x[:20] += 60
+    whole = look(x, size=5000, most=500)
+    frame = whole.census(True, False, x.dtype).frame
+    blocks = rebatch([x], 3000, 2, x.dtype)
+    found = coreset(KEY, blocks, 0, 500, frame, float(whole.moments.total))
+    far = found.x[:, 0] > 30
+    assert far.sum() >= 5  # of a uniform sample half a row would be
+    share = found.weights.sum() / 20_000
+    assert abs(share - 1) < 0.2
+    assert abs(found.weights[far].sum() / 20 - 1) < 0.8
+
+
+@pytest.mark.parametrize(
+    ("row", "value", "weight", "text"),
+    [
+        (350, np.nan, 1.0, "nan in row 1350, column 'x1'"),
+        (2, 1e30, 1.0, "row 1002, column 'x1'"),
+        (699, 0.0, -1.0, "the weight of row 1699 is -1"),
+        (0, 0.0, np.inf, "the weight of row 1000 is inf"),
+    ],
+)
+def test_bad_values_are_named_by_their_row(row, value, weight, text):
+    x, weights = data(np.float32)
+    x[row, 1], weights[row] = value, weight
+    with pytest.raises(DataError, match=text):
+        look(x, weights, first_row=1000)
