@@ -25,10 +25,8 @@ from jgmm.covariance.common_axes import (
     FEW_SWEEPS,
     MANY_SWEEPS,
     axes_of,
+    find_axes,
     square_root,
-)
-from jgmm.covariance.common_axes import (
-    common_axes as find_axes,
 )
 from jgmm.covariance.storage import Full, Storage
 
@@ -162,10 +160,7 @@ def common_axes(diagonal: Estimate) -> Estimate:
     """
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
-        if previous is None:
-            start = jnp.linalg.eigh(scatter.sum(axis=0))[1].T
-        else:
-            start = axes_of(previous)
+        start = jnp.linalg.eigh(scatter.sum(axis=0))[1].T if previous is None else axes_of(previous)
 
         def along(spread: Array) -> Array:
             return diagonal(counts, spread, None)

@@ -19,7 +19,7 @@ from jgmm.workbench.config.models import load, validate
 from jgmm.workbench.runs import runner
 from jgmm.workbench.studies import registry
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
 STUDIES = sorted(
     path.stem

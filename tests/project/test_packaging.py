@@ -18,7 +18,7 @@ from jgmm._core import errors
 from jgmm.workbench.config import models
 from jgmm.workbench.studies import registry
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.toml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
