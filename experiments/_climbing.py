@@ -51,28 +51,32 @@ def climb(method: Any, starts: Any, samples: Samples, control: Any) -> Climb:
     batches = getattr(method, "batch_size", None) is not None
 
     def one(start: Any, samples: Samples, control: Any) -> tuple[FitResult, Array, Array]:
-        first = jax.tree.map(lambda leaf: leaf[None], method.begin(start))
+        first = jax.tree.map(lambda leaf: leaf[None], method.init(start))
         empty = jnp.full(method.max_steps + 1, jnp.nan, samples.x.dtype)
         most = method.max_steps
 
         def turn(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
-            lanes, history, passes = carry
-            at = lanes.n_steps[0]
-            stepped = method.step(lanes, samples, control)
+            states, history, passes = carry
+            at = states.n_steps[0]
+            stepped = method.step(states, samples, control)
             found = stepped.log_likelihood[0]
             if batches:  # what a batch says of it is an estimate; this pass is the study's, not its
-                found = accumulate(_end(method, lanes), samples).log_likelihood
+                found = accumulate(_end(method, states), samples).log_likelihood
             history = history.at[at].set(found)
-            passes = passes.at[at].set(_passes(lanes).astype(passes.dtype) + 1)
+            passes = passes.at[at].set(_passes(states).astype(passes.dtype) + 1)
             return stepped, history, passes
 
         def going_on(carry: tuple[Any, Array, Array]) -> Array:
             return (carry[0].status[0] == Status.RUNNING) & (_passes(carry[0]) <= most)
 
-        lanes, history, passes = lax.while_loop(going_on, turn, (first, empty, empty))
-        lane, end = jax.tree.map(lambda leaf: leaf[0], lanes), _end(method, lanes)
+        states, history, passes = lax.while_loop(going_on, turn, (first, empty, empty))
+        state, end = jax.tree.map(lambda leaf: leaf[0], states), _end(method, states)
         log_likelihood = accumulate(end, samples).log_likelihood
-        return to_result(end, log_likelihood, lane, history, None, samples), passes, _passes(lanes)
+        return (
+            to_result(end, log_likelihood, state, history, None, samples),
+            passes,
+            _passes(states),
+        )
 
     each = [
         jax.tree.map(lambda leaf, r=r: leaf[r], starts) for r in range(len(restart_axis(starts)))
@@ -87,16 +91,16 @@ def climb(method: Any, starts: Any, samples: Samples, control: Any) -> Climb:
     return Climb(result, passes, made, np.asarray(seconds))
 
 
-def _passes(lanes: Any) -> Array:
+def _passes(states: Any) -> Array:
     """Passes that the first lane has made."""
-    made = lanes.n_passes if hasattr(lanes, "n_passes") else lanes.n_steps
+    made = states.n_passes if hasattr(states, "n_passes") else states.n_steps
     return jnp.asarray(made[0])
 
 
-def _end(method: Any, lanes: Any) -> Mixture:
+def _end(method: Any, states: Any) -> Mixture:
     """Where the first lane is."""
-    lane = jax.tree.map(lambda leaf: leaf[0], lanes)
-    found: Mixture = lane.mixture if hasattr(lane, "mixture") else method.mixture(lane)
+    state = jax.tree.map(lambda leaf: leaf[0], states)
+    found: Mixture = state.mixture if hasattr(state, "mixture") else method.mixture(state)
     return found
 
 

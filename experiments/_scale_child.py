@@ -115,11 +115,11 @@ def per_step(fit: Callable[[int], jgmm.FitResult], few: int = 2, many: int = 9) 
 
 def member(data: str, start: str, n_steps: str, place: str, size: str, rank: str) -> dict[str, Any]:
     """One process of several that share a file."""
-    team = processes.join(place, int(size), int(rank)) if int(size) > 1 else reader.SingleProcess()
+    group = processes.join(place, int(size), int(rank)) if int(size) > 1 else reader.SingleProcess()
     mixture, clock = load_mixture(start), Clock()
-    source = FileSource(data, share=team.share)
-    result = steps(source, mixture, int(n_steps), clock, team=team)
-    team.gather(np.asarray(0))
+    source = FileSource(data, share=group.rank_and_size)
+    result = steps(source, mixture, int(n_steps), clock, group=group)
+    group.all_gather(np.asarray(0))
     return {
         "rows": source.n_rows,
         "log_likelihood": float(result.log_likelihood),

@@ -137,9 +137,9 @@ def test_steps_run_out_exactly(max_steps, x):
         ([(1.0, Status.COLLAPSED), (2.0, Status.NON_FINITE_PARAMETERS)], 0),
     ],
 )
-def test_choose(lanes, expected):
-    likelihoods, statuses = zip(*lanes, strict=True)
-    blank = jnp.zeros(len(lanes), int)
+def test_choose(states, expected):
+    likelihoods, statuses = zip(*states, strict=True)
+    blank = jnp.zeros(len(states), int)
     status = jnp.asarray([int(status) for status in statuses])
     table = Restarts(jnp.asarray(likelihoods), status, blank, blank, jnp.asarray(0))
     assert int(choose(table)) == expected
@@ -183,12 +183,12 @@ POISON = {
 
 def poisoned(starts, every):
     """The starts with every so many of them spoilt, and how each has to end, None as before."""
-    lanes = [jax.tree.map(lambda leaf, r=r: leaf[r], starts) for r in range(MANY)]
+    states = [jax.tree.map(lambda leaf, r=r: leaf[r], starts) for r in range(MANY)]
     expected = [None] * MANY
     for number, r in enumerate(range(1, MANY, every)):
         spoil, field, expected[r] = list(POISON.values())[number % len(POISON)]
-        lanes[r] = dataclasses.replace(lanes[r], **{field: spoil(lanes[r])})
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *lanes), expected
+        states[r] = dataclasses.replace(states[r], **{field: spoil(states[r])})
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states), expected
 
 
 @in_double
@@ -200,10 +200,10 @@ def test_of_many_restarts_the_healthy_end_as_they_would_alone(how, x):
     )
     bad, expected = poisoned(starts, every=3)
 
-    def run(lanes):
+    def run(states):
         if how == "fit":
-            return fit(x, MANY, init=lanes)
-        return jax.jit(jax.vmap(lambda m: single_run.run_em(m, x, max_steps=STEPS)))(lanes)
+            return fit(x, MANY, init=states)
+        return jax.jit(jax.vmap(lambda m: single_run.run_em(m, x, max_steps=STEPS)))(states)
 
     healthy, broken = run(starts), run(bad)
     tables = [result.restarts if how == "fit" else result for result in (healthy, broken)]

@@ -67,7 +67,7 @@ class Samples:
         by D.
         """
         x, weights = self._shifted(start, size)
-        matrix = self.frame.inverse if self.frame.turns else jnp.diag(self.frame.inverse)
+        matrix = self.frame.inverse if self.frame.rotates else jnp.diag(self.frame.inverse)
         return lax.dot_general(matrix, x, (((1,), (1,)), ((), ())), precision="highest"), weights
 
     def take(self, index: Array) -> Array:
@@ -83,7 +83,7 @@ class Samples:
 
     def _scaled(self, x: Float[Array, "B D"]) -> Float[Array, "B D"]:
         inverse = self.frame.inverse
-        return x @ inverse.T if self.frame.turns else x * inverse[None, :]
+        return x @ inverse.T if self.frame.rotates else x * inverse[None, :]
 
 
 def make_samples(x: Any, sample_weight: Any = None, labels: Any = None) -> Samples:
@@ -190,13 +190,13 @@ class Standardization:
     inverse: Leaf
 
     @property
-    def turns(self) -> bool:
+    def rotates(self) -> bool:
         """Whether a coordinate in the frame depends on more than one column."""
         return bool(jnp.ndim(self.scale) == 2)
 
     def log_volume(self) -> Array:
         """log |S|: what a log density in the frame exceeds the user's by, in nats."""
-        return jnp.log(jnp.diagonal(self.scale) if self.turns else self.scale).sum()
+        return jnp.log(jnp.diagonal(self.scale) if self.rotates else self.scale).sum()
 
     def unit_variances(self, times: Any = 1.0) -> Float[Array, "D D"]:
         """The covariance, seen in the frame, that has S Sᵀ's variances and no correlations.
@@ -207,7 +207,7 @@ class Standardization:
           times: what it is multiplied by, one number, or one a column, (D,).
         """
         each = jnp.broadcast_to(jnp.asarray(times, self.shift.dtype), self.shift.shape)
-        if not self.turns:
+        if not self.rotates:
             return jnp.diag(each)
         root = self.inverse * jnp.sqrt((self.scale**2).sum(axis=1))[None, :]
         return root @ (each[None, :] * root).T

@@ -95,7 +95,7 @@ def axes_of(scale: Float[Array, "K D D"]) -> Float[Array, "D D"]:
     unequal = 1 + jnp.arange(k, dtype=scale.dtype) / k
     start = jnp.linalg.eigh(jnp.einsum("k,kde,kfe->df", unequal, even, even))[1].T
     total = jnp.asarray(k, scale.dtype)
-    return common_axes(even, total, lambda spread: 1 / spread, start, FEW_SWEEPS).axes
+    return find_axes(even, total, lambda spread: 1 / spread, start, FEW_SWEEPS).axes
 
 
 def square_root(scatter: Float[Array, "K D D"]) -> Float[Array, "K D D"]:

@@ -43,7 +43,7 @@ def trailing(values: Float[Array, "K"], like: Array) -> Array:
 def unit_if_unused(counts: Float[Array, "K"], scale: Array, storage: Storage) -> Array:
     """The scale, and that of the unit covariance for components without samples."""
     n_features = scale.shape[-1] if scale.ndim > 1 else 1
-    unit = storage.factor(storage.identity(n_features, scale.dtype))
+    unit = storage.root(storage.identity(n_features, scale.dtype))
     return jnp.where(trailing(counts, scale) > 0, scale, unit)
 
 
@@ -70,7 +70,7 @@ def equal_volume(storage: Storage) -> Estimate:
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
         del previous
         n_features, used = scatter.shape[-1], counts > 0
-        root = storage.factor(scatter)
+        root = storage.root(scatter)
         volumes = _volume(storage, root, n_features)
         common = jnp.where(used, volumes, 0).sum() / counts.sum()
         ratio = jnp.sqrt(common / jnp.where(used, volumes, 1))
@@ -95,14 +95,14 @@ def equal_shape(storage: Storage) -> Estimate:
         def fit_shape(volumes: Array) -> Array:
             share = _inverse(volumes)
             pooled = (trailing(share, scatter) * scatter).sum(axis=0, keepdims=True)
-            root = storage.factor(pooled)
+            root = storage.root(pooled)
             volume = jnp.exp(2 / n_features * storage.half_log_det(root, n_features))
             return root / trailing(jnp.sqrt(volume), root)
 
         def fit_volumes(volumes: Array) -> Array:
             return storage.trace_ratio(fit_shape(volumes), scatter, n_features) / samples
 
-        unit = storage.factor(storage.identity(n_features, scatter.dtype))
+        unit = storage.root(storage.identity(n_features, scatter.dtype))
         volumes = storage.trace_ratio(unit, scatter, n_features) / samples
         if previous is not None:
             before = _volume(storage, previous, n_features)

@@ -71,7 +71,7 @@ class CovarianceModel:
         return scatter.sum(axis=0, keepdims=True) if self.shared else scatter
 
     @property
-    def bears_floor(self) -> bool:
+    def supports_floor(self) -> bool:
         """Whether the estimate is a mean of scatter, of which a floor leaves the best above it."""
         return not {"E", "V"} <= set(self.code)
 
@@ -87,7 +87,7 @@ class CovarianceModel:
         Reference: Anderson & Olkin (1985) for the matrix case; for a model that ``bears_floor``.
         """
         mean = _pooled_mean(counts, scatter) if self.shared else _means(counts, scatter)
-        scale = self.storage.factor(self.storage.at_least(mean, least))
+        scale = self.storage.root(self.storage.at_least(mean, least))
         return scale if self.shared else unit_if_unused(counts, scale, self.storage)
 
     def fills_storage(self, n_components: int, n_features: int) -> bool:
@@ -97,12 +97,12 @@ class CovarianceModel:
         return self.count(n_components, n_features) == n_free
 
     @property
-    def of_marginals(self) -> CovarianceModel:
+    def marginal_model(self) -> CovarianceModel:
         """The model of a mixture of some of the columns: this one, or the freest of its storage."""
-        return self if self.keeps_marginals else self.freest
+        return self if self.keeps_marginals else self.unconstrained_model
 
     @property
-    def freest(self) -> CovarianceModel:
+    def unconstrained_model(self) -> CovarianceModel:
         """The model of the same storage that shares nothing: VII, VVI or VVV."""
         return next(
             entry
@@ -110,7 +110,7 @@ class CovarianceModel:
             if entry.storage is self.storage and not entry.shared and entry.fills_storage(2, 2)
         )
 
-    def least_samples(self, n_features: int) -> int:
+    def min_samples(self, n_features: int) -> int:
         """Fewest samples that make a component's covariance regular; 0 where others see to that.
 
         They do where volumes are equal and all that differs is along which axes they extend.
@@ -145,7 +145,7 @@ def _per_component(storage: Storage) -> Estimate:
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
         del previous
-        return unit_if_unused(counts, storage.factor(_means(counts, scatter)), storage)
+        return unit_if_unused(counts, storage.root(_means(counts, scatter)), storage)
 
     return estimate
 
@@ -155,7 +155,7 @@ def _pooled(storage: Storage) -> Estimate:
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
         del previous
-        return storage.factor(_pooled_mean(counts, scatter))
+        return storage.root(_pooled_mean(counts, scatter))
 
     return estimate
 

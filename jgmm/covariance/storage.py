@@ -26,13 +26,13 @@ class Full:
         return n_features * (n_features + 1) // 2
 
     @staticmethod
-    def factor(covariance: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
+    def root(covariance: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
         """The matrix square root that is stored; NaN where a covariance is not positive."""
         return jnp.linalg.cholesky(covariance)
 
     @staticmethod
-    def square(scale: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
-        """The covariances of factors: what ``factor`` undoes."""
+    def covariance(scale: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
+        """The covariances of factors: what ``root`` undoes."""
         return scale @ scale.mT
 
     @staticmethod
@@ -71,7 +71,7 @@ class Full:
         return covariance + added @ added.mT
 
     @staticmethod
-    def margin(
+    def min_ratio(
         covariance: Float[Array, "K D D"], least: Float[Array, "1 D D"]
     ) -> Float[Array, "K"]:
         """How many times the least a covariance is, in the direction where that is fewest."""
@@ -89,18 +89,18 @@ class Full:
         return jnp.eye(n_features, dtype=dtype)[None]
 
     @staticmethod
-    def dense(scale: Float[Array, "K D D"], n_features: int) -> Float[Array, "K D D"]:
+    def to_dense(scale: Float[Array, "K D D"], n_features: int) -> Float[Array, "K D D"]:
         """The lower Cholesky factors as matrices."""
         del n_features
         return scale
 
     @staticmethod
-    def compress(covariance: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
+    def from_dense(covariance: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
         """Covariance matrices in this form."""
         return covariance
 
     @staticmethod
-    def stretch(scale: Float[Array, "K D D"], factor: Array) -> Float[Array, "K D D"]:
+    def rescale(scale: Float[Array, "K D D"], factor: Array) -> Float[Array, "K D D"]:
         """The scale after the data are multiplied by a lower triangle, or column d by factor[d]."""
         return factor @ scale if factor.ndim == 2 else factor[None, :, None] * scale
 
@@ -182,13 +182,13 @@ class Diagonal:
         return n_features
 
     @staticmethod
-    def factor(covariance: Float[Array, "K D"]) -> Float[Array, "K D"]:
+    def root(covariance: Float[Array, "K D"]) -> Float[Array, "K D"]:
         """The matrix square root that is stored."""
         return jnp.sqrt(covariance)
 
     @staticmethod
-    def square(scale: Float[Array, "K D"]) -> Float[Array, "K D"]:
-        """The variances of standard deviations: what ``factor`` undoes."""
+    def covariance(scale: Float[Array, "K D"]) -> Float[Array, "K D"]:
+        """The variances of standard deviations: what ``root`` undoes."""
         return scale**2
 
     @staticmethod
@@ -222,7 +222,7 @@ class Diagonal:
         return jnp.maximum(covariance, least)
 
     @staticmethod
-    def margin(covariance: Float[Array, "K D"], least: Float[Array, "1 D"]) -> Float[Array, "K"]:
+    def min_ratio(covariance: Float[Array, "K D"], least: Float[Array, "1 D"]) -> Float[Array, "K"]:
         """How many times the least the variances are, where that is fewest."""
         return (covariance / least).min(axis=1)
 
@@ -237,17 +237,17 @@ class Diagonal:
         return jnp.ones((1, n_features), dtype)
 
     @staticmethod
-    def dense(scale: Float[Array, "K D"], n_features: int) -> Float[Array, "K D D"]:
+    def to_dense(scale: Float[Array, "K D"], n_features: int) -> Float[Array, "K D D"]:
         """The lower Cholesky factors as matrices."""
         return scale[:, :, None] * jnp.eye(n_features, dtype=scale.dtype)[None]
 
     @staticmethod
-    def compress(covariance: Float[Array, "K D D"]) -> Float[Array, "K D"]:
+    def from_dense(covariance: Float[Array, "K D D"]) -> Float[Array, "K D"]:
         """The diagonals of covariance matrices."""
         return jnp.diagonal(covariance, axis1=1, axis2=2)
 
     @staticmethod
-    def stretch(scale: Float[Array, "K D"], factor: Float[Array, "D"]) -> Float[Array, "K D"]:
+    def rescale(scale: Float[Array, "K D"], factor: Float[Array, "D"]) -> Float[Array, "K D"]:
         """The scale after column d of the data is multiplied by factor[d]."""
         return scale * factor[None, :]
 
@@ -295,13 +295,13 @@ class Spherical:
         return 1
 
     @staticmethod
-    def factor(covariance: Float[Array, "K"]) -> Float[Array, "K"]:
+    def root(covariance: Float[Array, "K"]) -> Float[Array, "K"]:
         """The matrix square root that is stored."""
         return jnp.sqrt(covariance)
 
     @staticmethod
-    def square(scale: Float[Array, "K"]) -> Float[Array, "K"]:
-        """The variances of standard deviations: what ``factor`` undoes."""
+    def covariance(scale: Float[Array, "K"]) -> Float[Array, "K"]:
+        """The variances of standard deviations: what ``root`` undoes."""
         return scale**2
 
     @staticmethod
@@ -330,7 +330,7 @@ class Spherical:
         return jnp.maximum(covariance, least)
 
     @staticmethod
-    def margin(covariance: Float[Array, "K"], least: Float[Array, "1"]) -> Float[Array, "K"]:
+    def min_ratio(covariance: Float[Array, "K"], least: Float[Array, "1"]) -> Float[Array, "K"]:
         """How many times the least the variances are."""
         return covariance / least
 
@@ -346,17 +346,17 @@ class Spherical:
         return jnp.ones(1, dtype)
 
     @staticmethod
-    def dense(scale: Float[Array, "K"], n_features: int) -> Float[Array, "K D D"]:
+    def to_dense(scale: Float[Array, "K"], n_features: int) -> Float[Array, "K D D"]:
         """The lower Cholesky factors as matrices."""
         return scale[:, None, None] * jnp.eye(n_features, dtype=scale.dtype)[None]
 
     @staticmethod
-    def compress(covariance: Float[Array, "K D D"]) -> Float[Array, "K"]:
+    def from_dense(covariance: Float[Array, "K D D"]) -> Float[Array, "K"]:
         """The mean variance of covariance matrices."""
         return jnp.diagonal(covariance, axis1=1, axis2=2).mean(axis=1)
 
     @staticmethod
-    def stretch(scale: Float[Array, "K"], factor: Float[Array, "D"]) -> Float[Array, "K"]:
+    def rescale(scale: Float[Array, "K"], factor: Float[Array, "D"]) -> Float[Array, "K"]:
         """The scale after the data is multiplied by factor, whose entries are all equal."""
         return scale * factor[0]
 

@@ -158,16 +158,20 @@ def optimum(
 
 
 @jit
-def _optimum(mixture: Mixture, samples: Samples, beside: Regularization) -> Mixture:
-    inside, free = _settled(mixture, samples, beside)
-    found = from_free(_attached(mixture.covariance, free, inside, beside), mixture.covariance)
+def _optimum(mixture: Mixture, samples: Samples, regularization: Regularization) -> Mixture:
+    inside, free = _settled(mixture, samples, regularization)
+    found = from_free(
+        _attached(mixture.covariance, free, inside, regularization), mixture.covariance
+    )
     return to_original(found, inside.frame)
 
 
-def _settled(mixture: Mixture, samples: Samples, beside: Regularization) -> tuple[Samples, Free]:
+def _settled(
+    mixture: Mixture, samples: Samples, regularization: Regularization
+) -> tuple[Samples, Free]:
     """The samples in their frame, and the free parameters of the optimum there."""
     inside = standardize(counted(samples), mixture.model)
-    still, fixed = lax.stop_gradient(inside), lax.stop_gradient(beside)
+    still, fixed = lax.stop_gradient(inside), lax.stop_gradient(regularization)
     start = to_free(to_standard(lax.stop_gradient(mixture), still.frame))
 
     def newton(_: Any, free: Free) -> Free:
@@ -189,20 +193,20 @@ def counted(samples: Samples) -> Samples:
     return replace(samples, weights=jnp.where(weights > 0, weights, lax.stop_gradient(weights)))
 
 
-def _update(covariance: str, free: Free, samples: Samples, beside: Regularization) -> Free:
+def _update(covariance: str, free: Free, samples: Samples, regularization: Regularization) -> Free:
     """T: one step of EM in free parameters, in the frame."""
     statistics = accumulate(from_free(free, covariance), samples)
-    return to_free(beside.maximize(statistics, covariance, samples.frame))
+    return to_free(regularization.maximize(statistics, covariance, samples.frame))
 
 
 def _newton(
-    covariance: str, free: Free, samples: Samples, beside: Regularization
+    covariance: str, free: Free, samples: Samples, regularization: Regularization
 ) -> tuple[Array, Array]:
     """The Newton step towards the fixed point, (P,), and I − ∂T/∂θ, (P, P)."""
     vector, unravel = ravel_pytree(free)
 
     def residual(vector: Array) -> Array:
-        updated = _update(covariance, unravel(vector), samples, beside)
+        updated = _update(covariance, unravel(vector), samples, regularization)
         return vector - ravel_pytree(updated)[0]
 
     matrix = jax.jacfwd(residual)(vector)
@@ -218,24 +222,26 @@ def _check_ended(step: Array, matrix: Array) -> Regularity:
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _attached(covariance: str, free: Free, samples: Samples, beside: Regularization) -> Free:
+def _attached(
+    covariance: str, free: Free, samples: Samples, regularization: Regularization
+) -> Free:
     """The fixed point ``free``, as a function of the samples and what is beside them."""
-    del covariance, samples, beside
+    del covariance, samples, regularization
     return free
 
 
 @_attached.defjvp
 def _attached_jvp(covariance: str, primals: Any, tangents: Any) -> tuple[Free, Free]:
-    free, samples, beside = primals
+    free, samples, regularization = primals
     _, moved_samples, moved_beside = tangents
     _, direct = jax.jvp(
-        partial(_update, covariance, free), (samples, beside), (moved_samples, moved_beside)
+        partial(_update, covariance, free), (samples, regularization), (moved_samples, moved_beside)
     )
-    step, matrix = _newton(covariance, free, samples, beside)
+    step, matrix = _newton(covariance, free, samples, regularization)
     # A factor, and no choice between values: it also spoils what goes backwards.
     spoil = jnp.where(_check_ended(step, matrix).is_regular, 1, jnp.nan).astype(step.dtype)
     vector, unravel = ravel_pytree(direct)
-    return _attached(covariance, free, samples, beside), unravel(
+    return _attached(covariance, free, samples, regularization), unravel(
         spoil * jnp.linalg.solve(matrix, vector)
     )
 
@@ -257,6 +263,6 @@ def regularity(
 
 
 @jit
-def _regularity(mixture: Mixture, samples: Samples, beside: Regularization) -> Regularity:
-    inside, free = _settled(mixture, samples, beside)
-    return _check_ended(*_newton(mixture.covariance, free, inside, beside))
+def _regularity(mixture: Mixture, samples: Samples, regularization: Regularization) -> Regularity:
+    inside, free = _settled(mixture, samples, regularization)
+    return _check_ended(*_newton(mixture.covariance, free, inside, regularization))

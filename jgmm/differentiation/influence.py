@@ -43,15 +43,15 @@ def parameters(mixture: Mixture) -> Parameters:
     return Parameters(mixture.weights, mixture.means, mixture.covariances)
 
 
-def _check_regular(mixture: Mixture, samples: Samples, beside: Regularization) -> None:
+def _check_regular(mixture: Mixture, samples: Samples, regularization: Regularization) -> None:
     """Refuse an optimum without derivatives.
 
     Raises:
       FitError: saying what is wrong with it.
     """
-    if is_traced(mixture, samples, beside):
+    if is_traced(mixture, samples, regularization):
         return
-    found = _regularity(mixture, samples, beside)
+    found = _regularity(mixture, samples, regularization)
     if bool(found.is_regular):
         return
     if bool(mixture.log_weights.min() == -jnp.inf):
@@ -96,8 +96,8 @@ def influence(
 
     Reference: Hampel (1974).
     """
-    mixture, samples, beside = _checked(mixture, x, sample_weight, ridge, prior)
-    return _influence(mixture, samples, beside, of)
+    mixture, samples, regularization = _checked(mixture, x, sample_weight, ridge, prior)
+    return _influence(mixture, samples, regularization, of)
 
 
 def _checked(
@@ -105,19 +105,19 @@ def _checked(
 ) -> tuple[Mixture, Samples, Regularization]:
     mixture, samples = check_inputs(mixture, x, sample_weight)
     check_free(mixture.model, mixture.n_components, mixture.n_features)
-    beside = make_regularization(samples, mixture, ridge, prior)
-    _check_regular(mixture, samples, beside)
+    regularization = make_regularization(samples, mixture, ridge, prior)
+    _check_regular(mixture, samples, regularization)
     if samples.weights is None:
         samples = replace(samples, weights=jnp.ones_like(samples.x[:, 0]))
-    return mixture, samples, beside
+    return mixture, samples, regularization
 
 
 @partial(jit, static_argnums=3)
 def _influence(
-    mixture: Mixture, samples: Samples, beside: Regularization, of: Callable[[Mixture], Any]
+    mixture: Mixture, samples: Samples, regularization: Regularization, of: Callable[[Mixture], Any]
 ) -> Any:
     def fitted(weights: Array) -> Any:
-        return of(_optimum(mixture, replace(samples, weights=weights), beside))
+        return of(_optimum(mixture, replace(samples, weights=weights), regularization))
 
     by_weight = jax.jacrev(fitted)(samples.weights)
     return jax.tree.map(lambda leaf: jnp.moveaxis(leaf, -1, 0), by_weight)
@@ -150,8 +150,8 @@ def jackknife_standard_errors(
     Raises:
       DataError, FitError: as ``influence``.
     """
-    mixture, samples, beside = _checked(mixture, x, sample_weight, ridge, prior)
-    rows = _influence(mixture, samples, beside, of)
+    mixture, samples, regularization = _checked(mixture, x, sample_weight, ridge, prior)
+    rows = _influence(mixture, samples, regularization, of)
     return jax.tree.map(
         lambda leaf: jnp.sqrt(jnp.einsum("n,n...->...", samples.weights, leaf**2)), rows
     )
@@ -179,16 +179,16 @@ def leave_one_out(
 
     Reference: Giordano et al. (2019), "A swiss army infinitesimal jackknife".
     """
-    mixture, samples, beside = _checked(mixture, x, sample_weight, ridge, prior)
-    return _leave_one_out(mixture, samples, beside)
+    mixture, samples, regularization = _checked(mixture, x, sample_weight, ridge, prior)
+    return _leave_one_out(mixture, samples, regularization)
 
 
 @jit
-def _leave_one_out(mixture: Mixture, samples: Samples, beside: Regularization) -> Array:
+def _leave_one_out(mixture: Mixture, samples: Samples, regularization: Regularization) -> Array:
     frame, storage = standardize(samples, mixture.model).frame, mixture.model.storage
 
     def fitted(weights: Array) -> Free:
-        found = _optimum(mixture, replace(samples, weights=weights), beside)
+        found = _optimum(mixture, replace(samples, weights=weights), regularization)
         return to_free(to_standard(found, frame))
 
     weights = samples.weights

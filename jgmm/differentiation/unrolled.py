@@ -73,12 +73,16 @@ def run_unrolled(
 
 
 @partial(jit, static_argnums=3)
-def _run(mixture: Mixture, samples: Samples, beside: Regularization, n_steps: int) -> Mixture:
+def _run(
+    mixture: Mixture, samples: Samples, regularization: Regularization, n_steps: int
+) -> Mixture:
     inside = standardize(counted(samples), mixture.model)
 
     @jax.checkpoint
     def step(before: Mixture, _: None) -> tuple[Mixture, Array]:
-        updated = beside.maximize(accumulate(before, inside), before.covariance, inside.frame)
+        updated = regularization.maximize(
+            accumulate(before, inside), before.covariance, inside.frame
+        )
         return updated, collapsed_components(updated, before, inside.frame).any()
 
     ended, broken = lax.scan(step, to_standard(mixture, inside.frame), length=n_steps)

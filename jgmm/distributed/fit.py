@@ -33,7 +33,7 @@ from jgmm.fitting.single_run import algorithm_for
 from jgmm.initialization.draw import all_to_standard, check_number, draw
 from jgmm.mixture.mixture import Mixture
 from jgmm.mixture.prior import Prior
-from jgmm.streaming.fit import SUBSAMPLE, given, survey_all
+from jgmm.streaming.fit import SUBSAMPLE, given, summarize_all
 from jgmm.streaming.reader import ProcessGroup, SingleProcess, open_source
 from jgmm.streaming.sources import as_source
 from jgmm.streaming.subsample import Subsample
@@ -51,19 +51,19 @@ class Sharded:
         """That of the method."""
         return self.method.max_steps
 
-    def begin(self, start: Any) -> Any:
+    def init(self, start: Any) -> Any:
         """The lane of one start."""
-        return self.method.begin(start)
+        return self.method.init(start)
 
-    def scout(self) -> Algorithm:
+    def approximate(self) -> Algorithm:
         """The same around the method's scout."""
-        return replace(self, method=self.method.scout())
+        return replace(self, method=self.method.approximate())
 
-    def step(self, lanes: Any, samples: Samples, control: Any) -> Any:
+    def step(self, states: Any, samples: Samples, control: Any) -> Any:
         """One step, the same on all devices of the axis."""
-        statistics, digits = self.method.expect(lanes, samples)
+        statistics, precision = self.method.e_step(states, samples)
         whole = add_over(self.axis, statistics)
-        return self.method.advance(lanes, whole, digits, samples, control)
+        return self.method.advance(states, whole, precision, samples, control)
 
 
 def add_over(axis: str, statistics: Statistics) -> Statistics:
@@ -91,7 +91,7 @@ def fit(
     floor: Any = None,
     race: int = 0,
     accelerate: str | None = None,
-    team: ProcessGroup | None = None,
+    group: ProcessGroup | None = None,
 ) -> FitResult:
     """``jgmm.fit`` on the devices of a mesh; the same result, but for rounding.
 
@@ -126,7 +126,7 @@ def fit(
         floor=floor,
         accelerate=accelerate,
     )
-    return fit_on(key, x, n_components, options, mesh, sample_weight, subsample, team)
+    return fit_on(key, x, n_components, options, mesh, sample_weight, subsample, group)
 
 
 def fit_on(
@@ -137,31 +137,31 @@ def fit_on(
     mesh: Mesh,
     sample_weight: Any = None,
     subsample: int = SUBSAMPLE,
-    team: ProcessGroup | None = None,
+    group: ProcessGroup | None = None,
 ) -> FitResult:
     """``fit`` with its options in one."""
-    team = team or SingleProcess()
+    group = group or SingleProcess()
     mesh = _checked(mesh)
     racing.check_steps(options.race)
-    reading = open_source(as_source(x, sample_weight), None, team)
+    reader = open_source(as_source(x, sample_weight), None, group)
     method, entry = algorithm_for(options), options.entry
-    found = survey_all(check_key(key), reading, subsample)
-    census = found.census(entry.per_column, entry.affine, reading.dtype)
-    control = options.control(found.whitening(reading.dtype), n_components)
-    starts = _starts(key, found.drawn, n_components, options, census)
-    shares = [int(n) for n in team.gather(np.asarray(len(x)))]
-    samples = _place(mesh, x, sample_weight, reading.dtype, shares, census)
+    found = summarize_all(check_key(key), reader, subsample)
+    data_summary = found.data_summary(entry.per_column, entry.affine, reader.dtype)
+    control = options.control(found.whitening(reader.dtype), n_components)
+    starts = _starts(key, found.drawn, n_components, options, data_summary)
+    shares = [int(n) for n in group.all_gather(np.asarray(len(x)))]
+    samples = _place(mesh, x, sample_weight, reader.dtype, shares, data_summary)
     rows = samples.x.shape[0] // mesh.shape[SAMPLES]
-    work = exponential_family.cost_per_step(entry, reading.n_features, n_components, rows)
+    work = exponential_family.cost_per_step(entry, reader.n_features, n_components, rows)
     n_real, race = len(starts.means), options.race
     outcome = _run(mesh, method, work, race, n_real, _spread(starts, mesh), samples, control)
     # Every device has the same; go on with one.
     best, history, table = jax.tree.map(jnp.asarray, jax.device_get(outcome))
-    return raise_if_failed(_finish(best, history, table, census, control.prior))
+    return raise_if_failed(_finish(best, history, table, data_summary, control.prior))
 
 
 def _starts(
-    key: Array, drawn: Subsample, n_components: int, options: Options, census: DataSummary
+    key: Array, drawn: Subsample, n_components: int, options: Options, data_summary: DataSummary
 ) -> Mixture:
     """Starts in the frame, leading axis R: mixtures given, or made of the rows drawn.
 
@@ -171,12 +171,12 @@ def _starts(
     init, n_restarts, name = options.init, options.n_restarts, options.entry.name
     if isinstance(init, Mixture):
         check_number(options)
-        return given(options, n_components, census)
+        return given(options, n_components, data_summary)
     if not isinstance(init, str):
         raise DataError("with a mesh, init is a name or a Mixture; labels: fit without a mesh.")
     samples = make_samples(drawn.x, drawn.weights)
     made = draw(key, samples, n_components, covariance=name, init=init, n_restarts=n_restarts)
-    return all_to_standard(made, census.frame)
+    return all_to_standard(made, data_summary.frame)
 
 
 @partial(jit, static_argnums=(0, 1, 2, 3, 4))
@@ -196,15 +196,15 @@ def _run(
     def body(starts: Mixture, samples: Shard, control: Any) -> tuple[Any, Array, Restarts]:
         run = racing.race if race else restarts.run_restarts
         extra = (race,) if race else ()
-        queue = run(summed, starts, samples, control, work, *extra)
-        every = lax.all_gather((queue.best, queue.best_history, queue.table), RESTARTS)
+        batch = run(summed, starts, samples, control, work, *extra)
+        every = lax.all_gather((batch.best, batch.best_history, batch.outcomes), RESTARTS)
         bests, histories, tables = every
         n_each = tables.status.shape[1]
         columns = jax.tree.map(lambda leaf: leaf.reshape(-1)[:n_restarts], tables)
         best = results.choose(columns)
         group = best // n_each
-        lane, history = jax.tree.map(lambda leaf: leaf[group], (bests, histories))
-        return lane, history, replace(columns, best=best)
+        state, history = jax.tree.map(lambda leaf: leaf[group], (bests, histories))
+        return state, history, replace(columns, best=best)
 
     one = PartitionSpec(SAMPLES)
     everywhere = PartitionSpec()
@@ -221,6 +221,6 @@ def _run(
 
 @jit
 def _finish(
-    best: Any, history: Array, table: Restarts, census: DataSummary, prior: Prior | None
+    best: Any, history: Array, table: Restarts, data_summary: DataSummary, prior: Prior | None
 ) -> FitResult:
-    return to_result(best.mixture, best.log_likelihood, best, history, table, census, prior)
+    return to_result(best.mixture, best.log_likelihood, best, history, table, data_summary, prior)

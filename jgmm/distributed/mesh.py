@@ -89,7 +89,7 @@ def _place(
     sample_weight: Any,
     dtype: np.dtype,
     shares: list[int],
-    census: DataSummary,
+    data_summary: DataSummary,
 ) -> Shard:
     """The samples on their devices; shards are filled up with rows of weight zero."""
     here = jax.process_index()
@@ -101,7 +101,7 @@ def _place(
             f"{len(shares)}, and each holds a share of its own."
         )
     size = max(1, *(-(-n // owners.count(p)) for p, n in enumerate(shares)))
-    n_features = len(census.frame.shift)
+    n_features = len(data_summary.frame.shift)
 
     def part(index: Any, array: Any, rest: tuple[int, ...]) -> np.ndarray:
         first = own.index((index[0].start or 0) // size) * size
@@ -120,7 +120,8 @@ def _place(
     weights = np.ones(len(x), dtype) if sample_weight is None else np.asarray(sample_weight)
     whole = NamedSharding(mesh, PartitionSpec())
     frame, total = jax.tree.map(
-        lambda leaf: jax.device_put(np.asarray(leaf), whole), (census.frame, census.total)
+        lambda leaf: jax.device_put(np.asarray(leaf), whole),
+        (data_summary.frame, data_summary.total),
     )
     return Shard(spread(np.asarray(x), n_features), spread(weights), frame, total=total)
 

@@ -71,7 +71,7 @@ class Processes:
         self._mesh = Mesh(devices, (_AXIS,), axis_types=(AxisType.Auto,))
 
     @property
-    def share(self) -> tuple[int, int]:
+    def rank_and_size(self) -> tuple[int, int]:
         """Which of how many processes this is."""
         return jax.process_index(), jax.process_count()
 
@@ -81,9 +81,9 @@ class Processes:
         Raises:
           LostProcess: one of them is gone.
         """
-        return sum_processes(self.gather((mine, lost)), mine.center)
+        return sum_processes(self.all_gather((mine, lost)), mine.center)
 
-    def gather(self, mine: Any) -> list[Any]:
+    def all_gather(self, mine: Any) -> list[Any]:
         """The arrays of every process, to the last bit, whatever precision JAX works in.
 
         Raises:
@@ -112,7 +112,7 @@ class Processes:
             spread = [jax.make_array_from_process_local_data(sharding, a[None]) for a in mine]
             return [np.asarray(a.addressable_data(0)) for a in _gather(self._mesh, spread)]
         except (jax.errors.JaxRuntimeError, ValueError) as error:  # gloo gives the latter
-            rank, size = self.share
+            rank, size = self.rank_and_size
             raise LostProcess(
                 f"process {rank} of {size} has lost another one, which has ended or cannot be "
                 f"reached ({str(error).partition(chr(10))[0][:200]}). Run the same command again: "

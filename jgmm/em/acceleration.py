@@ -46,7 +46,7 @@ class AcceleratedState:
     Attributes:
       mixture: the point the next E-step is of.
       log_likelihood: of ``reached``.
-      n_steps, status, collapsed, exact: as there.
+      n_steps, status, collapsed, use_exact: as there.
       proposed: the point is a scheme's.
       reached: the last point that counted.
       image: where EM leads to from there.
@@ -58,11 +58,11 @@ class AcceleratedState:
     n_steps: Leaf
     status: Leaf
     collapsed: Leaf
-    exact: Leaf
+    use_exact: Leaf
     proposed: Leaf
     reached: Mixture
     image: Mixture
-    memory: Any
+    scheme_state: Any
 
     @property
     def noise(self) -> None:
@@ -85,111 +85,113 @@ class AcceleratedEM:
         """Passes over the samples at most, but for the first."""
         return int(self.em.max_steps)
 
-    def scout(self) -> AcceleratedEM:
+    def approximate(self) -> AcceleratedEM:
         """The same around EM that takes no differences where rough products find the way."""
-        return replace(self, em=self.em.scout())
+        return replace(self, em=self.em.approximate())
 
-    def begin(self, start: Mixture) -> AcceleratedState:
+    def init(self, start: Mixture) -> AcceleratedState:
         """The lane before its first step."""
-        first = self.em.begin(start)
+        first = self.em.init(start)
         here = first.mixture
-        memory = self.scheme.begin(ravel_pytree(coordinates(here))[0])
+        scheme_state = self.scheme.init(ravel_pytree(coordinates(here))[0])
         return AcceleratedState(
             here,
             first.log_likelihood,
             first.n_steps,
             first.status,
             first.collapsed,
-            first.exact,
+            first.use_exact,
             jnp.asarray(False),
             here,
             here,
-            memory,
+            scheme_state,
         )
 
-    def step(self, lanes: AcceleratedState, samples: Samples, control: Any) -> AcceleratedState:
+    def step(self, states: AcceleratedState, samples: Samples, control: Any) -> AcceleratedState:
         """One E-step of every lane, and where to go from there."""
-        return self.advance(lanes, *self.expect(lanes, samples), samples, control)
+        return self.advance(states, *self.e_step(states, samples), samples, control)
 
-    def expect(self, lanes: AcceleratedState, samples: Samples) -> tuple[Statistics, Precision]:
+    def e_step(self, states: AcceleratedState, samples: Samples) -> tuple[Statistics, Precision]:
         """``EM.expect`` of the points the lanes are at."""
-        return self.em.expect(lanes, samples)
+        return self.em.e_step(states, samples)
 
     def advance(
         self,
-        lanes: AcceleratedState,
+        states: AcceleratedState,
         statistics: Statistics,
-        digits: Precision,
+        precision: Precision,
         population: HasTotals,
         control: Any,
     ) -> AcceleratedState:
         """What of a step follows its E-step."""
-        statistics = self.em.believing(lanes, statistics, population, control)
+        statistics = self.em.add_log_prior(states, statistics, population, control)
 
-        def one(lane: AcceleratedState, sums: Statistics, digits: Precision) -> AcceleratedState:
-            return self._step(lane, sums, digits, population, control)
+        def one(
+            state: AcceleratedState, sums: Statistics, precision: Precision
+        ) -> AcceleratedState:
+            return self._step(state, sums, precision, population, control)
 
-        return jax.vmap(one)(lanes, statistics, digits)
+        return jax.vmap(one)(states, statistics, precision)
 
     def _step(
         self,
-        lane: AcceleratedState,
+        state: AcceleratedState,
         statistics: Statistics,
-        digits: Precision,
+        precision: Precision,
         samples: HasTotals,
         control: Any,
     ) -> AcceleratedState:
-        found = self.em.judge(lane, statistics, digits, samples, control)
-        counts = ~lane.proposed | (
-            (statistics.log_likelihood >= lane.log_likelihood) & ~found.broken.any()
+        found = self.em.check_step(state, statistics, precision, samples, control)
+        counts = ~state.proposed | (
+            (statistics.log_likelihood >= state.log_likelihood) & ~found.broken.any()
         )
         # Nothing ends at a proposal: that EM's own step gains no more than the tolerance is what
         # its end means, and a collapse may be the scheme's doing.
-        fell_short = lane.proposed & among(found.status, _ENDS)
-        otherwise = jnp.where(found.spent, int(Status.STEPS_RAN_OUT), int(Status.RUNNING))
+        fell_short = state.proposed & among(found.status, _ENDS)
+        otherwise = jnp.where(found.out_of_steps, int(Status.STEPS_RAN_OUT), int(Status.RUNNING))
         status = jnp.where(fell_short, otherwise, found.status)
-        reached = pytree.where(counts, lane.mixture, lane.reached)
+        reached = pytree.where(counts, state.mixture, state.reached)
         total = samples.total_weight()
-        status, which = self.em.judge_end(status, found.broken, reached, total, samples, control)
-        again = found.again & ~lane.proposed
-        going_on = (status == Status.RUNNING) & ~found.spent & ~again
-        image = pytree.where(counts, found.updated, lane.image)
-        prior = control.prior and control.prior.seen(samples.frame)
-        seen = _iterate(lane.mixture, found.updated, statistics, total, prior)
-        learned = self.scheme.learn(lane.memory, seen, lane.proposed)
-        memory = pytree.where(counts, learned, self.scheme.forget(lane.memory))
-        plan = self.scheme.propose(memory)
+        status, which = self.em.mark_ended(status, found.broken, reached, total, samples, control)
+        retry_exactly = found.retry_exactly & ~state.proposed
+        going_on = (status == Status.RUNNING) & ~found.out_of_steps & ~retry_exactly
+        image = pytree.where(counts, found.updated, state.image)
+        prior = control.prior and control.prior.iterate(samples.frame)
+        iterate = _iterate(state.mixture, found.updated, statistics, total, prior)
+        learned = self.scheme.update(state.scheme_state, iterate, state.proposed)
+        scheme_state = pytree.where(counts, learned, self.scheme.reset(state.scheme_state))
+        plan = self.scheme.propose(scheme_state)
         proposal = _of_model(_at(plan.point, reached), self.em.least(control, samples))
         going_there = plan.is_sensible & counts & ~fell_short & _is_finite(proposal)
-        memory = replace(
-            memory,
-            response=jnp.where(going_there, plan.response, memory.last.gradient),
+        scheme_state = replace(
+            scheme_state,
+            response=jnp.where(going_there, plan.response, scheme_state.last.gradient),
             limited=plan.limited & going_there,
         )
         moved = AcceleratedState(
             pytree.where(going_there, proposal, image),
-            jnp.where(counts, statistics.log_likelihood, lane.log_likelihood),
-            lane.n_steps + 1,
+            jnp.where(counts, statistics.log_likelihood, state.log_likelihood),
+            state.n_steps + 1,
             status,
             jnp.asarray(-1),
-            jnp.where(counts, lane.exact | found.insist, lane.exact),
+            jnp.where(counts, state.use_exact | found.exact_from_now_on, state.use_exact),
             going_there,
             reached,
             image,
-            memory,
+            scheme_state,
         )
         # At the end, or where a step has yet to be confirmed, the lane stays where it is.
-        confirming = (status == Status.RUNNING) & (found.spent | again)
+        confirming = (status == Status.RUNNING) & (found.out_of_steps | retry_exactly)
         stayed = replace(
-            lane,
-            mixture=pytree.where(confirming, lane.mixture, reached),
-            log_likelihood=jnp.where(again, lane.log_likelihood, moved.log_likelihood),
+            state,
+            mixture=pytree.where(confirming, state.mixture, reached),
+            log_likelihood=jnp.where(retry_exactly, state.log_likelihood, moved.log_likelihood),
             status=status,
             collapsed=which,
-            exact=lane.exact | found.insist,
+            use_exact=state.use_exact | found.exact_from_now_on,
         )
-        ended = lane.status != Status.RUNNING
-        return pytree.where(ended, lane, pytree.where(going_on, moved, stayed))
+        ended = state.status != Status.RUNNING
+        return pytree.where(ended, state, pytree.where(going_on, moved, stayed))
 
 
 # What a proposal cannot be the end of a run by.
@@ -237,11 +239,13 @@ def _of_model(mixture: Mixture, least: Array | None) -> Mixture:
     entry, weights = mixture.model, mixture.weights
     if least is not None:  # of a model that bears a floor, which fills its storage
         storage = entry.storage
-        raised = storage.at_least(storage.square(mixture.scale), storage.compress(least[None]))
-        return replace(mixture, scale=storage.factor(raised))
+        raised = storage.at_least(
+            storage.covariance(mixture.scale), storage.from_dense(least[None])
+        )
+        return replace(mixture, scale=storage.root(raised))
     if entry.fills_storage(mixture.n_components, mixture.n_features):
         return mixture
-    scatter = trailing(weights, mixture.scale) * entry.storage.square(mixture.scale)
+    scatter = trailing(weights, mixture.scale) * entry.storage.covariance(mixture.scale)
     return replace(mixture, scale=entry.estimate(weights, scatter, mixture.scale))
 
 

@@ -61,15 +61,15 @@ class History:
     responses: Leaf
     n_points: Leaf
     n_seen: Leaf
-    caution: Leaf
+    damping: Leaf
     response: Leaf
     limited: Leaf
 
 
-def _empty(vector: Float[Array, "P"], size: int, caution: float) -> History:
+def _empty(vector: Float[Array, "P"], size: int, damping: float) -> History:
     none = jnp.zeros_like(vector)
     empty = jnp.zeros((size, *vector.shape), vector.dtype)
-    wary = jnp.asarray(caution, vector.dtype)
+    wary = jnp.asarray(damping, vector.dtype)
     nothing = Iterate(none, none, none)
     return History(
         nothing,
@@ -85,23 +85,23 @@ def _empty(vector: Float[Array, "P"], size: int, caution: float) -> History:
     )
 
 
-def _with(memory: History, seen: Iterate) -> History:
+def _with(history: History, iterate: Iterate) -> History:
     """The memory after one point more; the oldest move makes room."""
-    has_move, last = memory.n_points > 0, memory.last
-    place = (memory.n_points - 1) % len(memory.moves)
+    has_move, last = history.n_points > 0, history.last
+    place = (history.n_points - 1) % len(history.moves)
 
     def enter(rows: Array, row: Array) -> Array:
         return rows.at[place].set(jnp.where(has_move, row, rows[place]))
 
     return replace(
-        memory,
-        last=seen,
-        moves=enter(memory.moves, seen.point - last.point),
-        steps=enter(memory.steps, seen.step - last.step),
-        gradients=enter(memory.gradients, seen.gradient - last.gradient),
-        responses=enter(memory.responses, memory.response),
-        n_points=memory.n_points + 1,
-        n_seen=memory.n_seen + 1,
+        history,
+        last=iterate,
+        moves=enter(history.moves, iterate.point - last.point),
+        steps=enter(history.steps, iterate.step - last.step),
+        gradients=enter(history.gradients, iterate.gradient - last.gradient),
+        responses=enter(history.responses, history.response),
+        n_points=history.n_points + 1,
+        n_seen=history.n_seen + 1,
     )
 
 
@@ -125,16 +125,16 @@ class Proposal(NamedTuple):
 class Scheme(Protocol):
     """What extrapolates; static and hashable."""
 
-    def begin(self, vector: Float[Array, "P"]) -> History:
+    def init(self, vector: Float[Array, "P"]) -> History:
         """The memory of a run that has not begun."""
 
-    def learn(self, memory: History, seen: Iterate, proposed: Bool[Array, ""]) -> History:
+    def update(self, history: History, iterate: Iterate, proposed: Bool[Array, ""]) -> History:
         """The memory after a point that counts; ``proposed`` says whether the scheme chose it."""
 
-    def forget(self, memory: History) -> History:
+    def reset(self, history: History) -> History:
         """The memory after a proposal that did not count."""
 
-    def propose(self, memory: History) -> Proposal:
+    def propose(self, history: History) -> Proposal:
         """Where to go from the last point that counted."""
 
 
@@ -174,45 +174,45 @@ class Anderson:
 
     size: int = 5
     start: float = 1.0
-    bolder: float = 2.0
-    warier: float = 16.0
+    increase: float = 2.0
+    decrease: float = 16.0
     least: float = 1e-6
     slow: float = 0.7
 
-    def begin(self, vector: Float[Array, "P"]) -> History:
+    def init(self, vector: Float[Array, "P"]) -> History:
         """An empty memory."""
         return _empty(vector, self.size, self.start)
 
-    def learn(self, memory: History, seen: Iterate, proposed: Bool[Array, ""]) -> History:
+    def update(self, history: History, iterate: Iterate, proposed: Bool[Array, ""]) -> History:
         """One move more, and less caution after a proposal."""
-        bold = jnp.maximum(memory.caution / self.bolder, self.least)
-        caution = jnp.where(proposed, bold, memory.caution)
-        return replace(_with(memory, seen), caution=caution)
+        bold = jnp.maximum(history.damping / self.increase, self.least)
+        damping = jnp.where(proposed, bold, history.damping)
+        return replace(_with(history, iterate), damping=damping)
 
-    def forget(self, memory: History) -> History:
+    def reset(self, history: History) -> History:
         """The last point only, and more caution."""
-        nothing = jnp.zeros_like(memory.moves)
+        nothing = jnp.zeros_like(history.moves)
         return replace(
-            memory,
+            history,
             moves=nothing,
             steps=nothing,
             gradients=nothing,
             responses=nothing,
             n_points=jnp.asarray(1),
-            caution=jnp.minimum(memory.caution * self.warier, 1),
+            damping=jnp.minimum(history.damping * self.decrease, 1),
         )
 
-    def propose(self, memory: History) -> Proposal:
+    def propose(self, history: History) -> Proposal:
         """The point extrapolated to from two moves or more, if that is uphill and EM is slow."""
-        last = memory.last
-        information = _symmetric(memory.moves @ memory.responses.T)
-        curvature = _symmetric(-memory.moves @ memory.gradients.T)
-        shares = _newton(information, curvature, memory.moves @ last.gradient, memory.caution)
-        move = last.step + shares @ (memory.moves + memory.steps)
-        response = last.gradient + shares @ (memory.responses + memory.gradients)
-        newest = (memory.n_points - 2) % self.size
+        last = history.last
+        information = _symmetric(history.moves @ history.responses.T)
+        curvature = _symmetric(-history.moves @ history.gradients.T)
+        shares = _newton(information, curvature, history.moves @ last.gradient, history.damping)
+        move = last.step + shares @ (history.moves + history.steps)
+        response = last.gradient + shares @ (history.responses + history.gradients)
+        newest = (history.n_points - 2) % self.size
         slow = curvature[newest, newest] < self.slow * information[newest, newest]
-        known = (memory.n_points > 2) & (memory.n_seen > FIRST_STEPS)
+        known = (history.n_points > 2) & (history.n_seen > FIRST_STEPS)
         sensible = known & slow & (last.gradient @ move > 0)
         return Proposal(last.point + move, response, jnp.asarray(False), sensible)
 
@@ -225,7 +225,7 @@ def _newton(
     information: Float[Array, "M M"],
     curvature: Float[Array, "M M"],
     slope: Float[Array, "M"],
-    caution: Float[Array, ""],
+    damping: Float[Array, ""],
 ) -> Float[Array, "M"]:
     """γ, the share of every move: the curvature's eigenvalues relative to the information."""
     unit = _inverse_root(jnp.diagonal(information), 0)
@@ -233,7 +233,7 @@ def _newton(
     basis = unit[:, None] * axes * _inverse_root(size, DEPENDENT * size[-1])[None, :]
     rate, turn = jnp.linalg.eigh(basis.T @ curvature @ basis)
     basis = basis @ turn
-    return basis @ (basis.T @ slope / jnp.maximum(jnp.abs(rate), caution))
+    return basis @ (basis.T @ slope / jnp.maximum(jnp.abs(rate), damping))
 
 
 def _symmetric(matrix: Float[Array, "M M"]) -> Float[Array, "M M"]:
@@ -265,29 +265,29 @@ class Squarem:
     start: float = 0.25
     factor: float = 4.0
 
-    def begin(self, vector: Float[Array, "P"]) -> History:
+    def init(self, vector: Float[Array, "P"]) -> History:
         """An empty memory."""
         return _empty(vector, 1, self.start)
 
-    def learn(self, memory: History, seen: Iterate, proposed: Bool[Array, ""]) -> History:
+    def update(self, history: History, iterate: Iterate, proposed: Bool[Array, ""]) -> History:
         """One point more; a proposal is the first of a new turn."""
-        known = _with(memory, seen)
-        bold = jnp.where(memory.limited, memory.caution / self.factor, memory.caution)
-        return replace(known, n_points=jnp.where(proposed, 1, known.n_points), caution=bold)
+        known = _with(history, iterate)
+        bold = jnp.where(history.limited, history.damping / self.factor, history.damping)
+        return replace(known, n_points=jnp.where(proposed, 1, known.n_points), damping=bold)
 
-    def forget(self, memory: History) -> History:
+    def reset(self, history: History) -> History:
         """Nothing: the next point is the first of a new turn, and steps are shorter."""
-        caution = jnp.minimum(memory.caution * self.factor, self.start)
-        return replace(memory, n_points=jnp.asarray(0), caution=caution)
+        damping = jnp.minimum(history.damping * self.factor, self.start)
+        return replace(history, n_points=jnp.asarray(0), damping=damping)
 
-    def propose(self, memory: History) -> Proposal:
+    def propose(self, history: History) -> Proposal:
         """The point extrapolated to, from every second point."""
-        last, first, bend = memory.last, memory.moves[0], memory.steps[0]
+        last, first, bend = history.last, history.moves[0], history.steps[0]
         ratio = jnp.linalg.norm(first) / jnp.linalg.norm(bend)
-        most = 1 / memory.caution
+        most = 1 / history.damping
         length = jnp.clip(jnp.where(ratio > 1, ratio, 1), 1, most)  # 1 for NaN
         point = last.point + (2 * length - 1) * first + length**2 * bend
-        ready = (memory.n_points > 1) & (memory.n_seen > FIRST_STEPS)
+        ready = (history.n_points > 1) & (history.n_seen > FIRST_STEPS)
         return Proposal(point, last.gradient, ratio >= most, ready)
 
 

@@ -72,7 +72,7 @@ def _em_step(
 class EMState:
     """One run of EM: what the next step needs, and how things stand.
 
-    ``exact`` says that products will not do any more: the end is near and they are rough, or a
+    ``use_exact`` says that products will not do any more: the end is near and they are rough, or a
     component has vanished in them. ``noise`` is that beside the mixture, in the frame, or None.
     """
 
@@ -81,7 +81,7 @@ class EMState:
     n_steps: Leaf
     status: Leaf
     collapsed: Leaf
-    exact: Leaf
+    use_exact: Leaf
     noise: Noise | None = None
 
 
@@ -98,13 +98,13 @@ class EM:
 
     max_steps: int
     equal_weights: bool = False
-    scouting: bool = False
+    coarse: bool = False
 
-    def scout(self) -> EM:
+    def approximate(self) -> EM:
         """EM that takes no differences where rough products find the way."""
-        return replace(self, scouting=True)
+        return replace(self, coarse=True)
 
-    def begin(self, start: Start) -> EMState:
+    def init(self, start: Start) -> EMState:
         """The lane before its first step; a start may have noise with it."""
         start, noise = (start, None) if isinstance(start, Mixture) else start
         if self.equal_weights:
@@ -120,77 +120,79 @@ class EM:
             noise,
         )
 
-    def step(self, lanes: EMState, samples: Samples, control: Control) -> EMState:
+    def step(self, states: EMState, samples: Samples, control: Control) -> EMState:
         """One step of every lane: E-step of the current parameters; then stop there, or M-step."""
-        return self.advance(lanes, *self.expect(lanes, samples), samples, control)
+        return self.advance(states, *self.e_step(states, samples), samples, control)
 
     def advance(
         self,
-        lanes: EMState,
+        states: EMState,
         statistics: Statistics,
-        digits: Precision,
+        precision: Precision,
         population: HasTotals,
         control: Control,
     ) -> EMState:
         """What of a step follows its E-step, given what ``expect`` returns for all samples."""
-        statistics = self.believing(lanes, statistics, population, control)
+        statistics = self.add_log_prior(states, statistics, population, control)
 
-        def one(lane: EMState, sums: Statistics, digits: Precision) -> EMState:
-            return self._step(lane, sums, digits, population, control)
+        def one(state: EMState, sums: Statistics, precision: Precision) -> EMState:
+            return self._step(state, sums, precision, population, control)
 
-        return jax.vmap(one)(lanes, statistics, digits)
+        return jax.vmap(one)(states, statistics, precision)
 
-    def expect(self, lanes: Any, samples: Samples) -> tuple[Statistics, Precision]:
+    def e_step(self, states: Any, samples: Samples) -> tuple[Statistics, Precision]:
         """Statistics of every lane, by products where they may be used.
 
         Args:
-          lanes: with a leading axis; of them ``mixture``, ``noise``, ``status`` and ``exact`` are
-            read.
+          lanes: with a leading axis; of them ``mixture``, ``noise``, ``status`` and ``use_exact``
+            are read.
           samples: in the frame.
 
         Returns:
           The statistics, and whether they are safe or rough products, or neither, (W,).
         """
-        digits = jax.vmap(cancellation.assess)(lanes.mixture)
-        digits = Precision(digits.is_safe & ~lanes.exact, digits.is_rough & ~lanes.exact)
-        entry, (n_lanes, n_components) = lanes.mixture.model, lanes.mixture.log_weights.shape
+        precision = jax.vmap(cancellation.assess)(states.mixture)
+        precision = Precision(
+            precision.safe & ~states.use_exact, precision.approximate & ~states.use_exact
+        )
+        entry, (n_lanes, n_components) = states.mixture.model, states.mixture.log_weights.shape
         rows = product_rows(entry, samples, n_components, n_lanes)
 
-        def pass_over(lane: tuple[Mixture, Noise | None], form: Form) -> Statistics:
-            mixture, noise = lane
+        def pass_over(state: tuple[Mixture, Noise | None], form: Form) -> Statistics:
+            mixture, noise = state
             size = rows if form == "product" else None
-            background = None if noise is None else noise.background()
-            return accumulate(mixture, samples, None, size, form, background)
+            noise_density = None if noise is None else noise.density()
+            return accumulate(mixture, samples, None, size, form, noise_density)
 
-        seen = lanes.mixture, lanes.noise
+        seen = states.mixture, states.noise
         products = jax.vmap(partial(pass_over, form="product"))(seen)
-        fine = digits.is_safe | digits.is_rough | (lanes.status != Status.RUNNING)
+        use_products = precision.safe | precision.approximate | (states.status != Status.RUNNING)
         exact = partial(pass_over, form="difference")
-        return recompute_unsafe(fine, products, exact, seen), digits
+        return recompute_unsafe(use_products, products, exact, seen), precision
 
-    def believing(
-        self, lanes: Any, statistics: Statistics, population: HasTotals, control: Control
+    def add_log_prior(
+        self, states: Any, statistics: Statistics, population: HasTotals, control: Control
     ) -> Statistics:
         """The same statistics with the log prior in their log-likelihood.
 
         It is both together that EM increases, and that all that comes after compares.
         """
         log_prior = jax.vmap(partial(log_density_in, control.prior, population.frame))(
-            lanes.mixture
+            states.mixture
         )
         return replace(statistics, log_likelihood=statistics.log_likelihood + log_prior)
 
-    def judge(
+    def check_step(
         self,
-        lane: Any,
+        state: Any,
         statistics: Statistics,
-        digits: Precision,
+        precision: Precision,
         samples: HasTotals,
         control: Control,
     ) -> StepCheck:
         """The M-step from where a lane is, and how things stand before it."""
         log_likelihood = statistics.log_likelihood
-        before = lane.mixture
+        before = state.mixture
         added = ridge_in(samples.frame, control.ridge)
         prior = control.prior and control.prior.seen(samples.frame)
         least = self.least(control, samples)
@@ -201,20 +203,20 @@ class EM:
         # Only a start can be singular before the step: from then on a collapse has ended the fit.
         singular = collapsed_components(before, before, samples.frame)
         broken = jnp.where(jnp.isfinite(log_likelihood), broken, singular)
-        spent = lane.n_steps >= self.max_steps
+        out_of_steps = state.n_steps >= self.max_steps
         total = samples.total_weight()
-        status = _judge(lane, log_likelihood, broken, updated, total, spent, control)
+        status = _judge(state, log_likelihood, broken, updated, total, out_of_steps, control)
         # What rough products call the end, differences have yet to confirm. Nor may the
         # log-likelihood fall: where it does, rounding is larger than the steps.
-        fell = log_likelihood < lane.log_likelihood
-        confirm = digits.is_rough & (fell | among(status, VALID))
+        fell = log_likelihood < state.log_likelihood
+        confirm = precision.approximate & (fell | among(status, VALID))
         # A component that a step makes much narrower may vanish in the products before it; such a
         # step is taken again, by differences.
         failed = (Status.COLLAPSED, Status.NON_FINITE_PARAMETERS)
-        again = (digits.is_safe | digits.is_rough) & among(status, failed)
-        status = jnp.where(confirm | again, int(Status.RUNNING), status)
-        insist = again | (confirm & (not self.scouting))
-        return StepCheck(updated, status, broken, spent, again, insist)
+        retry_exactly = (precision.safe | precision.approximate) & among(status, failed)
+        status = jnp.where(confirm | retry_exactly, int(Status.RUNNING), status)
+        exact_from_now_on = retry_exactly | (confirm & (not self.coarse))
+        return StepCheck(updated, status, broken, out_of_steps, retry_exactly, exact_from_now_on)
 
     def least(self, control: Control, population: HasTotals) -> Array | None:
         """The covariance, seen in the frame, that a floor keeps all others above, or None."""
@@ -222,7 +224,7 @@ class EM:
             return None
         return population.frame.unit_variances(control.floor)
 
-    def judge_end(
+    def mark_ended(
         self,
         status: Array,
         broken: Array,
@@ -237,29 +239,33 @@ class EM:
 
     def _step(
         self,
-        lane: EMState,
+        state: EMState,
         statistics: Statistics,
-        digits: Precision,
+        precision: Precision,
         samples: HasTotals,
         control: Control,
     ) -> EMState:
-        found = self.judge(lane, statistics, digits, samples, control)
+        found = self.check_step(state, statistics, precision, samples, control)
         total = samples.total_weight()
-        noise = lane.noise and lane.noise.left_by(statistics.counts, total)
-        if lane.noise is not None:
-            total = total * (1 - lane.noise.weight)
-        status, which = self.judge_end(
-            found.status, found.broken, lane.mixture, total, samples, control
+        noise = state.noise and state.noise.update(statistics.counts, total)
+        if state.noise is not None:
+            total = total * (1 - state.noise.weight)
+        status, which = self.mark_ended(
+            found.status, found.broken, state.mixture, total, samples, control
         )
-        going_on = (status == Status.RUNNING) & ~found.spent & ~found.again
-        mixture, noise = pytree.where(going_on, (found.updated, noise), (lane.mixture, lane.noise))
+        going_on = (status == Status.RUNNING) & ~found.out_of_steps & ~found.retry_exactly
+        mixture, noise = pytree.where(
+            going_on, (found.updated, noise), (state.mixture, state.noise)
+        )
         stepped = EMState(
             mixture=mixture,
-            log_likelihood=jnp.where(found.again, lane.log_likelihood, statistics.log_likelihood),
-            n_steps=jnp.where(going_on, lane.n_steps + 1, lane.n_steps),
+            log_likelihood=jnp.where(
+                found.retry_exactly, state.log_likelihood, statistics.log_likelihood
+            ),
+            n_steps=jnp.where(going_on, state.n_steps + 1, state.n_steps),
             status=status,
             collapsed=which,
-            exact=lane.exact | found.insist,
+            use_exact=state.use_exact | found.exact_from_now_on,
             noise=noise,
         )
-        return pytree.where(lane.status != Status.RUNNING, lane, stepped)
+        return pytree.where(state.status != Status.RUNNING, state, stepped)

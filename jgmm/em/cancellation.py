@@ -18,7 +18,7 @@ def recompute_unsafe(
     safe: Bool[Array, "W"],
     products: Statistics,
     exact: Callable[[Any], Statistics],
-    lanes: Any,
+    states: Any,
 ) -> Statistics:
     """Statistics of W lanes by products, but for those that are not safe by differences.
 
@@ -33,10 +33,10 @@ def recompute_unsafe(
     """
 
     def again(one: tuple[Array, Statistics, Any]) -> Statistics:
-        safe, found, lane = one
-        return lax.cond(safe, lambda: found, lambda: exact(lane))
+        safe, found, state = one
+        return lax.cond(safe, lambda: found, lambda: exact(state))
 
-    return lax.cond(safe.all(), lambda: products, lambda: lax.map(again, (safe, products, lanes)))
+    return lax.cond(safe.all(), lambda: products, lambda: lax.map(again, (safe, products, states)))
 
 
 # The product form is used while no used component loses more roundings than this, and so many more
@@ -53,8 +53,8 @@ APPROXIMATE_FACTOR = 50
 class Precision(NamedTuple):
     """What the product form keeps: digits enough, or digits enough to find the way, or neither."""
 
-    is_safe: Bool[Array, ""]
-    is_rough: Bool[Array, ""]
+    safe: Bool[Array, ""]
+    approximate: Bool[Array, ""]
 
 
 def assess(mixture: Mixture) -> Precision:
@@ -81,4 +81,4 @@ def lost_digits(mixture: Mixture) -> Float[Array, "K"]:
 
 def is_safe(mixture: Mixture) -> Bool[Array, ""]:
     """Whether the product form keeps enough digits for this mixture; see ``digits``."""
-    return assess(mixture).is_safe
+    return assess(mixture).safe

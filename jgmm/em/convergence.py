@@ -27,22 +27,22 @@ class StepCheck(NamedTuple):
     updated: Mixture
     status: Array
     broken: Array
-    spent: Array
-    again: Array
-    insist: Array
+    out_of_steps: Array
+    retry_exactly: Array
+    exact_from_now_on: Array
 
 
 def _judge(
-    lane: Any,
+    state: Any,
     log_likelihood: Array,
     broken: Array,
     updated: Mixture,
     total: Array,
-    spent: Array,
+    out_of_steps: Array,
     control: Control,
 ) -> Array:
     """The status after an E-step, the first that applies."""
-    change = jnp.abs(log_likelihood - lane.log_likelihood) / total
+    change = jnp.abs(log_likelihood - state.log_likelihood) / total
     close = change <= control.tol + control.rtol * jnp.abs(log_likelihood) / total
     finite = jnp.isfinite(updated.means).all()
     rules = (
@@ -51,7 +51,7 @@ def _judge(
             jnp.where(broken.any(), int(Status.COLLAPSED), int(Status.NON_FINITE_PARAMETERS)),
         ),
         (close, Status.CONVERGED),
-        (spent, Status.STEPS_RAN_OUT),
+        (out_of_steps, Status.STEPS_RAN_OUT),
         (broken.any(), Status.COLLAPSED),
         (~finite, Status.NON_FINITE_PARAMETERS),
     )

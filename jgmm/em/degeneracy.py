@@ -41,11 +41,11 @@ def spurious_components(mixture: Mixture, total: Float[Array, ""]) -> Bool[Array
       (K,); all False where components share what could shrink (``least_samples`` of zero).
     """
     entry, d = mixture.model, mixture.n_features
-    least = entry.least_samples(d)
+    least = entry.min_samples(d)
     counts, used = total * mixture.weights, mixture.log_weights > -jnp.inf
     if not least:
         return jnp.zeros_like(used)
-    covariances = entry.storage.square(mixture.scale)
+    covariances = entry.storage.covariance(mixture.scale)
     share = jnp.where(used, mixture.weights, 0).reshape(
         counts.shape + (1,) * (covariances.ndim - 1)
     )
@@ -57,7 +57,7 @@ def spurious_components(mixture: Mixture, total: Float[Array, ""]) -> Bool[Array
 def at_floor(mixture: Mixture, least: Float[Array, "D D"]) -> Bool[Array, "K"]:
     """Which components are as small as a floor allows, in some direction."""
     storage, used = mixture.model.storage, mixture.log_weights > -jnp.inf
-    margin = storage.margin(storage.square(mixture.scale), storage.compress(least[None]))
+    margin = storage.min_ratio(storage.covariance(mixture.scale), storage.from_dense(least[None]))
     return used & (margin < 1 + FLOOR_TOLERANCE)
 
 
@@ -102,7 +102,7 @@ def collapsed_components(updated: Mixture, before: Mixture, frame: Standardizati
     eps = jnp.finfo(updated.means.dtype).eps
     variances = entry.storage.variances(updated.scale, updated.n_features)
     conditional = entry.storage.conditional_variances(updated.scale)
-    noise = jnp.diagonal(frame.unit_variances()) if frame.turns else 1.0
+    noise = jnp.diagonal(frame.unit_variances()) if frame.rotates else 1.0
     # Negated, so that NaN counts as broken.
     spike = ~(conditional > (8 * eps) ** 2 * jnp.atleast_1d(noise)[None, :]).all(axis=1)
     flat = ~(conditional > 8 * eps * variances).all(axis=1) if entry.storage.ndim == 3 else spike

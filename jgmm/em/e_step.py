@@ -34,7 +34,7 @@ def accumulate(
     sample_weight: Any = None,
     block_size: int | None = None,
     form: Form = "auto",
-    background: NoiseDensity | None = None,
+    noise_density: NoiseDensity | None = None,
 ) -> Statistics:
     """Run the E-step over all samples and add up what the M-step needs.
 
@@ -58,25 +58,25 @@ def accumulate(
         samples = x
     else:
         mixture, samples = check_inputs(mixture, x, sample_weight)
-    return _accumulate(mixture, samples, background, block_size, form)
+    return _accumulate(mixture, samples, noise_density, block_size, form)
 
 
 @partial(jit, static_argnums=(3, 4))
 def _accumulate(
     mixture: Mixture,
     samples: Samples,
-    background: NoiseDensity | None,
+    noise_density: NoiseDensity | None,
     block_size: int | None,
     form: Form,
 ) -> Statistics:
     if form == "product":
-        return _by_product(mixture, samples, background, block_size)
+        return _by_product(mixture, samples, noise_density, block_size)
     if form == "difference":
-        return _by_difference(mixture, samples, background, block_size)
+        return _by_difference(mixture, samples, noise_density, block_size)
     return lax.cond(
         cancellation.is_safe(mixture),
-        lambda: _by_product(mixture, samples, background, block_size),
-        lambda: _by_difference(mixture, samples, background, block_size),
+        lambda: _by_product(mixture, samples, noise_density, block_size),
+        lambda: _by_difference(mixture, samples, noise_density, block_size),
     )
 
 
@@ -92,7 +92,7 @@ def check_inputs(mixture: Mixture, x: Any, sample_weight: Any) -> tuple[Mixture,
 
 
 def _by_difference(
-    mixture: Mixture, samples: Samples, background: NoiseDensity | None, block_size: int | None
+    mixture: Mixture, samples: Samples, noise_density: NoiseDensity | None, block_size: int | None
 ) -> Statistics:
     """The readable reference: every other form is tested against it."""
     inverse = mixture.model.storage.invert(mixture.scale)
@@ -101,7 +101,7 @@ def _by_difference(
         columns = jax.vmap(lambda one: log_joint(mixture, inverse, one), in_axes=2, out_axes=1)
         scores = _mask_known(columns(difference), samples, rows)
         log_prob, log_resp = jax.vmap(normalise, in_axes=1, out_axes=(0, 1))(scores)
-        return _apply_noise(background, log_prob, jnp.exp(log_resp), samples, rows)
+        return _apply_noise(noise_density, log_prob, jnp.exp(log_resp), samples, rows)
 
     return accumulate_with(infer, samples, mixture.means, mixture.model, block_size)
 
@@ -140,7 +140,7 @@ def accumulate_with(
 
 
 def _by_product(
-    mixture: Mixture, samples: Samples, background: NoiseDensity | None, block_size: int | None
+    mixture: Mixture, samples: Samples, noise_density: NoiseDensity | None, block_size: int | None
 ) -> Statistics:
     """Products for the scores of a block, and products back for its moments."""
     eta = exponential_family.natural_parameters(mixture)
@@ -149,7 +149,7 @@ def _by_product(
         log_prob, resp = _softmax(_mask_known(exponential_family.scores(eta, block), samples, rows))
         if eta.quadratic is None:  # it is the same for all components
             log_prob = log_prob + exponential_family.shared_score(mixture, block.x)
-        return _apply_noise(background, log_prob, resp, samples, rows)
+        return _apply_noise(noise_density, log_prob, resp, samples, rows)
 
     rows = block_size or product_rows(mixture.model, samples, mixture.n_components)
     return accumulate_products(infer, samples, mixture.model, mixture.n_components, rows)
@@ -201,17 +201,17 @@ def _mask_known(scores: Float[Array, "K B"], samples: Samples, rows: Array) -> F
 
 
 def _apply_noise(
-    background: NoiseDensity | None,
+    noise_density: NoiseDensity | None,
     log_prob: Float[Array, "B"],
     resp: Float[Array, "K B"],
     samples: Samples,
     rows: Array,
 ) -> tuple[Float[Array, "B"], Float[Array, "K B"]]:
     """Log density and responsibilities of components that stand before a background."""
-    if background is None:
+    if noise_density is None:
         return log_prob, resp
     known = None if samples.labels is None else samples.labels[rows] >= 0
-    log_prob, rest = background.beside(log_prob, known)
+    log_prob, rest = noise_density.mix_in(log_prob, known)
     return log_prob, resp * rest[None, :]
 
 

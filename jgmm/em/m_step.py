@@ -67,7 +67,7 @@ def maximize(
     # A ridge on the scatter: added to the covariances it would not leave every model its form.
     if jnp.ndim(ridge) < 3:
         each = jnp.broadcast_to(jnp.asarray(ridge, unit.dtype), shift.shape[1:])
-        ridge = entry.storage.stretch(unit, each)
+        ridge = entry.storage.rescale(unit, each)
     cross = entry.storage.outer(weighted) - trailing(counts, unit) * ridge
     scatter, n_scattered = statistics.second - entry.pool(cross), counts
     if prior is not None:
@@ -78,7 +78,7 @@ def maximize(
     if least is None:
         scale = entry.estimate(n_scattered, scatter, scale)
     else:
-        scale = entry.estimate_above(n_scattered, scatter, entry.storage.compress(least[None]))
+        scale = entry.estimate_above(n_scattered, scatter, entry.storage.from_dense(least[None]))
     log_weights = jnp.log(counts / counts.sum())
     return Mixture(
         equal_log_weights(log_weights) if equal_weights else log_weights,
@@ -128,7 +128,7 @@ def ridge_in(frame: Standardization, ridge: Any) -> Array:
     Returns:
       The same where the frame scales columns, and a matrix (1, D, D) where it turns them.
     """
-    return frame.unit_variances(ridge)[None] if frame.turns else jnp.asarray(ridge)
+    return frame.unit_variances(ridge)[None] if frame.rotates else jnp.asarray(ridge)
 
 
 def m_step(

@@ -117,8 +117,8 @@ def check_floor(floor: Any, entry: CovarianceModel) -> None:
     Raises:
       DataError: with the models that bear one.
     """
-    if floor is not None and not entry.bears_floor:
-        known = ", ".join(each.name for each in MODELS.values() if each.bears_floor)
+    if floor is not None and not entry.supports_floor:
+        known = ", ".join(each.name for each in MODELS.values() if each.supports_floor)
         raise DataError(
             f"{entry.name} takes no floor: raised one by one, its covariances would lose what they "
             f"share. These take one: {known}. Or give a ridge or a prior."

@@ -89,7 +89,7 @@ def expected_statistics(
     """
     entry, counts = mixture.model, total * mixture.weights
     away = mixture.means - center
-    square = entry.storage.square(mixture.scale) + entry.storage.outer(away)
+    square = entry.storage.covariance(mixture.scale) + entry.storage.outer(away)
     second = entry.pool(trailing(counts, square) * square)
     return Statistics(center, counts, counts[:, None] * away, second, jnp.zeros_like(total))
 

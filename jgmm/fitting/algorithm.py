@@ -19,13 +19,13 @@ class Algorithm(Protocol):
     def max_steps(self) -> int:
         """Updates at most, a run."""
 
-    def begin(self, start: Any) -> Any:
+    def init(self, start: Any) -> Any:
         """The lane of one start."""
 
-    def step(self, lanes: Any, samples: Samples, control: Any) -> Any:
+    def step(self, states: Any, samples: Samples, control: Any) -> Any:
         """One step of every lane, leading axis W; a lane that has ended stays as it is."""
 
-    def scout(self) -> Algorithm:
+    def approximate(self) -> Algorithm:
         """The same method where runs are only compared: it may leave the last digits for later."""
 
 
@@ -36,13 +36,13 @@ class AdditiveAlgorithm(Algorithm, Protocol):
     So the samples may be in blocks of a file, on several devices, or on several machines.
     """
 
-    def scout(self) -> AdditiveAlgorithm:
+    def approximate(self) -> AdditiveAlgorithm:
         """As ``Method.scout``."""
 
-    def expect(self, lanes: Any, samples: Samples) -> tuple[Any, Any]:
+    def e_step(self, states: Any, samples: Samples) -> tuple[Any, Any]:
         """The ``Statistics`` of every lane, and what of them is no sum, the same for all blocks."""
 
     def advance(
-        self, lanes: Any, statistics: Any, digits: Any, population: HasTotals, control: Any
+        self, states: Any, statistics: Any, precision: Any, population: HasTotals, control: Any
     ) -> Any:
         """The lanes after a step, from the statistics of all samples."""

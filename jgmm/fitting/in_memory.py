@@ -132,18 +132,18 @@ def fit_unchecked(
         if log_volume is not None:
             starts = mixtures, at_start(log_volume, inside.frame, len(mixtures.means))
         if options.race:
-            queue = racing.race(method, starts, inside, control, work, options.race, progress)
+            batch = racing.race(method, starts, inside, control, work, options.race, progress)
         else:
-            queue = restarts.run_restarts(method, starts, inside, control, work, progress)
-        return _finish(queue, inside, control.prior)
+            batch = restarts.run_restarts(method, starts, inside, control, work, progress)
+        return _finish(batch, inside, control.prior)
 
     active = np.arange(slots or n_components) < n_components
     return in_waves(wave, check_key(key), samples, active, options, extra)
 
 
 @jit
-def _finish(queue: restarts.Batch, samples: Samples, prior: Prior | None) -> FitResult:
-    best, table = queue.best, queue.table
-    history = queue.best_history
+def _finish(batch: restarts.Batch, samples: Samples, prior: Prior | None) -> FitResult:
+    best, outcomes = batch.best, batch.outcomes
+    history = batch.best_history
     ended_at = best.log_likelihood
-    return to_result(best.mixture, ended_at, best, history, table, samples, prior, best.noise)
+    return to_result(best.mixture, ended_at, best, history, outcomes, samples, prior, best.noise)

@@ -93,26 +93,26 @@ class EMOfSets:
         """Updates at most, a run."""
         return self.em.max_steps
 
-    def scout(self) -> EMOfSets:
+    def approximate(self) -> EMOfSets:
         """EM that may leave the last digits for later."""
-        return EMOfSets(self.em.scout())
+        return EMOfSets(self.em.approximate())
 
-    def begin(self, start: tuple[Mixture, Array]) -> DataSetState:
+    def init(self, start: tuple[Mixture, Array]) -> DataSetState:
         """The lane of one start."""
         mixture, number = start
-        return DataSetState(self.em.begin(mixture), number)
+        return DataSetState(self.em.init(mixture), number)
 
-    def step(self, lanes: DataSetState, samples: Samples, control: DataSets) -> DataSetState:
+    def step(self, states: DataSetState, samples: Samples, control: DataSets) -> DataSetState:
         """One step of every lane."""
         del samples
 
-        def one(lane: DataSetState) -> DataSetState:
-            own = jax.tree.map(lambda leaf: leaf[lane.number], control.samples)
-            alone = jax.tree.map(lambda leaf: leaf[None], lane.run)
+        def one(state: DataSetState) -> DataSetState:
+            own = jax.tree.map(lambda leaf: leaf[state.number], control.samples)
+            alone = jax.tree.map(lambda leaf: leaf[None], state.run)
             stepped = self.em.step(alone, own, control.control)
-            return DataSetState(jax.tree.map(lambda leaf: leaf[0], stepped), lane.number)
+            return DataSetState(jax.tree.map(lambda leaf: leaf[0], stepped), state.number)
 
-        return jax.vmap(one)(lanes)
+        return jax.vmap(one)(states)
 
 
 def best_log_likelihoods(
@@ -137,10 +137,10 @@ def best_log_likelihoods(
     """
     begun, inside = _begin(keys, sets, given, search)
     method = EMOfSets(algorithm.EM(search.max_steps, search.equal_weights))
-    queue = restarts.run_restarts(
+    batch = restarts.run_restarts(
         method, begun, unweighted(sets[0]), DataSets(inside, control), WORK
     )
-    reached = np.asarray(status.score(queue.table.log_likelihood, queue.table.status))
+    reached = np.asarray(status.score(batch.outcomes.log_likelihood, batch.outcomes.status))
     best = reached.reshape(len(sets), -1).max(axis=1).astype(np.float64)
     return np.where(np.isfinite(best), best, np.nan)
 

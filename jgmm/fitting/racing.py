@@ -97,69 +97,69 @@ def rounds(n_restarts: int, first_steps: int) -> list[tuple[int, int, int]]:
 
 @partial(jit, static_argnums=(0, 1, 2))
 def _rounds_of_race(
-    method: Algorithm, width: int, first_steps: int, queue: Batch, samples: Samples, control: Any
+    method: Algorithm, width: int, first_steps: int, batch: Batch, samples: Samples, control: Any
 ) -> Batch:
     """Of a queue with a lane for every start, the lanes of the finalists."""
-    n_restarts = len(queue.restart)
+    n_restarts = len(batch.restart)
     schedule = jnp.asarray(rounds(n_restarts, first_steps))
-    scout = method.scout()
+    approximate = method.approximate()
     total = samples.total_weight()
 
-    def advance(group: Array, queue: Batch, n_steps: Array) -> Batch:
+    def advance(group: Array, batch: Batch, n_steps: Array) -> Batch:
         places = group * width + jnp.arange(width)
         part = lax.fori_loop(
             0,
             n_steps,
-            lambda _, part: restarts.step_all(scout, part, samples, control),
-            restarts.select_runs(queue, places),
+            lambda _, part: restarts.step_all(approximate, part, samples, control),
+            restarts.select_runs(batch, places),
         )
 
         def put_back(leaf: Array, new: Array) -> Array:
             return leaf.at[places].set(new)
 
         return replace(
-            queue,
-            lanes=jax.tree.map(put_back, queue.lanes, part.lanes),
-            history=put_back(queue.history, part.history),
+            batch,
+            states=jax.tree.map(put_back, batch.states, part.states),
+            history=put_back(batch.history, part.history),
         )
 
-    def round_(i: Array, queue: Batch) -> Batch:
+    def round_(i: Array, batch: Batch) -> Batch:
         n_running, n_steps, n_stay = schedule[i]
         n_groups = -(-n_running // width)
-        queue = lax.fori_loop(
-            0, n_groups, lambda group, queue: advance(group, queue, n_steps), queue
+        batch = lax.fori_loop(
+            0, n_groups, lambda group, batch: advance(group, batch, n_steps), batch
         )
-        queue = restarts.select_runs(
-            queue, ranking(queue, total)
+        batch = restarts.select_runs(
+            batch, ranking(batch, total)
         )  # the best fill the groups that go on
-        status = queue.lanes.status
+        status = batch.states.status
         behind = (jnp.arange(len(status)) >= n_stay) & (status == Status.RUNNING)
         status = jnp.where(behind, int(Status.OUTRUN), status)
-        return replace(queue, lanes=replace(queue.lanes, status=status))
+        return replace(batch, states=replace(batch.states, status=status))
 
-    queue = lax.fori_loop(0, len(schedule), round_, _pad(queue, width))
-    return restarts.select_runs(restarts.record_finished(queue), jnp.arange(FINALISTS))
+    batch = lax.fori_loop(0, len(schedule), round_, _pad(batch, width))
+    return restarts.select_runs(restarts.record_finished(batch), jnp.arange(FINALISTS))
 
 
-def _pad(queue: Batch, width: int) -> Batch:
+def _pad(batch: Batch, width: int) -> Batch:
     """The queue with idle lanes that fill up the last group of ``width``."""
-    n_restarts = len(queue.restart)
+    n_restarts = len(batch.restart)
     places = jnp.arange(n_restarts + -n_restarts % width)
     idle = places >= n_restarts
-    filled = restarts.select_runs(queue, places % n_restarts)
-    status = jnp.where(idle, int(Status.OUTRUN), filled.lanes.status)
+    filled = restarts.select_runs(batch, places % n_restarts)
+    status = jnp.where(idle, int(Status.OUTRUN), filled.states.status)
     restart = jnp.where(idle, n_restarts, filled.restart)
-    return replace(filled, lanes=replace(filled.lanes, status=status), restart=restart)
+    return replace(filled, states=replace(filled.states, status=status), restart=restart)
 
 
-def ranking(queue: Batch, total: Float[Array, ""]) -> Int[Array, "W"]:
+def ranking(batch: Batch, total: Float[Array, ""]) -> Int[Array, "W"]:
     """The lanes by what they promise, the best first and those that may not win last.
 
     Of lanes that promise the same, all but one come behind those that promise less.
     """
-    seated = queue.restart < len(queue.table.status)
-    may_win = among(queue.lanes.status, (*VALID, Status.RUNNING))
-    promised = jnp.where(seated & may_win, promise(queue), -jnp.inf)
+    seated = batch.restart < len(batch.outcomes.status)
+    may_win = among(batch.states.status, (*VALID, Status.RUNNING))
+    promised = jnp.where(seated & may_win, promise(batch), -jnp.inf)
     order = jnp.argsort(-promised)
     sorted_ = promised[order]
     ahead = jnp.concatenate([jnp.full(1, jnp.inf, sorted_.dtype), sorted_[:-1]])
@@ -167,13 +167,13 @@ def ranking(queue: Batch, total: Float[Array, ""]) -> Int[Array, "W"]:
     return order[jnp.argsort(jnp.where(lost, 2, copy.astype(int)))]
 
 
-def promise(queue: Batch) -> Float[Array, "W"]:
+def promise(batch: Batch) -> Float[Array, "W"]:
     """Where each lane's log-likelihood is heading: ℓ + g ρ/(1 - ρ), of its last gains g and g/ρ."""
-    running = queue.lanes.status == Status.RUNNING
-    last = jnp.where(running, queue.lanes.n_steps - 1, queue.lanes.n_steps)
+    running = batch.states.status == Status.RUNNING
+    last = jnp.where(running, batch.states.n_steps - 1, batch.states.n_steps)
     at = jnp.maximum(last[:, None] - jnp.arange(3)[None, :], 0)
-    now, before, earlier = jnp.take_along_axis(queue.history, at, axis=1).T
+    now, before, earlier = jnp.take_along_axis(batch.history, at, axis=1).T
     gain, gain_before = now - before, before - earlier
     ratio = jnp.where(gain_before > 0, gain / jnp.where(gain_before > 0, gain_before, 1), 0)
     ratio = jnp.clip(ratio, 0, LARGEST_RATIO)
-    return jnp.where(running, now + gain * ratio / (1 - ratio), queue.lanes.log_likelihood)
+    return jnp.where(running, now + gain * ratio / (1 - ratio), batch.states.log_likelihood)

@@ -55,12 +55,12 @@ class Batch:
       best_history: its history, (max_steps + 1,).
     """
 
-    lanes: Any
+    states: Any
     restart: Leaf
     history: Leaf
-    waiting: Leaf
-    turns: Leaf
-    table: Restarts
+    next_start: Leaf
+    iterations: Leaf
+    outcomes: Restarts
     best: Any
     best_history: Leaf
 
@@ -90,8 +90,8 @@ def run_restarts(
     """
     n_restarts = len(restart_axis(starts))
     width = batch_width(n_restarts, work)
-    queue = open_batch(method, starts, width)
-    return run_to_end(method, queue, width == n_restarts, starts, samples, control, work, progress)
+    batch = open_batch(method, starts, width)
+    return run_to_end(method, batch, width == n_restarts, starts, samples, control, work, progress)
 
 
 def batch_width(n_restarts: int, work: int) -> int:
@@ -102,7 +102,7 @@ def batch_width(n_restarts: int, work: int) -> int:
 
 def run_to_end(
     method: Algorithm,
-    queue: Batch,
+    batch: Batch,
     all_begun: bool,
     starts: Any,
     samples: Samples,
@@ -111,18 +111,18 @@ def run_to_end(
     progress: ProgressCallback | None,
 ) -> Batch:
     """Run a queue until it is empty; ``all_begun`` says that no start waits for a lane."""
-    n_restarts, width = len(restart_axis(starts)), len(queue.restart)
-    traced = is_traced(queue, samples, control)
+    n_restarts, width = len(restart_axis(starts)), len(batch.restart)
+    traced = is_traced(batch, samples, control)
     forever = jnp.iinfo(jnp.int32).max // 2
     while True:
         narrowing = width > budget.MIN_BATCH and work * width > budget.NARROWING_WORK and not traced
-        turns = forever if progress is None or traced else budget.CHUNK_STEPS
+        iterations = forever if progress is None or traced else budget.CHUNK_STEPS
         few = width // 4 * narrowing
         in_all = work * n_restarts * budget.EXPECTED_STEPS
-        arguments = (queue, starts, samples, control, turns, few)
-        queue, standing = _compiled_iterate(in_all, method, all_begun, *arguments)
+        arguments = (batch, starts, samples, control, iterations, few)
+        batch, standing = _compiled_iterate(in_all, method, all_begun, *arguments)
         if traced:
-            return queue
+            return batch
         now = jax.device_get(standing)
         n_running, n_waiting = int(now.n_running), int(now.n_waiting)
         if progress is not None:
@@ -130,10 +130,10 @@ def run_to_end(
             most = method.max_steps
             progress(Progress(int(now.step), most, highest, unfinished, n_restarts))
         if not n_running:
-            return queue
+            return batch
         if narrowing and n_running <= width // 4 and not n_waiting:
             width, all_begun = width // 4, True
-            queue = _narrow(queue, width)
+            batch = _narrow(batch, width)
 
 
 def restart_axis(starts: Any) -> Array:
@@ -145,136 +145,138 @@ def restart_axis(starts: Any) -> Array:
 def open_batch(method: Algorithm, starts: Any, width: int) -> Batch:
     """A queue whose first W starts have begun."""
     n_restarts = restart_axis(starts).shape[0]
-    lanes = jax.vmap(method.begin)(jax.tree.map(lambda leaf: leaf[:width], starts))
-    dtype = lanes.log_likelihood.dtype
+    states = jax.vmap(method.init)(jax.tree.map(lambda leaf: leaf[:width], starts))
+    dtype = states.log_likelihood.dtype
     nothing = jnp.full(n_restarts, -1)
-    table = Restarts(
+    outcomes = Restarts(
         jnp.full(n_restarts, jnp.nan, dtype), nothing, nothing, nothing, jnp.asarray(n_restarts)
     )
     history = jnp.full((width, method.max_steps + 1), jnp.nan, dtype)
-    first = jax.tree.map(lambda leaf: leaf[0], lanes)
-    queue = Batch(
-        lanes,
+    first = jax.tree.map(lambda leaf: leaf[0], states)
+    batch = Batch(
+        states,
         jnp.arange(width),
         history,
         jnp.asarray(width),
         jnp.asarray(0),
-        table,
+        outcomes,
         first,
         history[0],
     )
     # Not weakly typed, as no step leaves it: else the program would be compiled once more.
-    return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), queue)
+    return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), batch)
 
 
 def _iterate(
     method: Algorithm,
     all_begun: bool,
-    queue: Batch,
+    batch: Batch,
     starts: Any,
     samples: Samples,
     control: Any,
-    turns: Array,
+    iterations: Array,
     few: Array,
 ) -> tuple[Batch, _Summary]:
     """Take so many turns, or fewer when at most ``few`` lanes run and no start waits."""
-    n_restarts, limit = restart_axis(starts).shape[0], queue.turns + turns
+    n_restarts, limit = restart_axis(starts).shape[0], batch.iterations + iterations
 
-    def going_on(queue: Batch) -> Array:
-        n_running = _running(queue).sum()
-        busy = (n_running > few) | (queue.waiting < n_restarts)
-        return (n_running > 0) & busy & (queue.turns < limit)
+    def going_on(batch: Batch) -> Array:
+        n_running = _running(batch).sum()
+        busy = (n_running > few) | (batch.next_start < n_restarts)
+        return (n_running > 0) & busy & (batch.iterations < limit)
 
-    def turn(queue: Batch) -> Batch:
-        stepped = replace(step_all(method, queue, samples, control), turns=queue.turns + 1)
+    def turn(batch: Batch) -> Batch:
+        stepped = replace(
+            step_all(method, batch, samples, control), iterations=batch.iterations + 1
+        )
         # Once every start has a lane, outcomes stay in the lanes until all turns are taken.
         return stepped if all_begun else _refill(method, record_finished(stepped), starts)
 
     # To hand in what has been is harmless, and here it is no program of its own.
-    queue = record_finished(lax.while_loop(going_on, turn, queue))
-    return queue, _summarize(queue, samples)
+    batch = record_finished(lax.while_loop(going_on, turn, batch))
+    return batch, _summarize(batch, samples)
 
 
 _compiled_iterate = JitByWork(_iterate, static_argnums=(0, 1))
 
 
-def step_all(method: Algorithm, queue: Batch, samples: Samples, control: Any) -> Batch:
+def step_all(method: Algorithm, batch: Batch, samples: Samples, control: Any) -> Batch:
     """One step of every lane, entered into its history."""
-    lanes = method.step(queue.lanes, samples, control)
+    states = method.step(batch.states, samples, control)
     # A step that ended a run, or moved it on, has set the log-likelihood before the move.
-    rows = jnp.arange(lanes.status.shape[0])
-    history = queue.history.at[rows, queue.lanes.n_steps].set(lanes.log_likelihood)
-    return replace(queue, lanes=lanes, history=history)
+    rows = jnp.arange(states.status.shape[0])
+    history = batch.history.at[rows, batch.states.n_steps].set(states.log_likelihood)
+    return replace(batch, states=states, history=history)
 
 
-def _running(queue: Batch) -> Array:
-    seated = queue.restart < queue.table.status.shape[0]
-    return (queue.lanes.status == Status.RUNNING) & seated
+def _running(batch: Batch) -> Array:
+    seated = batch.restart < batch.outcomes.status.shape[0]
+    return (batch.states.status == Status.RUNNING) & seated
 
 
 @jit
-def record_finished(queue: Batch) -> Batch:
+def record_finished(batch: Batch) -> Batch:
     """Enter the lanes that have ended into the table, and keep the best of them."""
-    lanes, table = queue.lanes, queue.table
-    n_restarts = table.status.shape[0]
-    where = jnp.where(lanes.status != Status.RUNNING, queue.restart, n_restarts)
+    states, outcomes = batch.states, batch.outcomes
+    n_restarts = outcomes.status.shape[0]
+    where = jnp.where(states.status != Status.RUNNING, batch.restart, n_restarts)
 
     def enter(column: Array, values: Array) -> Array:
         return column.at[where].set(values.astype(column.dtype), mode="drop")
 
-    table = Restarts(
-        enter(table.log_likelihood, lanes.log_likelihood),
-        enter(table.status, lanes.status),
-        enter(table.n_steps, lanes.n_steps),
-        enter(table.collapsed, lanes.collapsed),
-        table.best,
+    outcomes = Restarts(
+        enter(outcomes.log_likelihood, states.log_likelihood),
+        enter(outcomes.status, states.status),
+        enter(outcomes.n_steps, states.n_steps),
+        enter(outcomes.collapsed, states.collapsed),
+        outcomes.best,
     )
-    best = choose(table)
-    lane = jnp.argmax(where == best)  # the lane that has just handed it in, if one has
-    new = where[lane] == best
+    best = choose(outcomes)
+    state = jnp.argmax(where == best)  # the lane that has just handed it in, if one has
+    new = where[state] == best
 
     def keep(candidate: Array, old: Array) -> Array:
-        return jnp.where(new, candidate[lane], old)
+        return jnp.where(new, candidate[state], old)
 
     return replace(
-        queue,
-        table=replace(table, best=best),
-        best=jax.tree.map(keep, lanes, queue.best),
-        best_history=keep(queue.history, queue.best_history),
+        batch,
+        outcomes=replace(outcomes, best=best),
+        best=jax.tree.map(keep, states, batch.best),
+        best_history=keep(batch.history, batch.best_history),
     )
 
 
-def _refill(method: Algorithm, queue: Batch, starts: Any) -> Batch:
+def _refill(method: Algorithm, batch: Batch, starts: Any) -> Batch:
     """Give each lane that has ended the next start that waits, or leave it idle."""
     n_restarts = restart_axis(starts).shape[0]
-    ended = (queue.lanes.status != Status.RUNNING) & (queue.restart < n_restarts)
-    turn_of = queue.waiting + jnp.cumsum(ended) - 1
-    restart = jnp.where(ended, jnp.minimum(turn_of, n_restarts), queue.restart)
+    ended = (batch.states.status != Status.RUNNING) & (batch.restart < n_restarts)
+    turn_of = batch.next_start + jnp.cumsum(ended) - 1
+    restart = jnp.where(ended, jnp.minimum(turn_of, n_restarts), batch.restart)
     begun = ended & (restart < n_restarts)
     chosen = jnp.minimum(restart, n_restarts - 1)
-    fresh = jax.vmap(method.begin)(jax.tree.map(lambda leaf: leaf[chosen], starts))
+    fresh = jax.vmap(method.init)(jax.tree.map(lambda leaf: leaf[chosen], starts))
 
     return replace(
-        queue,
-        lanes=pytree.where(begun, fresh, queue.lanes),
+        batch,
+        states=pytree.where(begun, fresh, batch.states),
         restart=restart,
-        waiting=jnp.minimum(queue.waiting + ended.sum(), n_restarts),
+        next_start=jnp.minimum(batch.next_start + ended.sum(), n_restarts),
     )
 
 
 @partial(jit, static_argnums=1)
-def _narrow(queue: Batch, width: int) -> Batch:
+def _narrow(batch: Batch, width: int) -> Batch:
     """The same queue with fewer lanes, which hold all that still run."""
-    queue = record_finished(queue)
-    return select_runs(queue, jnp.argsort(~_running(queue))[:width])
+    batch = record_finished(batch)
+    return select_runs(batch, jnp.argsort(~_running(batch))[:width])
 
 
-def select_runs(queue: Batch, places: Array) -> Batch:
+def select_runs(batch: Batch, places: Array) -> Batch:
     """The same queue with the lanes at the given places only, in that order."""
-    lanes, restart, history = jax.tree.map(
-        lambda leaf: leaf[places], (queue.lanes, queue.restart, queue.history)
+    states, restart, history = jax.tree.map(
+        lambda leaf: leaf[places], (batch.states, batch.restart, batch.history)
     )
-    return replace(queue, lanes=lanes, restart=restart, history=history)
+    return replace(batch, states=states, restart=restart, history=history)
 
 
 class _Summary(NamedTuple):
@@ -286,14 +288,14 @@ class _Summary(NamedTuple):
     n_waiting: Array
 
 
-def _summarize(queue: Batch, samples: Samples) -> _Summary:
-    lanes, table = queue.lanes, queue.table
-    running = _running(queue)
-    best_running = jnp.where(running, lanes.log_likelihood, -jnp.inf)
+def _summarize(batch: Batch, samples: Samples) -> _Summary:
+    states, outcomes = batch.states, batch.outcomes
+    running = _running(batch)
+    best_running = jnp.where(running, states.log_likelihood, -jnp.inf)
     highest = jnp.maximum(
-        score(table.log_likelihood, table.status).max(),
+        score(outcomes.log_likelihood, outcomes.status).max(),
         best_running.max(),
     )
     shift = samples.total_weight() * samples.frame.log_volume()
-    n_waiting = table.status.shape[0] - queue.waiting
-    return _Summary(lanes.n_steps.max(), highest - shift, running.sum(), n_waiting)
+    n_waiting = outcomes.status.shape[0] - batch.next_start
+    return _Summary(states.n_steps.max(), highest - shift, running.sum(), n_waiting)

@@ -119,7 +119,7 @@ class FitResult:
 def to_result(
     mixture: Mixture,
     log_likelihood: Array,
-    lane: Any,
+    state: Any,
     history: Array,
     table: Restarts | None,
     samples: HasTotals,
@@ -154,10 +154,10 @@ def to_result(
         mixture=returned,
         log_likelihood=log_likelihood,
         log_prior=user_prior,
-        status=status(lane.status),
-        n_steps=lane.n_steps,
-        history=clean_history(history, lane.n_steps) - shift,
-        collapsed=jnp.where(usable, lane.collapsed, -1),
+        status=status(state.status),
+        n_steps=state.n_steps,
+        history=clean_history(history, state.n_steps) - shift,
+        collapsed=jnp.where(usable, state.collapsed, -1),
         noise=noise and noise.rescaled(frame.log_volume()),
         restarts=table
         and Restarts(

@@ -86,19 +86,19 @@ def run_em(
 @partial(jit, static_argnums=3)
 def _run_em(mixture: Mixture, samples: Samples, control: Control, method: Algorithm) -> FitResult:
     inside = standardize(samples, mixture.model)
-    start = method.begin(to_standard(mixture, inside.frame))
+    start = method.init(to_standard(mixture, inside.frame))
     history = jnp.full(method.max_steps + 1, jnp.nan, inside.x.dtype)
 
     def turn(carry: tuple[Any, Array]) -> tuple[Any, Array]:
-        lanes, history = carry
-        stepped = method.step(lanes, inside, control)
-        return stepped, history.at[lanes.n_steps[0]].set(stepped.log_likelihood[0])
+        states, history = carry
+        stepped = method.step(states, inside, control)
+        return stepped, history.at[states.n_steps[0]].set(stepped.log_likelihood[0])
 
     ended, history = lax.while_loop(
         lambda carry: carry[0].status[0] == Status.RUNNING,
         turn,
         (jax.tree.map(lambda leaf: leaf[None], start), history),
     )
-    lane = jax.tree.map(lambda leaf: leaf[0], ended)
-    ended_at = lane.log_likelihood
-    return to_result(lane.mixture, ended_at, lane, history, None, inside, control.prior)
+    state = jax.tree.map(lambda leaf: leaf[0], ended)
+    ended_at = state.log_likelihood
+    return to_result(state.mixture, ended_at, state, history, None, inside, control.prior)

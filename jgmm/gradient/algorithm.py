@@ -69,15 +69,15 @@ class GradientAlgorithm:
     batch_size: int | None
     max_steps: int
 
-    def scout(self) -> GradientAlgorithm:
+    def approximate(self) -> GradientAlgorithm:
         """The same: it has no cheaper way to compare runs."""
         return self
 
-    def mixture(self, lane: GradientState) -> Mixture:
+    def mixture(self, state: GradientState) -> Mixture:
         """What a lane's point stands for, with weights that sum to one."""
-        return _normalised(self.parametrisation.mixture(lane.point, self.covariance))
+        return _normalised(self.parametrisation.mixture(state.point, self.covariance))
 
-    def begin(self, start: tuple[Mixture, Array]) -> GradientState:
+    def init(self, start: tuple[Mixture, Array]) -> GradientState:
         """The lane before its first step."""
         mixture, number = start
         point, dtype = self.parametrisation.point(mixture), mixture.means.dtype
@@ -94,54 +94,58 @@ class GradientAlgorithm:
         )
 
     def step(
-        self, lanes: GradientState, samples: Samples, control: GradientControl
+        self, states: GradientState, samples: Samples, control: GradientControl
     ) -> GradientState:
         """One gradient of every lane; then stop where it was taken, or move."""
-        return jax.vmap(lambda lane: self._step(lane, samples, control))(lanes)
+        return jax.vmap(lambda state: self._step(state, samples, control))(states)
 
     def _step(
-        self, lane: GradientState, samples: Samples, control: GradientControl
+        self, state: GradientState, samples: Samples, control: GradientControl
     ) -> GradientState:
-        batch = self._batch(lane, samples, control)
+        batch = self._batch(state, samples, control)
         share = 1.0 if self.batch_size is None else self.batch_size / samples.n_samples
-        here = self._look(lane, batch)
-        move = self.optimizer.step(lane.memory, here)
-        memory = jax.tree.map(lambda new, old: new.astype(old.dtype), move.memory, lane.memory)
+        here = self._look(state, batch)
+        move = self.optimizer.step(state.memory, here)
+        memory = jax.tree.map(lambda new, old: new.astype(old.dtype), move.memory, state.memory)
         log_likelihood = here.statistics.log_likelihood / batch.total_weight()
-        spent = lane.n_passes + share
-        status, which = self._judge(lane, here, spent, samples, control)
+        out_of_steps = state.n_passes + share
+        status, which = self._judge(state, here, out_of_steps, samples, control)
         going_on = status == Status.RUNNING
 
         stepped = GradientState(
-            pytree.where(going_on, move.point, lane.point),
-            pytree.where(going_on, memory, lane.memory),
-            lane.number,
+            pytree.where(going_on, move.point, state.point),
+            pytree.where(going_on, memory, state.memory),
+            state.number,
             log_likelihood * samples.total_weight(),
-            jnp.where(going_on, lane.n_steps + 1, lane.n_steps),
-            jnp.where(going_on, spent + share * jnp.asarray(move.n_passes, spent.dtype), spent),
-            _differ(move.point, lane.point),
+            jnp.where(going_on, state.n_steps + 1, state.n_steps),
+            jnp.where(
+                going_on,
+                out_of_steps + share * jnp.asarray(move.n_passes, out_of_steps.dtype),
+                out_of_steps,
+            ),
+            _differ(move.point, state.point),
             status,
             which,
         )
-        return pytree.where(lane.status != Status.RUNNING, lane, stepped)
+        return pytree.where(state.status != Status.RUNNING, state, stepped)
 
-    def _look(self, lane: GradientState, samples: Samples) -> Evaluation:
+    def _look(self, state: GradientState, samples: Samples) -> Evaluation:
         """One pass over the samples."""
 
         def chart(point: Any) -> Mixture:
             return self.parametrisation.mixture(point, self.covariance)
 
-        value, gradient, statistics = value_and_gradient(chart, lane.point, samples)
+        value, gradient, statistics = value_and_gradient(chart, state.point, samples)
         # Weights that sum to less than one take the same from every sample.
-        missing = jax.nn.logsumexp(chart(lane.point).log_weights) * samples.total_weight()
+        missing = jax.nn.logsumexp(chart(state.point).log_weights) * samples.total_weight()
         own = replace(statistics, log_likelihood=statistics.log_likelihood - missing)
-        mixture = self.mixture(lane)
+        mixture = self.mixture(state)
         to = self.parametrisation.point
-        return Evaluation(lane.point, value, gradient, mixture, own, samples, chart, to)
+        return Evaluation(state.point, value, gradient, mixture, own, samples, chart, to)
 
     def _judge(
         self,
-        lane: GradientState,
+        state: GradientState,
         here: Evaluation,
         n_passes: Array,
         samples: Samples,
@@ -156,28 +160,28 @@ class GradientAlgorithm:
         whole, total = self.batch_size is None, here.samples.total_weight()
         steepest = fisher_metric.length(fisher_metric.gradient(mixture, statistics, total))
         broken = collapsed_components(mixture, mixture, frame)
-        done = ((steepest <= control.gradient_tol) | _still(lane, statistics, control)) & whole
-        spent = (lane.n_steps >= self.max_steps) | (n_passes >= control.max_passes)
+        done = ((steepest <= control.gradient_tol) | _still(state, statistics, control)) & whole
+        out_of_steps = (state.n_steps >= self.max_steps) | (n_passes >= control.max_passes)
         if whole:
             step = maximize(statistics, self.covariance)
-            broken |= collapsed_components(step, mixture, frame) & (done | spent)
+            broken |= collapsed_components(step, mixture, frame) & (done | out_of_steps)
         finite = jnp.isfinite(here.value) & jnp.isfinite(steepest)
         rules = (
             (~finite, Status.NON_FINITE_PARAMETERS),
             (broken.any(), Status.COLLAPSED),
             (done, Status.CONVERGED),
-            (spent, Status.STEPS_RAN_OUT),
+            (out_of_steps, Status.STEPS_RAN_OUT),
         )
         codes = [jnp.asarray(int(code)) for _, code in rules]
         status = jnp.select([rule for rule, _ in rules], codes, int(Status.RUNNING))
         return mark_degenerate(status, broken, mixture, samples.total_weight())
 
-    def _batch(self, lane: GradientState, samples: Samples, control: GradientControl) -> Samples:
+    def _batch(self, state: GradientState, samples: Samples, control: GradientControl) -> Samples:
         """All samples, or a batch drawn with replacement for this step of this restart."""
         if self.batch_size is None:
             return samples
-        key = jax.random.fold_in(jax.random.fold_in(control.key, MINI_BATCHES), lane.number)
-        key = jax.random.fold_in(key, lane.n_steps)
+        key = jax.random.fold_in(jax.random.fold_in(control.key, MINI_BATCHES), state.number)
+        key = jax.random.fold_in(key, state.n_steps)
         rows = jax.random.randint(key, (self.batch_size,), 0, samples.n_samples)
         weights = None if samples.weights is None else samples.weights[rows]
         return Samples(samples.x[rows], weights, samples.frame)
@@ -193,8 +197,8 @@ def _differ(one: Any, other: Any) -> Array:
     return jnp.stack([(a != b).any() for a, b in pairs]).any()
 
 
-def _still(lane: GradientState, statistics: Statistics, control: GradientControl) -> Array:
+def _still(state: GradientState, statistics: Statistics, control: GradientControl) -> Array:
     """Whether the log-likelihood has all but stayed where it was, though the point has moved."""
     now, total = statistics.log_likelihood, statistics.counts.sum()
     close = control.tol + control.rtol * jnp.abs(now) / total
-    return lane.moved & (jnp.abs(now - lane.log_likelihood) / total <= close)
+    return state.moved & (jnp.abs(now - state.log_likelihood) / total <= close)

@@ -63,9 +63,9 @@ class AugmentedSpd:
         """The point of s = 1 that stands for a mixture."""
         means, one = mixture.means, jnp.ones_like(mixture.means[:, :1])
         last = jnp.concatenate([means, one], axis=1)
-        square = Full.square(mixture.scale)
+        square = Full.covariance(mixture.scale)
         s = Full.outer(last).at[:, :-1, :-1].add(square)
-        whole = replace(mixture, means=last, scale=Full.factor(s))
+        whole = replace(mixture, means=last, scale=Full.root(s))
         return Augmented(mixture.log_weights, LOG.point(whole).scale)
 
     def mixture(self, point: Augmented, covariance: str) -> Mixture:
@@ -79,7 +79,7 @@ class AugmentedSpd:
         rest = jnp.eye(d, dtype=b.dtype)[None] - Full.outer(b) / s[:, None, None]
         log_weights = jax.nn.log_softmax(point.logits) + _log_psi(s)
         means = jnp.einsum("kde,ke->kd", a, b) / s[:, None]
-        return Mixture(log_weights, means, a @ Full.factor(rest), covariance)
+        return Mixture(log_weights, means, a @ Full.root(rest), covariance)
 
 
 def _log_psi(s: Array) -> Array:

@@ -120,8 +120,8 @@ def fit(
         starts = (mixtures, jnp.arange(len(mixtures.means)))
         d, n_rows = mixtures.n_features, inside.n_samples
         work = exponential_family.cost_per_step(mixtures.model, d, n_components, n_rows)
-        queue = restarts.run_restarts(method, starts, inside, control, work, progress)
-        return _finish(queue, inside, method)
+        batch = restarts.run_restarts(method, starts, inside, control, work, progress)
+        return _finish(batch, inside, method)
 
     return raise_if_failed(in_waves(wave, check_key(key), samples, every, options))
 
@@ -134,13 +134,13 @@ def _parametrization(name: str) -> Parametrization:
 
 
 @partial(jit, static_argnums=2)
-def _finish(queue: Batch, samples: Samples, method: GradientAlgorithm) -> FitResult:
-    mixture = method.mixture(queue.best)
-    log_likelihood = queue.best.log_likelihood
+def _finish(batch: Batch, samples: Samples, method: GradientAlgorithm) -> FitResult:
+    mixture = method.mixture(batch.best)
+    log_likelihood = batch.best.log_likelihood
     if method.batch_size is not None:  # until here only estimated
         log_likelihood = accumulate(mixture, samples).log_likelihood
-    history, table = queue.best_history, queue.table
-    return to_result(mixture, log_likelihood, queue.best, history, table, samples)
+    history, table = batch.best_history, batch.outcomes
+    return to_result(mixture, log_likelihood, batch.best, history, table, samples)
 
 
 def make_gradient_control(

@@ -135,7 +135,7 @@ def short_em(
         0,
         SHORT_EM_STEPS + 1,
         lambda _, runs: method.step(runs, samples, control),
-        jax.vmap(method.begin)(seeds),
+        jax.vmap(method.init)(seeds),
     )
     reached = status.score(ended.log_likelihood, ended.status).reshape(-1, SHORT_EM_TRIES)
     best = jnp.arange(len(keys)) * SHORT_EM_TRIES + reached.argmax(axis=1)
@@ -194,7 +194,7 @@ def from_centers(
     """
     entry = model(covariance)
     # One program for all models that ask for the same moments.
-    moments = entry.name if entry.shared else entry.freest.name
+    moments = entry.name if entry.shared else entry.unconstrained_model.name
     n_restarts, k, d = centers.shape
     work = n_restarts * exponential_family.cost_per_step(model(moments), d, k, even.n_samples)
     found = _assigned(work, centers, even, active, moments)
@@ -215,7 +215,7 @@ def _started(
 ) -> Mixture:
     # Where the frames differ the model has a form in its own only; what both can see comes first.
     same = _has_distances(covariance)
-    entry = model(covariance) if same else model(covariance).of_marginals
+    entry = model(covariance) if same else model(covariance).marginal_model
     started = jax.vmap(lambda sums: maximize(sums, entry.name, START_RIDGE))(found)
     if same:
         return started
@@ -233,6 +233,6 @@ def project(mixture: Mixture, covariance: str) -> Mixture:
     have the form, the one of least Kullback–Leibler divergence from it, component by component.
     """
     entry, weights = model(covariance), mixture.weights
-    scatter = entry.storage.compress(weights[:, None, None] * mixture.covariances)
+    scatter = entry.storage.from_dense(weights[:, None, None] * mixture.covariances)
     scale = entry.estimate(weights, entry.pool(scatter), None)
     return Mixture(mixture.log_weights, mixture.means, scale, entry.name)

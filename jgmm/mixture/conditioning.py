@@ -39,10 +39,10 @@ def marginal(mixture: Mixture, dims: Sequence[int]) -> Mixture:
     scale = mixture.scale
     if entry.storage is Full:
         sigma = scale @ scale.mT
-        scale = entry.storage.factor(sigma[:, index[:, None], index[None, :]])
+        scale = entry.storage.root(sigma[:, index[:, None], index[None, :]])
     elif scale.ndim == 2:
         scale = scale[:, index]
-    name = entry.of_marginals.name
+    name = entry.marginal_model.name
     return Mixture(mixture.log_weights, mixture.means[:, index], scale, name)
 
 
@@ -77,7 +77,7 @@ def condition(mixture: Mixture, dims: Sequence[int], values: Any) -> Mixture:
         mixture.means, mixture.covariances
     )
     copies = 1 if entry.shared else mixture.n_components
-    return Mixture(log_weights, means, Full.factor(sigma[:copies]), entry.of_marginals.name)
+    return Mixture(log_weights, means, Full.root(sigma[:copies]), entry.marginal_model.name)
 
 
 def _of(mixture: Mixture) -> tuple[Array, Array, str]:

@@ -79,7 +79,7 @@ class Mixture:
     @jit
     def cholesky(self) -> Array:
         """Lower Cholesky factors as matrices, (K, D, D), whatever the storage."""
-        dense = self.model.storage.dense(self.scale, self.n_features)
+        dense = self.model.storage.to_dense(self.scale, self.n_features)
         return jnp.broadcast_to(dense, (self.n_components, *dense.shape[1:]))
 
     @property
@@ -123,7 +123,7 @@ def make_mixture(weights: Any, means: Any, covariances: Any, covariance: str = "
     if not bool(jnp.isfinite(pi).all() & (pi >= 0).all() & (jnp.abs(pi.sum() - 1) < 1e-4)):
         raise DataError(f"weights must be nonnegative and sum to one; they are {pi.tolist()}.")
     sigma = _stored(jnp.asarray(covariances, mu.dtype), entry, k, d)
-    scale = entry.storage.factor(sigma)
+    scale = entry.storage.root(sigma)
     bad = ~jnp.isfinite(scale).reshape(len(scale), -1).all(axis=1)
     bad |= (entry.storage.conditional_variances(scale) <= 0).any(axis=1)
     if bool(bad.any()):
@@ -141,7 +141,7 @@ def _check_form(scale: Array, sigma: Array, entry: CovarianceModel, d: int) -> N
     model gives them back if they are its own.
     """
     storage = entry.storage
-    best, given = (storage.dense(each, d) for each in (_own(entry.name, sigma, scale), scale))
+    best, given = (storage.to_dense(each, d) for each in (_own(entry.name, sigma, scale), scale))
     # Axes in common are found to the root of a rounding.
     rtol = max(1e-5, 4 * float(jnp.finfo(sigma.dtype).eps) ** 0.5)
     if not _equal(best @ best.mT, given @ given.mT, rtol):
@@ -162,8 +162,8 @@ def _stored(sigma: Array, entry: CovarianceModel, k: int, d: int) -> Array:
     if sigma.shape in {(copies, *own), own if entry.shared else (copies, *own)}:
         stored = sigma.reshape(copies, *own)
     elif sigma.shape == (k, d, d):
-        stored = storage.compress(sigma[:copies])
-        rebuilt = storage.dense(jnp.sqrt(stored), d) ** 2 if storage is not Full else stored
+        stored = storage.from_dense(sigma[:copies])
+        rebuilt = storage.to_dense(jnp.sqrt(stored), d) ** 2 if storage is not Full else stored
         if not _equal(rebuilt, sigma):
             raise DataError(f"the covariances given do not have the form of {entry.name!r}.")
     else:
@@ -217,7 +217,7 @@ def change_coordinates(mixture: Mixture, shift: Float[Array, "D"], scale: Array)
     return Mixture(
         mixture.log_weights,
         shift[None, :] + moved,
-        mixture.model.storage.stretch(mixture.scale, scale),
+        mixture.model.storage.rescale(mixture.scale, scale),
         mixture.covariance,
     )
 

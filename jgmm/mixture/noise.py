@@ -44,7 +44,7 @@ class Noise:
         """π₀, the share of samples that are noise."""
         return jnp.exp(self.log_weight)
 
-    def left_by(self, counts: Float[Array, "K"], total: Float[Array, ""]) -> Noise:
+    def update(self, counts: Float[Array, "K"], total: Float[Array, ""]) -> Noise:
         """The M-step: π₀ is the share of N samples that the components' Nₖ leave."""
         share = jnp.clip(1 - counts.sum() / total, 0)
         return Noise(jnp.log(share), self.log_volume)
@@ -53,7 +53,7 @@ class Noise:
         """The same noise where volumes are ``exp(log_factor)`` times as large."""
         return Noise(self.log_weight, self.log_volume + log_factor)
 
-    def background(self) -> NoiseDensity:
+    def density(self) -> NoiseDensity:
         """What the E-step needs of it."""
         return NoiseDensity(self.log_weight - self.log_volume, jnp.log1p(-jnp.exp(self.log_weight)))
 
@@ -64,7 +64,7 @@ class NoiseDensity(NamedTuple):
     log_density: Array
     log_rest: Array
 
-    def beside(
+    def mix_in(
         self, log_prob: Float[Array, "B"], known: Array | None = None
     ) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
         """Log density of samples, and the probability that they are no noise.
@@ -133,7 +133,7 @@ def log_prob(mixture: Mixture, noise: Noise, x: Any) -> Float[Array, "N"]:
     Raises:
       DataError: see ``as_samples``; or another number of columns than the mixture's.
     """
-    return noise.background().beside(density_log_prob(mixture, x))[0]
+    return noise.density().mix_in(density_log_prob(mixture, x))[0]
 
 
 def probability(mixture: Mixture, noise: Noise, x: Any) -> Float[Array, "N"]:
@@ -147,13 +147,13 @@ def probability(mixture: Mixture, noise: Noise, x: Any) -> Float[Array, "N"]:
     >>> jgmm.mixture.noise.probability(one, noise, [[0.0], [10.0]]).round(2)
     Array([0., 1.], dtype=float32)
     """
-    return 1 - noise.background().beside(density_log_prob(mixture, x))[1]
+    return 1 - noise.density().mix_in(density_log_prob(mixture, x))[1]
 
 
 def predict(mixture: Mixture, noise: Noise, x: Any) -> Int[Array, "N"]:
     """The most probable component of each sample, -1 for noise."""
     expectation = e_step(mixture, x)
-    _, rest = noise.background().beside(expectation.log_prob)
+    _, rest = noise.density().mix_in(expectation.log_prob)
     best = jnp.exp(expectation.log_resp).max(axis=1) * rest
     labels = jnp.argmax(expectation.log_resp, axis=1)
     return jnp.where(1 - rest > best, -1, labels)

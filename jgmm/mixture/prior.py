@@ -56,7 +56,7 @@ class Prior:
     def seen(self, frame: Standardization) -> Prior:
         """The same prior of components seen in a frame."""
         away = self.mean - frame.shift
-        if frame.turns:
+        if frame.rotates:
             return Prior(frame.inverse @ away, self.strength, self.dof, frame.inverse @ self.root)
         root = frame.inverse[:, None] * self.root
         return Prior(frame.inverse * away, self.strength, self.dof, root)
@@ -67,7 +67,7 @@ class Prior:
 
     def scatter(self, entry: CovarianceModel) -> Array:
         """Λ in the storage of a covariance model, leading axis 1."""
-        return entry.storage.compress((self.root @ self.root.T)[None])
+        return entry.storage.from_dense((self.root @ self.root.T)[None])
 
 
 def conjugate(

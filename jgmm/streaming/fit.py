@@ -23,7 +23,7 @@ from jgmm.fitting.single_run import algorithm_for
 from jgmm.initialization.draw import all_to_standard
 from jgmm.initialization.given import from_mixture
 from jgmm.mixture.mixture import Mixture
-from jgmm.streaming.passes import Checkpointer, abstract_state, begin, restored, run_passes
+from jgmm.streaming.passes import Checkpointer, abstract_state, first_state, restored, run_passes
 from jgmm.streaming.prefetch import Timings
 from jgmm.streaming.reader import (
     PassProgress,
@@ -73,8 +73,8 @@ def fit(
     accelerate: str | None = None,
     block_rows: int | None = None,
     progress: Callable[[PassProgress], None] | None = None,
-    keeper: Checkpointer | None = None,
-    team: ProcessGroup | None = None,
+    checkpointer: Checkpointer | None = None,
+    group: ProcessGroup | None = None,
 ) -> FitResult:
     """Fit a mixture by EM to samples that are read block by block, once a step.
 
@@ -120,9 +120,9 @@ def fit(
     [0.25, 1.25, 2.25]
     """
     check_key(key)
-    team = team or SingleProcess()
+    group = group or SingleProcess()
     source = as_source(source, sample_weight)
-    reading = open_source(source, block_rows, team, progress)
+    reader = open_source(source, block_rows, group, progress)
     options = Options(
         covariance=covariance,
         n_restarts=n_restarts,
@@ -137,47 +137,49 @@ def fit(
         accelerate=accelerate,
     )
     method = algorithm_for(options)
-    like = abstract_state(method, options, n_components, reading.n_features, reading.dtype)
-    stage = None if keeper is None else restored(keeper, like, team)
-    if stage is None:
-        found = survey_all(key, reading, subsample)
-        census = found.census(options.entry.per_column, options.entry.affine, reading.dtype)
-        control = options.control(found.whitening(reading.dtype), n_components)
+    like = abstract_state(method, options, n_components, reader.n_features, reader.dtype)
+    state = None if checkpointer is None else restored(checkpointer, like, group)
+    if state is None:
+        found = summarize_all(key, reader, subsample)
+        data_summary = found.data_summary(
+            options.entry.per_column, options.entry.affine, reader.dtype
+        )
+        control = options.control(found.whitening(reader.dtype), n_components)
         if isinstance(init, Mixture):
-            starts = given(options, n_components, census)
+            starts = given(options, n_components, data_summary)
         else:
             drawn = found.drawn
             if coreset and found.n_rows > subsample:
-                drawn = _coreset(key, reading, found, options.entry.per_column, subsample)
+                drawn = _coreset(key, reader, found, options.entry.per_column, subsample)
             # The prior, if it comes from the samples, comes from all of them.
             known = replace(options, prior=control.prior)
-            starts = _best_start(key, drawn, n_components, known, census)
-        stage = begin(method, starts, census, control)
-    return raise_if_failed(run_passes(method, stage, reading, keeper))
+            starts = _best_start(key, drawn, n_components, known, data_summary)
+        state = first_state(method, starts, data_summary, control)
+    return raise_if_failed(run_passes(method, state, reader, checkpointer))
 
 
 def _best_start(
-    key: Array, drawn: Subsample, n_components: int, options: Options, census: DataSummary
+    key: Array, drawn: Subsample, n_components: int, options: Options, data_summary: DataSummary
 ) -> Mixture:
     """The best fit to the rows drawn, in the frame, leading axis 1."""
     samples = make_samples(drawn.x, drawn.weights)
     best = raise_if_failed(in_memory.fit_unchecked(key, samples, n_components, options)).mixture
-    return all_to_standard(jax.tree.map(lambda leaf: leaf[None], best), census.frame)
+    return all_to_standard(jax.tree.map(lambda leaf: leaf[None], best), data_summary.frame)
 
 
-def given(options: Options, n_components: int, census: DataSummary) -> Mixture:
+def given(options: Options, n_components: int, data_summary: DataSummary) -> Mixture:
     """The mixtures given as starts, leading axis R, in the frame.
 
     Raises:
       DataError: they do not fit the problem.
     """
-    shift = census.frame.shift
+    shift = data_summary.frame.shift
     found = from_mixture(options.init, shift, n_components, options.covariance)
     several = found if found.means.ndim == 3 else jax.tree.map(lambda leaf: leaf[None], found)
-    return all_to_standard(several, census.frame)
+    return all_to_standard(several, data_summary.frame)
 
 
-def survey_all(key: Array, reading: Reader, most: int) -> Summary:
+def summarize_all(key: Array, reader: Reader, most: int) -> Summary:
     """Survey the samples of all processes, and draw some.
 
     Raises:
@@ -185,23 +187,23 @@ def survey_all(key: Array, reading: Reader, most: int) -> Summary:
     """
     if most < 1:
         raise DataError(f"subsample must be at least one row; it is {most}.")
-    pace = Timings()
-    d, dtype = reading.n_features, reading.dtype
-    blocks = reported(reading, pace, -1, 0, float("nan"))
-    mine = summarize(key, blocks, reading.first_row, most, d, dtype)
-    found = merge(reading.team.gather(to_arrays(mine, most)), d, dtype)
+    timings = Timings()
+    d, dtype = reader.n_features, reader.dtype
+    blocks = reported(reader, timings, -1, 0, float("nan"))
+    mine = summarize(key, blocks, reader.first_row, most, d, dtype)
+    found = merge(reader.group.all_gather(to_arrays(mine, most)), d, dtype)
     if not found.moments.total:
         raise DataError("sample_weight is zero for every sample; at least one must count.")
     return found
 
 
-def _coreset(key: Array, reading: Reader, found: Summary, per_column: bool, most: int) -> Subsample:
-    pace, dtype = Timings(), reading.dtype
-    frame = found.census(per_column, False, dtype).frame
-    blocks = reported(reading, pace, -1, 0, float("nan"))
+def _coreset(key: Array, reader: Reader, found: Summary, per_column: bool, most: int) -> Subsample:
+    timings, dtype = Timings(), reader.dtype
+    frame = found.data_summary(per_column, False, dtype).frame
+    blocks = reported(reader, timings, -1, 0, float("nan"))
     total = float(found.moments.total)
     salted = jax.random.fold_in(key, _CORESET)
-    mine = subsample_coreset(salted, blocks, reading.first_row, most, frame, total)
+    mine = subsample_coreset(salted, blocks, reader.first_row, most, frame, total)
     room = coreset_room(most)
-    whole = merge_subsamples(reading.team.gather(pad(mine, room)))
+    whole = merge_subsamples(reader.group.all_gather(pad(mine, room)))
     return pad(whole.lowest(room), room)

@@ -245,8 +245,8 @@ def fit(
       DataError: see ``streaming.fit``.
       FitError: a component collapsed on the way.
     """
-    reading = open_source(as_source(source), batch, SingleProcess())
-    x, weights = _first_rows(reading, subsample)
+    reader = open_source(as_source(source), batch, SingleProcess())
+    x, weights = _first_rows(reader, subsample)
     if isinstance(init, Mixture):
         first = init
     else:
@@ -259,7 +259,7 @@ def fit(
         first = raise_if_failed(found).mixture
     state = start(first, x, weights, alpha=alpha, floor=floor, ridge=ridge)
     for _ in range(n_passes):
-        for block in reading.blocks(Timings()):
+        for block in reader.blocks(Timings()):
             state = partial_fit(state, block.x, block.weights)
     if not is_traced(state) and int(state.status) != Status.RUNNING:
         raise FitError(f"After {int(state.n_batches)} batches: {describe(state.status)}")
@@ -274,10 +274,10 @@ def fit(
     )
 
 
-def _first_rows(reading: Reader, most: int) -> tuple[np.ndarray, np.ndarray]:
+def _first_rows(reader: Reader, most: int) -> tuple[np.ndarray, np.ndarray]:
     """The first rows of a source, and their weights."""
     xs, weights, n = [], [], 0
-    for block in reading.blocks(Timings()):
+    for block in reader.blocks(Timings()):
         xs.append(np.asarray(block.x)[: block.n_rows])
         weights.append(np.asarray(block.weights)[: block.n_rows])
         n += block.n_rows

@@ -42,7 +42,7 @@ class CompensatedSum:
 
     total: Statistics
     lost: Statistics
-    digits: Precision
+    precision: Precision
 
 
 @jax.tree_util.register_dataclass
@@ -60,10 +60,10 @@ class PassState:
       n_blocks: how many of its blocks are in them.
     """
 
-    lanes: Any
+    runs: Any
     reached: Mixture
     history: Leaf
-    census: DataSummary
+    data_summary: DataSummary
     control: Control
     sums: CompensatedSum
     n_blocks: Leaf
@@ -76,7 +76,7 @@ class Checkpointer(Protocol):
     def restore(self, like: PassState) -> PassState | None:
         """A stage kept before, in the shapes of ``like``, or None to begin anew."""
 
-    def save(self, stage: PassState, now: bool = False) -> None:
+    def save(self, state: PassState, now: bool = False) -> None:
         """Called after each block: keep the stage if it is time to, or in any case."""
 
 
@@ -100,109 +100,120 @@ def abstract_state(
         frame = identity(d, dtype)
         if entry.affine:
             frame = subsample.as_matrices(frame)
-        census = DataSummary(frame, jnp.zeros((), dtype))
+        data_summary = DataSummary(frame, jnp.zeros((), dtype))
         whole = subsample.as_matrices(identity(d, dtype))
-        return _begin(method, starts, census, options.control(whole, n_components))
+        return _first_state(method, starts, data_summary, options.control(whole, n_components))
 
     return jax.eval_shape(blank)
 
 
-def _begin(
-    method: AdditiveAlgorithm, starts: Mixture, census: DataSummary, control: Control
+def _first_state(
+    method: AdditiveAlgorithm, starts: Mixture, data_summary: DataSummary, control: Control
 ) -> PassState:
     """The stage before the first pass; of W starts in the frame, leading axis."""
-    begun = jax.vmap(method.begin)(starts)
+    begun = jax.vmap(method.init)(starts)
     width, dtype = len(starts.means), starts.means.dtype
     x = jnp.zeros((1, starts.means.shape[2]), dtype)
-    sums = _no_sums(method, begun, Samples(x, jnp.zeros(1, dtype), census.frame))
+    sums = _no_sums(method, begun, Samples(x, jnp.zeros(1, dtype), data_summary.frame))
     history = jnp.full((width, method.max_steps + 1), jnp.nan, dtype)
-    stage = PassState(begun, begun.mixture, history, census, control, sums, jnp.asarray(0))
-    return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), stage)  # strongly typed
+    state = PassState(begun, begun.mixture, history, data_summary, control, sums, jnp.asarray(0))
+    return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), state)  # strongly typed
 
 
-begin = partial(jit, static_argnums=0)(_begin)
+first_state = partial(jit, static_argnums=0)(_first_state)
 
 
 def _no_sums(method: AdditiveAlgorithm, begun: Any, samples: Samples) -> CompensatedSum:
-    shapes = jax.eval_shape(method.expect, begun, samples)
-    zero, digits = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return CompensatedSum(zero, zero, digits)
+    shapes = jax.eval_shape(method.e_step, begun, samples)
+    zero, precision = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return CompensatedSum(zero, zero, precision)
 
 
-def restored(keeper: Checkpointer, template: PassState, team: ProcessGroup) -> PassState | None:
+def restored(
+    checkpointer: Checkpointer, template: PassState, group: ProcessGroup
+) -> PassState | None:
     """The furthest stage that any process has kept, with the ``Control`` it was begun with.
 
     What it has added up of a pass a process keeps if it had come as far; the others begin the pass
     anew.
     """
-    mine = keeper.restore(template)
+    mine = checkpointer.restore(template)
     blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
     kept = jax.device_get(blank if mine is None else mine)
-    steps = np.asarray(-1 if mine is None else kept.lanes.n_steps.sum())
-    every = team.gather((steps, replace(kept, sums=blank.sums, n_blocks=blank.n_blocks)))
-    furthest, stage = max(every, key=lambda pair: int(pair[0]))
+    steps = np.asarray(-1 if mine is None else kept.runs.n_steps.sum())
+    every = group.all_gather((steps, replace(kept, sums=blank.sums, n_blocks=blank.n_blocks)))
+    furthest, state = max(every, key=lambda pair: int(pair[0]))
     if furthest < 0:
         return None
     if steps == furthest:
-        stage = kept
-    return jax.tree.map(jnp.asarray, stage)
+        state = kept
+    return jax.tree.map(jnp.asarray, state)
 
 
 def run_passes(
-    method: AdditiveAlgorithm, stage: PassState, reading: Reader, keeper: Checkpointer | None = None
+    method: AdditiveAlgorithm,
+    state: PassState,
+    reader: Reader,
+    checkpointer: Checkpointer | None = None,
 ) -> FitResult:
     """Take passes over the samples until every run has ended; what follows the start in a fit.
 
     Ctrl-C ends the runs where they are.
     """
     try:
-        for stage in iterate(method, stage, reading):  # noqa: B020 - each follows the last
-            if keeper is not None:
-                keeper.save(stage)
+        for state in iterate(method, state, reader):  # noqa: B020 - each follows the last
+            if checkpointer is not None:
+                checkpointer.save(state)
     except BaseException as error:
-        if keeper is not None:
-            keeper.save(stage, True)
-        known = bool(jnp.isfinite(stage.lanes.log_likelihood).any())
+        if checkpointer is not None:
+            checkpointer.save(state, True)
+        known = bool(jnp.isfinite(state.runs.log_likelihood).any())
         if not isinstance(error, KeyboardInterrupt) or not known:
             raise
-        stage = _interrupted(stage)
-    return _finish(stage)
+        state = _interrupted(state)
+    return _finish(state)
 
 
-def iterate(method: AdditiveAlgorithm, stage: PassState, reading: Reader) -> Iterator[PassState]:
+def iterate(method: AdditiveAlgorithm, state: PassState, reader: Reader) -> Iterator[PassState]:
     """The stages that follow one: after each block, and after each step, to the end of all runs."""
-    while bool((stage.lanes.status == Status.RUNNING).any()):
-        pace, n_rows = Timings(), 0
-        step, log_likelihood = int(stage.lanes.n_steps.max()), float(_highest(stage))
-        done = int(stage.n_blocks)
-        for number, block in enumerate(reading.blocks(pace)):
+    while bool((state.runs.status == Status.RUNNING).any()):
+        timings, n_rows = Timings(), 0
+        step, log_likelihood = int(state.runs.n_steps.max()), float(_highest(state))
+        done = int(state.n_blocks)
+        for number, block in enumerate(reader.blocks(timings)):
             n_rows += block.n_rows
             if number < done:  # a run that was interrupted has added it up
                 continue
-            with pace.busy():
-                sums = _add(method, stage.sums, stage.lanes, block, stage.census)
+            with timings.busy():
+                sums = _add(method, state.sums, state.runs, block, state.data_summary)
                 sums = jax.block_until_ready(sums)
-                stage = replace(
-                    stage, sums=sums, n_blocks=jnp.asarray(number + 1, stage.n_blocks.dtype)
+                state = replace(
+                    state, sums=sums, n_blocks=jnp.asarray(number + 1, state.n_blocks.dtype)
                 )
-            yield stage
-            if reading.progress is not None:
-                reading.progress(PassProgress(step, method.max_steps, n_rows, log_likelihood, pace))
-        whole = reading.team.add(stage.sums.total, stage.sums.lost)
-        stage = _advance(method, stage, whole)
-        yield stage
+            yield state
+            if reader.progress is not None:
+                reader.progress(
+                    PassProgress(step, method.max_steps, n_rows, log_likelihood, timings)
+                )
+        whole = reader.group.add(state.sums.total, state.sums.lost)
+        state = _advance(method, state, whole)
+        yield state
 
 
 @partial(jit, static_argnums=0)
 def _add(
-    method: AdditiveAlgorithm, sums: CompensatedSum, lanes: Any, block: Block, census: DataSummary
+    method: AdditiveAlgorithm,
+    sums: CompensatedSum,
+    states: Any,
+    block: Block,
+    data_summary: DataSummary,
 ) -> CompensatedSum:
     """Add a block up, and what rounding takes from the sum (Knuth 1969, section 4.2.2).
 
     Both together hold twice as many digits, so that the order of the blocks does not show.
     """
-    samples = Samples(block.x, block.weights, census.frame)
-    found, digits = method.expect(lanes, samples)
+    samples = Samples(block.x, block.weights, data_summary.frame)
+    found, precision = method.e_step(states, samples)
     total = jax.tree.map(jnp.add, sums.total, found)
 
     def rounded_off(new: Array, old: Array, term: Array) -> Array:
@@ -213,52 +224,56 @@ def _add(
     lost = jax.tree.map(jnp.add, sums.lost, more)
     # The centers are the same in all terms, and no sum.
     zero = jnp.zeros_like(found.center)
-    return CompensatedSum(replace(total, center=found.center), replace(lost, center=zero), digits)
+    return CompensatedSum(
+        replace(total, center=found.center), replace(lost, center=zero), precision
+    )
 
 
 @partial(jit, static_argnums=0)
-def _advance(method: AdditiveAlgorithm, stage: PassState, whole: Statistics) -> PassState:
-    before = stage.lanes
-    after = method.advance(before, whole, stage.sums.digits, stage.census, stage.control)
+def _advance(method: AdditiveAlgorithm, state: PassState, whole: Statistics) -> PassState:
+    before = state.runs
+    after = method.advance(before, whole, state.sums.precision, state.data_summary, state.control)
     rows = jnp.arange(len(before.status))
     running = before.status == Status.RUNNING
     reached = getattr(after, "reached", None)
     if reached is None:
-        reached = pytree.where(running, before.mixture, stage.reached)
-    zero = jax.tree.map(jnp.zeros_like, stage.sums)
+        reached = pytree.where(running, before.mixture, state.reached)
+    zero = jax.tree.map(jnp.zeros_like, state.sums)
     return PassState(
         after,
         reached,
-        stage.history.at[rows, before.n_steps].set(after.log_likelihood),
-        stage.census,
-        stage.control,
+        state.history.at[rows, before.n_steps].set(after.log_likelihood),
+        state.data_summary,
+        state.control,
         zero,
-        jnp.zeros_like(stage.n_blocks),
+        jnp.zeros_like(state.n_blocks),
     )
 
 
 @jit
-def _interrupted(stage: PassState) -> PassState:
+def _interrupted(state: PassState) -> PassState:
     """The same with the runs that had not ended where they are."""
-    running = stage.lanes.status == Status.RUNNING
-    known = jnp.isfinite(stage.lanes.log_likelihood)
-    status = jnp.where(running & known, int(Status.INTERRUPTED), stage.lanes.status)
-    mixture = pytree.where(running, stage.reached, stage.lanes.mixture)
-    return replace(stage, lanes=replace(stage.lanes, status=status, mixture=mixture))
+    running = state.runs.status == Status.RUNNING
+    known = jnp.isfinite(state.runs.log_likelihood)
+    status = jnp.where(running & known, int(Status.INTERRUPTED), state.runs.status)
+    mixture = pytree.where(running, state.reached, state.runs.mixture)
+    return replace(state, runs=replace(state.runs, status=status, mixture=mixture))
 
 
 @jit
-def _highest(stage: PassState) -> Array:
-    shift = stage.census.total * stage.census.frame.log_volume()
-    return stage.lanes.log_likelihood.max() - shift
+def _highest(state: PassState) -> Array:
+    shift = state.data_summary.total * state.data_summary.frame.log_volume()
+    return state.runs.log_likelihood.max() - shift
 
 
 @jit
-def _finish(stage: PassState) -> FitResult:
-    runs = stage.lanes
-    table = Restarts(runs.log_likelihood, runs.status, runs.n_steps, runs.collapsed, jnp.asarray(0))
-    best = results.choose(table)
-    lane, history = jax.tree.map(lambda leaf: leaf[best], (runs, stage.history))
-    several = replace(table, best=best) if len(runs.status) > 1 else None
-    ended_at, prior = lane.log_likelihood, stage.control.prior
-    return to_result(lane.mixture, ended_at, lane, history, several, stage.census, prior)
+def _finish(state: PassState) -> FitResult:
+    runs = state.runs
+    outcomes = Restarts(
+        runs.log_likelihood, runs.status, runs.n_steps, runs.collapsed, jnp.asarray(0)
+    )
+    best = results.choose(outcomes)
+    ended, history = jax.tree.map(lambda leaf: leaf[best], (runs, state.history))
+    several = replace(outcomes, best=best) if len(runs.status) > 1 else None
+    prior, whole = state.control.prior, state.data_summary
+    return to_result(ended.mixture, ended.log_likelihood, ended, history, several, whole, prior)

@@ -39,7 +39,7 @@ class Timings:
         return self.computing + self.waiting
 
 
-def prefetch(items: Iterable[Item], pace: Timings, depth: int = AHEAD) -> Iterator[Item]:
+def prefetch(items: Iterable[Item], timings: Timings, depth: int = AHEAD) -> Iterator[Item]:
     """The same items, taken by a thread that runs ahead; what it trips over is raised here.
 
     Args:
@@ -67,7 +67,7 @@ def prefetch(items: Iterable[Item], pace: Timings, depth: int = AHEAD) -> Iterat
             while True:
                 begun = time.perf_counter()
                 item = next(iterator, end)
-                pace.reading += time.perf_counter() - begun
+                timings.reading += time.perf_counter() - begun
                 if item is end or not hand_over(item):
                     break
         except BaseException as error:  # whatever it is, the caller has to know
@@ -80,7 +80,7 @@ def prefetch(items: Iterable[Item], pace: Timings, depth: int = AHEAD) -> Iterat
         while True:
             begun = time.perf_counter()
             item = channel.get()
-            pace.waiting += time.perf_counter() - begun
+            timings.waiting += time.perf_counter() - begun
             if item is end:
                 return
             if isinstance(item, BaseException):

@@ -32,7 +32,7 @@ class PassProgress(NamedTuple):
     max_steps: int
     n_rows: int
     log_likelihood: float
-    pace: Timings
+    timings: Timings
 
 
 @runtime_checkable
@@ -40,10 +40,10 @@ class ProcessGroup(Protocol):
     """Processes that each read a share of the samples."""
 
     @property
-    def share(self) -> tuple[int, int]:
+    def rank_and_size(self) -> tuple[int, int]:
         """Which of how many processes this is."""
 
-    def gather(self, mine: Any) -> list[Any]:
+    def all_gather(self, mine: Any) -> list[Any]:
         """A pytree of arrays on the host, from every process in their order."""
 
     def add(self, mine: Statistics, lost: Statistics) -> Statistics:
@@ -56,9 +56,9 @@ class ProcessGroup(Protocol):
 class SingleProcess:
     """A team of one."""
 
-    share = (0, 1)
+    rank_and_size = (0, 1)
 
-    def gather(self, mine: Any) -> list[Any]:
+    def all_gather(self, mine: Any) -> list[Any]:
         """Its own."""
         return [mine]
 
@@ -88,7 +88,7 @@ class Reader:
     rows: int
     n_features: int
     dtype: np.dtype
-    team: ProcessGroup = field(default_factory=SingleProcess)
+    group: ProcessGroup = field(default_factory=SingleProcess)
     progress: Callable[[PassProgress], None] | None = None
 
     @property
@@ -96,15 +96,15 @@ class Reader:
         """Number of the source's first row among those of all processes."""
         return int(getattr(self.source, "first_row", 0))
 
-    def blocks(self, pace: Timings) -> Iterable[Block]:
+    def blocks(self, timings: Timings) -> Iterable[Block]:
         """One pass, read ahead."""
-        return prefetch(rebatch(self.source, self.rows, self.n_features, self.dtype), pace)
+        return prefetch(rebatch(self.source, self.rows, self.n_features, self.dtype), timings)
 
 
 def open_source(
     source: Iterable[Any],
     block_rows: int | None,
-    team: ProcessGroup,
+    group: ProcessGroup,
     progress: Callable[[PassProgress], None] | None = None,
 ) -> Reader:
     """How the source is to be read; processes whose share is empty learn it from the others.
@@ -114,7 +114,7 @@ def open_source(
     """
     here = peek(source)
     mine = np.asarray([0, 0] if here is None else [here[0], here[1].itemsize])
-    every = np.stack(team.gather(mine))
+    every = np.stack(group.all_gather(mine))
     n_features, itemsize = (int(n) for n in every.max(axis=0))
     if not n_features:
         raise DataError("the source yields no samples.")
@@ -124,17 +124,17 @@ def open_source(
     rows = block_rows or getattr(source, "block_rows", 0) or rows_for(n_features, dtype)
     if rows < 1:
         raise DataError(f"block_rows must be at least one; it is {rows}.")
-    return Reader(source, rows, n_features, dtype, team, progress)
+    return Reader(source, rows, n_features, dtype, group, progress)
 
 
 def reported(
-    reading: Reader, pace: Timings, step: int, max_steps: int, log_likelihood: float
+    reader: Reader, timings: Timings, step: int, max_steps: int, log_likelihood: float
 ) -> Iterable[Block]:
     """The blocks of a pass that has no sums; what is done between them counts as computing."""
     n_rows = 0
-    for block in reading.blocks(pace):
-        with pace.busy():
+    for block in reader.blocks(timings):
+        with timings.busy():
             yield block
         n_rows += block.n_rows
-        if reading.progress is not None:
-            reading.progress(PassProgress(step, max_steps, n_rows, log_likelihood, pace))
+        if reader.progress is not None:
+            reader.progress(PassProgress(step, max_steps, n_rows, log_likelihood, timings))

@@ -64,7 +64,7 @@ class Summary:
     moments: Moments
     drawn: Subsample
 
-    def census(self, per_column: bool, affine: bool, dtype: Any) -> DataSummary:
+    def data_summary(self, per_column: bool, affine: bool, dtype: Any) -> DataSummary:
         """The frame ``em.seen`` gives samples held in memory, and their total weight."""
         total, mean, scatter = self.moments
         covariance = scatter / total
@@ -79,7 +79,7 @@ class Summary:
 
     def whitening(self, dtype: Any) -> Standardization:
         """The frame in which all samples together have the unit covariance."""
-        return self.census(per_column=True, affine=True, dtype=dtype).frame
+        return self.data_summary(per_column=True, affine=True, dtype=dtype).frame
 
 
 def empty_summary(n_features: int, dtype: np.dtype) -> Summary:

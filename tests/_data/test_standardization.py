@@ -78,7 +78,7 @@ def test_whitened_samples_have_the_unit_covariance(dtype):
 def test_a_frame_that_turns_is_undone(dtype):
     x = correlated(dtype)
     frame, unit = seen_whole(x).frame, x.astype(np.float64).std(axis=0)
-    assert frame.turns
+    assert frame.rotates
     np.testing.assert_array_equal(np.triu(frame.scale, 1), np.zeros((3, 3)))
     back = np.asarray(frame.scale, np.float64) @ np.asarray(frame.inverse, np.float64)
     atol = LOST * np.finfo(dtype).eps

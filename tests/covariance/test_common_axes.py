@@ -124,12 +124,12 @@ def test_the_search_is_bounded_and_ends_at_nan():
 
 
 def test_lanes_do_not_disturb_each_other():
-    lanes = [problem(seed, 4, np.float64, noise) for seed, noise in ((0, 0.0), (1, 0.5), (2, 1.0))]
-    roots, start = jnp.stack([lane[1] for lane in lanes]), np.eye(4)
+    states = [problem(seed, 4, np.float64, noise) for seed, noise in ((0, 0.0), (1, 0.5), (2, 1.0))]
+    roots, start = jnp.stack([state[1] for state in states]), np.eye(4)
     batch = jax.vmap(search(MANY_SWEEPS), (0, None))(roots, start)
-    for lane, each in enumerate(roots):
+    for state, each in enumerate(roots):
         alone = search(MANY_SWEEPS)(each, start)
-        np.testing.assert_allclose(batch.axes[lane], alone.axes, atol=1e-12)
+        np.testing.assert_allclose(batch.axes[state], alone.axes, atol=1e-12)
 
 
 @pytest.mark.parametrize("d", [2, 3, 6])

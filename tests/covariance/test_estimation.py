@@ -65,7 +65,7 @@ def test_a_component_on_one_point_has_a_volume_of_zero_and_leaves_the_others(dty
 def test_equal_volume_is_equal(storage, dtype):
     """And is the sum of the scatters' volumes over the number of samples."""
     counts, scatter = random_scatter(2, dtype)
-    scale = equal_volume(storage)(counts, storage.compress(scatter), None)
+    scale = equal_volume(storage)(counts, storage.from_dense(scatter), None)
     half = storage.half_log_det(scale, D)
     np.testing.assert_allclose(np.diff(half), 0, atol=1e-5)
     exact = np.asarray(scatter, np.float64)

@@ -35,9 +35,9 @@ def estimator(name):
 
     @jax.jit
     def estimate(counts, scatter, before):
-        stored = entry.pool(entry.storage.compress(scatter))
+        stored = entry.pool(entry.storage.from_dense(scatter))
         scale = entry.estimate(counts, stored, before)
-        dense = entry.storage.dense(scale, scatter.shape[-1])
+        dense = entry.storage.to_dense(scale, scatter.shape[-1])
         sigma = dense @ dense.mT
         return jnp.broadcast_to(sigma, scatter.shape), scale
 
@@ -200,11 +200,11 @@ def test_which_models_keep_their_form_when_columns_are_left_out(name):
     sigma = oracle.parameters(3, k=K, d=D, model=name)[2]
     left = sigma[:, :3, :3]
     assert has_form(left, name) == model(name).keeps_marginals
-    assert has_form(left, model(name).of_marginals.name)
+    assert has_form(left, model(name).marginal_model.name)
     given = np.linalg.inv(np.linalg.inv(sigma)[:, :3, :3])
-    assert has_form(given, model(name).of_marginals.name)
+    assert has_form(given, model(name).marginal_model.name)
     if not model(name).keeps_marginals:
-        assert model(name).of_marginals.storage is model(name).storage
+        assert model(name).marginal_model.storage is model(name).storage
 
 
 @pytest.mark.parametrize("name", oracle.NAMES)
@@ -265,7 +265,7 @@ def test_estimate_is_no_lower_than_the_scale_before(name, dtype):
     for seed in range(10):
         counts, scatter = random_scatter(seed, dtype)
         before = random_scale(name, 100 + seed, dtype)
-        dense = np.asarray(model(name).storage.dense(before, D), np.float64)
+        dense = np.asarray(model(name).storage.to_dense(before, D), np.float64)
         sigma = np.broadcast_to(dense @ dense.transpose(0, 2, 1), scatter.shape)
         was = score(counts, scatter, sigma)
         found = estimate(name, counts, scatter, before)
@@ -336,10 +336,10 @@ def test_a_scatter_that_is_nothing_but_singular_or_nan_ends(name, dtype):
 @pytest.mark.parametrize("name", oracle.NAMES)
 def test_estimates_are_batched(name):
     """Under vmap all lanes iterate until the slowest ends, and each ends where it would alone."""
-    lanes = [(*random_scatter(seed), random_scale(name, 3 + seed)) for seed in range(3)]
-    found = jax.vmap(estimator(name))(*map(jnp.stack, zip(*lanes, strict=True)))[0]
-    for lane, alone in enumerate(lanes):
-        close(np.asarray(found[lane]), estimate(name, *alone), 1e-12)
+    states = [(*random_scatter(seed), random_scale(name, 3 + seed)) for seed in range(3)]
+    found = jax.vmap(estimator(name))(*map(jnp.stack, zip(*states, strict=True)))[0]
+    for state, alone in enumerate(states):
+        close(np.asarray(found[state]), estimate(name, *alone), 1e-12)
 
 
 @pytest.mark.parametrize("name", oracle.NAMES)

@@ -20,20 +20,20 @@ def form(request):
 def stored(form, dtype):
     """Random covariances in a storage form, and the same as matrices in float64."""
     sigma = oracle.parameters(5, k=K, d=D, model=form.name)[2]
-    return form.compress(jnp.asarray(sigma, dtype)), sigma
+    return form.from_dense(jnp.asarray(sigma, dtype)), sigma
 
 
 def test_factor_and_dense(form, stored, dtype, tolerance):
-    scale = form.factor(stored[0])
+    scale = form.root(stored[0])
     assert scale.ndim == form.ndim
     assert scale.dtype == dtype
-    dense = form.dense(scale, D)
+    dense = form.to_dense(scale, D)
     np.testing.assert_array_equal(dense, jnp.tril(dense))
     np.testing.assert_allclose(dense @ dense.mT, stored[1], **tolerance)
 
 
 def test_half_log_det_variances_and_precisions(form, stored, tolerance):
-    scale = form.factor(stored[0])
+    scale = form.root(stored[0])
     np.testing.assert_allclose(
         form.half_log_det(scale, D), 0.5 * np.linalg.slogdet(stored[1])[1], **tolerance
     )
@@ -47,7 +47,7 @@ def test_half_log_det_variances_and_precisions(form, stored, tolerance):
 @pytest.mark.parametrize("copies", [1, K])
 def test_distance_is_mahalanobis(form, stored, copies, dtype, tolerance):
     x = np.random.default_rng(0).normal(size=(K, D))
-    inverse = form.invert(form.factor(stored[0][:copies]))
+    inverse = form.invert(form.root(stored[0][:copies]))
     found = form.distance(inverse, jnp.asarray(x, dtype))
     sigma = np.broadcast_to(stored[1][:copies], (K, D, D))
     expected = [x[k] @ np.linalg.solve(sigma[k], x[k]) for k in range(K)]
@@ -59,24 +59,24 @@ def test_scatter_and_outer_are_the_compressed_matrices(form, dtype, tolerance):
     resp, difference = rng.uniform(size=(K, 6)), rng.normal(size=(K, D, 6))
     dense = np.einsum("kb,kdb,keb->kde", resp, difference, difference)
     found = form.scatter(jnp.asarray(resp, dtype), jnp.asarray(difference, dtype))
-    np.testing.assert_allclose(found, form.compress(jnp.asarray(dense)), **tolerance)
+    np.testing.assert_allclose(found, form.from_dense(jnp.asarray(dense)), **tolerance)
     outer = np.einsum("kd,ke->kde", difference[..., 0], difference[..., 0])
     found = form.outer(jnp.asarray(difference[..., 0], dtype))
-    np.testing.assert_allclose(found, form.compress(jnp.asarray(outer)), **tolerance)
+    np.testing.assert_allclose(found, form.from_dense(jnp.asarray(outer)), **tolerance)
 
 
 def test_apply_multiplies_by_a_square_root(form, stored, dtype, tolerance):
-    scale = form.factor(stored[0])
+    scale = form.root(stored[0])
     noise = np.random.default_rng(2).normal(size=(K, D))
     found = form.apply(scale, jnp.asarray(noise, dtype))
-    expected = np.einsum("kde,ke->kd", np.asarray(form.dense(scale, D), np.float64), noise)
+    expected = np.einsum("kde,ke->kd", np.asarray(form.to_dense(scale, D), np.float64), noise)
     np.testing.assert_allclose(found, expected, **tolerance)
 
 
 def test_stretch_follows_a_change_of_units(form, stored, dtype, tolerance):
     factor = np.full(D, 3.0) if form is Spherical else np.array([2.0, 0.5, 1.0, 10.0])
-    stretched = form.stretch(form.factor(stored[0]), jnp.asarray(factor, dtype))
-    dense = form.dense(stretched, D)
+    stretched = form.rescale(form.root(stored[0]), jnp.asarray(factor, dtype))
+    dense = form.to_dense(stretched, D)
     np.testing.assert_allclose(
         dense @ dense.mT, factor[:, None] * stored[1] * factor[None, :], **tolerance
     )
@@ -85,7 +85,7 @@ def test_stretch_follows_a_change_of_units(form, stored, dtype, tolerance):
 def test_conditional_variances_show_a_nearly_singular_covariance(dtype):
     """The variance of the second coordinate given the first is 1 - ρ²."""
     rho = 0.75
-    full = Full.factor(jnp.asarray([[[1.0, rho], [rho, 1.0]]], dtype))
+    full = Full.root(jnp.asarray([[[1.0, rho], [rho, 1.0]]], dtype))
     np.testing.assert_allclose(
         Full.conditional_variances(full), [[1, 1 - rho**2]], rtol=4 * np.finfo(dtype).eps
     )
@@ -96,7 +96,7 @@ def test_conditional_variances_show_a_nearly_singular_covariance(dtype):
 
 
 def test_identity_is_the_unit_covariance(form, dtype):
-    dense = form.dense(form.factor(form.identity(D, dtype)), D)
+    dense = form.to_dense(form.root(form.identity(D, dtype)), D)
     assert dense.dtype == dtype
     np.testing.assert_array_equal(dense, np.eye(D)[None])
 
@@ -130,7 +130,7 @@ def test_what_is_raised_above_the_least_is_raised_no_more_than_it_lacks(
 ):
     sigma = np.asarray(stored[1])
     bound = np.diag([0.5, 1.0, 2.0, 4.0]) + 0.3 if form is Full else 1.3 * np.eye(D)
-    least = form.compress(jnp.asarray(bound[None], dtype))
+    least = form.from_dense(jnp.asarray(bound[None], dtype))
     raised = form.at_least(stored[0], least)
     root = np.linalg.cholesky(bound)
     for k in range(K):
@@ -138,7 +138,7 @@ def test_what_is_raised_above_the_least_is_raised_no_more_than_it_lacks(
         spread, axes = np.linalg.eigh(relative)
         clipped = root @ axes @ np.diag(np.maximum(spread, 1)) @ axes.T @ root.T
         np.testing.assert_allclose(
-            form.compress(jnp.asarray(clipped[None]))[0], raised[k], **tolerance
+            form.from_dense(jnp.asarray(clipped[None]))[0], raised[k], **tolerance
         )
-        np.testing.assert_allclose(form.margin(stored[0], least)[k], spread.min(), **tolerance)
+        np.testing.assert_allclose(form.min_ratio(stored[0], least)[k], spread.min(), **tolerance)
     np.testing.assert_allclose(form.at_least(raised, least), raised, **tolerance)

@@ -276,4 +276,4 @@ def test_a_method_is_hashable_and_scouts():
     method = accelerated(EM(10), "anderson")
     assert isinstance(method, algorithm.Algorithm)
     assert hash(method) == hash(accelerated(EM(10), "anderson"))
-    assert method.scout() == replace(method, em=EM(10).scout())
+    assert method.approximate() == replace(method, em=EM(10).approximate())

@@ -537,15 +537,15 @@ def test_one_lane_of_a_batch_fails_alone(full, x):
     """Bit for bit: the others end as they would without it."""
     broken = Mixture(full.log_weights, full.means * jnp.nan, full.scale, "full")
     moved = Mixture(full.log_weights, full.means + 0.1, full.scale, "full")
-    pack = lambda *lanes: jax.tree.map(lambda *leaves: jnp.stack(leaves), *lanes)  # noqa: E731
+    pack = lambda *states: jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)  # noqa: E731
     fit = jax.vmap(lambda m: single_run.run_em(m, x, max_steps=LONG))
     with_bad = fit(pack(full, broken, moved))
     without = fit(pack(full, full, moved))
     assert int(with_bad.status[1]) == Status.NON_FINITE_PARAMETERS
-    for lane in (0, 2):
+    for state in (0, 2):
         chex.assert_trees_all_equal(
-            jax.tree.map(lambda leaf: leaf[lane], with_bad),  # noqa: B023
-            jax.tree.map(lambda leaf: leaf[lane], without),  # noqa: B023
+            jax.tree.map(lambda leaf: leaf[state], with_bad),  # noqa: B023
+            jax.tree.map(lambda leaf: leaf[state], without),  # noqa: B023
         )
 
 
@@ -597,8 +597,8 @@ def test_a_fit_does_not_notice_units_or_order(
 def test_a_fit_does_not_notice_the_order_of_columns(start, x, weight, name, dtype):
     """Parameters to the root of a rounding, as above."""
     order, storage = np.array([2, 0, 1]), start.model.storage
-    turned = storage.compress(start.covariances[:, order][:, :, order])[: len(start.scale)]
-    arranged = Mixture(start.log_weights, start.means[:, order], storage.factor(turned), name)
+    turned = storage.from_dense(start.covariances[:, order][:, :, order])[: len(start.scale)]
+    arranged = Mixture(start.log_weights, start.means[:, order], storage.root(turned), name)
     plain, moved = run_all(start, x, weight), run_all(arranged, x[:, order], weight)
     eps = np.finfo(dtype).eps
     np.testing.assert_allclose(moved.log_likelihood, plain.log_likelihood, rtol=100 * eps)

@@ -44,7 +44,7 @@ def with_count(name, count, dtype, thinner=1.0, units=(1.0, 1.0)):
 @pytest.mark.parametrize("code", LEAST)
 def test_a_component_on_fewer_samples_than_its_covariance_takes(code, dtype):
     name, least = oracle.MODELS[code], LEAST[code]
-    assert model(name).least_samples(D) == least
+    assert model(name).min_samples(D) == least
     few = np.asarray(
         spurious_components(with_count(name, max(least - 0.5, 0.5), dtype), jnp.asarray(N, dtype))
     )
@@ -54,7 +54,7 @@ def test_a_component_on_fewer_samples_than_its_covariance_takes(code, dtype):
 
 
 def test_in_one_column_only_volumes_differ():
-    least = {code: model(name).least_samples(1) for code, name in oracle.MODELS.items()}
+    least = {code: model(name).min_samples(1) for code, name in oracle.MODELS.items()}
     assert least == {code: 2 if code[0] == "V" else 0 for code in least}
 
 

@@ -62,7 +62,7 @@ def test_statistics_are_the_loops(name, form, weighted, x, weight, dtype, tolera
     # By differences moments are about the means, by products about the origin.
     center = truth[1] if form == "difference" else np.zeros_like(truth[1])
     counts, first, second = oracle.statistics(x.astype(np.float64), resp, center, w)
-    second = given.model.pool(given.model.storage.compress(jnp.asarray(second)))
+    second = given.model.pool(given.model.storage.from_dense(jnp.asarray(second)))
     log_likelihood = log_prob @ (np.ones(N) if w is None else w)
     expected = Statistics(center, counts, first, second, log_likelihood)
     close(found, expected, tolerance)

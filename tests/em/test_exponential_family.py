@@ -88,7 +88,7 @@ def test_columns_that_nearly_determine_each_other_keep_their_digits(name, dtype)
     weights, means, covariances = (np.asarray(a, dtype) for a in parameters)
     mixture = jgmm.make_mixture(weights, means, covariances, name)
     digits = cancellation.assess(mixture)
-    assert not digits.is_safe
+    assert not digits.safe
     # The factor as the dtype holds it is the truth; NumPy's inverse in float64 would not do.
     factor, z = np.asarray(mixture.cholesky[0], np.longdouble), x.astype(np.longdouble)
     for row in range(3):  # forward substitution: z = L⁻¹ x
@@ -164,14 +164,14 @@ def test_only_the_lane_that_needs_differences_takes_them(dtype):
     assert cancellation.is_safe(near)
     assert not cancellation.is_safe(far)
     samples, method = make_samples(x.astype(dtype)), EM(5)
-    lanes = jax.tree.map(lambda *leaves: jnp.stack(leaves), method.begin(near), method.begin(far))
-    found, digits = jax.jit(lambda lanes: method.expect(lanes, samples))(lanes)
-    np.testing.assert_array_equal(digits.is_safe, [True, False])
-    for lane, (mixture, form) in enumerate([(near, "product"), (far, "difference")]):
+    states = jax.tree.map(lambda *leaves: jnp.stack(leaves), method.init(near), method.init(far))
+    found, digits = jax.jit(lambda states: method.e_step(states, samples))(states)
+    np.testing.assert_array_equal(digits.safe, [True, False])
+    for state, (mixture, form) in enumerate([(near, "product"), (far, "difference")]):
         expected = jgmm.accumulate(mixture, samples, form=form)
-        np.testing.assert_array_equal(found.center[lane], expected.center)
-        np.testing.assert_allclose(found.second[lane], expected.second, rtol=1e-4)
-        np.testing.assert_allclose(found.log_likelihood[lane], expected.log_likelihood, rtol=1e-5)
+        np.testing.assert_array_equal(found.center[state], expected.center)
+        np.testing.assert_allclose(found.second[state], expected.second, rtol=1e-4)
+        np.testing.assert_allclose(found.log_likelihood[state], expected.log_likelihood, rtol=1e-5)
 
 
 def test_rough_products_find_the_way_and_differences_the_end():
@@ -185,20 +185,20 @@ def test_rough_products_find_the_way_and_differences_the_end():
     )
     samples, method = make_samples(x.astype(np.float32)), EM(100)
     control = make_control(np.float32, None, None, 0.0)
-    step = jax.jit(lambda lanes: method.step(lanes, samples, control))
-    lanes, forms = jax.tree.map(lambda leaf: leaf[None], method.begin(start)), []
-    while int(lanes.status[0]) == jgmm.Status.RUNNING:
-        digits = cancellation.assess(jax.tree.map(lambda leaf: leaf[0], lanes.mixture))
-        forms.append((bool(digits.is_safe), bool(digits.is_rough and not lanes.exact[0])))
-        lanes = step(lanes)
-    assert int(lanes.status[0]) == jgmm.Status.CONVERGED
+    step = jax.jit(lambda states: method.step(states, samples, control))
+    states, forms = jax.tree.map(lambda leaf: leaf[None], method.init(start)), []
+    while int(states.status[0]) == jgmm.Status.RUNNING:
+        digits = cancellation.assess(jax.tree.map(lambda leaf: leaf[0], states.mixture))
+        forms.append((bool(digits.safe), bool(digits.approximate and not states.exact[0])))
+        states = step(states)
+    assert int(states.status[0]) == jgmm.Status.CONVERGED
     # Wide components are safe; then narrow ones are rough, and at last neither will do.
     assert forms == sorted(forms, reverse=True)
     assert set(forms) == {(True, False), (False, True), (False, False)}
-    mixture = jax.tree.map(lambda leaf: leaf[0], lanes.mixture)
+    mixture = jax.tree.map(lambda leaf: leaf[0], states.mixture)
     by = {form: jgmm.accumulate(mixture, samples, form=form) for form in ("product", "difference")}
-    assert lanes.log_likelihood[0] == by["difference"].log_likelihood
-    assert lanes.log_likelihood[0] != by["product"].log_likelihood
+    assert states.log_likelihood[0] == by["difference"].log_likelihood
+    assert states.log_likelihood[0] != by["product"].log_likelihood
     _, resp = oracle.e_step(x, weights, means, covariances)
     expected = oracle.m_step(x, resp, "full")
     np.testing.assert_allclose(mixture.means, expected[1], rtol=1e-6)

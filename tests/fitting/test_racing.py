@@ -98,10 +98,10 @@ def test_groups_do_not_change_the_race(data):
     tables = []
     for width in (8, R):
         work = budget.BATCH_WORK // width
-        tables.append(racing.race(EM(1000), starts, samples, control, work, 3).table)
+        tables.append(racing.race(EM(1000), starts, samples, control, work, 3).outcomes)
     for name in ("status", "n_steps", "collapsed", "best"):
-        np.testing.assert_array_equal(*(getattr(table, name) for table in tables))
-    np.testing.assert_allclose(*(table.log_likelihood for table in tables), rtol=1e-10)
+        np.testing.assert_array_equal(*(getattr(outcomes, name) for outcomes in tables))
+    np.testing.assert_allclose(*(outcomes.log_likelihood for outcomes in tables), rtol=1e-10)
 
 
 def test_a_race_inside_a_transformation(data, raced):
@@ -121,43 +121,43 @@ def test_too_short_a_round_is_refused(data, steps):
 
 
 @pytest.fixture(scope="module")
-def queue(data):
+def batch(data):
     """Six lanes of which the first four have taken three steps; what they hold is set below."""
     samples = center_and_scale(make_samples(data), True)
     starts = _draw(KEY, jnp.arange(6), samples, np.ones(K, bool), "full", "points")
     return restarts.open_batch(EM(10), starts, 6)
 
 
-def standing(queue, rows, status):
-    history = jnp.full_like(queue.history, jnp.nan).at[:, :4].set(jnp.asarray(rows))
+def standing(batch, rows, status):
+    history = jnp.full_like(batch.history, jnp.nan).at[:, :4].set(jnp.asarray(rows))
     held = replace(
-        queue.lanes,
+        batch.states,
         n_steps=jnp.full(6, 4),
         status=jnp.asarray([int(code) for code in status]),
         log_likelihood=history[:, 3],
     )
-    return replace(queue, lanes=held, history=history)
+    return replace(batch, states=held, history=history)
 
 
-def test_a_promise_is_the_limit_of_geometric_gains(queue):
+def test_a_promise_is_the_limit_of_geometric_gains(batch):
     ratio = np.array([0.5, 0.9, 0.0, 0.98, 0.5, 0.5])
     gains = np.stack([ratio**step for step in range(1, 4)], axis=1)
     rows = np.concatenate([np.zeros((6, 1)), np.cumsum(gains, axis=1)], axis=1)
-    found = racing.promise(standing(queue, rows, [Status.RUNNING] * 6))
+    found = racing.promise(standing(batch, rows, [Status.RUNNING] * 6))
     np.testing.assert_allclose(found, ratio / (1 - ratio), rtol=1e-10)
 
 
-def test_a_run_that_has_ended_promises_what_it_has(queue):
+def test_a_run_that_has_ended_promises_what_it_has(batch):
     rows = np.array([[0.0, 1.0, 1.5, 1.75]] * 6)
     status = [Status.CONVERGED] + [Status.RUNNING] * 5
-    found = racing.promise(standing(queue, rows, status))
+    found = racing.promise(standing(batch, rows, status))
     np.testing.assert_allclose(found, [1.75, *[2.0] * 5])
 
 
-def test_ranking_puts_copies_and_failures_behind(queue):
+def test_ranking_puts_copies_and_failures_behind(batch):
     best = np.array([1.0, 9.0, 5.0, 9.0, 7.0, 20.0])
     rows = best[:, None] * np.ones(4)  # at rest: each promises what it has
     running, collapsed = Status.RUNNING, Status.COLLAPSED
-    held = standing(queue, rows, [running] * 5 + [collapsed])
+    held = standing(batch, rows, [running] * 5 + [collapsed])
     order = np.asarray(racing.ranking(held, jnp.asarray(float(N)))).tolist()
     assert order == [1, 4, 2, 0, 3, 5]

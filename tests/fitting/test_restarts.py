@@ -44,10 +44,14 @@ def seated(problem):
 def test_a_queue_gives_what_a_lane_for_each_gives(problem, seated, width, monkeypatch):
     monkeypatch.setattr(budget, "MIN_BATCH", width)
     queued = ran(problem, work=budget.BATCH_WORK // width)
-    assert queued.lanes.status.shape == (width,)
+    assert queued.states.status.shape == (width,)
     for name in ("status", "n_steps", "collapsed", "best"):
-        np.testing.assert_array_equal(getattr(queued.table, name), getattr(seated.table, name))
-    np.testing.assert_allclose(queued.table.log_likelihood, seated.table.log_likelihood, rtol=1e-10)
+        np.testing.assert_array_equal(
+            getattr(queued.outcomes, name), getattr(seated.outcomes, name)
+        )
+    np.testing.assert_allclose(
+        queued.outcomes.log_likelihood, seated.outcomes.log_likelihood, rtol=1e-10
+    )
     steps = int(seated.best.n_steps) + 1
     np.testing.assert_allclose(queued.best_history[:steps], seated.best_history[:steps], rtol=1e-10)
     np.testing.assert_allclose(queued.best.mixture.means, seated.best.mixture.means, atol=1e-6)
@@ -57,12 +61,12 @@ def test_narrowing_changes_nothing(problem, seated, monkeypatch):
     monkeypatch.setattr(budget, "MIN_BATCH", 2)
     monkeypatch.setattr(budget, "NARROWING_WORK", 1)
     narrowed = ran(problem, work=budget.BATCH_WORK // 8)
-    assert narrowed.lanes.status.shape == (2,)  # it did narrow, from 8
-    np.testing.assert_array_equal(narrowed.table.n_steps, seated.table.n_steps)
+    assert narrowed.states.status.shape == (2,)  # it did narrow, from 8
+    np.testing.assert_array_equal(narrowed.outcomes.n_steps, seated.outcomes.n_steps)
     np.testing.assert_allclose(
-        narrowed.table.log_likelihood, seated.table.log_likelihood, rtol=1e-10
+        narrowed.outcomes.log_likelihood, seated.outcomes.log_likelihood, rtol=1e-10
     )
-    np.testing.assert_array_equal(narrowed.table.best, seated.table.best)
+    np.testing.assert_array_equal(narrowed.outcomes.best, seated.outcomes.best)
 
 
 def test_progress_ends_with_the_result_and_nothing_running(problem, seated):
@@ -71,8 +75,8 @@ def test_progress_ends_with_the_result_and_nothing_running(problem, seated):
     assert (
         restarts._compiled_iterate.quick._cache_size() == compiled
     )  # with progress, too, there is one program
-    np.testing.assert_array_equal(found.table.n_steps, seated.table.n_steps)
-    assert len(told) == -(-int(seated.turns) // budget.CHUNK_STEPS)
+    np.testing.assert_array_equal(found.outcomes.n_steps, seated.outcomes.n_steps)
+    assert len(told) == -(-int(seated.iterations) // budget.CHUNK_STEPS)
     assert told[-1].n_running == 0
     assert told[-1].n_restarts == R
     assert all(after.n_running <= before.n_running for before, after in itertools.pairwise(told))
@@ -80,15 +84,17 @@ def test_progress_ends_with_the_result_and_nothing_running(problem, seated):
 
 def test_best_is_the_first_of_the_highest_among_the_valid():
     converged, collapsed = int(Status.CONVERGED), int(Status.COLLAPSED)
-    table = results.Restarts(
+    outcomes = results.Restarts(
         jnp.asarray([5.0, 3.0, 3.0, jnp.nan]),
         jnp.asarray([collapsed, converged, converged, converged]),
         jnp.zeros(4, int),
         jnp.zeros(4, int),
         jnp.asarray(0),
     )
-    assert results.choose(table) == 1
-    none = results.Restarts(table.log_likelihood, jnp.full(4, collapsed), *[jnp.zeros(4, int)] * 3)
+    assert results.choose(outcomes) == 1
+    none = results.Restarts(
+        outcomes.log_likelihood, jnp.full(4, collapsed), *[jnp.zeros(4, int)] * 3
+    )
     assert results.choose(none) == 0
 
 

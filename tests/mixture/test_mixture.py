@@ -145,7 +145,7 @@ def test_matrices_of_another_form_are_refused(name):
 def test_covariances_that_only_the_storage_can_hold_are_refused(name, dtype):
     """The right shape, matrix by matrix a covariance, but nothing is shared."""
     weights, means, covariances = oracle.parameters(1, k=K, d=D)
-    stored = np.asarray(jgmm.covariance.model(name).storage.compress(jnp.asarray(covariances)))
+    stored = np.asarray(jgmm.covariance.model(name).storage.from_dense(jnp.asarray(covariances)))
     arguments = [a.astype(dtype) for a in (weights, means, stored)]
     with pytest.raises(DataError, match=f"form of '{name}'"):
         jgmm.make_mixture(*arguments, name)
@@ -359,7 +359,7 @@ def test_sampling_needs_a_typed_key(full):
 def test_marginal_is_the_mixture_of_marginals(mixture, truth, name, x, dims, tolerance):
     weights, means, covariances = truth
     found = jgmm.marginal(mixture, dims)
-    assert found.covariance == jgmm.covariance.model(name).of_marginals.name
+    assert found.covariance == jgmm.covariance.model(name).marginal_model.name
     sub = x[:, dims].astype(np.float64)
     expected = oracle.e_step(sub, weights, means[:, dims], covariances[:, dims][:, :, dims])[0]
     np.testing.assert_allclose(jgmm.log_prob(found, x[:, dims]), expected, **tolerance)
@@ -373,7 +373,7 @@ def test_conditional_times_marginal_is_joint(mixture, name, x, known, tolerance)
     @jax.jit
     def product(row):
         conditional = jgmm.condition(mixture, known, row[jnp.asarray(known)])
-        assert conditional.covariance == jgmm.covariance.model(name).of_marginals.name
+        assert conditional.covariance == jgmm.covariance.model(name).marginal_model.name
         given = jgmm.marginal(mixture, known)
         a = jgmm.log_prob(conditional, row[None, jnp.asarray(rest)])
         b = jgmm.log_prob(given, row[None, jnp.asarray(known)])

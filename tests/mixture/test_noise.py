@@ -1,4 +1,4 @@
-"""A uniform component beside the Gaussians."""
+"""A uniform noise component next to the Gaussians."""
 
 import functools
 
@@ -41,9 +41,9 @@ def test_e_step_is_the_textbook(form, dtype, tolerance):
     x = draw()[0].astype(dtype)
     parameters = oracle.parameters(4, k=K, d=D)
     mixture = jgmm.make_mixture(*(a.astype(dtype) for a in parameters))
-    beside = noise.Noise(*jnp.log(jnp.asarray([0.3, 400.0], dtype)))
+    uniform = noise.Noise(*jnp.log(jnp.asarray([0.3, 400.0], dtype)))
     samples = make_samples(x)
-    found = accumulate(mixture, samples, form=form, background=beside.background())
+    found = accumulate(mixture, samples, form=form, noise_density=uniform.density())
     log_prob, own = oracle.e_step(x.astype(float), *parameters)
     whole = 0.3 / 400 + 0.7 * np.exp(log_prob)
     resp = own * (0.7 * np.exp(log_prob) / whole)[:, None]
@@ -55,9 +55,9 @@ def test_e_step_is_the_textbook(form, dtype, tolerance):
         rtol=tolerance["rtol"],
         atol=1e3 * tolerance["atol"],  # of sums whose terms are up to a thousand times larger
     )
-    np.testing.assert_allclose(noise.log_prob(mixture, beside, x), np.log(whole), **tolerance)
+    np.testing.assert_allclose(noise.log_prob(mixture, uniform, x), np.log(whole), **tolerance)
     np.testing.assert_allclose(
-        noise.probability(mixture, beside, x), 0.3 / 400 / whole, **tolerance
+        noise.probability(mixture, uniform, x), 0.3 / 400 / whole, **tolerance
     )
 
 

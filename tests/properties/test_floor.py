@@ -15,7 +15,7 @@ from jgmm.fitting import single_run
 
 N, K, D = 80, 3, 2
 KEY = jax.random.key(0)
-BEARING = [entry.name for entry in MODELS.values() if entry.bears_floor]
+BEARING = [entry.name for entry in MODELS.values() if entry.supports_floor]
 
 
 def test_these_models_bear_one():
@@ -40,20 +40,20 @@ def test_estimate_is_the_best_above_the_floor(name):
     least = jnp.asarray([[0.8, 0.3], [0.3, 0.6]])
     if storage.ndim < 3:
         least = jnp.eye(D) * 0.7
-    scatter, bound = entry.pool(storage.compress(dense)), storage.compress(least[None])
+    scatter, bound = entry.pool(storage.from_dense(dense)), storage.from_dense(least[None])
     found = entry.estimate_above(counts, scatter, bound)
-    assert (np.asarray(storage.margin(storage.square(found), bound)) > 1 - 1e-9).all()
+    assert (np.asarray(storage.min_ratio(storage.covariance(found), bound)) > 1 - 1e-9).all()
 
     def value(scale):
         log_det = 2 * storage.half_log_det(scale, D)
-        spread = storage.trace_ratio(scale, storage.compress(dense), D)
+        spread = storage.trace_ratio(scale, storage.from_dense(dense), D)
         return (counts * log_det).sum() + spread.sum()
 
     def lifted(free):
         """Any covariance above the floor: the floor and a square."""
         parts = jnp.asarray(free).reshape(found.shape)
-        extra = storage.square(jnp.tril(parts) if storage.ndim == 3 else parts)
-        return storage.factor(bound + extra)
+        extra = storage.covariance(jnp.tril(parts) if storage.ndim == 3 else parts)
+        return storage.root(bound + extra)
 
     both = jax.jit(jax.value_and_grad(lambda free: value(lifted(free))))
     best = optimize.minimize(both, np.ones(found.size), jac=True, method="BFGS", tol=1e-10)

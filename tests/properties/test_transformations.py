@@ -89,8 +89,8 @@ def test_vmap_over_mixtures_is_a_loop(question, mixture, x, weight, dtype):
     ]
     resps = [jgmm.responsibilities(m, x) for m in mixtures]
     batch = jax.jit(jax.vmap(ask, (0, None, None, 0)))(stack(mixtures), x, weight, stack(resps))
-    for lane, (each, resp) in enumerate(zip(mixtures, resps, strict=True)):
-        close(pick(batch, lane), ask(each, x, weight, resp), dtype)
+    for state, (each, resp) in enumerate(zip(mixtures, resps, strict=True)):
+        close(pick(batch, state), ask(each, x, weight, resp), dtype)
 
 
 @pytest.mark.parametrize("question", ["em_step", "fit", "kmeans"])
@@ -98,8 +98,8 @@ def test_vmap_over_data_sets_is_a_loop(question, mixture, x, weight, dtype):
     ask = QUESTIONS[question]
     sets = np.stack([x, 1.25 * x + 0.125, x[::-1] - 0.25])
     batch = jax.jit(jax.vmap(lambda x: ask(mixture, x, weight, None)))(sets)
-    for lane, each in enumerate(sets):
-        close(pick(batch, lane), ask(mixture, each, weight, None), dtype)
+    for state, each in enumerate(sets):
+        close(pick(batch, state), ask(mixture, each, weight, None), dtype)
 
 
 @pytest.mark.parametrize("covariance", ["tied", "diag", "spherical"])
@@ -108,8 +108,8 @@ def test_every_storage_can_be_batched(covariance, x, dtype):
     truths = [oracle.parameters(seed, k=K, d=D, model=covariance) for seed in (1, 2)]
     mixtures = [jgmm.make_mixture(*(a.astype(dtype) for a in t), covariance) for t in truths]
     batch = jax.vmap(jgmm.log_prob, (0, None))(stack(mixtures), x)
-    for lane, each in enumerate(mixtures):
-        close(batch[lane], jgmm.log_prob(each, x), dtype)
+    for state, each in enumerate(mixtures):
+        close(batch[state], jgmm.log_prob(each, x), dtype)
 
 
 def finite_difference(f, tree, direction, step):

@@ -92,12 +92,12 @@ def test_progress_tells_where_a_fit_is(start):
     x, _ = data(np.float32)
     ticks = []
     fit(KEY, x, 3, init=start, progress=ticks.append, **SHORT)
-    assert [(tick.step, tick.n_rows) for tick in ticks] == [
+    assert [(pass_progress.step, pass_progress.n_rows) for pass_progress in ticks] == [
         (step, n) for step in range(-1, 5) for n in (256, 512, 768, 900)
     ]
     assert np.isnan(ticks[4].log_likelihood) or ticks[4].log_likelihood == -np.inf
     assert ticks[-1].log_likelihood < 0
-    assert ticks[-1].pace.computing > 0
+    assert ticks[-1].timings.computing > 0
 
 
 def test_bad_problems_are_refused():

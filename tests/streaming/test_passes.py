@@ -30,19 +30,19 @@ def start():
 class Keeper:
     """Keeps every stage, and gives one back."""
 
-    def __init__(self, stage=None, fail_after=None):
-        self.kept, self.stage, self.fail_after = [], stage, fail_after
+    def __init__(self, state=None, fail_after=None):
+        self.kept, self.state, self.fail_after = [], state, fail_after
 
     def restore(self, like):
-        if self.stage is not None:
+        if self.state is not None:
             shapes = [
-                jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), s) for s in (like, self.stage)
+                jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), s) for s in (like, self.state)
             ]
             assert shapes[0] == shapes[1]
-        return self.stage
+        return self.state
 
-    def save(self, stage, now=False):
-        self.kept.append(stage)
+    def save(self, state, now=False):
+        self.kept.append(state)
         if len(self.kept) == self.fail_after and not now:
             raise KeyboardInterrupt
 
@@ -52,10 +52,10 @@ def test_every_stage_leads_to_the_same_end_bit_for_bit(start, accelerate):
     x, weights = data(np.float32)
     options = {"init": start, "accelerate": accelerate, "sample_weight": weights, **SHORT}
     first = Keeper()
-    expected = fit(KEY, x, 3, keeper=first, **options)
+    expected = fit(KEY, x, 3, checkpointer=first, **options)
     assert len(first.kept) == 5 * (4 + 1)
-    for stage in first.kept[3::5]:  # in the middle of passes and between them
-        found = fit(KEY, x, 3, keeper=Keeper(stage), **options)
+    for state in first.kept[3::5]:  # in the middle of passes and between them
+        found = fit(KEY, x, 3, checkpointer=Keeper(state), **options)
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -64,12 +64,12 @@ def test_every_stage_leads_to_the_same_end_bit_for_bit(start, accelerate):
 def test_ctrl_c_returns_the_best_so_far(start, accelerate):
     x, _ = data(np.float32)
     options = {"init": start, "accelerate": accelerate, **SHORT}
-    found = fit(KEY, x, 3, keeper=Keeper(fail_after=13), **options)
+    found = fit(KEY, x, 3, checkpointer=Keeper(fail_after=13), **options)
     assert Status(int(found.status)) is Status.INTERRUPTED
     expected = float(jgmm.log_prob(found.mixture, x).sum())
     np.testing.assert_allclose(found.log_likelihood, expected, rtol=1e-5)
     with pytest.raises(KeyboardInterrupt):  # there is nothing yet
-        fit(KEY, x, 3, keeper=Keeper(fail_after=2), **options)
+        fit(KEY, x, 3, checkpointer=Keeper(fail_after=2), **options)
 
 
 def test_who_adds_which_blocks_does_not_show(start):
@@ -78,17 +78,17 @@ def test_who_adds_which_blocks_does_not_show(start):
     options = Options("diag", init=start, max_steps=4)
     method = algorithm_for(options)
     samples = make_samples(x, weights)
-    census = DataSummary(
+    data_summary = DataSummary(
         standardization.center_and_scale(samples, True).frame, samples.total_weight()
     )
-    starts = jax.tree.map(lambda leaf: leaf[None], mixture.to_standard(start, census.frame))
-    begun = passes.begin(method, starts, census, options.control(samples, 3))
+    starts = jax.tree.map(lambda leaf: leaf[None], mixture.to_standard(start, data_summary.frame))
+    begun = passes.first_state(method, starts, data_summary, options.control(samples, 3))
     blocks = list(rebatch([(x, weights)], 256, 3, np.dtype(np.float32)))
 
     def added(some):
         sums = begun.sums
         for block in some:
-            sums = passes._add(method, sums, begun.lanes, block, census)
+            sums = passes._add(method, sums, begun.runs, block, data_summary)
         return sums.total, sums.lost
 
     alone = SingleProcess().add(*added(blocks))

@@ -111,14 +111,14 @@ def test_the_slower_of_reading_and_computing_sets_the_pace():
             time.sleep(0.02)
             yield i
 
-    pace = Timings()
-    for _ in prefetch(slow(), pace):
-        with pace.busy():
+    timings = Timings()
+    for _ in prefetch(slow(), timings):
+        with timings.busy():
             time.sleep(0.06)
-    assert pace.reading >= 0.1
-    assert pace.computing >= 0.3
-    assert pace.waiting < 0.1  # of the reading all but the first item happened beside
-    assert pace.total == pace.computing + pace.waiting
+    assert timings.reading >= 0.1
+    assert timings.computing >= 0.3
+    assert timings.waiting < 0.1  # of the reading all but the first item happened beside
+    assert timings.total == timings.computing + timings.waiting
 
 
 def test_what_goes_wrong_in_the_reader_is_raised_by_the_caller():

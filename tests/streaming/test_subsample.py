@@ -32,12 +32,12 @@ def data(dtype, offset=0.0, n=700):
 def test_the_census_has_the_frame_of_samples_in_memory(name, dtype, tolerance):
     x, weights = data(dtype)
     entry = model(name)
-    census = look(x, weights).census(entry.per_column, entry.affine, dtype)
+    data_summary = look(x, weights).data_summary(entry.per_column, entry.affine, dtype)
     inside = standardization.standardize(make_samples(x, weights), entry)
     for field in ("shift", "scale", "inverse"):
-        ours, theirs = getattr(census.frame, field), getattr(inside.frame, field)
+        ours, theirs = getattr(data_summary.frame, field), getattr(inside.frame, field)
         np.testing.assert_allclose(ours, theirs, **tolerance)
-    assert float(census.total) == weights.sum()
+    assert float(data_summary.total) == weights.sum()
 
 
 def test_an_offset_costs_no_digits(dtype, tolerance):
@@ -96,7 +96,7 @@ def test_a_coreset_sees_what_is_far_out_and_weighs_right():
     x = rng.normal(size=(20_000, 2)).astype(np.float32)
     x[:20] += 60
     whole = look(x, size=5000, most=500)
-    frame = whole.census(True, False, x.dtype).frame
+    frame = whole.data_summary(True, False, x.dtype).frame
     blocks = rebatch([x], 3000, 2, x.dtype)
     found = coreset(KEY, blocks, 0, 500, frame, float(whole.moments.total))
     far = found.x[:, 0] > 30

@@ -102,8 +102,8 @@ def _share(
     from jgmm.workbench.system.launch import LOST
 
     try:
-        team = processes.join(*place)
-        _run(checked, config, changes, voice, team)
+        group = processes.join(*place)
+        _run(checked, config, changes, voice, group)
     except processes.LostProcess as error:
         # At its end a process waits for the others, of which one is no more.
         complain(str(error), LOST)
@@ -216,7 +216,7 @@ def _run(
     path: pathlib.Path | None,
     changes: list[str],
     voice: Verbosity,
-    team: "ProcessGroup | None" = None,
+    group: "ProcessGroup | None" = None,
 ) -> None:
     """Run a config that has been checked, and say what came out and where it is."""
     _prepare()
@@ -227,8 +227,8 @@ def _run(
         if path is None:
             folder = runner.run_config(config, progress=progress)
         else:  # by path, so that studies beside the config are found
-            folder = runner.run_config(path, changes, progress=progress, team=team)
-    if team is not None and team.share[0]:
+            folder = runner.run_config(path, changes, progress=progress, group=group)
+    if group is not None and group.rank_and_size[0]:
         return
     report(folder, voice)
     number = signals.stop_requested()

@@ -69,18 +69,18 @@ class Checkpoint:
                     rest.unlink(missing_ok=True)
         if not self.path.exists():
             return None
-        stage = load(self.path, like, self._fingerprint)
-        self._step = self.resumed = int(stage.lanes.n_steps.max())
-        return stage
+        state = load(self.path, like, self._fingerprint)
+        self._step = self.resumed = int(state.runs.n_steps.max())
+        return state
 
-    def save(self, stage: "PassState", now: bool = False) -> None:
+    def save(self, state: "PassState", now: bool = False) -> None:
         """Write the stage if it is time to."""
         passed = time.monotonic() - self._written >= self._seconds
         if not (passed or now or self._steps is not None):
             return
-        step = int(stage.lanes.n_steps.max())
+        step = int(state.runs.n_steps.max())
         if passed or now or (self._steps is not None and step >= self._step + self._steps):
-            save(self.path, stage, self._fingerprint)
+            save(self.path, state, self._fingerprint)
             self._written, self._step = time.monotonic(), step
 
     def remove(self) -> None:
@@ -98,11 +98,11 @@ def fingerprint(config: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def _leaves(stage: Any) -> dict[str, Any]:
+def _leaves(state: Any) -> dict[str, Any]:
     """Every number of a stage by its place."""
     import jax
 
-    paths, _ = jax.tree_util.tree_flatten_with_path(stage)
+    paths, _ = jax.tree_util.tree_flatten_with_path(state)
     return {jax.tree_util.keystr(path): leaf for path, leaf in paths}
 
 
@@ -114,7 +114,7 @@ def _checksum(arrays: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def save(path: pathlib.Path, stage: "PassState", fingerprint: str) -> None:
+def save(path: pathlib.Path, state: "PassState", fingerprint: str) -> None:
     """Write a stage, so that the file is always either the one before or this one, whole.
 
     Raises:
@@ -123,7 +123,7 @@ def save(path: pathlib.Path, stage: "PassState", fingerprint: str) -> None:
     import jax
     import safetensors.numpy
 
-    arrays = {name: np.asarray(leaf) for name, leaf in _leaves(jax.device_get(stage)).items()}
+    arrays = {name: np.asarray(leaf) for name, leaf in _leaves(jax.device_get(state)).items()}
     description = {
         "format": FORMAT,
         "version": FORMAT_VERSION,

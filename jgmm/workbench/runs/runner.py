@@ -30,7 +30,7 @@ def run_config(
     overrides: Sequence[str] = (),
     *,
     progress: bool | None = None,
-    team: "ProcessGroup | None" = None,
+    group: "ProcessGroup | None" = None,
 ) -> pathlib.Path:
     """Run one study and return the folder it left.
 
@@ -62,15 +62,15 @@ def run_config(
     config = config.model_copy(update={"settings": settings.model_dump(mode="json")})
     if progress is None:
         progress = sys.stderr.isatty()
-    if team is not None and not getattr(study, "SHARES_WORK", False):
+    if group is not None and not getattr(study, "SHARES_WORK", False):
         raise UserError(f'the study "{config.study}" is not made for several processes')
-    if team is not None and team.share[0]:
+    if group is not None and group.rank_and_size[0]:
         with _precision(config.precision), tempfile.TemporaryDirectory() as hidden:
-            _run(pathlib.Path(hidden), config, settings, study, False, team)
+            _run(pathlib.Path(hidden), config, settings, study, False, group)
         return pathlib.Path(hidden)
     place = run_folder(os.path.expanduser(config.output), config.name)
     with _precision(config.precision), place as folder, memory.describe_estimate():
-        _fill(folder, config, settings, study, progress, team)
+        _fill(folder, config, settings, study, progress, group)
     if folder.final is None:  # run_folder has either published or raised
         raise AssertionError("the run folder was not published")
     return folder.final
@@ -102,13 +102,13 @@ def _run(
     settings: Strict,
     study: Any,
     progress: bool,
-    team: "ProcessGroup | None",
+    group: "ProcessGroup | None",
 ) -> StudyContext:
     """Run the study, with the data it is given."""
     import jax
 
     data = None if getattr(study, "READS_DATA", False) else _data(config)
-    run = StudyContext(config, settings, jax.random.key(config.seed), data, path, progress, team)
+    run = StudyContext(config, settings, jax.random.key(config.seed), data, path, progress, group)
     study.run(run)
     return run
 
@@ -127,7 +127,7 @@ def _fill(
     settings: Strict,
     study: Any,
     progress: bool,
-    team: "ProcessGroup | None",
+    group: "ProcessGroup | None",
 ) -> None:
     """Run the study into its folder."""
     from jgmm.workbench.runs import report
@@ -137,7 +137,7 @@ def _fill(
     begun = time.perf_counter()
     resolved = to_toml(config.model_dump(mode="json"))
     write_text(folder.path / "config.toml", _HEADER + resolved)
-    run = _run(folder.path, config, settings, study, progress, team)
+    run = _run(folder.path, config, settings, study, progress, group)
     seconds = time.perf_counter() - begun
     environment = describe_environment(config, run.data)
     environment["seconds"] = round(seconds, 3)

@@ -46,7 +46,7 @@ class StudyContext:
     data: "Dataset | None"
     path: pathlib.Path
     show_progress: bool = False
-    team: "ProcessGroup | None" = None
+    group: "ProcessGroup | None" = None
     metrics: dict[str, float | int | str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     tables: list[storage.Table] = field(default_factory=list)

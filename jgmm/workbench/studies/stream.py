@@ -53,9 +53,9 @@ def run(run: StudyContext) -> None:
     from jgmm.streaming import reader
     from jgmm.streaming.fit import fit as fit_fit
 
-    team = run.team or reader.SingleProcess()
-    source = _source(run, team.share)
-    keeper = _checkpoint(run, source, team.share)
+    group = run.group or reader.SingleProcess()
+    source = _source(run, group.rank_and_size)
+    checkpointer = _checkpoint(run, source, group.rank_and_size)
     clock = Clock()
     fit, settings = run.config.fit, run.settings
     with bar(source, run.show_progress, fit.max_steps) as show:
@@ -68,16 +68,18 @@ def run(run: StudyContext) -> None:
             coreset=settings.coreset,
             block_rows=settings.block_rows,
             progress=both(show, clock),
-            keeper=keeper,
-            team=team,
+            checkpointer=checkpointer,
+            group=group,
             **_options(fit),
         )
-    _headlines(run, source, result, clock, team)
-    if keeper.resumed is not None:
-        run.note(f"Carried on from a checkpoint of step {keeper.resumed}.")
-    team.gather(result.log_likelihood)  # all have read their checkpoints, and need them no more
-    if not _interrupted(result) and team.share[0] == 0:
-        keeper.remove()
+    _headlines(run, source, result, clock, group)
+    if checkpointer.resumed is not None:
+        run.note(f"Carried on from a checkpoint of step {checkpointer.resumed}.")
+    group.all_gather(
+        result.log_likelihood
+    )  # all have read their checkpoints, and need them no more
+    if not _interrupted(result) and group.rank_and_size[0] == 0:
+        checkpointer.remove()
 
 
 def _options(fit: Fit) -> dict[str, Any]:
@@ -141,10 +143,10 @@ class Clock:
         self.rows: dict[int, int] = {}
         self.paces: dict[int, Timings] = {}
 
-    def __call__(self, tick: "PassProgress") -> None:
+    def __call__(self, pass_progress: "PassProgress") -> None:
         """Note how a pass stands."""
-        self.rows[tick.step] = tick.n_rows
-        self.paces[tick.step] = tick.pace
+        self.rows[pass_progress.step] = pass_progress.n_rows
+        self.paces[pass_progress.step] = pass_progress.timings
 
     def table(self) -> list[dict[str, Any]]:
         """One row a pass."""
@@ -152,22 +154,22 @@ class Clock:
             {
                 "pass": "survey" if step < 0 else step,
                 "rows": self.rows[step],
-                "seconds": pace.total,
-                "reading": pace.reading,
-                "computing": pace.computing,
-                "waiting": pace.waiting,
-                "rows_per_second": self.rows[step] / max(pace.total, 1e-9),
+                "seconds": timings.total,
+                "reading": timings.reading,
+                "computing": timings.computing,
+                "waiting": timings.waiting,
+                "rows_per_second": self.rows[step] / max(timings.total, 1e-9),
             }
-            for step, pace in sorted(self.paces.items())
+            for step, timings in sorted(self.paces.items())
         ]
 
 
 def both(*callbacks: Callable[["PassProgress"], None]) -> Callable[["PassProgress"], None]:
     """Tell several."""
 
-    def tell(tick: "PassProgress") -> None:
+    def tell(pass_progress: "PassProgress") -> None:
         for callback in callbacks:
-            callback(tick)
+            callback(pass_progress)
 
     return tell
 
@@ -184,28 +186,34 @@ def bar(
     with make(total=source.n_rows, disable=not shown, **options) as line:
         last = [-1, 0]
 
-        def show(tick: "PassProgress") -> None:
-            if [tick.step, 0] != [last[0], 0] or tick.n_rows < last[1]:
+        def show(pass_progress: "PassProgress") -> None:
+            if [pass_progress.step, 0] != [last[0], 0] or pass_progress.n_rows < last[1]:
                 line.reset()
-                last[:] = [tick.step, 0]
-            name = "survey" if tick.step < 0 else f"step {tick.step} of at most {max_steps}"
+                last[:] = [pass_progress.step, 0]
+            name = (
+                "survey"
+                if pass_progress.step < 0
+                else f"step {pass_progress.step} of at most {max_steps}"
+            )
             line.set_description(name, refresh=False)
-            if tick.step > 0:
-                line.set_postfix_str(f"log-likelihood {tick.log_likelihood:.9g}", refresh=False)
-            line.update(tick.n_rows - last[1])
-            last[1] = tick.n_rows
+            if pass_progress.step > 0:
+                line.set_postfix_str(
+                    f"log-likelihood {pass_progress.log_likelihood:.9g}", refresh=False
+                )
+            line.update(pass_progress.n_rows - last[1])
+            last[1] = pass_progress.n_rows
 
         yield show
 
 
 def _headlines(
-    run: StudyContext, source: FileSource, result: "FitResult", clock: Clock, team: "ProcessGroup"
+    run: StudyContext, source: FileSource, result: "FitResult", clock: Clock, group: "ProcessGroup"
 ) -> None:
     from jgmm._core.status import Status, describe
     from jgmm.distributed.mesh import bytes_per_step
 
     mixture = result.mixture
-    skipped = sum(int(n) for n in team.gather(_count(source.n_skipped)))
+    skipped = sum(int(n) for n in group.all_gather(_count(source.n_skipped)))
     run.metric("rows", source.n_total)
     run.metric("rows skipped", skipped)
     run.metric("log_likelihood", result.log_likelihood)
@@ -213,11 +221,11 @@ def _headlines(
         run.metric("log_prior", result.log_prior)
     run.metric("status", Status(int(result.status)).name.lower())
     run.metric("steps", int(result.n_steps))
-    run.metric("processes", team.share[1])
+    run.metric("processes", group.rank_and_size[1])
     itemsize = mixture.means.dtype.itemsize
     travels = bytes_per_step(mixture.n_components, mixture.n_features, mixture.covariance, itemsize)
     # A process sends its statistics, and what rounding took from them.
-    run.metric("bytes sent a step", 2 * travels if team.share[1] > 1 else 0)
+    run.metric("bytes sent a step", 2 * travels if group.rank_and_size[1] > 1 else 0)
     steady = [row for row in clock.table() if row["pass"] not in ("survey", 0)]
     if steady:  # the first pass compiles
         best = max(steady, key=lambda row: row["rows_per_second"])

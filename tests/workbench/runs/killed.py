@@ -33,7 +33,7 @@ def fit(data: str, folder: str, cache: str, target: str) -> None:
         np.asarray([np.eye(2)] * 2, np.float32),
         "full",
     )
-    keeper = Checkpoint(folder, {"data": data}, minutes=0.0)
+    checkpointer = Checkpoint(folder, {"data": data}, minutes=0.0)
     result = fit_fit(
         jax.random.key(0),
         FileSource(data),
@@ -43,11 +43,11 @@ def fit(data: str, folder: str, cache: str, target: str) -> None:
         tol=0.0,
         rtol=0.0,
         block_rows=ROWS,
-        keeper=keeper,
+        checkpointer=checkpointer,
     )
     leaves = jax.tree.leaves((result.mixture, result.log_likelihood, result.history))
     content = b"".join(np.asarray(leaf).tobytes() for leaf in leaves)
-    pathlib.Path(target).write_bytes(content + str(keeper.resumed is not None).encode())
+    pathlib.Path(target).write_bytes(content + str(checkpointer.resumed is not None).encode())
 
 
 def main() -> None:

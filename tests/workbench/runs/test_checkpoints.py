@@ -98,7 +98,7 @@ def test_killed_at_any_moment_a_fit_ends_where_it_would_have(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def stage():
+def state():
     """Some stage of some fit."""
     kept = []
 
@@ -106,55 +106,55 @@ def stage():
         def restore(self, like):
             return None
 
-        def save(self, stage, now=False):
-            kept.append(stage)
+        def save(self, state, now=False):
+            kept.append(state)
 
     x = np.random.default_rng(0).normal(size=(60, 1))
     start = jgmm.make_mixture([0.5, 0.5], [[-1.0], [1.0]], [[[1.0]]] * 2, "full")
-    fit(jax.random.key(0), x, 2, init=start, max_steps=1, block_rows=32, keeper=Keep())
+    fit(jax.random.key(0), x, 2, init=start, max_steps=1, block_rows=32, checkpointer=Keep())
     return kept[0]
 
 
-def test_every_number_comes_back(tmp_path, stage):
-    keeper = Checkpoint(tmp_path / "deep" / "er", {"b": 1, "a": [2]}, minutes=0.0)
-    assert keeper.restore(stage) is None
-    keeper.save(stage)
-    assert [path.name for path in keeper.folder.iterdir()] == ["0000-of-0001.safetensors"]
-    again = Checkpoint(keeper.folder, {"a": [2], "b": 1})
-    found = again.restore(stage)
+def test_every_number_comes_back(tmp_path, state):
+    checkpointer = Checkpoint(tmp_path / "deep" / "er", {"b": 1, "a": [2]}, minutes=0.0)
+    assert checkpointer.restore(state) is None
+    checkpointer.save(state)
+    assert [path.name for path in checkpointer.folder.iterdir()] == ["0000-of-0001.safetensors"]
+    again = Checkpoint(checkpointer.folder, {"a": [2], "b": 1})
+    found = again.restore(state)
     assert again.resumed == 0
-    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(stage), strict=True):
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(state), strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
     again.remove()
-    assert not keeper.folder.exists()
+    assert not checkpointer.folder.exists()
 
 
-def test_it_is_written_when_it_is_time_to(tmp_path, stage, monkeypatch):
+def test_it_is_written_when_it_is_time_to(tmp_path, state, monkeypatch):
     written = []
     monkeypatch.setattr(checkpoints, "save", lambda *arguments: written.append(now[0]))
     now = [0.0]
     monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
-    keeper = Checkpoint(tmp_path, {}, minutes=1.0)
+    checkpointer = Checkpoint(tmp_path, {}, minutes=1.0)
     for now[0] in (0.0, 59.0, 61.0, 100.0, 121.5):
-        keeper.save(stage)
-    keeper.save(stage, True)
+        checkpointer.save(state)
+    checkpointer.save(state, True)
     assert written == [61.0, 121.5, 121.5]
     written.clear()
     by_steps = Checkpoint(tmp_path, {}, minutes=1e6, steps=2)
     for step in range(6):
-        lanes = dataclasses.replace(stage.lanes, n_steps=np.asarray([step]))
-        by_steps.save(dataclasses.replace(stage, lanes=lanes))
+        moved = dataclasses.replace(state.runs, n_steps=np.asarray([step]))
+        by_steps.save(dataclasses.replace(state, runs=moved))
     assert len(written) == 2
 
 
-def test_a_file_that_will_not_do_is_refused_with_the_reason(tmp_path, stage):
-    keeper = Checkpoint(tmp_path, {"K": 2}, minutes=0.0)
-    keeper.save(stage)
-    whole = keeper.path.read_bytes()
+def test_a_file_that_will_not_do_is_refused_with_the_reason(tmp_path, state):
+    checkpointer = Checkpoint(tmp_path, {"K": 2}, minutes=0.0)
+    checkpointer.save(state)
+    whole = checkpointer.path.read_bytes()
 
-    def refused(content, text, config=None, like=stage):
-        keeper.path.write_bytes(content)
+    def refused(content, text, config=None, like=state):
+        checkpointer.path.write_bytes(content)
         with pytest.raises(UserError, match=text) as caught:
             Checkpoint(tmp_path, config or {"K": 2}).restore(like)
         assert str(tmp_path) in str(caught.value)
@@ -169,13 +169,13 @@ def test_a_file_that_will_not_do_is_refused_with_the_reason(tmp_path, stage):
     refused(
         safetensors.numpy.save({"a": np.ones(2)}, {"jgmm": json.dumps([1])}), "not a checkpoint"
     )
-    half = jax.tree.map(lambda leaf: leaf[None], stage)
+    half = jax.tree.map(lambda leaf: leaf[None], state)
     refused(whole, "another shape or precision", like=half)
 
 
-def test_what_was_being_written_is_cleared_away(tmp_path, stage):
+def test_what_was_being_written_is_cleared_away(tmp_path, state):
     (tmp_path / ".abc.partial").write_bytes(b"half")
-    Checkpoint(tmp_path, {}, process=(1, 2)).restore(stage)
+    Checkpoint(tmp_path, {}, process=(1, 2)).restore(state)
     assert (tmp_path / ".abc.partial").exists()  # another process may be writing it
-    Checkpoint(tmp_path, {}, process=(0, 2)).restore(stage)
+    Checkpoint(tmp_path, {}, process=(0, 2)).restore(state)
     assert not list(tmp_path.iterdir())

@@ -147,7 +147,7 @@ def test_other_studies_are_not_shared(place):
 
     (place / "small.toml").write_text('study = "mixture"\n[data]\nsource = "faithful"\n')
     with pytest.raises(UserError, match="not made for several processes"):
-        runner.run_config(place / "small.toml", team=Two())
+        runner.run_config(place / "small.toml", group=Two())
 
 
 def test_a_race_is_not_run_over_files(place):
@@ -168,7 +168,7 @@ def test_ctrl_c_leaves_the_best_so_far_and_a_checkpoint(place, monkeypatch):
 
     def save(self, stage, now=False):
         kept(self, stage, now)
-        if int(stage.lanes.n_steps.max()) == 3 and not now:
+        if int(stage.states.n_steps.max()) == 3 and not now:
             signals._stop(signal.SIGINT, None)
 
     monkeypatch.setattr(checkpoints.Checkpoint, "save", save)
