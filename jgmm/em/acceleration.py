@@ -30,9 +30,9 @@ from jgmm._core.status import Status, among
 from jgmm._data.samples import HasTotals, Samples
 from jgmm.covariance.estimation import trailing
 from jgmm.em.acceleration_schemes import SCHEMES, Iterate, Scheme
+from jgmm.em.algorithm import EM
 from jgmm.em.cancellation import Precision
 from jgmm.em.statistics import Statistics, expected_log_likelihood
-from jgmm.fitting.algorithm import AdditiveAlgorithm
 from jgmm.mixture.mixture import Mixture
 from jgmm.mixture.prior import Prior, log_density
 from jgmm.mixture.unconstrained import Free, coordinates, from_free
@@ -77,7 +77,7 @@ class AcceleratedEM:
     as EM's does; ``history`` holds the log-likelihood of the last point that counted.
     """
 
-    em: Any
+    em: EM
     scheme: Scheme
 
     @property
@@ -249,7 +249,7 @@ def _of_model(mixture: Mixture, least: Array | None) -> Mixture:
     return replace(mixture, scale=entry.estimate(weights, scatter, mixture.scale))
 
 
-def accelerated(em: Any, scheme: str | None) -> AdditiveAlgorithm:
+def accelerated(em: EM, scheme: str | None) -> EM | AcceleratedEM:
     """EM, or EM with a scheme around it.
 
     Args:
