@@ -1,6 +1,9 @@
-"""The exceptions that users see: bad data, a failed fit, a mistake in a file or a command."""
+"""Exceptions that users see: unusable data, a failed fit, a mistake in a file or a command."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable
 
 
 class DataError(ValueError):
@@ -12,10 +15,10 @@ class FitError(RuntimeError):
 
 
 class UserError(Exception):
-    """Something a person can put right: what happened, where, and what to do about it.
+    """A mistake the user can correct: the text says what happened, where, and what to do.
 
-    The command line prints it without a traceback and exits with status 2. What it quotes may be of
-    any length; a line of more than 1000 characters loses its middle.
+    The command line prints it without a traceback and exits with status 2. The text may quote
+    input of any length: from a line of more than 1000 characters the middle is left out.
     """
 
     def __init__(self, text: str) -> None:
@@ -25,3 +28,50 @@ class UserError(Exception):
 
 def _abridged(line: str) -> str:
     return line if len(line) <= 1000 else f"{line[:600]} … {line[-395:]}"
+
+
+def nearest(name: object, known: Iterable[str], n: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Return the known names most similar to a misspelt one, the most similar first.
+
+    Upper and lower case count as the same letter.
+
+    Args:
+      name: the name that is not known; anything but text is turned into text.
+      known: the names to choose from.
+      n: how many to return at most.
+      cutoff: least similarity, from 0 to 1, as ``difflib.get_close_matches`` measures it.
+
+    >>> nearest("FUL", ["full", "diag"])
+    ['full']
+    """
+    folded = {each.lower(): each for each in known}
+    keys = difflib.get_close_matches(str(name).lower(), folded, n=n, cutoff=cutoff)
+    return [folded[key] for key in keys]
+
+
+def suggest(
+    name: object,
+    known: Iterable[str],
+    *,
+    n: int = 1,
+    cutoff: float = 0.6,
+    quote: Callable[[str], str] = repr,
+    question: str = " Did you mean {}?",
+) -> str:
+    """Return a question that suggests the known names most similar to a misspelt one.
+
+    Args:
+      name, known, n, cutoff: as for ``nearest``.
+      quote: how a suggested name is written in the question.
+      question: the text around the suggestion.
+
+    Returns:
+      The question, or nothing where no known name is similar.
+
+    >>> suggest("ful", ["full", "diag"])
+    " Did you mean 'full'?"
+    >>> suggest("colour", ["full", "diag"])
+    ''
+    """
+    found = nearest(name, known, n, cutoff)
+    return question.format(" or ".join(map(quote, found))) if found else ""

@@ -13,13 +13,13 @@ or the Identity. ``full``, ``tied``, ``diag`` and ``spherical`` are scikit-learn
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jgmm._core.errors import suggest
 from jgmm.covariance.estimation import (
     Estimate,
     common_axes,
@@ -223,9 +223,7 @@ def model(name: str) -> CovarianceModel:
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
-    known = {each.lower(): each for each in _BY_NAME}
-    nearest = difflib.get_close_matches(str(name).lower(), known, n=1)
-    hint = f" Did you mean {known[nearest[0]]!r}?" if nearest else ""
+    hint = suggest(name, _BY_NAME)
     raise ValueError(f"unknown covariance model {name!r}.{hint} Known: {', '.join(_BY_NAME)}.")
 
 

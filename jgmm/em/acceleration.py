@@ -14,7 +14,6 @@ References: those of ``jgmm.em.acceleration_schemes``, where the schemes are.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +23,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from jgmm._core import pytree
-from jgmm._core.errors import DataError
+from jgmm._core.errors import DataError, suggest
 from jgmm._core.pytree import Leaf
 from jgmm._core.status import Status, among
 from jgmm._data.samples import HasTotals, Samples
@@ -262,7 +261,6 @@ def accelerated(em: EM, scheme: str | None) -> EM | AcceleratedEM:
     if scheme is None:
         return em
     if scheme not in SCHEMES:
-        near = difflib.get_close_matches(str(scheme), SCHEMES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = suggest(scheme, SCHEMES)
         raise DataError(f"unknown acceleration {scheme!r}.{hint} Known: {', '.join(SCHEMES)}.")
     return AcceleratedEM(em, SCHEMES[scheme])
