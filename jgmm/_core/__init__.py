@@ -1,1 +1,1 @@
-"""What every topic stands on: errors, statuses, compilation, pytrees, budgets."""
+"""Foundations of every topic: errors, statuses, compilation, pytrees and budgets."""

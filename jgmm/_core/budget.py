@@ -1,50 +1,87 @@
 """Constants that trade memory or compilation time for speed, each with the reason for its value.
 
-Read one as ``budget.NAME`` where it is used: then a test or a user can change it for a while.
+Read a constant as ``budget.NAME`` at the place of use: then a test or a user can replace it for a
+while. Work is counted in multiplications, roughly. The constants are ordered by topic, from
+compilation to streaming.
 """
 
 from __future__ import annotations
 
-# Multiplications of a program below which it compiles longer than it runs.
+# --- Compilation ---
+
+# Work of a whole program below which compiling it takes longer than running it: this many
+# multiplications take a CPU between a tenth of a second and a second. Such a program is compiled
+# with fewer optimizations.
 QUICK_WORK = 1 << 32
 
+# --- Standardization and sampling ---
 
-DIFFERENCE_BLOCK_BYTES = 1 << 21  # one block's K×D differences stay in cache
+# Rows of a block in the passes that find the mean, the variances and the correlations of the
+# samples: enough that the loop over blocks costs next to nothing, few enough that the centred copy
+# of a block stays small.
+MOMENT_BLOCK_ROWS = 8192
 
+# Samples drawn from a mixture at once: the factor of a sample's component, D×D, is copied for every
+# sample of a block, and not for all N.
+SAMPLE_BLOCK_ROWS = 4096
 
-# A block's features and scores, and one row of them; matrix products like it larger than loops over
-# differences do.
+# --- E-step ---
+
+# Size of the K×D differences of one block of samples in the difference form of the E-step: they
+# stay in a CPU's cache between the loops that read them.
+DIFFERENCE_BLOCK_BYTES = 1 << 21
+
+# Size of the features and scores of one block in the matrix-product form, and of one row of them,
+# which holds one number for each sample of the block. Matrix products are fastest on larger blocks
+# than loops over differences.
 PRODUCT_BLOCK_BYTES, PRODUCT_ROW_BYTES = 1 << 23, 1 << 13
 
+# --- k-means and starts ---
 
-# Restarts are seeded together while they hold fewer numbers than this.
+# Numbers that the restarts seeded together may hold, one for each restart and sample (64 MiB in
+# float32): the distances to the centers drawn so far. More restarts are seeded one group after
+# another.
 KMEANS_DISTANCES = 1 << 24
 
-
-# Starts made at once; beyond that they come in waves, so that memory does not grow with R.
+# Starts made at once. More than these are made in batches, so that memory does not grow with R.
 MAX_STARTS_AT_ONCE = 4096
 
+# --- Batched restarts ---
 
-CHUNK_STEPS = 25  # between two reports of progress
-# Lanes at least, and at most: more than so many bring a CPU no more speed, and all wait
-# for the slowest; other devices have more hands.
+# EM steps between two reports of progress: a return to the host every step would slow short steps
+# down; 25 of them still let the display move.
+CHUNK_STEPS = 25
+
+# Number of restarts that run side by side in one batch: at least MIN_BATCH; on a CPU at most
+# MAX_BATCH_CPU, because more bring no more speed there and all wait for the slowest of them.
+# Accelerators run more in parallel, so MAX_BATCH is larger.
 MIN_BATCH, MAX_BATCH_CPU, MAX_BATCH = 8, 32, 1024
-# Work a step, in multiplications, at which more lanes bring no more speed, and above which it
-# pays to compile the program once more for the few lanes that run on at the end.
+
+# Work of one step of a whole batch above which adding restarts to the batch brings no more speed.
 BATCH_WORK = 1 << 27
+
+# Work of one step of a whole batch above which it pays to compile the program once more, for a
+# narrower batch, when only few restarts are still running at the end.
 NARROWING_WORK = 1 << 29
-EXPECTED_STEPS = 128  # that a run is expected to take
 
+# Steps that a restart is expected to take: with them the work of a program is estimated before it
+# is compiled, for comparison with QUICK_WORK.
+EXPECTED_STEPS = 128
 
-# Multiplications in a step of all restarts above which the components a table pads its fits with
-# cost more than the compilations they save.
+# --- Model selection ---
+
+# Work of one step of all restarts above which the components that a grid of fits is padded with, so
+# that all numbers of components share one program, cost more than the compilations they save.
 PADDING_WORK = 1 << 28
 
+# --- Bootstrap ---
 
-# What the replicates that run side by side may hold. More bring no more speed, and all of them wait
-# for the slowest.
+# Memory of the replicates that are fitted side by side (32 MiB). More bring no more speed, and all
+# of them wait for the slowest.
 REFIT_BATCH_BYTES = 1 << 25
 
+# --- Streaming ---
 
-# Bytes of a block: long enough that nothing but its samples costs time, short enough to hold a few.
+# Size of a block of a file (32 MiB): large enough that the cost of a block is that of its samples,
+# small enough that memory holds several blocks.
 STREAM_BLOCK_BYTES = 1 << 25

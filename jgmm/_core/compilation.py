@@ -1,8 +1,8 @@
-"""How programs are compiled: with products in the precision of their operands, on every device.
+"""Compilation with ``jax.jit``: matrix products in full precision on every device.
 
-GPUs and TPUs round the factors of a float32 product to ten or even seven bits unless they are told
-not to. A mixture does not bear that: its scores are differences of larger numbers. Everything jgmm
-compiles therefore asks for full precision, unless the user has asked for less, with
+By default GPUs and TPUs round the factors of a float32 product to ten or even seven bits. A mixture
+cannot afford that: its scores are differences of larger numbers. All programs of jgmm therefore ask
+for full precision, unless the user has asked for less, with
 ``jax.default_matmul_precision("tensorfloat32")`` or the setting of that name.
 """
 
@@ -22,37 +22,39 @@ from jgmm._core.pytree import is_traced
 
 
 def full_precision() -> AbstractContextManager[Any]:
-    """A context in which products keep the digits of their operands, if the user says nothing."""
+    """Return a context with full-precision matrix products, unless the user has set a precision."""
     if jax.config.jax_default_matmul_precision is not None:  # type: ignore[attr-defined]
         return nullcontext()
     return jax.default_matmul_precision("highest")
 
 
 def jit(function: Callable[..., Any], **options: Any) -> Any:
-    """``jax.jit`` of a function traced in ``full_precision``; takes the same options."""
+    """Compile a function with ``jax.jit``, traced in ``full_precision``; takes the same options."""
 
     return jax.jit(_in_full_precision(function), **options)
 
 
 class JitByWork:
-    """``jit`` that compiles in half the time what does not run for long, and runs a tenth longer.
+    """``jit`` with fewer compiler optimizations for programs that run only briefly.
 
-    It is called with the number of multiplications, roughly, before the arguments. Inside a
-    transformation, where JAX takes no such options, it is ``jit``.
+    Without those optimizations a program compiles in half the time and runs a tenth longer. The
+    number of multiplications, roughly, is passed before the function's own arguments; it decides
+    which of the two versions is compiled. Inside a transformation JAX accepts no compiler options,
+    and the usual version is taken.
     """
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
-        """Take what ``jax.jit`` takes."""
+        """Take the arguments of ``jax.jit``."""
         self.usual = jit(function, **options)
         self._quick = functools.partial(jax.jit, _in_full_precision(function), **options)
 
     @functools.cached_property
     def quick(self) -> Any:
-        """The function compiled in little time."""
+        """The function compiled in less time, with fewer optimizations."""
         return self._quick(compiler_options=_quick_options() or None)
 
     def __call__(self, work: int, *args: Any) -> Any:
-        """Run it."""
+        """Call the function with ``args``, in the version for that much ``work``."""
         return (self.usual if work > budget.QUICK_WORK or is_traced(args) else self.quick)(*args)
 
 
@@ -66,10 +68,11 @@ def _in_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _quick_options() -> dict[str, Any]:
-    """What XLA is to leave out on a CPU; what the user has set in ``XLA_FLAGS`` stays."""
+    """XLA options that shorten compilation on a CPU, less those the user set in ``XLA_FLAGS``."""
     wanted: dict[str, Any] = {"xla_backend_optimization_level": 1}
     if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
-        # Of two ways to make loops of fused operations the older; later versions have one only.
+        # XLA has two ways to make loops of fused operations; the older one compiles faster. Later
+        # versions have one way only.
         wanted["xla_cpu_use_fusion_emitters"] = False
     if jax.default_backend() != "cpu":
         return {}

@@ -1,4 +1,4 @@
-"""Pytrees: what their fields are to a type checker, and a choice between two of them."""
+"""Pytree helpers: detect traced values, name the type of a leaf, choose between two trees."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ from jaxtyping import Array, Bool
 
 
 def is_traced(*values: Any) -> bool:
-    """Whether any leaf is an abstract value inside ``jit``, ``vmap`` or ``grad``."""
+    """Return whether any leaf is a tracer: an abstract value inside ``jit``, ``vmap`` or ``grad``.
+
+    >>> is_traced({"x": 1.0})
+    False
+    """
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
-# Fields of pytrees. To a type checker they are arrays; at run time they may be anything, because
-# transformations rebuild a pytree with placeholders and with leading batch axes.
+# The type of a pytree's fields. To a type checker they are arrays; at run time they may be
+# anything, because transformations rebuild a pytree with placeholders and with leading batch axes.
 if TYPE_CHECKING:
     Leaf = Array
 else:
@@ -24,15 +28,20 @@ else:
 Tree = TypeVar("Tree")
 
 
-def where(which: Bool[Array, "..."], one: Tree, other: Tree) -> Tree:
-    """Leaf by leaf ``one`` where ``which`` is true, ``other`` elsewhere.
+def where(condition: Bool[Array, "..."], tree: Tree, other: Tree) -> Tree:
+    """Choose between two pytrees leaf by leaf, as ``jnp.where`` chooses between arrays.
 
     Args:
-      which: as many leading axes of every leaf as it has; none chooses between the whole trees.
-      one, other: pytrees of the same structure and shapes.
+      condition: true where the leaves of ``tree`` are taken, false where those of ``other`` are.
+        Its axes are the leading axes of every leaf; a scalar chooses between the whole trees.
+      tree, other: pytrees of the same structure and shapes.
+
+    >>> where(jnp.asarray([True, False]), {"a": jnp.zeros(2)}, {"a": jnp.ones(2)})["a"].tolist()
+    [0.0, 1.0]
     """
 
     def choose(a: Any, b: Any) -> Array:
-        return jnp.where(which.reshape(which.shape + (1,) * (jnp.ndim(a) - which.ndim)), a, b)
+        axes = (1,) * (jnp.ndim(a) - condition.ndim)
+        return jnp.where(condition.reshape(condition.shape + axes), a, b)
 
-    return jax.tree.map(choose, one, other)
+    return jax.tree.map(choose, tree, other)

@@ -1,7 +1,8 @@
-"""How a fit ended, said in numbers inside compiled code and in sentences outside it.
+"""Status codes of a fit, and the sentences that explain them.
 
-Inside ``jit`` a fit carries a code, so that under ``vmap`` one restart fails alone. This module is
-also the one place that turns a code into an exception, once, on the host.
+Inside ``jit`` a fit carries an integer code, so that under ``vmap`` one restart fails alone.
+Outside, on the host, ``describe`` turns the code into sentences, and
+``jgmm.fitting.results.raise_if_failed`` turns it into an exception.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 
 class Status(IntEnum):
-    """How one fit ended."""
+    """Status of one fit: how it ended, or that it is still running."""
 
     RUNNING = 0
     CONVERGED = 1
@@ -30,12 +31,12 @@ class Status(IntEnum):
 
     @property
     def is_valid(self) -> bool:
-        """Whether the fit may be chosen: an optimum, or a point on the way to one."""
+        """Whether the fit may be chosen as the best: an optimum, or a point on the way to one."""
         return self in VALID
 
     @property
     def is_usable(self) -> bool:
-        """Whether the parameters can be computed with, if only to see what is wrong with them."""
+        """Whether one can compute with the parameters, if only to see what is wrong with them."""
         return self in USABLE
 
 
@@ -44,7 +45,11 @@ USABLE = (*VALID, Status.DEGENERATE)
 
 
 def among(codes: Array, statuses: Iterable[Status]) -> Bool[Array, "..."]:
-    """Which codes are one of some statuses."""
+    """Return for each code whether it is one of the given statuses.
+
+    >>> among(jnp.asarray([1, 3]), VALID).tolist()
+    [True, False]
+    """
     return jnp.isin(codes, jnp.asarray([int(status) for status in statuses]))
 
 
@@ -92,10 +97,10 @@ SENTENCES: dict[Status, str] = {
 
 
 def describe(status: Any) -> str:
-    """Say in one or two sentences what a status means and what to try.
+    """Describe in one or two sentences what a status means and what to try.
 
     Args:
-      status: a ``Status``, or the integer (array) a ``FitResult`` carries.
+      status: a ``Status``, or the integer (array) that a ``FitResult`` carries.
 
     >>> describe(1)
     'Converged: the log-likelihood changed by no more than the tolerance.'
@@ -104,7 +109,7 @@ def describe(status: Any) -> str:
 
 
 def tally(statuses: Iterable[Any]) -> str:
-    """Count statuses in words.
+    """Count statuses, in words.
 
     >>> tally([1, 1, 3])
     '2 converged, 1 collapsed'
@@ -120,6 +125,12 @@ def tally(statuses: Iterable[Any]) -> str:
 def score(
     log_likelihood: Array, status: Array, eligible: tuple[Status, ...] = VALID
 ) -> Float[Array, "R"]:
-    """What outcomes are compared by: the log-likelihood, -inf for one that is not eligible."""
+    """Return the number by which fits are compared: the log-likelihood, or -inf if not eligible.
+
+    Args:
+      log_likelihood: of R fits, in nats, (R,).
+      status: their status codes, (R,).
+      eligible: the statuses of fits that may be chosen.
+    """
     may_win = among(status, eligible) & jnp.isfinite(log_likelihood)
     return jnp.where(may_win, log_likelihood, -jnp.inf)

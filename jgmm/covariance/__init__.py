@@ -1,4 +1,4 @@
-"""Covariance models: the table of all of them, how covariances are stored and estimated."""
+"""Covariance models: their table, and how their covariances are stored and estimated."""
 
 from jgmm.covariance.models import MODELS, CovarianceModel, model, register
 

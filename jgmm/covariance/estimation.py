@@ -1,16 +1,17 @@
-"""Covariances whose volume, shape and orientation components share one by one.
+"""Maximum-likelihood estimators of covariances with shared volume, shape or orientation.
 
     Σₖ = λₖ Dₖ Aₖ Dₖᵀ,    |Aₖ| = 1 and diagonal, Dₖ orthogonal
 
-λ is the volume, A the shape, D the orientation. Two ideas make the estimators. What is said about
-volume and shape is the same for diagonals, for matrices and along given axes, so ``equal_volume``
-and ``equal_shape`` are written once. And a model with an orientation is a diagonal one along axes
-of each component's own, or of all in common: ``own_axes`` and ``common_axes`` turn the scatter,
-estimate there, and turn back.
+λ is the volume, A the shape, D the orientation; components may share each of the three or not. The
+estimators rest on two ideas. First, the formulas for volume and shape are the same for diagonals,
+for matrices and along given axes, so ``equal_volume`` and ``equal_shape`` are written once. Second,
+a model with an orientation is a diagonal model along axes, which each component has for itself or
+all have in common: ``own_axes`` and ``common_axes`` rotate the scatter to the axes, estimate a
+diagonal model there, and rotate back.
 
-All have the signature of ``CovarianceModel.estimate``; those that iterate start from the scale
-before, and so never end lower. References: Celeux & Govaert (1995), section 4; Browne & McNicholas
-(2014).
+All estimators have the signature of ``CovarianceModel.estimate``. Those that iterate start from the
+previous scale, so the likelihood never falls. References: Celeux & Govaert (1995), section 4;
+Browne & McNicholas (2014).
 """
 
 from __future__ import annotations
@@ -32,39 +33,40 @@ from jgmm.covariance.storage import Full, Storage
 
 Estimate = Callable[[Array, Array, Array | None], Array]
 
-MOST_STEPS = 100
+# Iterations at most between shape and volumes in one estimate.
+MAX_STEPS = 100
 
 
 def trailing(values: Float[Array, "K"], like: Array) -> Array:
-    """One value a component with as many axes as ``like``, to multiply or divide it by."""
+    """Append axes of length one to values (K,), so that they broadcast against ``like`` (K, …)."""
     return values.reshape(values.shape + (1,) * (like.ndim - 1))
 
 
 def unit_if_unused(counts: Float[Array, "K"], scale: Array, storage: Storage) -> Array:
-    """The scale, and that of the unit covariance for components without samples."""
+    """Replace the scale of components without samples by that of the unit covariance."""
     n_features = scale.shape[-1] if scale.ndim > 1 else 1
     unit = storage.root(storage.identity(n_features, scale.dtype))
     return jnp.where(trailing(counts, scale) > 0, scale, unit)
 
 
 def _inverse(volumes: Float[Array, "K"]) -> Float[Array, "K"]:
-    """One over the volumes; nothing for a component that has none, and then no scatter either."""
+    """Reciprocals of the volumes; zero where a volume, and so the scatter, is zero."""
     positive = volumes > 0
     return jnp.where(positive, 1 / jnp.where(positive, volumes, 1), 0)
 
 
 def _volume(storage: Storage, scale: Array, n_features: int) -> Float[Array, "K"]:
-    """|Σₖ|^(1/D), zero for a covariance that is not positive."""
+    """Volumes |Σₖ|^(1/D); zero for a covariance that is not positive definite."""
     volume = jnp.exp(2 / n_features * storage.half_log_det(scale, n_features))
     return jnp.where(volume > 0, volume, 0)
 
 
 def equal_volume(storage: Storage) -> Estimate:
-    """Σₖ = λ Cₖ with |Cₖ| = 1: EVI of diagonals, EVV of matrices.
+    """Make the estimator of equal volumes, Σₖ = λ Cₖ with |Cₖ| = 1: EVI (diagonal), EVV (full).
 
         Cₖ = Sₖ / |Sₖ|^(1/D),    λ = Σₖ |Sₖ|^(1/D) / N
 
-    A singular scatter is a singular covariance, and the others' volume without it.
+    A singular scatter gives a singular covariance, and adds nothing to the sum for λ.
     """
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
@@ -80,12 +82,14 @@ def equal_volume(storage: Storage) -> Estimate:
 
 
 def equal_shape(storage: Storage) -> Estimate:
-    """Σₖ = λₖ C with |C| = 1: VEI of diagonals, VEE of matrices.
+    """Make the estimator of equal shapes, Σₖ = λₖ C with |C| = 1: VEI (diagonal), VEE (full).
+
+    It alternates between two updates until no volume changes:
 
         C ∝ Σₖ Sₖ / λₖ,    λₖ = tr(Sₖ C⁻¹) / (D Nₖ)
 
-    in turn, until no volume moves. In log λ, and in log C or along geodesics of matrices, minus the
-    expected log-likelihood is convex: where the two settle is the one optimum.
+    Minus the expected log-likelihood is convex in log λ and in log C (for matrices, along their
+    geodesics), so the fixed point of the two updates is its only optimum.
     """
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
@@ -93,8 +97,8 @@ def equal_shape(storage: Storage) -> Estimate:
         samples = n_features * jnp.where(counts > 0, counts, 1)
 
         def fit_shape(volumes: Array) -> Array:
-            share = _inverse(volumes)
-            pooled = (trailing(share, scatter) * scatter).sum(axis=0, keepdims=True)
+            weights = _inverse(volumes)
+            pooled = (trailing(weights, scatter) * scatter).sum(axis=0, keepdims=True)
             root = storage.root(pooled)
             volume = jnp.exp(2 / n_features * storage.half_log_det(root, n_features))
             return root / trailing(jnp.sqrt(volume), root)
@@ -105,58 +109,60 @@ def equal_shape(storage: Storage) -> Estimate:
         unit = storage.root(storage.identity(n_features, scatter.dtype))
         volumes = storage.trace_ratio(unit, scatter, n_features) / samples
         if previous is not None:
-            before = _volume(storage, previous, n_features)
-            volumes = jnp.where((volumes > 0) & jnp.isfinite(before), before, volumes)
-        volumes = _settled(fit_volumes, volumes)
+            known = _volume(storage, previous, n_features)
+            volumes = jnp.where((volumes > 0) & jnp.isfinite(known), known, volumes)
+        volumes = _fixed_point(fit_volumes, volumes)
         shape = fit_shape(volumes)
         return unit_if_unused(counts, trailing(jnp.sqrt(volumes), shape) * shape, storage)
 
     return estimate
 
 
-def _settled(update: Callable[[Array], Array], volumes: Float[Array, "K"]) -> Float[Array, "K"]:
-    """Repeat an update until no volume moves by more than the root of a rounding, or is NaN.
+def _fixed_point(update: Callable[[Array], Array], volumes: Float[Array, "K"]) -> Float[Array, "K"]:
+    """Repeat an update until no volume changes by more than √ε, relatively, or one is NaN.
 
-    What the volumes are off then costs its square, which is a rounding of the log-likelihood.
+    ε is the machine precision. At an optimum the log-likelihood depends on the error of the volumes
+    through its square, which is then no more than a rounding error.
     """
     tol = jnp.sqrt(jnp.finfo(volumes.dtype).eps)
 
-    def going_on(carry: tuple[Array, Array, Array]) -> Array:
-        _, moved, step = carry
-        return (moved > tol) & (step < MOST_STEPS)
+    def unfinished(carry: tuple[Array, Array, Array]) -> Array:
+        _, change, step = carry
+        return (change > tol) & (step < MAX_STEPS)
 
-    def again(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def body(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         before, _, step = carry
         after = update(before)
-        moved = jnp.abs(after - before) / jnp.where(before > 0, before, 1)
-        return after, moved.max(), step + 1
+        change = jnp.abs(after - before) / jnp.where(before > 0, before, 1)
+        return after, change.max(), step + 1
 
-    far = jnp.asarray(jnp.inf, volumes.dtype)
-    return lax.while_loop(going_on, again, (volumes, far, jnp.asarray(0)))[0]
+    infinite = jnp.asarray(jnp.inf, volumes.dtype)
+    return lax.while_loop(unfinished, body, (volumes, infinite, jnp.asarray(0)))[0]
 
 
 def own_axes(diagonal: Estimate) -> Estimate:
-    """A diagonal model along each component's own axes, the eigenvectors of its scatter.
+    """Make the estimator of a diagonal model along each component's own axes: EEV, VEV.
 
-    EEV from EEI, VEV from VEI. What components share of the shape they share axis by axis, from the
-    shortest to the longest.
+    The axes are the eigenvectors of the component's scatter. EEV comes from EEI and VEV from VEI.
+    Components with a shape in common share it axis by axis, from the shortest to the longest.
     """
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
         spread, axes = jnp.linalg.eigh(scatter)
-        # All that is asked of the scale before is its volume, which its diagonal has too.
-        before = None if previous is None else jnp.diagonal(previous, axis1=1, axis2=2)
-        along = diagonal(counts, jnp.maximum(spread, 0), before)
-        return unit_if_unused(counts, _turned_back(axes, along), Full)
+        # Diagonal estimators use only the volume of the previous scale, which its diagonal gives.
+        previous_diagonal = None if previous is None else jnp.diagonal(previous, axis1=1, axis2=2)
+        along = diagonal(counts, jnp.maximum(spread, 0), previous_diagonal)
+        return unit_if_unused(counts, _factors_along(axes, along), Full)
 
     return estimate
 
 
 def common_axes(diagonal: Estimate) -> Estimate:
-    """A diagonal model along axes that all components have in common: EVE from EVI, VVE from VVI.
+    """Make the estimator of a diagonal model along common axes: EVE from EVI, VVE from VVI.
 
-    The axes are as good as no rotation of two improves them, starting from those before; there may
-    be several such. ``diagonal`` is asked without a scale before.
+    The axes are a local optimum: no rotation of two of them improves the likelihood. The search
+    starts from the previous axes; there may be several local optima. ``diagonal`` is called without
+    a previous scale.
     """
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
@@ -169,17 +175,21 @@ def common_axes(diagonal: Estimate) -> Estimate:
             return 1 / along(spread) ** 2
 
         roots = square_root(scatter)
-        most = MANY_SWEEPS if previous is None else FEW_SWEEPS
-        found = find_axes(roots, counts.sum(), weigh, start, most)
-        return unit_if_unused(counts, _turned_back(found.axes.T[None], along(found.spread)), Full)
+        max_sweeps = MANY_SWEEPS if previous is None else FEW_SWEEPS
+        found = find_axes(roots, counts.sum(), weigh, start, max_sweeps)
+        scale = _factors_along(found.axes.T[None], along(found.spread))
+        return unit_if_unused(counts, scale, Full)
 
     return estimate
 
 
-def _turned_back(axes: Float[Array, "J D D"], along: Float[Array, "L D"]) -> Float[Array, "K D D"]:
-    """The factors of D diag(v) Dᵀ, for axes and √v of each component or of all.
+def _factors_along(
+    axes: Float[Array, "J D D"], along: Float[Array, "L D"]
+) -> Float[Array, "K D D"]:
+    """Cholesky factors of D diag(v) Dᵀ from the axes D and the standard deviations √v along them.
 
-    Without making the covariances, whose small eigenvalues rounding would blur.
+    Both are those of each component, or one for all (J or L is 1). The covariances themselves are
+    never made: rounding would blur their small eigenvalues.
     """
     upper = jnp.linalg.qr((axes * along[:, None, :]).mT, mode="r")
     sign = jnp.where(jnp.diagonal(upper, axis1=1, axis2=2) < 0, -1, 1).astype(upper.dtype)

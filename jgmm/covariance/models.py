@@ -1,14 +1,14 @@
-"""The table of covariance models: what each shares, stores and estimates.
+"""The table of covariance models: number of parameters, storage and estimator of each.
 
-A model is one small entry: how many parameters it has, how it estimates the covariances from the
-components' scatter, and in which of three forms it is stored. Nothing outside this module asks for
-a model by name; to add one, write its estimator and add a line to ``_FAMILY``, or from outside
-the package call ``add``.
+A model is one small entry of the table: how many parameters it has, how it estimates the
+covariances from the components' scatter, and in which of three forms it is stored. No other module
+branches on the name of a model. To add one, write its estimator and add a line to ``_FAMILY``;
+from outside the package, call ``register``.
 
 Names follow the volume–shape–orientation family Σₖ = λₖ Dₖ Aₖ Dₖᵀ (Banfield & Raftery 1993,
 Celeux & Govaert 1995): three letters say whether volume, shape and orientation are Equal, Variable
 or the Identity. ``full``, ``tied``, ``diag`` and ``spherical`` are scikit-learn's names; ``E`` and
-``V`` are what the family is called in one dimension.
+``V`` are the family's names of EII and VII in one dimension.
 """
 
 from __future__ import annotations
@@ -34,20 +34,21 @@ from jgmm.covariance.storage import Diagonal, Full, Spherical, Storage
 
 @dataclass(frozen=True)
 class CovarianceModel:
-    """One entry of the table.
+    """Covariance model: one entry of the table.
 
     Attributes:
-      code: three letters for volume, shape and orientation; of a model that is not of the family,
-        a name in other letters.
-      names: synonyms; the first is how the package writes it.
+      code: three letters for volume, shape and orientation; for a model outside the family, a name
+        in other letters.
+      names: synonyms; the package writes the first of them.
       storage: ``Full``, ``Diagonal`` or ``Spherical``.
       shared: whether all components have the same covariance, stored once.
-      per_column: whether the model keeps its form when columns change their units, one by one.
+      per_column: whether the model keeps its form when each column changes its units separately.
       affine: whether it keeps its form under every linear map of the data.
       keeps_marginals: whether it keeps its form when columns are left out, or conditioned on.
-      estimate: ``(counts (K,), scatter (K or 1, …), scale before or None) -> scale (K or 1, …)``,
-        which maximises the expected complete-data log-likelihood, or where that takes iterations,
-        makes it no lower than it was. A component without samples gets the unit covariance.
+      estimate: ``(counts (K,), scatter (K or 1, …), previous scale or None) -> scale (K or 1, …)``.
+        It maximises the expected complete-data log-likelihood; where that takes iterations, it
+        makes that log-likelihood no lower than the previous scale does. A component without
+        samples gets the unit covariance.
       count: ``(K, D) -> `` number of free covariance parameters.
     """
 
@@ -63,47 +64,57 @@ class CovarianceModel:
 
     @property
     def name(self) -> str:
-        """How the package writes it."""
+        """The name that the package writes."""
         return self.names[0]
 
     def pool(self, scatter: Array) -> Array:
-        """What the estimate needs of the components' scatter: all of it, or its sum if shared."""
+        """Return the scatter that ``estimate`` takes: of each component, or their sum if shared."""
         return scatter.sum(axis=0, keepdims=True) if self.shared else scatter
 
     @property
     def supports_floor(self) -> bool:
-        """Whether the estimate is a mean of scatter, of which a floor leaves the best above it."""
+        """Whether variances can have a floor: the estimate is then a mean of scatter.
+
+        For such a model ``estimate_above`` is the maximum of the likelihood above the floor.
+        """
         return not {"E", "V"} <= set(self.code)
 
-    def estimate_above(self, counts: Array, scatter: Array, least: Array) -> Array:
-        """``estimate`` among the covariances that exceed one in every direction.
+    def estimate_above(self, counts: Array, scatter: Array, floor: Array) -> Array:
+        """Estimate covariances that are at least a given one, the floor, in every direction.
 
-            Σₖ = R U max(w, 1) Uᵀ Rᵀ,   Sₖ / Nₖ = R U w Uᵀ Rᵀ,   least = R Rᵀ
+            Σₖ = R U max(w, 1) Uᵀ Rᵀ,   Sₖ / Nₖ = R U w Uᵀ Rᵀ,   floor = R Rᵀ
 
         Args:
           counts, scatter: as for ``estimate``.
-          least: in this storage, leading axis 1.
+          floor: the covariance, in this model's storage, leading axis 1.
 
-        Reference: Anderson & Olkin (1985) for the matrix case; for a model that ``bears_floor``.
+        Returns:
+          The scale of maximum likelihood among such covariances, for a model that
+          ``supports_floor``.
+
+        Reference: Anderson & Olkin (1985) for the matrix case.
         """
         mean = _pooled_mean(counts, scatter) if self.shared else _means(counts, scatter)
-        scale = self.storage.root(self.storage.at_least(mean, least))
+        scale = self.storage.root(self.storage.at_least(mean, floor))
         return scale if self.shared else unit_if_unused(counts, scale, self.storage)
 
     def fills_storage(self, n_components: int, n_features: int) -> bool:
-        """Whether every content of the storage is one of the model."""
+        """Return whether the model has as many free parameters as its storage has free numbers.
+
+        If so, every scale of that form is one of the model.
+        """
         copies = 1 if self.shared else n_components
         n_free = copies * self.storage.n_free(n_features)
         return self.count(n_components, n_features) == n_free
 
     @property
     def marginal_model(self) -> CovarianceModel:
-        """The model of a mixture of some of the columns: this one, or the freest of its storage."""
+        """The model of the mixture's marginals: this one, or else ``unconstrained_model``."""
         return self if self.keeps_marginals else self.unconstrained_model
 
     @property
     def unconstrained_model(self) -> CovarianceModel:
-        """The model of the same storage that shares nothing: VII, VVI or VVV."""
+        """The model of the same storage whose components share nothing: VII, VVI or VVV."""
         return next(
             entry
             for entry in MODELS.values()
@@ -111,16 +122,19 @@ class CovarianceModel:
         )
 
     def min_samples(self, n_features: int) -> int:
-        """Fewest samples that make a component's covariance regular; 0 where others see to that.
+        """Return the fewest samples of a component for which its covariance is nonsingular.
 
-        They do where volumes are equal and all that differs is along which axes they extend.
+        Zero where the samples of the other components make it so: where volumes are equal and the
+        components differ at most in their axes.
         """
         if self.code[0] != "V" and (self.code[1] != "V" or n_features == 1):
             return 0
         return n_features + 1 if self.code[1:] == "VV" else 2
 
     def n_parameters(self, n_components: int, n_features: int, equal_weights: bool = False) -> int:
-        """Free parameters of a mixture: weights (K - 1, or none), means (K D) and covariances.
+        """Count the free parameters of a mixture: weights, means and covariances.
+
+        The weights have K - 1, or none if they are all equal; the means have K D.
 
         >>> model("full").n_parameters(n_components=3, n_features=2)
         17
@@ -131,17 +145,17 @@ class CovarianceModel:
 
 
 def _means(counts: Array, scatter: Array) -> Array:
-    """Sₖ / Nₖ, zero for a component without samples."""
+    """Mean scatter of each component, Sₖ / Nₖ; zero for one without samples."""
     return scatter / trailing(jnp.where(counts > 0, counts, 1), scatter)
 
 
 def _pooled_mean(counts: Array, scatter: Array) -> Array:
-    """Σₖ Sₖ / Σₖ Nₖ, leading axis 1."""
+    """Mean scatter of all components together, Σₖ Sₖ / Σₖ Nₖ, leading axis 1."""
     return scatter.sum(axis=0, keepdims=True) / counts.sum()
 
 
 def _per_component(storage: Storage) -> Estimate:
-    """Σₖ = Sₖ / Nₖ: VII, VVI and VVV."""
+    """Estimator of separate covariances, Σₖ = Sₖ / Nₖ: VII, VVI and VVV."""
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
         del previous
@@ -151,7 +165,7 @@ def _per_component(storage: Storage) -> Estimate:
 
 
 def _pooled(storage: Storage) -> Estimate:
-    """Σ = Σₖ Sₖ / Σₖ Nₖ, one copy for all components: EII, EEI and EEE."""
+    """Estimator of one covariance for all components, Σₖ Sₖ / Σₖ Nₖ: EII, EEI and EEE."""
 
     def estimate(counts: Array, scatter: Array, previous: Array | None) -> Array:
         del previous
@@ -182,12 +196,12 @@ _FAMILY = (
 def _model(
     code: str, names: tuple[str, ...], estimate: Estimate, per_column: bool, keeps_marginals: bool
 ) -> CovarianceModel:
-    """What the letters of a code say: storage, and the number of parameters."""
+    """Make the entry of a model of the family; its code gives storage and number of parameters."""
     shape, orientation = code[1], code[2]
     storage = Full if orientation != "I" else Diagonal if shape != "I" else Spherical
 
     def count(k: int, d: int) -> int:
-        each = (1, d - 1, d * (d - 1) // 2)  # of a volume, a shape, an orientation
+        each = (1, d - 1, d * (d - 1) // 2)  # parameters of a volume, a shape, an orientation
         times = {"I": 0, "E": 1, "V": k}
         return sum(times[letter] * n for letter, n in zip(code, each, strict=True))
 
@@ -197,7 +211,7 @@ def _model(
         storage=storage,
         shared="V" not in code,
         per_column=per_column,
-        # A linear map multiplies all volumes by one number, and otherwise mixes shape with axes.
+        # A linear map multiplies all volumes by the same number, but mixes shapes with axes.
         affine=code[1:] in ("EE", "VV"),
         keeps_marginals=keeps_marginals,
         estimate=estimate,
@@ -210,13 +224,13 @@ _BY_NAME = {name: entry for entry in MODELS.values() for name in entry.names}
 
 
 def model(name: str) -> CovarianceModel:
-    """Look a covariance model up by its code or by any of its names.
+    """Look up a covariance model by its code or by any of its names.
 
     Args:
       name: for example ``"full"``, ``"general"`` or ``"VVV"``.
 
     Raises:
-      ValueError: no such model; the text lists the names and suggests the nearest.
+      ValueError: there is no such model; the text lists the names and suggests the nearest.
 
     >>> model("aligned").code
     'VVI'
@@ -228,10 +242,16 @@ def model(name: str) -> CovarianceModel:
 
 
 def register(entry: CovarianceModel) -> CovarianceModel:
-    """Put a model of your own into the table: from then on every function takes its names.
+    """Add a covariance model of your own to the table, so that every function accepts its names.
 
-    A model that is not of the family stands apart in tables over models: it is no special case of
-    another, nor has it one, but that of fewer components.
+    In a selection over several models, a model outside the family counts as a special case of no
+    other model, and as its own special case counts only the same model with fewer components.
+
+    Args:
+      entry: the model; its code must not consist of the letters E, V and I alone.
+
+    Returns:
+      The entry itself.
 
     Raises:
       ValueError: one of its names is taken.

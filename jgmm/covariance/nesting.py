@@ -1,4 +1,4 @@
-"""Which covariance model is a special case of which other."""
+"""Nesting of covariance models: which model is a special case of which other."""
 
 from __future__ import annotations
 
@@ -6,16 +6,23 @@ from collections.abc import Iterable
 
 from jgmm.covariance.models import CovarianceModel
 
-LETTERS = "IEV"  # from the most restricted to the least
+LETTERS = "IEV"  # Identity, Equal, Variable: from the most restricted to the least
 
 
 def of_family(entry: CovarianceModel) -> bool:
-    """Whether the letters of its code say what a model restricts."""
+    """Return whether the model belongs to the volume–shape–orientation family, by its code."""
     return set(entry.code) <= set(LETTERS)
 
 
 def contains(outer: CovarianceModel, inner: CovarianceModel) -> bool:
-    """Whether every mixture of the inner model is known to be one of the outer."""
+    """Return whether every mixture of the inner model is known to be one of the outer model.
+
+    A model outside the volume–shape–orientation family contains itself only.
+
+    >>> from jgmm.covariance import model
+    >>> contains(model("full"), model("tied")), contains(model("tied"), model("full"))
+    (True, False)
+    """
     if not (of_family(outer) and of_family(inner)):
         return outer is inner
     pairs = zip(outer.code, inner.code, strict=True)
@@ -25,13 +32,18 @@ def contains(outer: CovarianceModel, inner: CovarianceModel) -> bool:
 def largest_within(
     outer: CovarianceModel, models: Iterable[CovarianceModel]
 ) -> list[CovarianceModel]:
-    """Of some models the special cases of one that lie in no other special case of it."""
+    """Return the largest special cases of a model: those that no other special case contains.
+
+    Args:
+      outer: the model whose special cases are wanted.
+      models: the candidates; ``outer`` itself does not count.
+    """
     inner = [each for each in models if each is not outer and contains(outer, each)]
     return [each for each in inner if not any(e is not each and contains(e, each) for e in inner)]
 
 
 def simplest_first(models: Iterable[CovarianceModel]) -> list[CovarianceModel]:
-    """The models, each after its special cases; those not of the family last."""
+    """Sort models so that each follows its special cases; those not of the family come last."""
 
     def freedom(entry: CovarianceModel) -> int:
         return sum(map(LETTERS.index, entry.code)) if of_family(entry) else 3 * len(LETTERS)

@@ -1,8 +1,9 @@
-"""The three forms in which covariances are stored: a factor, a vector or a number a component.
+"""Storage of covariances: per component a Cholesky factor, D standard deviations, or a single one.
 
-``Full``, ``Diagonal`` and ``Spherical`` answer the same questions, so that a diagonal model in a
-thousand dimensions never makes a matrix of a thousand by a thousand. What they hold is the *scale*,
-a square root of the covariance; scatter and covariances have the same shape.
+``Full``, ``Diagonal`` and ``Spherical`` have the same methods, so that a diagonal model in a
+thousand dimensions never makes a matrix of a thousand by a thousand. A mixture stores the *scale*,
+a square root of each covariance. Covariances and scatter (the weighted sums Σ_b γ_kb d_kb d_kbᵀ)
+have the same shape as the scale.
 """
 
 from __future__ import annotations
@@ -15,40 +16,40 @@ from jaxtyping import Array, Float
 
 
 class Full:
-    """Covariances as lower Cholesky factors, (K, D, D)."""
+    """Covariances stored as lower Cholesky factors, (K, D, D)."""
 
     name = "full"
     ndim = 3
 
     @staticmethod
     def n_free(n_features: int) -> int:
-        """Numbers in it that are free."""
+        """Number of free parameters of one covariance."""
         return n_features * (n_features + 1) // 2
 
     @staticmethod
     def root(covariance: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
-        """The matrix square root that is stored; NaN where a covariance is not positive."""
+        """Cholesky factors of covariances; NaN where one is not positive definite."""
         return jnp.linalg.cholesky(covariance)
 
     @staticmethod
     def covariance(scale: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
-        """The covariances of factors: what ``root`` undoes."""
+        """Covariances Σₖ = Lₖ Lₖᵀ of Cholesky factors, the inverse of ``root``."""
         return scale @ scale.mT
 
     @staticmethod
     def invert(scale: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
-        """L⁻¹, so that every sample costs a product, not a triangular solve."""
+        """Inverse factors L⁻¹: with them a sample costs a product, not a triangular solve."""
         return _invert_lower(scale)
 
     @staticmethod
     def half_log_det(scale: Float[Array, "K D D"], n_features: int) -> Float[Array, "K"]:
-        """1/2 log|Σₖ|."""
+        """Half the log determinants, 1/2 log|Σₖ|."""
         del n_features
         return jnp.log(jnp.diagonal(scale, axis1=1, axis2=2)).sum(axis=1)
 
     @staticmethod
     def distance(inverse: Float[Array, "J D D"], x: Float[Array, "K D"]) -> Float[Array, "K"]:
-        """Squared Mahalanobis distances |Lₖ⁻¹ xₖ|²; J is K, or 1 where shared."""
+        """Squared Mahalanobis distances |Lₖ⁻¹ xₖ|²; J is K, or 1 for a shared covariance."""
         inverse = jnp.broadcast_to(inverse, (x.shape[0], *inverse.shape[1:]))
         return (jnp.einsum("kde,ke->kd", inverse, x) ** 2).sum(axis=1)
 
@@ -56,111 +57,111 @@ class Full:
     def scatter(
         resp: Float[Array, "K B"], difference: Float[Array, "K D B"]
     ) -> Float[Array, "K D D"]:
-        """Σ_b γ_kb d_kb d_kbᵀ."""
+        """Weighted scatter matrices, Σ_b γ_kb d_kb d_kbᵀ."""
         return jnp.einsum("kdb,keb->kde", resp[:, None, :] * difference, difference)
 
     @staticmethod
     def at_least(
-        covariance: Float[Array, "K D D"], least: Float[Array, "1 D D"]
+        covariance: Float[Array, "K D D"], floor: Float[Array, "1 D D"]
     ) -> Float[Array, "K D D"]:
-        """Σₖ with what it lacks to exceed the least in every direction, and no more."""
-        root = jnp.linalg.cholesky(least)
-        spread, axes = jnp.linalg.eigh(_seen_from(root, covariance))
+        """Add to each Σₖ the smallest matrix that lifts it to the floor in every direction."""
+        root = jnp.linalg.cholesky(floor)
+        spread, axes = jnp.linalg.eigh(_relative_to(root, covariance))
         lacking = jnp.sqrt(jnp.maximum(1 - spread, 0))
         added = (root @ axes) * lacking[:, None, :]
         return covariance + added @ added.mT
 
     @staticmethod
     def min_ratio(
-        covariance: Float[Array, "K D D"], least: Float[Array, "1 D D"]
+        covariance: Float[Array, "K D D"], floor: Float[Array, "1 D D"]
     ) -> Float[Array, "K"]:
-        """How many times the least a covariance is, in the direction where that is fewest."""
-        root = jnp.linalg.cholesky(least)
-        return jnp.linalg.eigvalsh(_seen_from(root, covariance)).min(axis=1)
+        """Smallest ratio of each covariance to the floor, over all directions."""
+        root = jnp.linalg.cholesky(floor)
+        return jnp.linalg.eigvalsh(_relative_to(root, covariance)).min(axis=1)
 
     @staticmethod
     def outer(x: Float[Array, "K D"]) -> Float[Array, "K D D"]:
-        """xₖ xₖᵀ."""
+        """Outer products xₖ xₖᵀ."""
         return x[:, :, None] * x[:, None, :]
 
     @staticmethod
     def identity(n_features: int, dtype: Any) -> Float[Array, "1 D D"]:
-        """The unit covariance."""
+        """Unit covariance, leading axis 1."""
         return jnp.eye(n_features, dtype=dtype)[None]
 
     @staticmethod
     def to_dense(scale: Float[Array, "K D D"], n_features: int) -> Float[Array, "K D D"]:
-        """The lower Cholesky factors as matrices."""
+        """Lower Cholesky factors as matrices, (K, D, D)."""
         del n_features
         return scale
 
     @staticmethod
     def from_dense(covariance: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
-        """Covariance matrices in this form."""
+        """Covariance matrices, unchanged: they are in this form already."""
         return covariance
 
     @staticmethod
     def rescale(scale: Float[Array, "K D D"], factor: Array) -> Float[Array, "K D D"]:
-        """The scale after the data are multiplied by a lower triangle, or column d by factor[d]."""
+        """Scale for data multiplied by a lower triangular factor, or column d by factor[d]."""
         return factor @ scale if factor.ndim == 2 else factor[None, :, None] * scale
 
     @staticmethod
     def variances(scale: Float[Array, "K D D"], n_features: int) -> Float[Array, "K D"]:
-        """The diagonals of the covariances."""
+        """Diagonals of the covariances."""
         del n_features
         return (scale**2).sum(axis=2)
 
     @staticmethod
     def precisions(inverse: Float[Array, "K D D"], n_features: int) -> Float[Array, "K D"]:
-        """The diagonals of the inverse covariances."""
+        """Diagonals of the inverse covariances."""
         del n_features
         return (inverse**2).sum(axis=1)
 
     @staticmethod
     def conditional_variances(scale: Float[Array, "K D D"]) -> Float[Array, "K D"]:
-        """Variance of each coordinate given those before it: small means nearly singular."""
+        """Variance of each column given those before it; a small one means nearly singular."""
         return jnp.diagonal(scale, axis1=1, axis2=2) ** 2
 
     @staticmethod
     def trace_ratio(
         scale: Float[Array, "J D D"], scatter: Float[Array, "K D D"], n_features: int
     ) -> Float[Array, "K"]:
-        """tr(Σₖ⁻¹ Sₖ) of a scatter in this form; J is K, or 1 where shared."""
+        """Traces tr(Σₖ⁻¹ Sₖ) of a scatter in this form; J is K, or 1 for a shared covariance."""
         del n_features
         inverse = jnp.broadcast_to(Full.invert(scale), scatter.shape)
         return (jnp.einsum("kde,kef->kdf", inverse, scatter) * inverse).sum(axis=(1, 2))
 
     @staticmethod
-    def apply(scale: Float[Array, "N D D"], noise: Float[Array, "N D"]) -> Float[Array, "N D"]:
-        """Lₙ εₙ."""
-        return jnp.einsum("nde,ne->nd", scale, noise)
+    def apply(scale: Float[Array, "N D D"], draws: Float[Array, "N D"]) -> Float[Array, "N D"]:
+        """Products Lₙ εₙ: standard normal draws become draws of covariance Σₙ."""
+        return jnp.einsum("nde,ne->nd", scale, draws)
 
 
-def _seen_from(root: Float[Array, "1 D D"], covariance: Float[Array, "K D D"]) -> Array:
-    """R⁻¹ Σₖ R⁻ᵀ, for the factor R of another covariance."""
+def _relative_to(root: Float[Array, "1 D D"], covariance: Float[Array, "K D D"]) -> Array:
+    """Covariances whitened by another one: R⁻¹ Σₖ R⁻ᵀ, with its Cholesky factor R."""
     inverse = _invert_lower(root)
     return inverse @ covariance @ inverse.mT
 
 
 def _invert_lower(factor: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
-    """Inverses of lower triangular matrices, by halves, all blocks of one size at a time.
+    """Invert lower triangular matrices by halves, all blocks of one size at a time.
 
         [A 0]⁻¹   [    A⁻¹      0 ]
         [B C]   = [-C⁻¹ B A⁻¹  C⁻¹]
 
-    As accurate as LAPACK's solver, which on a CPU also wakes a pool of threads that then spin for
-    some 40 ms and take the cores from the pass over the samples.
+    The result is as accurate as LAPACK's triangular solver. On a CPU that solver also wakes a pool
+    of threads, which then spin for some 40 ms and take the cores from the pass over the samples.
     """
     k, d, _ = factor.shape
-    n = 1 << (d - 1).bit_length()  # the identity fills up to a power of two
-    filled = jnp.broadcast_to(jnp.eye(n, dtype=factor.dtype), (k, n, n))
-    filled = filled.at[:, :d, :d].set(factor)
-    inverse = (1 / jnp.diagonal(filled, axis1=1, axis2=2))[:, :, None, None]
+    n = 1 << (d - 1).bit_length()  # padded with the identity to a power of two
+    padded = jnp.broadcast_to(jnp.eye(n, dtype=factor.dtype), (k, n, n))
+    padded = padded.at[:, :d, :d].set(factor)
+    inverse = (1 / jnp.diagonal(padded, axis1=1, axis2=2))[:, :, None, None]
     size = 1
     while size < n:
         pairs = np.arange(n // (2 * size))
         # The diagonal blocks of twice the size, (K, n / 2 size, …), and their lower left corners.
-        blocks = filled.reshape(k, len(pairs), 2 * size, len(pairs), 2 * size)
+        blocks = padded.reshape(k, len(pairs), 2 * size, len(pairs), 2 * size)
         corner = jnp.moveaxis(blocks[:, pairs, size:, pairs, :size], 0, 1)
         first, last = inverse[:, 0::2], inverse[:, 1::2]
         above = jnp.concatenate([first, jnp.zeros_like(first)], axis=3)
@@ -171,221 +172,221 @@ def _invert_lower(factor: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
 
 
 class Diagonal:
-    """Covariances as standard deviations of the columns, (K, D)."""
+    """Diagonal covariances stored as standard deviations of the columns, (K, D)."""
 
     name = "diag"
     ndim = 2
 
     @staticmethod
     def n_free(n_features: int) -> int:
-        """Numbers in it that are free."""
+        """Number of free parameters of one covariance."""
         return n_features
 
     @staticmethod
     def root(covariance: Float[Array, "K D"]) -> Float[Array, "K D"]:
-        """The matrix square root that is stored."""
+        """Standard deviations, the square roots of variances."""
         return jnp.sqrt(covariance)
 
     @staticmethod
     def covariance(scale: Float[Array, "K D"]) -> Float[Array, "K D"]:
-        """The variances of standard deviations: what ``root`` undoes."""
+        """Variances of standard deviations, the inverse of ``root``."""
         return scale**2
 
     @staticmethod
     def invert(scale: Float[Array, "K D"]) -> Float[Array, "K D"]:
-        """One over the standard deviations."""
+        """Reciprocals of the standard deviations."""
         return 1 / scale
 
     @staticmethod
     def half_log_det(scale: Float[Array, "K D"], n_features: int) -> Float[Array, "K"]:
-        """1/2 log|Σₖ|."""
+        """Half the log determinants, 1/2 log|Σₖ|."""
         del n_features
         return jnp.log(scale).sum(axis=1)
 
     @staticmethod
     def distance(inverse: Float[Array, "J D"], x: Float[Array, "K D"]) -> Float[Array, "K"]:
-        """Squared Mahalanobis distances; J is K, or 1 where shared."""
+        """Squared Mahalanobis distances; J is K, or 1 for a shared covariance."""
         return ((inverse * x) ** 2).sum(axis=1)
 
     @staticmethod
     def scatter(
         resp: Float[Array, "K B"], difference: Float[Array, "K D B"]
     ) -> Float[Array, "K D"]:
-        """Σ_b γ_kb d_kb²."""
+        """Diagonals of the weighted scatter, Σ_b γ_kb d_kb²."""
         return (resp[:, None, :] * difference**2).sum(axis=2)
 
     @staticmethod
     def at_least(
-        covariance: Float[Array, "K D"], least: Float[Array, "1 D"]
+        covariance: Float[Array, "K D"], floor: Float[Array, "1 D"]
     ) -> Float[Array, "K D"]:
-        """The variances, none below the least."""
-        return jnp.maximum(covariance, least)
+        """Raise the variances to the floor where they are below it."""
+        return jnp.maximum(covariance, floor)
 
     @staticmethod
-    def min_ratio(covariance: Float[Array, "K D"], least: Float[Array, "1 D"]) -> Float[Array, "K"]:
-        """How many times the least the variances are, where that is fewest."""
-        return (covariance / least).min(axis=1)
+    def min_ratio(covariance: Float[Array, "K D"], floor: Float[Array, "1 D"]) -> Float[Array, "K"]:
+        """Smallest ratio of each component's variances to the floor, over the columns."""
+        return (covariance / floor).min(axis=1)
 
     @staticmethod
     def outer(x: Float[Array, "K D"]) -> Float[Array, "K D"]:
-        """The diagonal of xₖ xₖᵀ."""
+        """Diagonals of the outer products xₖ xₖᵀ."""
         return x**2
 
     @staticmethod
     def identity(n_features: int, dtype: Any) -> Float[Array, "1 D"]:
-        """The unit covariance."""
+        """Unit covariance, leading axis 1."""
         return jnp.ones((1, n_features), dtype)
 
     @staticmethod
     def to_dense(scale: Float[Array, "K D"], n_features: int) -> Float[Array, "K D D"]:
-        """The lower Cholesky factors as matrices."""
+        """Lower Cholesky factors as matrices, (K, D, D)."""
         return scale[:, :, None] * jnp.eye(n_features, dtype=scale.dtype)[None]
 
     @staticmethod
     def from_dense(covariance: Float[Array, "K D D"]) -> Float[Array, "K D"]:
-        """The diagonals of covariance matrices."""
+        """Diagonals of covariance matrices."""
         return jnp.diagonal(covariance, axis1=1, axis2=2)
 
     @staticmethod
     def rescale(scale: Float[Array, "K D"], factor: Float[Array, "D"]) -> Float[Array, "K D"]:
-        """The scale after column d of the data is multiplied by factor[d]."""
+        """Scale for data whose column d is multiplied by factor[d]."""
         return scale * factor[None, :]
 
     @staticmethod
     def variances(scale: Float[Array, "K D"], n_features: int) -> Float[Array, "K D"]:
-        """The diagonals of the covariances."""
+        """Diagonals of the covariances."""
         del n_features
         return scale**2
 
     @staticmethod
     def precisions(inverse: Float[Array, "K D"], n_features: int) -> Float[Array, "K D"]:
-        """The diagonals of the inverse covariances."""
+        """Diagonals of the inverse covariances."""
         del n_features
         return inverse**2
 
     @staticmethod
     def conditional_variances(scale: Float[Array, "K D"]) -> Float[Array, "K D"]:
-        """Variance of each coordinate given the others."""
+        """Variance of each column given the others, of which it is independent."""
         return scale**2
 
     @staticmethod
     def trace_ratio(
         scale: Float[Array, "J D"], scatter: Float[Array, "K D"], n_features: int
     ) -> Float[Array, "K"]:
-        """tr(Σₖ⁻¹ Sₖ) of a scatter in this form; J is K, or 1 where shared."""
+        """Traces tr(Σₖ⁻¹ Sₖ) of a scatter in this form; J is K, or 1 for a shared covariance."""
         del n_features
         return (scatter / scale**2).sum(axis=1)
 
     @staticmethod
-    def apply(scale: Float[Array, "N D"], noise: Float[Array, "N D"]) -> Float[Array, "N D"]:
-        """Σₙ^(1/2) εₙ."""
-        return scale * noise
+    def apply(scale: Float[Array, "N D"], draws: Float[Array, "N D"]) -> Float[Array, "N D"]:
+        """Products Σₙ^(1/2) εₙ: standard normal draws become draws of covariance Σₙ."""
+        return scale * draws
 
 
 class Spherical:
-    """Covariances as one standard deviation a component, (K,)."""
+    """Spherical covariances stored as one standard deviation per component, (K,)."""
 
     name = "spherical"
     ndim = 1
 
     @staticmethod
     def n_free(n_features: int) -> int:
-        """Numbers in it that are free."""
+        """Number of free parameters of one covariance."""
         del n_features
         return 1
 
     @staticmethod
     def root(covariance: Float[Array, "K"]) -> Float[Array, "K"]:
-        """The matrix square root that is stored."""
+        """Standard deviations, the square roots of variances."""
         return jnp.sqrt(covariance)
 
     @staticmethod
     def covariance(scale: Float[Array, "K"]) -> Float[Array, "K"]:
-        """The variances of standard deviations: what ``root`` undoes."""
+        """Variances of standard deviations, the inverse of ``root``."""
         return scale**2
 
     @staticmethod
     def invert(scale: Float[Array, "K"]) -> Float[Array, "K"]:
-        """One over the standard deviations."""
+        """Reciprocals of the standard deviations."""
         return 1 / scale
 
     @staticmethod
     def half_log_det(scale: Float[Array, "K"], n_features: int) -> Float[Array, "K"]:
-        """1/2 log|Σₖ|."""
+        """Half the log determinants, 1/2 log|Σₖ|."""
         return n_features * jnp.log(scale)
 
     @staticmethod
     def distance(inverse: Float[Array, "J"], x: Float[Array, "K D"]) -> Float[Array, "K"]:
-        """Squared Mahalanobis distances; J is K, or 1 where shared."""
+        """Squared Mahalanobis distances; J is K, or 1 for a shared covariance."""
         return ((inverse[:, None] * x) ** 2).sum(axis=1)
 
     @staticmethod
     def scatter(resp: Float[Array, "K B"], difference: Float[Array, "K D B"]) -> Float[Array, "K"]:
-        """Σ_b γ_kb |d_kb|² / D, so that dividing by Nₖ gives the variance."""
+        """Weighted scatter per column, Σ_b γ_kb |d_kb|² / D: divided by Nₖ it is the variance."""
         return (resp * (difference**2).mean(axis=1)).sum(axis=1)
 
     @staticmethod
-    def at_least(covariance: Float[Array, "K"], least: Float[Array, "1"]) -> Float[Array, "K"]:
-        """The variances, none below the least."""
-        return jnp.maximum(covariance, least)
+    def at_least(covariance: Float[Array, "K"], floor: Float[Array, "1"]) -> Float[Array, "K"]:
+        """Raise the variances to the floor where they are below it."""
+        return jnp.maximum(covariance, floor)
 
     @staticmethod
-    def min_ratio(covariance: Float[Array, "K"], least: Float[Array, "1"]) -> Float[Array, "K"]:
-        """How many times the least the variances are."""
-        return covariance / least
+    def min_ratio(covariance: Float[Array, "K"], floor: Float[Array, "1"]) -> Float[Array, "K"]:
+        """Ratios of the variances to the floor."""
+        return covariance / floor
 
     @staticmethod
     def outer(x: Float[Array, "K D"]) -> Float[Array, "K"]:
-        """|xₖ|² / D."""
+        """Mean squares of the columns, |xₖ|² / D."""
         return (x**2).mean(axis=1)
 
     @staticmethod
     def identity(n_features: int, dtype: Any) -> Float[Array, "1"]:
-        """The unit covariance."""
+        """Unit covariance, leading axis 1."""
         del n_features
         return jnp.ones(1, dtype)
 
     @staticmethod
     def to_dense(scale: Float[Array, "K"], n_features: int) -> Float[Array, "K D D"]:
-        """The lower Cholesky factors as matrices."""
+        """Lower Cholesky factors as matrices, (K, D, D)."""
         return scale[:, None, None] * jnp.eye(n_features, dtype=scale.dtype)[None]
 
     @staticmethod
     def from_dense(covariance: Float[Array, "K D D"]) -> Float[Array, "K"]:
-        """The mean variance of covariance matrices."""
+        """Mean over the columns of the variances of covariance matrices."""
         return jnp.diagonal(covariance, axis1=1, axis2=2).mean(axis=1)
 
     @staticmethod
     def rescale(scale: Float[Array, "K"], factor: Float[Array, "D"]) -> Float[Array, "K"]:
-        """The scale after the data is multiplied by factor, whose entries are all equal."""
+        """Scale for data multiplied by factor, whose entries are all equal."""
         return scale * factor[0]
 
     @staticmethod
     def variances(scale: Float[Array, "K"], n_features: int) -> Float[Array, "K D"]:
-        """The diagonals of the covariances."""
+        """Diagonals of the covariances."""
         return jnp.broadcast_to(scale[:, None] ** 2, (scale.shape[0], n_features))
 
     @staticmethod
     def precisions(inverse: Float[Array, "K"], n_features: int) -> Float[Array, "K D"]:
-        """The diagonals of the inverse covariances."""
+        """Diagonals of the inverse covariances."""
         return jnp.broadcast_to(inverse[:, None] ** 2, (inverse.shape[0], n_features))
 
     @staticmethod
     def conditional_variances(scale: Float[Array, "K"]) -> Float[Array, "K 1"]:
-        """Variance of each coordinate given the others."""
+        """Variance of each column given the others, of which it is independent."""
         return scale[:, None] ** 2
 
     @staticmethod
     def trace_ratio(
         scale: Float[Array, "J"], scatter: Float[Array, "K"], n_features: int
     ) -> Float[Array, "K"]:
-        """tr(Σₖ⁻¹ Sₖ) of a scatter in this form; J is K, or 1 where shared."""
+        """Traces tr(Σₖ⁻¹ Sₖ) of a scatter in this form; J is K, or 1 for a shared covariance."""
         return n_features * scatter / scale**2
 
     @staticmethod
-    def apply(scale: Float[Array, "N"], noise: Float[Array, "N D"]) -> Float[Array, "N D"]:
-        """σₙ εₙ."""
-        return scale[:, None] * noise
+    def apply(scale: Float[Array, "N"], draws: Float[Array, "N D"]) -> Float[Array, "N D"]:
+        """Products σₙ εₙ: standard normal draws become draws of variance σₙ²."""
+        return scale[:, None] * draws
 
 
 Storage = type[Full] | type[Diagonal] | type[Spherical]

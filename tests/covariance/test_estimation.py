@@ -106,6 +106,6 @@ def test_loops_are_bounded():
     def restless(volumes):
         return 3 - volumes
 
-    found = jax.jit(lambda v: estimation._settled(restless, v))(jnp.asarray([1.0, 1.5]))
+    found = jax.jit(lambda v: estimation._fixed_point(restless, v))(jnp.asarray([1.0, 1.5]))
     np.testing.assert_array_equal(found, [1.0, 1.5])  # after an even number
     assert estimation.MOST_STEPS % 2 == 0
