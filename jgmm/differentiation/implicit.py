@@ -119,7 +119,7 @@ class Regularization(NamedTuple):
 
     def maximize(self, statistics: Statistics, covariance: str, frame: Standardization) -> Mixture:
         """The M-step in a frame."""
-        prior = self.prior and self.prior.seen(frame)
+        prior = self.prior and self.prior.standardize(frame)
         return maximize(statistics, covariance, ridge_in(frame, self.ridge), prior=prior)
 
 

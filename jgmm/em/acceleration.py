@@ -155,7 +155,7 @@ class AcceleratedEM:
         retry_exactly = found.retry_exactly & ~state.proposed
         going_on = (status == Status.RUNNING) & ~found.out_of_steps & ~retry_exactly
         image = pytree.where(counts, found.updated, state.image)
-        prior = control.prior and control.prior.iterate(samples.frame)
+        prior = control.prior and control.prior.standardize(samples.frame)
         iterate = _iterate(state.mixture, found.updated, statistics, total, prior)
         learned = self.scheme.update(state.scheme_state, iterate, state.proposed)
         scheme_state = pytree.where(counts, learned, self.scheme.reset(state.scheme_state))

@@ -61,7 +61,7 @@ def _em_step(
     inside = standardize(samples, mixture.model)
     before = to_standard(mixture, inside.frame)
     statistics = accumulate(before, inside)
-    added, believed = ridge_in(inside.frame, ridge), prior and prior.seen(inside.frame)
+    added, believed = ridge_in(inside.frame, ridge), prior and prior.standardize(inside.frame)
     updated = maximize(statistics, mixture.covariance, added, before.scale, prior=believed)
     shift = samples.total_weight() * inside.frame.log_volume()
     return to_original(updated, inside.frame), statistics.log_likelihood - shift
@@ -194,7 +194,7 @@ class EM:
         log_likelihood = statistics.log_likelihood
         before = state.mixture
         added = ridge_in(samples.frame, control.ridge)
-        prior = control.prior and control.prior.seen(samples.frame)
+        prior = control.prior and control.prior.standardize(samples.frame)
         least = self.least(control, samples)
         updated = maximize(
             statistics, before.covariance, added, before.scale, self.equal_weights, prior, least

@@ -182,7 +182,7 @@ def _m_step(
     inside = standardize(samples, model(covariance))
     frame = inside.frame
     statistics = from_responsibilities(inside, lambda rows: resp[rows], resp.shape[1], covariance)
-    added, believed = ridge_in(frame, ridge), prior and prior.seen(frame)
+    added, believed = ridge_in(frame, ridge), prior and prior.standardize(frame)
     return to_original(maximize(statistics, covariance, added, prior=believed), frame)
 
 

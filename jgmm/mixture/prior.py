@@ -53,7 +53,7 @@ class Prior:
     dof: Leaf
     root: Leaf
 
-    def seen(self, frame: Standardization) -> Prior:
+    def standardize(self, frame: Standardization) -> Prior:
         """The same prior of components seen in a frame."""
         away = self.mean - frame.shift
         if frame.rotates:
@@ -199,4 +199,4 @@ def log_density_in(prior: Prior | None, frame: Standardization, mixture: Mixture
     """Log density under a prior of a mixture seen in a frame, zero without a prior."""
     if prior is None:
         return jnp.zeros((), mixture.means.dtype)
-    return log_density(prior.seen(frame), mixture)
+    return log_density(prior.standardize(frame), mixture)
