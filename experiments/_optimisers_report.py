@@ -207,7 +207,7 @@ def astray_table(
 
 
 def _drawn(names: Sequence[str]) -> list[str]:
-    """The methods in a figure: not every parametrisation, nor batches, which do not get there."""
+    """The methods in a figure: not every parametrization, nor batches, which do not get there."""
     return [each for each in names if not any(word in each for word in ("soft", "augm", "batch"))]
 
 

@@ -1,4 +1,4 @@
-"""Gradient steps as an ``Algorithm``: one evaluation, then stop or move."""
+"""Gradient ascent as an ``Algorithm``: evaluate the gradient, test convergence, update."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from jgmm.gradient.optimizer import Evaluation, Optimizer, value_and_gradient
 from jgmm.mixture.mixture import Mixture
 from jgmm.mixture.unconstrained import Parametrization
 
-MINI_BATCHES = 0x6D62  # folded into the key, so that no start is drawn with a mini-batch's
+# Folded into the key, so that mini-batches and starts are drawn with different keys.
+MINI_BATCHES = 0x6D62
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GradientControl:
-    """When to stop, see ``fit``, and the key mini-batches are drawn with."""
+    """Tolerances and limits of a gradient fit, see ``fit``, and the key of its mini-batches."""
 
     gradient_tol: Leaf
     tol: Leaf
@@ -39,13 +40,23 @@ class GradientControl:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class GradientState:
-    """One gradient fit: where it is, the optimiser's memory, and how things stand.
+    """State of one gradient fit: one of the batched restarts.
 
-    ``n_passes`` counts those over the samples; ``moved`` says whether the last step led elsewhere.
+    Attributes:
+      point: unconstrained parameters, a pytree.
+      optimizer_state: state of the optimiser, a pytree.
+      number: number of the restart, ().
+      log_likelihood: of all samples at the last point evaluated, (), in nats; -inf before the first
+        step. With mini-batches it is the estimate of the last batch.
+      n_steps: updates of the point, ().
+      n_passes: passes over the samples, (); a mini-batch is a fraction of one.
+      moved: whether the last update changed the point, ().
+      status: code of the ``Status``, ().
+      collapsed: index of the component that collapsed, (), or -1.
     """
 
     point: Any
-    memory: Any
+    optimizer_state: Any
     number: Leaf
     log_likelihood: Leaf
     n_steps: Leaf
@@ -57,30 +68,37 @@ class GradientState:
 
 @dataclass(frozen=True)
 class GradientAlgorithm:
-    """Steps by an optimiser as a ``algorithm.Algorithm``.
+    """Gradient ascent by an optimiser, as an ``Algorithm``.
 
-    A start is a mixture in the frame, and the number of its restart, which its mini-batches
-    depend on.
+    A start is a pair: a mixture in the frame, and the number of its restart, with which the
+    restart's mini-batches are drawn.
+
+    Attributes:
+      optimizer: computes the updates.
+      parametrization: maps unconstrained points to mixtures and back.
+      covariance: name of the covariance model.
+      batch_size: samples in a mini-batch; None for all samples in every step.
+      max_steps: updates of the point at most.
     """
 
     optimizer: Optimizer
-    parametrisation: Parametrization
+    parametrization: Parametrization
     covariance: str
     batch_size: int | None
     max_steps: int
 
     def approximate(self) -> GradientAlgorithm:
-        """The same: it has no cheaper way to compare runs."""
+        """Return the same algorithm: there is no cheaper approximate form."""
         return self
 
     def mixture(self, state: GradientState) -> Mixture:
-        """What a lane's point stands for, with weights that sum to one."""
-        return _normalised(self.parametrisation.mixture(state.point, self.covariance))
+        """Return the mixture at the point of a state, its weights normalised to sum to one."""
+        return _normalised(self.parametrization.mixture(state.point, self.covariance))
 
     def init(self, start: tuple[Mixture, Array]) -> GradientState:
-        """The lane before its first step."""
+        """Return the state of a restart before its first step."""
         mixture, number = start
-        point, dtype = self.parametrisation.point(mixture), mixture.means.dtype
+        point, dtype = self.parametrization.point(mixture), mixture.means.dtype
         return GradientState(
             point,
             self.optimizer.init(point),
@@ -96,80 +114,86 @@ class GradientAlgorithm:
     def step(
         self, states: GradientState, samples: Samples, control: GradientControl
     ) -> GradientState:
-        """One gradient of every lane; then stop where it was taken, or move."""
+        """Take one step of every restart: evaluate the gradient, then stop or update the point."""
         return jax.vmap(lambda state: self._step(state, samples, control))(states)
 
     def _step(
         self, state: GradientState, samples: Samples, control: GradientControl
     ) -> GradientState:
         batch = self._batch(state, samples, control)
-        share = 1.0 if self.batch_size is None else self.batch_size / samples.n_samples
-        here = self._look(state, batch)
-        move = self.optimizer.step(state.memory, here)
-        memory = jax.tree.map(lambda new, old: new.astype(old.dtype), move.memory, state.memory)
-        log_likelihood = here.statistics.log_likelihood / batch.total_weight()
-        out_of_steps = state.n_passes + share
-        status, which = self._judge(state, here, out_of_steps, samples, control)
-        going_on = status == Status.RUNNING
+        fraction = 1.0 if self.batch_size is None else self.batch_size / samples.n_samples
+        evaluation = self._evaluate(state, batch)
+        update = self.optimizer.step(state.optimizer_state, evaluation)
+        optimizer_state = jax.tree.map(
+            lambda new, old: new.astype(old.dtype), update.state, state.optimizer_state
+        )
+        log_likelihood = evaluation.statistics.log_likelihood / batch.total_weight()
+        n_passes = state.n_passes + fraction
+        status, collapsed = self._check_step(state, evaluation, n_passes, samples, control)
+        running = status == Status.RUNNING
 
         stepped = GradientState(
-            pytree.where(going_on, move.point, state.point),
-            pytree.where(going_on, memory, state.memory),
+            pytree.where(running, update.point, state.point),
+            pytree.where(running, optimizer_state, state.optimizer_state),
             state.number,
             log_likelihood * samples.total_weight(),
-            jnp.where(going_on, state.n_steps + 1, state.n_steps),
+            jnp.where(running, state.n_steps + 1, state.n_steps),
             jnp.where(
-                going_on,
-                out_of_steps + share * jnp.asarray(move.n_passes, out_of_steps.dtype),
-                out_of_steps,
+                running,
+                n_passes + fraction * jnp.asarray(update.n_passes, n_passes.dtype),
+                n_passes,
             ),
-            _differ(move.point, state.point),
+            _any_different(update.point, state.point),
             status,
-            which,
+            collapsed,
         )
         return pytree.where(state.status != Status.RUNNING, state, stepped)
 
-    def _look(self, state: GradientState, samples: Samples) -> Evaluation:
-        """One pass over the samples."""
+    def _evaluate(self, state: GradientState, samples: Samples) -> Evaluation:
+        """Evaluate the objective and its gradient by one pass over the samples."""
 
-        def chart(point: Any) -> Mixture:
-            return self.parametrisation.mixture(point, self.covariance)
+        def to_mixture(point: Any) -> Mixture:
+            return self.parametrization.mixture(point, self.covariance)
 
-        value, gradient, statistics = value_and_gradient(chart, state.point, samples)
-        # Weights that sum to less than one take the same from every sample.
-        missing = jax.nn.logsumexp(chart(state.point).log_weights) * samples.total_weight()
+        value, gradient, statistics = value_and_gradient(to_mixture, state.point, samples)
+        # The weights of the augmented parametrization may sum to less than one. Normalising them
+        # raises the log density of every sample by minus the logarithm of their sum.
+        missing = jax.nn.logsumexp(to_mixture(state.point).log_weights) * samples.total_weight()
         own = replace(statistics, log_likelihood=statistics.log_likelihood - missing)
         mixture = self.mixture(state)
-        to = self.parametrisation.point
-        return Evaluation(state.point, value, gradient, mixture, own, samples, chart, to)
+        to_point = self.parametrization.point
+        return Evaluation(state.point, value, gradient, mixture, own, samples, to_mixture, to_point)
 
-    def _judge(
+    def _check_step(
         self,
         state: GradientState,
-        here: Evaluation,
+        evaluation: Evaluation,
         n_passes: Array,
         samples: Samples,
         control: GradientControl,
     ) -> tuple[Array, Array]:
-        """The status after a gradient, and the component to blame for it, or -1.
+        """Return the status after a gradient, and the index of a component that collapsed, or -1.
 
-        A gradient method creeps up a spike that EM falls into, so where it ends it is asked what
-        one M-step would do: a component that collapses there is no optimum.
+        Near a degenerate optimum, a component whose variance goes to zero, a gradient method moves
+        slowly, whereas EM collapses in a few steps. So where a fit would end, one M-step is
+        computed: if a component collapses in it, the point is no optimum.
         """
-        mixture, statistics, frame = here.mixture, here.statistics, samples.frame
-        whole, total = self.batch_size is None, here.samples.total_weight()
-        steepest = fisher_metric.length(fisher_metric.gradient(mixture, statistics, total))
+        mixture, statistics, frame = evaluation.mixture, evaluation.statistics, samples.frame
+        full_batch, total = self.batch_size is None, evaluation.samples.total_weight()
+        length = fisher_metric.length(fisher_metric.gradient(mixture, statistics, total))
         broken = collapsed_components(mixture, mixture, frame)
-        done = ((steepest <= control.gradient_tol) | _still(state, statistics, control)) & whole
+        converged = (
+            (length <= control.gradient_tol) | _gain_within_tolerance(state, statistics, control)
+        ) & full_batch
         out_of_steps = (state.n_steps >= self.max_steps) | (n_passes >= control.max_passes)
-        if whole:
+        if full_batch:
             step = maximize(statistics, self.covariance)
-            broken |= collapsed_components(step, mixture, frame) & (done | out_of_steps)
-        finite = jnp.isfinite(here.value) & jnp.isfinite(steepest)
+            broken |= collapsed_components(step, mixture, frame) & (converged | out_of_steps)
+        finite = jnp.isfinite(evaluation.value) & jnp.isfinite(length)
         rules = (
             (~finite, Status.NON_FINITE_PARAMETERS),
             (broken.any(), Status.COLLAPSED),
-            (done, Status.CONVERGED),
+            (converged, Status.CONVERGED),
             (out_of_steps, Status.STEPS_RAN_OUT),
         )
         codes = [jnp.asarray(int(code)) for _, code in rules]
@@ -177,7 +201,7 @@ class GradientAlgorithm:
         return mark_degenerate(status, broken, mixture, samples.total_weight())
 
     def _batch(self, state: GradientState, samples: Samples, control: GradientControl) -> Samples:
-        """All samples, or a batch drawn with replacement for this step of this restart."""
+        """Return all samples, or a mini-batch drawn with replacement for this step and restart."""
         if self.batch_size is None:
             return samples
         key = jax.random.fold_in(jax.random.fold_in(control.key, MINI_BATCHES), state.number)
@@ -191,14 +215,16 @@ def _normalised(mixture: Mixture) -> Mixture:
     return replace(mixture, log_weights=jax.nn.log_softmax(mixture.log_weights))
 
 
-def _differ(one: Any, other: Any) -> Array:
-    """Whether two points differ in any number."""
+def _any_different(one: Any, other: Any) -> Array:
+    """Return whether two points differ in any number."""
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     return jnp.stack([(a != b).any() for a, b in pairs]).any()
 
 
-def _still(state: GradientState, statistics: Statistics, control: GradientControl) -> Array:
-    """Whether the log-likelihood has all but stayed where it was, though the point has moved."""
-    now, total = statistics.log_likelihood, statistics.counts.sum()
-    close = control.tol + control.rtol * jnp.abs(now) / total
-    return state.moved & (jnp.abs(now - state.log_likelihood) / total <= close)
+def _gain_within_tolerance(
+    state: GradientState, statistics: Statistics, control: GradientControl
+) -> Array:
+    """Return whether the point moved and changed the log-likelihood by no more than ``tol``."""
+    log_likelihood, total = statistics.log_likelihood, statistics.counts.sum()
+    tolerance = control.tol + control.rtol * jnp.abs(log_likelihood) / total
+    return state.moved & (jnp.abs(log_likelihood - state.log_likelihood) / total <= tolerance)

@@ -1,16 +1,17 @@
-"""The reformulation of Hosseini & Sra: a Gaussian as one positive definite matrix, without a mean.
+"""Augmented parametrization of Hosseini & Sra: one positive definite matrix for each Gaussian.
 
-Samples get a last coordinate that is always one, y = (x, 1), and a component one symmetric positive
-definite matrix of one row and column more instead of a mean and a covariance,
+Samples get a last coordinate that is always one, y = (x, 1). A component has, instead of a mean and
+a covariance, one symmetric positive definite matrix with one more row and column,
 
     S = | Σ + s μ μᵀ   s μ |
         |   s μᵀ        s  |
 
     √2π exp(1/2) N(y | 0, S) = N(x | μ, Σ) ψ(s),    ψ(s) = s^(-1/2) exp(1/2 − 1/(2 s)) ≤ 1
 
-The last number of S is free, and ψ sees to it that it is one at every optimum. Without a mean of
-its own, the log-density of one component is geodesically concave in S. Here S is climbed through
-its Cholesky factor, beside logits for the weights; the authors' own methods walk on the manifold.
+The last number s of S is free, and the factor ψ makes it one at every optimum. Because there is no
+mean, the log-density of one component is geodesically concave in S. Here the parameters are the
+Cholesky factor of S and logits for the weights. The authors' own methods are Riemannian: they move
+on the manifold of positive definite matrices.
 
 Reference: Hosseini & Sra (2015), "Matrix manifold optimization for Gaussian mixtures"; (2020), "An
 alternative to EM for Gaussian mixture models: batch and stochastic Riemannian optimization".
@@ -43,43 +44,43 @@ class Augmented:
 
 @dataclass(frozen=True)
 class AugmentedSpd:
-    """The reformulation as a ``Parametrisation``; for the model ``full`` only."""
+    """The augmented matrices as a ``Parametrization``; for the covariance model ``full`` only."""
 
     def check(self, entry: CovarianceModel, n_components: int, n_features: int) -> None:
-        """Refuse a model whose components do not have a full covariance each.
+        """Check that each component has a full covariance of its own.
 
         Raises:
-          DataError: naming the one that does.
+          DataError: another covariance model; the text names it.
         """
         if entry.shared or not (
             entry.storage is Full and entry.fills_storage(n_components, n_features)
         ):
             raise DataError(
-                "the augmented parametrisation is one matrix a component, for the covariance model "
-                f"'full'; it cannot hold {entry.name!r}. Use parametrisation='log'."
+                "the augmented parametrization is one matrix a component, for the covariance model "
+                f"'full'; it cannot hold {entry.name!r}. Use parametrization='log'."
             )
 
     def point(self, mixture: Mixture) -> Augmented:
-        """The point of s = 1 that stands for a mixture."""
+        """Return the point that stands for a mixture, with s = 1 in every component."""
         means, one = mixture.means, jnp.ones_like(mixture.means[:, :1])
-        last = jnp.concatenate([means, one], axis=1)
-        square = Full.covariance(mixture.scale)
-        s = Full.outer(last).at[:, :-1, :-1].add(square)
-        whole = replace(mixture, means=last, scale=Full.root(s))
-        return Augmented(mixture.log_weights, LOG.point(whole).scale)
+        augmented_means = jnp.concatenate([means, one], axis=1)
+        covariances = Full.covariance(mixture.scale)
+        s = Full.outer(augmented_means).at[:, :-1, :-1].add(covariances)
+        augmented = replace(mixture, means=augmented_means, scale=Full.root(s))
+        return Augmented(mixture.log_weights, LOG.point(augmented).scale)
 
     def mixture(self, point: Augmented, covariance: str) -> Mixture:
-        """The mixture whose weights are πₖ ψ(sₖ), so that they sum to one at an optimum only."""
+        """Return the mixture with weights πₖ ψ(sₖ), which sum to one at an optimum only."""
         # S = C Cᵀ with C = [[A, 0], [bᵀ, c]], so s = bᵀb + c², s μ = A b, Σ = A (1 − b bᵀ/s) Aᵀ.
         k, d = len(point.logits), point.factor.shape[-1] - 1
         means = jnp.zeros((k, d + 1), point.factor.dtype)
         factor = LOG.mixture(Free(point.logits, means, point.factor), covariance).scale
         a, b, c = factor[:, :-1, :-1], factor[:, -1, :-1], factor[:, -1, -1]
         s = (b**2).sum(axis=1) + c**2
-        rest = jnp.eye(d, dtype=b.dtype)[None] - Full.outer(b) / s[:, None, None]
+        inner = jnp.eye(d, dtype=b.dtype)[None] - Full.outer(b) / s[:, None, None]
         log_weights = jax.nn.log_softmax(point.logits) + _log_psi(s)
         means = jnp.einsum("kde,ke->kd", a, b) / s[:, None]
-        return Mixture(log_weights, means, a @ Full.root(rest), covariance)
+        return Mixture(log_weights, means, a @ Full.root(inner), covariance)
 
 
 def _log_psi(s: Array) -> Array:

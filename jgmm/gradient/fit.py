@@ -1,10 +1,10 @@
-"""The same likelihood maximised by gradients, with any optimiser, for comparison with EM.
+"""Maximum likelihood by gradient methods, with any optimiser, for comparison with EM.
 
 The objective is minus the mean log-likelihood per sample, in the data's frame, over numbers without
 constraints: logits, means and Cholesky factors (``jgmm.mixture.unconstrained``), or the augmented
-matrices of Hosseini & Sra (``jgmm.gradient.augmented``). What climbs it is a transformation of
-optax, the natural gradient, Newton-CG, or a reader's own (``jgmm.gradient.optimizer``). All stop by
-the same rules.
+matrices of Hosseini & Sra (``jgmm.gradient.augmented``). The optimiser is a transformation of
+optax, the natural gradient, Newton-CG, or one of your own (``jgmm.gradient.optimizer``). All stop
+by the same rules.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def fit(
     covariance: str = "full",
     n_restarts: int = 1,
     init: Any = "kmeans",
-    parametrisation: str = "log",
+    parametrization: str = "log",
     batch_size: int | None = None,
     sample_weight: Any = None,
     max_steps: int = 1000,
@@ -68,33 +68,36 @@ def fit(
       x: samples in rows, (N, D).
       n_components: K.
       optimizer: a transformation of optax, such as ``optax.adam(1e-2)`` or ``optax.lbfgs()``, whose
-        line search is given the objective; ``NaturalGradient``; ``NewtonCG``; or anything that has
-        the methods ``init`` and ``step`` of ``jgmm.gradient.Optimizer``.
+        line search is given the objective; ``NaturalGradient``; ``NewtonCG``; ``WarmStart``; or any
+        object that has the methods ``init`` and ``step`` of ``jgmm.gradient.Optimizer``.
       covariance: name of the covariance model, one of those that have free coordinates.
       n_restarts: R, vmapped.
       init: as for ``jgmm.fit``.
-      parametrisation: "log", "softplus" (the diagonals of Cholesky factors) or "augmented".
-      batch_size: samples drawn with replacement for each step; all of them by default.
+      parametrization: "log" or "softplus", the positive function on the diagonals of the Cholesky
+        factors, or "augmented".
+      batch_size: samples in a mini-batch, drawn with replacement for each step; by default every
+        step uses all samples.
       sample_weight: how many times each sample counts, (N,).
-      max_steps: parameter updates at most, a restart.
-      max_passes: passes over the samples at most, a restart, those of line searches and of
-        Hessian-vector products among them; a mini-batch is its share of one.
-      gradient_tol: converged when the gradient of the mean log-likelihood is shorter, in the metric
-        of EM (``jgmm.gradient.fisher_metric``), by default 1e-6 in float64 and 1e-4 in float32. It
-        means the same for all optimisers, parametrisations and data: a step of EM would gain half
-        its square, and EM itself is ``NaturalGradient()``.
-      tol, rtol: converged when a step that moves changes the mean log-likelihood per sample by at
-        most tol + rtol * its size, as for EM; by default no change is small enough, as a gradient
-        method may well creep.
+      max_steps: parameter updates at most, in each restart.
+      max_passes: passes over the samples at most, in each restart, including those of line searches
+        and of Hessian-vector products; a mini-batch is a fraction of a pass.
+      gradient_tol: converged when the gradient of the mean log-likelihood is shorter than this in
+        the metric of EM (``jgmm.gradient.fisher_metric``); by default 1e-6 in float64 and 1e-4 in
+        float32. It means the same for all optimisers, parametrizations and data: a step of EM would
+        gain half its square in nats per sample, and EM itself is ``NaturalGradient()``.
+      tol, rtol: converged when a step that moves the point changes the mean log-likelihood per
+        sample by at most tol + rtol * its size, as for EM. By default this rule is off, because a
+        gradient method may take small steps far from an optimum.
       progress: as for ``jgmm.fit``.
 
     Returns:
-      The same ``FitResult`` as EM. The log-likelihood is that of all samples under the parameters
-      returned; with mini-batches the history holds each batch's estimate of it, and no rule but the
-      numbers of steps and passes ends a fit.
+      A ``FitResult``, as from EM. The log-likelihood is that of all samples under the parameters
+      returned. With mini-batches the history holds each batch's estimate of it, and only the limits
+      on steps and passes end a fit.
 
     Raises:
-      DataError: bad samples, weights or arguments, before any work starts; what is no optimiser.
+      DataError: bad samples, weights or arguments, or an object that is no optimiser, before any
+        work starts.
       FitError: no restart ended valid.
 
     >>> import jax, jgmm, optax
@@ -108,7 +111,7 @@ def fit(
     samples = make_samples(x, sample_weight)
     options = Options(covariance, n_restarts, init, max_steps=max_steps)
     check_problem(samples, n_components, options)
-    entry, by = model(covariance), _parametrization(parametrisation)
+    entry, by = model(covariance), _find_parametrization(parametrization)
     by.check(entry, n_components, samples.n_features)
     if batch_size is not None and batch_size < 1:
         raise DataError(f"batch_size must be at least 1; it is {batch_size}.")
@@ -126,10 +129,10 @@ def fit(
     return raise_if_failed(in_waves(wave, check_key(key), samples, every, options))
 
 
-def _parametrization(name: str) -> Parametrization:
+def _find_parametrization(name: str) -> Parametrization:
     if name not in PARAMETRIZATIONS:
         known = ", ".join(PARAMETRIZATIONS)
-        raise DataError(f"unknown parametrisation {name!r}. Known: {known}.")
+        raise DataError(f"unknown parametrization {name!r}. Known: {known}.")
     return PARAMETRIZATIONS[name]
 
 
@@ -137,7 +140,7 @@ def _parametrization(name: str) -> Parametrization:
 def _finish(batch: Batch, samples: Samples, method: GradientAlgorithm) -> FitResult:
     mixture = method.mixture(batch.best)
     log_likelihood = batch.best.log_likelihood
-    if method.batch_size is not None:  # until here only estimated
+    if method.batch_size is not None:  # so far only estimated from a mini-batch
         log_likelihood = accumulate(mixture, samples).log_likelihood
     history, table = batch.best_history, batch.outcomes
     return to_result(mixture, log_likelihood, batch.best, history, table, samples)
@@ -151,7 +154,10 @@ def make_gradient_control(
     rtol: float = 0.0,
     max_passes: float | int | None = None,
 ) -> GradientControl:
-    """Fill in defaults by dtype; without ``tol`` no change is small enough, nor any pass the last.
+    """Fill in the defaults of the stopping rules, which depend on the dtype.
+
+    Without ``tol`` and ``rtol`` the rule on the change of the log-likelihood is off; without
+    ``max_passes`` the number of passes is unlimited.
 
     Raises:
       DataError: a number below zero.

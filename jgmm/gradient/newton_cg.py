@@ -1,15 +1,16 @@
-"""Newton's method with Hessian-vector products: truncated conjugate gradients in a trust region.
+"""Newton-CG: truncated conjugate gradients in a trust region, with Hessian-vector products.
 
-Around the mixture where it stands the objective is modelled by its gradient g and Hessian H in
-coordinates ξ in which EM's metric is the unit matrix (``jgmm.gradient.fisher_metric``),
+Around the current mixture the objective is modelled by its gradient g and Hessian H in coordinates
+ξ in which EM's metric is the unit matrix (``jgmm.gradient.fisher_metric``),
 
     f(ξ) ≈ f + gᵀξ + 1/2 ξᵀ H ξ,    |ξ| ≤ Δ
 
-Conjugate gradients make that small without ever forming H: a product H p is the derivative of the
-gradient along p, one pass over the samples. They stop where the rest is small enough for Newton's
-method to converge superlinearly, at the edge of the region, or go to the edge along a direction in
-which the objective curves down. A step counts if the objective falls by a fair part of what the
-model promised; the region grows and shrinks by how well it did.
+Conjugate gradients minimise this model without ever forming H: a product H p is the derivative of
+the gradient along p, one pass over the samples. They stop where the residual is small enough for
+Newton's method to converge superlinearly, or where they reach the boundary of the region; along a
+direction of negative curvature they go to the boundary. A step is accepted if the objective
+decreases by a sufficient fraction of the decrease the model predicted, and Δ grows or shrinks with
+that fraction.
 
 In these coordinates EM's step is -g, and H is one minus the rate at which EM converges: its
 eigenvalues are at most about one, so few products are needed, and Δ means the same for all data.
@@ -41,10 +42,17 @@ class NewtonCG:
     """Newton-CG in a trust region, as an ``Optimizer``. It needs all samples in every step.
 
     Attributes:
-      radius: Δ at first, in EM's metric. In a step of one, say, a component of all samples moves by
-        its standard deviation, or one of a hundredth of them by ten times that.
-      largest: Δ at most.
+      radius: initial Δ, in EM's metric. A step of length one moves, for example, a component of
+        weight one by its standard deviation, or a component of weight 1/100 by ten times that.
+      largest: the largest Δ.
       max_products: Hessian-vector products in a step at most.
+
+    >>> import jax, jgmm
+    >>> x = [[0.0], [0.1], [0.2], [5.0], [5.1], [5.3]]
+    >>> options = {"covariance": "tied", "init": "points"}
+    >>> result = jgmm.gradient.fit(jax.random.key(0), x, 2, optimizer=NewtonCG(), **options)
+    >>> jgmm.Status(int(result.status)).name
+    'CONVERGED'
     """
 
     radius: float = 0.5
@@ -52,10 +60,10 @@ class NewtonCG:
     max_products: int = 30
 
     def __post_init__(self) -> None:
-        """Refuse numbers that allow no step.
+        """Check that the numbers allow a step.
 
         Raises:
-          DataError: which they are.
+          DataError: a number out of its range; the text has all three.
         """
         if not (0 < self.radius <= self.largest and self.max_products >= 1):
             raise DataError(
@@ -64,58 +72,60 @@ class NewtonCG:
             )
 
     def init(self, point: Any) -> Array:
-        """The radius."""
+        """Return the initial radius Δ, (): the optimiser's state."""
         return jnp.asarray(self.radius, jax.tree.leaves(point)[0].dtype)
 
-    def step(self, memory: Array, here: Evaluation) -> Update:
-        """One step, or the same point and a smaller radius where it would not have paid."""
-        mixture, samples, total = here.mixture, here.samples, here.samples.total_weight()
+    def step(self, state: Array, evaluation: Evaluation) -> Update:
+        """Take one step, or keep the point and shrink the radius if the step is rejected."""
+        mixture, samples = evaluation.mixture, evaluation.samples
+        total = evaluation.samples.total_weight()
         zero, unravel = ravel_pytree(fisher_metric.zero_tangent(mixture))
 
-        def chart(vector: Array) -> Any:
+        def to_mixture(vector: Array) -> Any:
             return fisher_metric.retract(mixture, unravel(vector))
 
-        def gradient(vector: Array) -> Array:
-            return value_and_gradient(chart, vector, samples)[1]
+        def gradient_at(vector: Array) -> Array:
+            return value_and_gradient(to_mixture, vector, samples)[1]
 
         def product(direction: Array) -> Array:
-            return jax.jvp(gradient, (zero,), (direction,))[1]
+            return jax.jvp(gradient_at, (zero,), (direction,))[1]
 
-        slope = -ravel_pytree(fisher_metric.gradient(mixture, here.statistics, total))[0]
-        found = steihaug(product, slope, memory, self.max_products)
-        trial = chart(found.step)
-        before = -here.statistics.log_likelihood / total
+        ascent = fisher_metric.gradient(mixture, evaluation.statistics, total)
+        gradient = -ravel_pytree(ascent)[0]
+        found = steihaug(product, gradient, state, self.max_products)
+        trial = to_mixture(found.step)
+        before = -evaluation.statistics.log_likelihood / total
         after = -accumulate(trial, samples).log_likelihood / total
-        ratio = _fulfilled(before, after, found.promised)
-        counts = ratio > 1e-4  # False for NaN
-        poor, good = ~(ratio > 0.25), (ratio > 0.75) & found.at_edge
-        shrunk = 0.25 * jnp.linalg.norm(found.step)
-        radius = jnp.where(poor, shrunk, jnp.where(good, 2 * memory, memory))
-        moved = here.point_of(trial)
-        point = pytree.where(counts, moved, here.point)
+        ratio = _reduction_ratio(before, after, found.predicted)
+        accepted = ratio > 1e-4  # False for NaN
+        poor, good = ~(ratio > 0.25), (ratio > 0.75) & found.at_boundary
+        smaller = 0.25 * jnp.linalg.norm(found.step)
+        radius = jnp.where(poor, smaller, jnp.where(good, 2 * state, state))
+        updated = evaluation.to_point(trial)
+        point = pytree.where(accepted, updated, evaluation.point)
         return Update(point, jnp.minimum(radius, self.largest), found.n_products + 1)
 
 
-def _fulfilled(before: Array, after: Array, promised: Array) -> Array:
-    """The share of a promised decrease that came true; all of it where rounding hides both."""
-    noise = 16 * jnp.finfo(before.dtype).eps * jnp.abs(before)
-    lost_in_noise = (promised <= noise) & (jnp.abs(before - after) <= 4 * noise)
-    return jnp.where(lost_in_noise, 1, (before - after) / promised)
+def _reduction_ratio(before: Array, after: Array, predicted: Array) -> Array:
+    """Compute the actual reduction over the predicted one; one where rounding hides both."""
+    rounding = 16 * jnp.finfo(before.dtype).eps * jnp.abs(before)
+    hidden = (predicted <= rounding) & (jnp.abs(before - after) <= 4 * rounding)
+    return jnp.where(hidden, 1, (before - after) / predicted)
 
 
-class Truncated(NamedTuple):
-    """What conjugate gradients in a trust region come to.
+class TrustRegionStep(NamedTuple):
+    """Result of truncated conjugate gradients in a trust region.
 
     Attributes:
-      step: (P,).
-      promised: by how much the model falls, ().
-      at_edge: whether the step ends at the edge of the region, ().
-      n_products: made, ().
+      step: ξ, (P,).
+      predicted: decrease of the quadratic model, ().
+      at_boundary: whether the step ends at the boundary of the region, ().
+      n_products: Hessian-vector products computed, ().
     """
 
     step: Array
-    promised: Array
-    at_edge: Array
+    predicted: Array
+    at_boundary: Array
     n_products: Array
 
 
@@ -123,64 +133,70 @@ class _Iterate(NamedTuple):
     step: Array
     residual: Array
     direction: Array
-    bent: Array  # H times the step
+    hessian_step: Array  # H times the step
     n_products: Array
-    at_edge: Array
+    at_boundary: Array
     done: Array
 
 
 def steihaug(
     product: Callable[[Array], Array],
-    slope: Float[Array, "P"],
+    gradient: Float[Array, "P"],
     radius: Float[Array, ""],
     max_products: int,
-) -> Truncated:
-    """Make gᵀξ + 1/2 ξᵀHξ small within |ξ| ≤ Δ by conjugate gradients.
+) -> TrustRegionStep:
+    """Minimise gᵀξ + 1/2 ξᵀHξ within |ξ| ≤ Δ by Steihaug's truncated conjugate gradients.
 
     Args:
       product: ``p (P,) -> H p``, H symmetric, not necessarily positive.
-      slope: g.
+      gradient: g.
       radius: Δ.
-      max_products: at most.
+      max_products: Hessian-vector products at most.
 
-    It ends where |g + Hξ| ≤ min(1/2, √|g|) |g|, where a step would leave the region, and where a
-    direction does not curve up; in the last two cases, at the edge along that direction.
+    The iteration ends where |g + Hξ| ≤ min(1/2, √|g|) |g|, where a step would leave the region, and
+    at a direction of non-positive curvature; in the last two cases the result is at the boundary,
+    along that direction.
+
+    >>> import jax.numpy as jnp
+    >>> hessian, gradient = jnp.diag(jnp.asarray([1.0, 2.0])), jnp.asarray([1.0, 0.0])
+    >>> steihaug(lambda p: hessian @ p, gradient, jnp.asarray(0.5), 10).step.tolist()
+    [-0.5, 0.0]
     """
-    size = jnp.linalg.norm(slope)
-    enough = jnp.minimum(0.5, jnp.sqrt(size)) * size
+    size = jnp.linalg.norm(gradient)
+    tolerance = jnp.minimum(0.5, jnp.sqrt(size)) * size
 
-    def going_on(state: _Iterate) -> Array:
+    def unfinished(state: _Iterate) -> Array:
         return ~state.done & (state.n_products < max_products)
 
-    def turn(state: _Iterate) -> _Iterate:
+    def iterate(state: _Iterate) -> _Iterate:
         p, r = state.direction, state.residual
-        bent = product(p)
-        curvature, left = p @ bent, r @ r
-        length = left / curvature
-        inside = jnp.linalg.norm(state.step + length * p) < radius
-        regular = (curvature > 0) & inside  # False for NaN
-        length = jnp.where(regular, length, _to_edge(state.step, p, radius))
-        residual = r + length * bent
-        direction = -residual + (residual @ residual) / left * p
+        hessian_p = product(p)
+        curvature, squared_residual = p @ hessian_p, r @ r
+        length = squared_residual / curvature
+        within = jnp.linalg.norm(state.step + length * p) < radius
+        regular = (curvature > 0) & within  # False for NaN
+        length = jnp.where(regular, length, _to_boundary(state.step, p, radius))
+        residual = r + length * hessian_p
+        direction = -residual + (residual @ residual) / squared_residual * p
         return _Iterate(
             state.step + length * p,
             residual,
             direction,
-            state.bent + length * bent,
+            state.hessian_step + length * hessian_p,
             state.n_products + 1,
             ~regular,
-            ~regular | (jnp.linalg.norm(residual) <= enough),
+            ~regular | (jnp.linalg.norm(residual) <= tolerance),
         )
 
-    zero = jnp.zeros_like(slope)
-    start = _Iterate(zero, slope, -slope, zero, jnp.asarray(0), jnp.asarray(False), size <= 0)
-    end = lax.while_loop(going_on, turn, start)
-    promised = -(slope @ end.step + 0.5 * end.step @ end.bent)
-    return Truncated(end.step, promised, end.at_edge, end.n_products)
+    zero = jnp.zeros_like(gradient)
+    start = _Iterate(zero, gradient, -gradient, zero, jnp.asarray(0), jnp.asarray(False), size <= 0)
+    end = lax.while_loop(unfinished, iterate, start)
+    predicted = -(gradient @ end.step + 0.5 * end.step @ end.hessian_step)
+    return TrustRegionStep(end.step, predicted, end.at_boundary, end.n_products)
 
 
-def _to_edge(step: Array, direction: Array, radius: Array) -> Array:
-    """τ ≥ 0 with |step + τ direction| = Δ."""
+def _to_boundary(step: Array, direction: Array, radius: Array) -> Array:
+    """Return τ ≥ 0 with |step + τ direction| = Δ."""
     a, b, c = direction @ direction, step @ direction, step @ step - radius**2
     root = jnp.sqrt(jnp.maximum(b**2 - a * c, 0))
     return -c / (b + root)  # the positive root, without cancellation: c ≤ 0 and b ≥ 0

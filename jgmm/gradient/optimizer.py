@@ -1,13 +1,14 @@
-"""What climbs the log-likelihood: the objective, what one pass tells of it, and a step.
+"""Optimizer protocol: the objective and its gradient, ``Evaluation``, ``Optimizer``, ``Update``.
 
-An optimiser is two functions, ``init`` and ``step``, see ``Optimizer``; one of optax is put behind
-them by ``Optax``. Natural gradient and Newton-CG are others (``jgmm.gradient.natural_gradient``,
-``jgmm.gradient.newton_cg``), and so can be a reader's own: ``jgmm.gradient.fit`` does the rest,
-from starts and frames to stopping rules, many restarts and statuses.
+An optimiser has two methods, ``init`` and ``step``, see ``Optimizer``. ``Optax`` wraps a
+transformation of optax in them. Natural gradient and Newton-CG implement them as well
+(``jgmm.gradient.natural_gradient``, ``jgmm.gradient.newton_cg``), and so can an optimiser of your
+own. ``jgmm.gradient.fit`` does the rest: starts, standardization, stopping rules, many restarts and
+statuses.
 
-The objective is minus the mean log-likelihood per sample. Its gradient costs one pass of the same
-engine as EM's step: by Fisher's identity the gradient of log p(x) is that of the expected
-complete-data log-likelihood, which depends on the samples only through ``Statistics``.
+The objective is minus the mean log-likelihood per sample. Its gradient costs one pass over the
+samples, by the same code as EM's step: by Fisher's identity the gradient of log p(x) equals that of
+the expected complete-data log-likelihood, which depends on the samples only through ``Statistics``.
 """
 
 from __future__ import annotations
@@ -27,40 +28,50 @@ from jgmm.em.statistics import Statistics, expected_log_likelihood
 from jgmm.mixture.mixture import Mixture
 
 Point = TypeVar("Point")
-# From a point, a pytree of numbers without constraints, to the mixture it stands for.
+# Maps a point, a pytree of numbers without constraints, to the mixture it stands for.
 ToMixture = Callable[[Any], Mixture]
 
 
 def value_and_gradient(
-    chart: ToMixture, point: Point, samples: Samples
+    to_mixture: ToMixture, point: Point, samples: Samples
 ) -> tuple[Array, Point, Statistics]:
-    """The objective at a point, its gradient, and the statistics both come from: one pass.
+    """Compute the objective at a point, its gradient and the statistics, in one pass.
 
-    It can be differentiated once more, forwards, which gives Hessian-vector products.
-    """
-    total = samples.total_weight()
-    statistics = accumulate(chart(point), samples)
+    The function can be differentiated once more in forward mode, which gives Hessian-vector
+    products.
 
-    def complete(point: Point) -> Array:
-        return -expected_log_likelihood(chart(point), statistics) / total
-
-    return -statistics.log_likelihood / total, jax.grad(complete)(point), statistics
-
-
-def objective(chart: ToMixture, samples: Samples) -> Callable[[Any], Array]:
-    """Minus the mean log-likelihood per sample as a function of a point.
+    Args:
+      to_mixture: maps a point to its mixture.
+      point: a pytree of numbers without constraints.
+      samples: in the frame of the mixture.
 
     Returns:
-      A function whose value and reverse-mode gradient both come from one pass of the engine. It
+      Minus the mean log-likelihood per sample, in nats, (); its gradient, shaped like the point;
+      and the statistics of the E-step, from which both are computed.
+    """
+    total = samples.total_weight()
+    statistics = accumulate(to_mixture(point), samples)
+
+    def complete_data_loss(point: Point) -> Array:
+        return -expected_log_likelihood(to_mixture(point), statistics) / total
+
+    return -statistics.log_likelihood / total, jax.grad(complete_data_loss)(point), statistics
+
+
+def objective(to_mixture: ToMixture, samples: Samples) -> Callable[[Any], Array]:
+    """Return the objective, minus the mean log-likelihood per sample, as a function of a point.
+
+    Returns:
+      A function whose value and reverse-mode gradient both come from one pass over the samples. It
       has no forward-mode derivative: asking for one is an error.
     """
 
     @jax.custom_vjp
     def loss(point: Any) -> Array:
-        return -accumulate(chart(point), samples).log_likelihood / samples.total_weight()
+        return -accumulate(to_mixture(point), samples).log_likelihood / samples.total_weight()
 
     def forward(point: Any) -> tuple[Array, Any]:
-        value, gradient, _ = value_and_gradient(chart, point, samples)
+        value, gradient, _ = value_and_gradient(to_mixture, point, samples)
         return value, gradient
 
     def backward(gradient: Any, cotangent: Array) -> tuple[Any]:
@@ -72,17 +83,17 @@ def objective(chart: ToMixture, samples: Samples) -> Callable[[Any], Array]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one pass over the samples tells an optimiser of the point it is at.
+    """The objective, its gradient and the statistics at a point: one pass over the samples.
 
     Attributes:
       point: numbers without constraints, a pytree.
-      value: the objective, minus the mean log-likelihood per sample, ().
-      gradient: of it, shaped like ``point``.
-      mixture: what the point stands for, in the frame of the samples.
-      statistics: of the E-step of that mixture, and its log-likelihood.
-      samples: all of them, or the mini-batch of this step.
-      chart: from a point to the mixture that is climbed there.
-      point_of: from a mixture to its point.
+      value: the objective, minus the mean log-likelihood per sample, in nats, ().
+      gradient: gradient of the objective, shaped like ``point``.
+      mixture: the mixture of the point, in the frame of the samples, with normalised weights.
+      statistics: statistics of the E-step of that mixture, and its log-likelihood.
+      samples: all samples, or the mini-batch of this step.
+      to_mixture: maps a point to the mixture whose log-likelihood is maximised.
+      to_point: maps a mixture to its point.
     """
 
     point: Any
@@ -91,91 +102,96 @@ class Evaluation:
     mixture: Mixture
     statistics: Statistics
     samples: Samples
-    chart: ToMixture
-    point_of: Callable[[Mixture], Any]
+    to_mixture: ToMixture
+    to_point: Callable[[Mixture], Any]
 
     def loss(self, point: Any) -> Array:
-        """The objective at another point, for one more pass; ``jax.grad`` goes through it."""
-        return objective(self.chart, self.samples)(point)
+        """Compute the objective at another point, by one more pass; ``jax.grad`` works on it."""
+        return objective(self.to_mixture, self.samples)(point)
 
     def curvature(self, direction: Any) -> Any:
-        """Hessian of the objective at the point times a direction, for one more pass."""
+        """Compute a Hessian-vector product of the objective at the point, by one more pass."""
 
         def gradient(point: Any) -> Any:
-            return value_and_gradient(self.chart, point, self.samples)[1]
+            return value_and_gradient(self.to_mixture, point, self.samples)[1]
 
         return jax.jvp(gradient, (self.point,), (direction,))[1]
 
 
 class Update(NamedTuple):
-    """What an optimiser answers.
+    """The next point and the next state, which an optimiser's step returns.
 
     Attributes:
-      point: where to go.
-      memory: what it wants to know there.
-      n_passes: passes over the samples it has made besides the one it was told of.
+      point: the next point, shaped like the last one.
+      state: the optimiser's state at that point.
+      n_passes: passes over the samples that the step made, in addition to the one of the
+        ``Evaluation`` it was given.
     """
 
     point: Any
-    memory: Any
+    state: Any
     n_passes: Any = 0
 
 
 @runtime_checkable
 class Optimizer(Protocol):
-    """What an optimiser must offer; static and hashable, such as a frozen dataclass.
+    """Protocol of an optimiser; static and hashable, such as a frozen dataclass.
 
-    A step is compiled and runs under ``vmap``, one lane a restart: no Python ``if`` on numbers. One
-    that finds nothing better may stay where it is. ``docs/extending.md`` has one of a few lines.
+    A step is compiled and runs under ``vmap`` over restarts: no Python ``if`` on numbers. A step
+    that finds no better point may return the same point. ``docs/extending.md`` has an example of a
+    few lines.
     """
 
     def init(self, point: Any) -> Any:
-        """The memory before the first step, any pytree of arrays."""
+        """Return the state before the first step, any pytree of arrays."""
 
-    def step(self, memory: Any, here: Evaluation) -> Update:
-        """Where to go from a point, and the memory there, of the same shapes and types."""
+    def step(self, state: Any, evaluation: Evaluation) -> Update:
+        """Return the next point and the next state, of the same shapes and types."""
 
 
 @dataclass(frozen=True)
 class Optax:
-    """A transformation of optax as an ``Optimizer``; a line search is given the objective."""
+    """A transformation of optax as an ``Optimizer``; line searches can evaluate the objective."""
 
     transformation: optax.GradientTransformation
 
     def init(self, point: Any) -> Any:
-        """The transformation's own state."""
+        """Return the initial state of the transformation."""
         return self.transformation.init(point)
 
-    def step(self, memory: Any, here: Evaluation) -> Update:
-        """The transformation's update, with the extra arguments that those that take them need."""
+    def step(self, state: Any, evaluation: Evaluation) -> Update:
+        """Apply the transformation's update, with the extra arguments that line searches need."""
         update = optax.with_extra_args_support(self.transformation).update
-        # optax mixes dtypes inside, which strict users of JAX would otherwise see as an error of
-        # ours.
+        # optax mixes dtypes inside; under strict dtype promotion that would raise an error.
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            updates, moved = update(
-                here.gradient,
-                memory,
-                here.point,
-                value=here.value,
-                grad=here.gradient,
-                value_fn=here.loss,
+            updates, new_state = update(
+                evaluation.gradient,
+                state,
+                evaluation.point,
+                value=evaluation.value,
+                grad=evaluation.gradient,
+                value_fn=evaluation.loss,
             )
-            point = optax.apply_updates(here.point, updates)
-        made = optax.tree_utils.tree_get(moved, "num_linesearch_steps")
-        return Update(point, moved, 0 if made is None else made)
+            point = optax.apply_updates(evaluation.point, updates)
+        n_passes = optax.tree_utils.tree_get(new_state, "num_linesearch_steps")
+        return Update(point, new_state, 0 if n_passes is None else n_passes)
 
 
 def as_optimizer(given: Any) -> Optimizer:
-    """An optimiser as it is, or a transformation of optax behind its two functions.
+    """Return an optimiser unchanged, or a transformation of optax wrapped as an ``Optimizer``.
 
     Raises:
-      DataError: neither.
+      DataError: an object that is neither.
+
+    >>> import optax
+    >>> type(as_optimizer(optax.adam(1e-2))).__name__
+    'Optax'
     """
     if isinstance(given, optax.GradientTransformation):
         return Optax(given)
     if not isinstance(given, Optimizer) or isinstance(given, type):
         raise DataError(
             f"optimizer must be a transformation of optax, such as optax.adam(1e-2), or have the "
-            f"methods init and step (jgmm.optimizer.Optimizer); {given!r} is neither."
+            f"methods init and step (jgmm.gradient.Optimizer); {given!r} is neither."
         )
     return given

@@ -6,7 +6,7 @@ Gradient methods move in these coordinates: every point is a valid mixture. Logi
 a constant are the same mixture; ``to_free`` returns those whose exponentials sum to one. Models
 whose components share volume, shape or orientation, but not all, have no such coordinates here.
 
-``Cholesky`` is these coordinates as a ``Parametrisation``, with another positive function for the
+``Cholesky`` is these coordinates as a ``Parametrization``, with another positive function for the
 diagonal where one likes; ``jgmm.gradient.augmented`` is a different one.
 """
 

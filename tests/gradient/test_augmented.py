@@ -68,5 +68,5 @@ def test_other_models_are_refused(name):
     with pytest.raises(DataError, match=f"cannot hold {name!r}"):
         jgmm.gradient.fit(
             jax.random.key(0), jnp.eye(4), 2, optimizer=jgmm.gradient.NewtonCG(), covariance=name,
-            parametrisation="augmented",
+            parametrization="augmented",
         )  # fmt: skip

@@ -124,9 +124,9 @@ def test_what_is_no_optimiser_is_refused(given):
         fit(KEY, samples(), K, optimizer=given)
 
 
-def test_an_unknown_parametrisation_is_refused():
+def test_an_unknown_parametrization_is_refused():
     with pytest.raises(jgmm.DataError, match="Known: log, softplus, augmented"):
-        fit(KEY, samples(), K, optimizer=SGD, parametrisation="exp")
+        fit(KEY, samples(), K, optimizer=SGD, parametrization="exp")
 
 
 def test_line_searches_are_counted():

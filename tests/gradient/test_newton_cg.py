@@ -37,9 +37,9 @@ def test_inside_the_region_it_is_newtons_step_as_far_as_it_pays():
     rest = np.linalg.norm(SLOPE + h @ found.step)
     size = np.linalg.norm(SLOPE)
     assert rest <= 0.5 * size
-    assert not found.at_edge
+    assert not found.at_boundary
     assert found.n_products <= 4
-    np.testing.assert_allclose(found.promised, -model(h, found.step), rtol=1e-12)
+    np.testing.assert_allclose(found.predicted, -model(h, found.step), rtol=1e-12)
     exact = jax.jit(lambda: steihaug(lambda p: h @ p, 1e-12 * SLOPE, jnp.asarray(1.0), 30))()
     np.testing.assert_allclose(exact.step, -1e-12 * np.linalg.solve(h, SLOPE), rtol=1e-3)
 
@@ -50,13 +50,13 @@ def test_inside_the_region_it_is_newtons_step_as_far_as_it_pays():
 def test_else_it_ends_at_the_edge_and_lower_than_along_the_gradient(values, radius):
     h = hessian(*values)
     found = solve(h, radius)
-    assert found.at_edge
+    assert found.at_boundary
     np.testing.assert_allclose(np.linalg.norm(found.step), radius, rtol=1e-12)
-    np.testing.assert_allclose(found.promised, -model(h, found.step), rtol=1e-12)
+    np.testing.assert_allclose(found.predicted, -model(h, found.step), rtol=1e-12)
     # Cauchy's point: the lowest along the gradient within the region.
     size, bend = np.linalg.norm(SLOPE), SLOPE @ h @ SLOPE
     length = radius / size if bend <= 0 else min(radius / size, size**2 / float(bend))
-    assert found.promised >= -model(h, -length * SLOPE) - 1e-12
+    assert found.predicted >= -model(h, -length * SLOPE) - 1e-12
 
 
 def test_where_the_gradient_vanishes_it_stays():

@@ -37,4 +37,4 @@ def test_bad_arguments():
     with pytest.raises(DataError, match="neither"):
         WarmStart("lbfgs")
     with pytest.raises(DataError, match="coordinates of its own"):
-        WarmStart(optax.lbfgs()).init({"of another parametrisation": np.zeros(4)})
+        WarmStart(optax.lbfgs()).init({"of another parametrization": np.zeros(4)})
