@@ -1,1 +1,1 @@
-"""Samples on their way in: data frames, validation, standardization."""
+"""Input data: data frames, validation, samples with weights, and standardization."""

@@ -1,14 +1,14 @@
-"""Data frames and series as arrays of numbers, whatever library they come from.
+"""Conversion of data frames and series, of any library, to arrays of numbers.
 
-pandas, polars, Arrow and whatever else narwhals understands are read through it; it is imported
-when the first of them is seen, so that arrays and lists need no narwhals.
+Frames of pandas, polars, Arrow and other libraries are read through narwhals. It is imported with
+the first data frame, so that arrays and lists do not need it.
 
-What a column counts as:
+Columns are read as follows:
 
 - integers, floats, decimals and truth values are numbers; false is 0 and true is 1;
-- what is missing (null, None, NA) is NaN, which only a row of weight zero may hold;
-- text, categories, dates, times and durations are refused, also where the text or the category
-  looks like a number: a column that holds one is seldom a measurement. So are nested columns.
+- a missing value (null, None, NA) is NaN, which only a row of weight zero may hold;
+- text, categories, dates, times and durations are refused, even if the text or the category looks
+  like a number: such a column is seldom a measurement. Nested columns are refused, too.
 """
 
 from __future__ import annotations
@@ -22,27 +22,30 @@ import numpy as np
 
 from jgmm._core.errors import DataError
 
-# A type with one of these may be a data frame or a series; narwhals says whether it is.
-_MARKS = ("to_numpy", "columns", "__arrow_c_stream__", "__narwhals_dataframe__")
+# A type with one of these attributes may be a data frame or a series; narwhals decides.
+_FRAME_ATTRIBUTES = ("to_numpy", "columns", "__arrow_c_stream__", "__narwhals_dataframe__")
 _NUMBERS = (numbers.Real, decimal.Decimal, np.bool_)
 
 
 def as_array(x: Any, name: str = "x") -> Any:
-    """Turn a data frame into a matrix and a series into a vector; leave anything else as it is.
+    """Convert a data frame to a matrix or a series to a vector; return anything else unchanged.
 
     Args:
-      x: whatever a public function was given for samples or weights.
-      name: what error messages call it.
+      x: the samples or weights given to a public function.
+      name: the argument's name in error messages.
 
     Returns:
-      An array, (N, D) or (N,), NaN where a value is missing, of the type that holds all columns; or
-      ``x`` itself. What is lazy is collected.
+      An array, (N, D) or (N,), NaN where a value is missing, of a type that holds all columns; or
+      ``x`` itself. A lazy frame is collected.
 
     Raises:
-      DataError: a column that does not hold numbers (the text names all of them), a column name
-        that occurs twice, or no narwhals to read it with.
+      DataError: a column does not hold numbers (the text names all such columns), a column name
+        occurs twice, or narwhals is not installed.
+
+    >>> as_array([[1.0, 2.0]])
+    [[1.0, 2.0]]
     """
-    table = _opened(x, name)
+    table = _to_narwhals(x, name)
     if table is None:
         return x
     if not hasattr(table, "iter_columns"):
@@ -55,25 +58,27 @@ def as_array(x: Any, name: str = "x") -> Any:
 
 
 def names_of(x: Any) -> list[str] | None:
-    """Names of the columns of a data frame, or of a series; None for anything else.
+    """Return the column names of a data frame or a series; None for anything else.
 
     >>> names_of([[1.0, 2.0]]) is None
     True
     """
-    table = _opened(x, "x")
+    table = _to_narwhals(x, "x")
     if table is None:
         return None
     return [str(name) for name in getattr(table, "columns", [getattr(table, "name", None) or "x0"])]
 
 
 def is_table(x: Any) -> bool:
-    """Whether something has named columns."""
-    return hasattr(_opened(x, "x"), "iter_columns")
+    """Return whether x is a data frame, with named columns."""
+    return hasattr(_to_narwhals(x, "x"), "iter_columns")
 
 
-def _opened(x: Any, name: str) -> Any:
-    """The narwhals frame or series for x, or None if it is neither."""
-    if isinstance(x, np.ndarray | jax.Array) or not any(hasattr(type(x), m) for m in _MARKS):
+def _to_narwhals(x: Any, name: str) -> Any:
+    """Return x as a narwhals frame or series, or None if it is neither."""
+    if isinstance(x, np.ndarray | jax.Array) or not any(
+        hasattr(type(x), name) for name in _FRAME_ATTRIBUTES
+    ):
         return None
     try:
         import narwhals
@@ -86,23 +91,23 @@ def _opened(x: Any, name: str) -> Any:
     if isinstance(x, narwhals.DataFrame | narwhals.LazyFrame | narwhals.Series):
         x = x.to_native()
     try:
-        opened: Any = narwhals.from_native(x, pass_through=True, allow_series=True)
-        if opened is x and hasattr(x, "__arrow_c_stream__"):  # a record batch, say
+        frame: Any = narwhals.from_native(x, pass_through=True, allow_series=True)
+        if frame is x and hasattr(x, "__arrow_c_stream__"):  # for example an Arrow record batch
             from pyarrow.lib import table
 
-            opened = narwhals.from_native(table(x))
-        if isinstance(opened, narwhals.LazyFrame):
-            opened = opened.collect()
-        if isinstance(opened, narwhals.DataFrame):
-            opened.schema  # noqa: B018 - where names that occur twice are found
+            frame = narwhals.from_native(table(x))
+        if isinstance(frame, narwhals.LazyFrame):
+            frame = frame.collect()
+        if isinstance(frame, narwhals.DataFrame):
+            frame.schema  # noqa: B018 - raises DuplicateError if a name occurs twice
     except narwhals.exceptions.DuplicateError as error:
-        said = " ".join(str(error).split())
-        raise DataError(f"{name}: {said}. Give each column a name of its own.") from error
-    return None if opened is x else opened
+        message = " ".join(str(error).split())
+        raise DataError(f"{name}: {message}. Give each column a name of its own.") from error
+    return None if frame is x else frame
 
 
 def _numeric(columns: list[Any], name: str) -> list[np.ndarray]:
-    """Columns as arrays of numbers, or an error that names all that are something else."""
+    """Return columns as arrays of numbers, or raise an error that names all other columns."""
     found = [_numbers(column) for column in columns]
     wrong = [column for column, array in zip(columns, found, strict=True) if array is None]
     if not wrong:
@@ -118,17 +123,18 @@ def _numeric(columns: list[Any], name: str) -> list[np.ndarray]:
 
 
 def _numbers(column: Any) -> np.ndarray | None:
-    """A column as an array of numbers, or None if it holds anything else."""
+    """Return a column as an array of numbers, or None if it holds anything else."""
     import narwhals as nw
 
     dtype = column.dtype
     if dtype.is_numeric() or dtype == nw.Boolean:
-        exact = dtype.is_decimal() or dtype in (nw.Int128, nw.UInt128)  # what NumPy has no type for
+        # NumPy has no such types, and its integers and truth values cannot be missing.
+        unknown = dtype.is_decimal() or dtype in (nw.Int128, nw.UInt128)
         missing = not dtype.is_float() and column.null_count()
-        return np.asarray((column.cast(nw.Float64) if exact or missing else column).to_numpy())
+        return np.asarray((column.cast(nw.Float64) if unknown or missing else column).to_numpy())
     if dtype not in (nw.Object, nw.Unknown):
         return None
-    # Python's objects, or a type only its library knows: the values decide.
+    # Python objects, or a type that only its library knows: the values decide.
     array = np.asarray(column.to_numpy())
     if array.dtype.kind in "biuf" and array.ndim == 1:
         return array
@@ -137,12 +143,16 @@ def _numbers(column: Any) -> np.ndarray | None:
     missing = np.asarray(column.is_null().to_numpy())
     if not all(isinstance(value, _NUMBERS) for value in array[~missing]):
         return None
-    return np.array([np.nan if gone else float(v) for v, gone in zip(array, missing, strict=True)])
+    values = zip(array, missing, strict=True)
+    return np.array([np.nan if is_missing else float(value) for value, is_missing in values])
 
 
 def _first_wrong(column: Any) -> tuple[int, Any]:
-    """Row and value of the first entry that is there and no number, or else the first there."""
+    """Return row and value of the first entry that is no number, or else of the first entry.
+
+    Missing entries do not count.
+    """
     values = column.to_list()
-    there = [row for row, gone in enumerate(column.is_null().to_list()) if not gone] or [0]
-    row = next((row for row in there if not isinstance(values[row], _NUMBERS)), there[0])
+    present = [row for row, missing in enumerate(column.is_null().to_list()) if not missing] or [0]
+    row = next((row for row in present if not isinstance(values[row], _NUMBERS)), present[0])
     return row, values[row] if values else None

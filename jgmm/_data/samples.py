@@ -1,4 +1,4 @@
-"""Samples with their weights, as the engine reads them: block by block, seen in a frame."""
+"""Checked samples with weights, read in blocks and standardized as they are read."""
 
 from __future__ import annotations
 
@@ -23,11 +23,16 @@ Rows = TypeVar("Rows")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Samples:
-    """Checked samples, their weights, and the frame the engine sees them in.
+    """Checked samples, their weights, labels and standardization.
 
-    Leaves: ``x`` (N, D) in the user's units, ``weights`` (N,) or None (all one), ``frame``, and
-    ``labels`` (N,), the component a sample is known to be of, -1 where it is not, or None.
-    The framed samples are never stored: each block is shifted and scaled as it is read.
+    The standardized samples are never stored: each block is shifted and scaled as it is read. All
+    attributes are leaves.
+
+    Attributes:
+      x: samples in the user's units, (N, D).
+      weights: how many times each sample counts, (N,), or None if all count once.
+      frame: the ``Standardization`` under which the samples are read.
+      labels: the known component of each sample, -1 where it is unknown, (N,), or None.
     """
 
     x: Leaf
@@ -46,35 +51,35 @@ class Samples:
         return int(self.x.shape[1])
 
     def total_weight(self) -> Array:
-        """Σ_n w_n, the number of samples there are in effect."""
+        """Return the sum of the weights, Σ_n w_n: the effective number of samples."""
         if self.weights is None:
             return jnp.asarray(self.n_samples, self.x.dtype)
         return self.weights.sum()
 
     def rows(self, start: Any, size: int) -> tuple[Array, Array]:
-        """Samples ``start … start + size`` in the frame, and their weights, (size, D), (size,).
+        """Return standardized samples ``start … start + size``, (size, D), and weights, (size,).
 
-        A row of weight zero comes back as zeros, whatever it held: it is missing.
+        A row of weight zero is missing and is returned as zeros, whatever it holds.
         """
-        x, weights = self._shifted(start, size)
+        x, weights = self._centered(start, size)
         return self._scaled(x), weights
 
     def columns(self, start: Any, size: int) -> tuple[Array, Array]:
-        """``rows`` with the samples in columns, written to memory that way, (D, size), (size,).
+        """Return the samples of ``rows`` in columns, (D, size), and weights, (size,).
 
-        As a product with S⁻¹, which is exact where that is diagonal: a plain transpose XLA would
-        fuse into all that read it, and each of D²/2 products of columns would step through memory
-        by D.
+        The array is written to memory in that order by a product with S⁻¹, which is exact where S
+        is diagonal. XLA would fuse a plain transpose into every operation that reads it, and each
+        of the D²/2 products of columns would step through memory by D.
         """
-        x, weights = self._shifted(start, size)
+        x, weights = self._centered(start, size)
         matrix = self.frame.inverse if self.frame.rotates else jnp.diag(self.frame.inverse)
         return lax.dot_general(matrix, x, (((1,), (1,)), ((), ())), precision="highest"), weights
 
     def take(self, index: Array) -> Array:
-        """The samples at the given rows, in the frame, (len(index), D)."""
+        """Return the standardized samples at the given rows, (len(index), D)."""
         return self._scaled(self.x[index] - self.frame.shift[None, :])
 
-    def _shifted(self, start: Any, size: int) -> tuple[Array, Array]:
+    def _centered(self, start: Any, size: int) -> tuple[Array, Array]:
         x = lax.dynamic_slice_in_dim(self.x, start, size) - self.frame.shift[None, :]
         if self.weights is None:
             return x, jnp.ones(size, x.dtype)
@@ -87,10 +92,18 @@ class Samples:
 
 
 def make_samples(x: Any, sample_weight: Any = None, labels: Any = None) -> Samples:
-    """Check samples, weights and labels and see them as they are, in the identity frame.
+    """Check samples, weights and labels; they are not standardized yet.
+
+    Args:
+      x: samples in rows, (N, D): a list, an array or a data frame.
+      sample_weight: how many times each sample counts, (N,), or None.
+      labels: the known component of each sample, (N,), -1 where it is unknown, or None.
 
     Raises:
       DataError: see ``as_samples``, ``as_weights`` and ``as_labels``.
+
+    >>> make_samples([[1.0, 2.0], [3.0, 4.0]], sample_weight=[1, 2]).total_weight().item()
+    3.0
     """
     array = as_table(x, "x")
     weights = as_weights(sample_weight, len(array), array.dtype)
@@ -105,18 +118,22 @@ def fold(
     body: Callable[[Array, Array, Array], Sums],
     read: Callable[[Samples, Any, int], tuple[Array, Array]] = Samples.rows,
 ) -> Sums:
-    """Add up a function over blocks of samples, in one pass, holding one block at a time.
+    """Sum a function over blocks of samples, in one pass that holds one block at a time.
 
     Args:
-      samples: N samples; each row enters exactly one block with its weight.
-      block_size: B ≤ N, rows a block. When B does not divide N the last block starts early and
-        the rows seen before enter it with weight zero.
+      samples: N samples; each row counts with its weight in exactly one block.
+      block_size: B ≤ N, rows in a block. When B does not divide N, the last block starts early, and
+        the rows that it shares with the block before have weight zero in it.
       body: ``(x, weights (B,), rows (B,)) -> sums``, any pytree of arrays.
       read: ``Samples.rows``, whose x is (B, D), or ``Samples.columns``, whose x is (D, B).
 
     Returns:
-      The sum over blocks, compensated (Kahan 1965): with B rows a block its rounding error does
-      not grow with the number of blocks.
+      The sum over blocks, compensated (Kahan 1965): its rounding error does not grow with the
+      number of blocks.
+
+    >>> samples = make_samples([[1.0], [2.0], [3.0]])
+    >>> fold(samples, 2, lambda x, weights, rows: weights @ x).tolist()
+    [6.0]
     """
     n_samples = samples.n_samples
     n_blocks = -(-n_samples // block_size)
@@ -143,11 +160,11 @@ def fold(
 
 
 def map_columns(samples: Samples, block_size: int, body: Callable[[Array], Rows]) -> Rows:
-    """Apply a function to blocks of samples, and put what it finds for each sample together.
+    """Apply a function to blocks of samples and concatenate its results, one for each sample.
 
     Args:
       samples: N samples.
-      block_size: B, rows a block; at most N is used.
+      block_size: B, rows in a block; at most N is used.
       body: ``x (D, B) -> `` any pytree of arrays with first axis B.
 
     Returns:
@@ -161,11 +178,11 @@ def map_columns(samples: Samples, block_size: int, body: Callable[[Array], Rows]
 
     if n_blocks == 1:
         return block(0)
-    # The last block starts early: what it shares with the one before is left out.
-    seen = n_blocks * size - n_samples
+    # The last block starts early: the rows it shares with the block before are left out.
+    repeated = n_blocks * size - n_samples
 
     def join(leaf: Array) -> Array:
-        return jnp.concatenate([leaf[:-1].reshape(-1, *leaf.shape[2:]), leaf[-1, seen:]])
+        return jnp.concatenate([leaf[:-1].reshape(-1, *leaf.shape[2:]), leaf[-1, repeated:]])
 
     return jax.tree.map(join, lax.map(block, jnp.arange(n_blocks)))
 
@@ -173,16 +190,16 @@ def map_columns(samples: Samples, block_size: int, body: Callable[[Array], Rows]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Standardization:
-    """The affine view a fit has of its data: ``z = S⁻¹ (x - shift)``.
+    """Standardization of data by an affine map, ``z = S⁻¹ (x - shift)``.
 
-    With it float32 does not notice the user's units or offset, and tolerances mean the same for
-    all data. S scales every column, or also turns them into one another: then it is lower
-    triangular.
+    Fits run on standardized data: so rounding in float32 does not depend on the user's units or
+    offset, and tolerances mean the same for all data. S scales each column separately, or also
+    mixes columns (whitening); in that case it is lower triangular.
 
     Attributes:
       shift: (D,).
-      scale: S, (D, D), or its diagonal, (D,), where it is a diagonal matrix.
-      inverse: S⁻¹ in the same form.
+      scale: S, (D, D), or its diagonal, (D,), where S is a diagonal matrix.
+      inverse: S⁻¹ in the same form as ``scale``.
     """
 
     shift: Leaf
@@ -191,22 +208,22 @@ class Standardization:
 
     @property
     def rotates(self) -> bool:
-        """Whether a coordinate in the frame depends on more than one column."""
+        """Whether S mixes columns, so that a standardized one depends on several of the data's."""
         return bool(jnp.ndim(self.scale) == 2)
 
     def log_volume(self) -> Array:
-        """log |S|: what a log density in the frame exceeds the user's by, in nats."""
+        """Return log |S|, in nats: log density of standardized data minus that of the original."""
         return jnp.log(jnp.diagonal(self.scale) if self.rotates else self.scale).sum()
 
-    def unit_variances(self, times: Any = 1.0) -> Float[Array, "D D"]:
-        """The covariance, seen in the frame, that has S Sᵀ's variances and no correlations.
+    def unit_variances(self, factor: Any = 1.0) -> Float[Array, "D D"]:
+        """Return, in standardized units, the diagonal covariance with the variances of S Sᵀ.
 
-        The unit matrix where the frame turns nothing: what a ridge is a multiple of.
+        It is the unit matrix if S is diagonal. A ridge is a multiple of this covariance.
 
         Args:
-          times: what it is multiplied by, one number, or one a column, (D,).
+          factor: one number, or one for each column, (D,), by which its variances are multiplied.
         """
-        each = jnp.broadcast_to(jnp.asarray(times, self.shift.dtype), self.shift.shape)
+        each = jnp.broadcast_to(jnp.asarray(factor, self.shift.dtype), self.shift.shape)
         if not self.rotates:
             return jnp.diag(each)
         root = self.inverse * jnp.sqrt((self.scale**2).sum(axis=1))[None, :]
@@ -214,45 +231,51 @@ class Standardization:
 
 
 def scaling(shift: Float[Array, "D"], scale: Float[Array, "D"]) -> Standardization:
-    """The frame that scales every column."""
+    """Return the standardization that shifts and scales each column separately."""
     return Standardization(shift, scale, 1 / scale)
 
 
 def identity(n_features: int, dtype: Any) -> Standardization:
-    """The frame in which samples are seen as they are."""
+    """Return the standardization that leaves samples unchanged."""
     return scaling(jnp.zeros(n_features, dtype), jnp.ones(n_features, dtype))
 
 
 @runtime_checkable
 class HasTotals(Protocol):
-    """What a step must know of all samples once it has their statistics."""
+    """Totals over all samples that a step of a fit needs in addition to their statistics."""
 
     @property
     def frame(self) -> Standardization:
-        """The frame the statistics are taken in."""
+        """The standardization of the samples from which the statistics were computed."""
 
     def total_weight(self) -> Array:
-        """Σ_n w_n, the number of samples there are in effect."""
+        """Return the sum of the weights, Σ_n w_n: the effective number of samples."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DataSummary:
-    """The ``Population`` of samples that are elsewhere: in a file, or on other devices."""
+    """Totals (``HasTotals``) of samples that are not in memory: in a file, or on other devices.
+
+    Attributes:
+      frame: their standardization.
+      total: the sum of their weights, ().
+    """
 
     frame: Standardization
     total: Leaf
 
     def total_weight(self) -> Array:
-        """Σ_n w_n."""
+        """Return the sum of the weights, Σ_n w_n."""
         return self.total
 
 
 def check_counts(samples: Samples, n_components: int, n_restarts: int) -> None:
-    """Refuse counts that cannot work.
+    """Check the numbers of components and restarts.
 
     Raises:
-      DataError: fewer than one component or restart, or fewer samples than components.
+      DataError: one is no whole number or less than one, or there are fewer samples (of positive
+        weight) than components.
     """
     for name, value in (("n_components", n_components), ("n_restarts", n_restarts)):
         whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
@@ -269,10 +292,10 @@ def check_counts(samples: Samples, n_components: int, n_restarts: int) -> None:
 
 
 def whole_weights(samples: Samples) -> np.ndarray:
-    """How often each sample occurs, (N,), where samples are to be drawn and not weighed.
+    """Return the weights as integers, (N,): how often each sample occurs when samples are drawn.
 
     Raises:
-      DataError: weights that are not whole.
+      DataError: a weight is no whole number.
     """
     if samples.weights is None:
         return np.ones(samples.n_samples, int)

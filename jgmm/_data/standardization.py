@@ -1,4 +1,4 @@
-"""Samples and mixtures, to and from the frame that a fit sees them in."""
+"""Standardization of samples: centering, scaling by column or by one number, and whitening."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jgmm._core import budget
 from jgmm._data.samples import Samples, Standardization, fold, scaling
 from jgmm.covariance.models import CovarianceModel
 from jgmm.covariance.storage import Full
@@ -15,7 +16,7 @@ from jgmm.covariance.storage import Full
 def scaling_from_moments(
     mean: Float[Array, "D"], variance: Float[Array, "D"], per_column: bool
 ) -> Standardization:
-    """The frame of ``framed`` for data of known mean and variances."""
+    """Return the standardization of ``center_and_scale`` for data of known mean and variances."""
     if not per_column:
         variance = jnp.full_like(variance, variance.mean())
     return scaling(mean, jnp.where(variance > 0, jnp.sqrt(variance), 1))
@@ -24,9 +25,14 @@ def scaling_from_moments(
 def whitening_from_correlation(
     frame: Standardization, correlation: Float[Array, "D D"]
 ) -> Standardization:
-    """The frame of ``whitened``, from the one column by column and the correlations seen in it."""
+    """Return the standardization of ``whiten``.
+
+    Args:
+      frame: the standardization by column.
+      correlation: the correlation matrix, second moments of data standardized by ``frame``.
+    """
     d, dtype = len(correlation), correlation.dtype
-    constant = jnp.diagonal(correlation) == 0
+    constant = jnp.diagonal(correlation) == 0  # such a column is left as it is
     tiny = 8 * d * jnp.finfo(dtype).eps
     root = jnp.linalg.cholesky(correlation + jnp.diag(jnp.where(constant, 1, tiny).astype(dtype)))
     inverse = Full.invert(root[None])[0]
@@ -36,21 +42,25 @@ def whitening_from_correlation(
 
 
 def center_and_scale(samples: Samples, per_column: bool) -> Samples:
-    """See samples in their own frame: mean zero and variance one.
+    """Standardize samples to mean zero and variance one.
 
     Args:
-      samples: in the identity frame.
+      samples: samples that are not standardized yet.
       per_column: scale each column by its own standard deviation, which suits covariance models
-        that keep their form when columns change their units; otherwise all columns by one number,
-        the root mean square of those deviations.
+        that keep their form when columns change their units; otherwise scale all columns by one
+        number, the root mean square of those deviations.
 
-    A column of zero variance is scaled by one.
+    A column of zero variance is divided by one.
+
+    >>> from jgmm._data.samples import make_samples
+    >>> center_and_scale(make_samples([[0.0], [2.0], [4.0]]), True).frame.shift.tolist()
+    [2.0]
     """
     x, weights = samples.x, samples.weights
-    # Sums are taken relative to one sample that counts, so that an offset costs no digits.
+    # Sums are relative to one sample of positive weight, so that an offset costs no digits.
     first = x[0] if weights is None else x[jnp.argmax(weights > 0)]
     total = samples.total_weight()
-    block = min(samples.n_samples, 8192)
+    block = min(samples.n_samples, budget.MOMENT_BLOCK_ROWS)
 
     def centred(shift: Array) -> Samples:
         return replace(samples, frame=scaling(shift, jnp.ones_like(shift)))
@@ -61,25 +71,31 @@ def center_and_scale(samples: Samples, per_column: bool) -> Samples:
 
 
 def whiten(samples: Samples) -> Samples:
-    """See samples where their covariance is the unit matrix: C + δ = L Lᵀ, z = L⁻¹ x.
+    """Whiten samples: transform them so that their covariance is the unit matrix.
 
-    Columns that nearly determine each other then cost no digits, and what is a small variance is
-    small next to the data's own in that direction. It suits models that keep their form under
-    every linear map.
+        C + δ I = L Lᵀ,    z = L⁻¹ x
+
+    Columns that nearly determine each other then cost no digits, and a variance is small or large
+    compared with the data's own variance in the same direction. Whitening suits covariance models
+    that keep their form under every linear map.
 
     Args:
-      samples: N samples, framed column by column, so that C are their correlations.
+      samples: N samples, standardized by column, so that C is their correlation matrix.
 
-    A direction in which the data have no extent, but for rounding, keeps none: δ, a few roundings,
-    is what makes C invertible.
+    δ, a few rounding errors, makes C invertible. A direction in which the data have no extent,
+    except for rounding, still has none afterwards.
     """
-    block = min(samples.n_samples, 8192)
+    block = min(samples.n_samples, budget.MOMENT_BLOCK_ROWS)
     second = fold(samples, block, lambda x, w, _: (w[:, None] * x).T @ x)
     frame = whitening_from_correlation(samples.frame, second / samples.total_weight())
     return replace(samples, frame=frame)
 
 
 def standardize(samples: Samples, entry: CovarianceModel) -> Samples:
-    """Samples in the frame that suits a covariance model: whitened where it keeps its form."""
-    inside = center_and_scale(samples, entry.per_column)
-    return whiten(inside) if entry.affine else inside
+    """Standardize samples as suits a covariance model.
+
+    They are whitened if the model keeps its form under every linear map; otherwise each column is
+    scaled separately, or all by one number if the model requires that.
+    """
+    scaled = center_and_scale(samples, entry.per_column)
+    return whiten(scaled) if entry.affine else scaled

@@ -1,7 +1,7 @@
-"""What users hand in, turned into checked JAX arrays, once.
+"""Validation of input: samples, weights, labels and keys become checked JAX arrays, once.
 
-Public functions take lists, NumPy arrays, data frames or JAX arrays. What cannot be used is refused
-with the row and the column it is in.
+Public functions take lists, NumPy arrays, data frames or JAX arrays. Values that cannot be used are
+refused with an error that names their row and column.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jgmm._data.dataframes import as_array, names_of
 
 
 def column_names(x: Any) -> list[str]:
-    """Names of the columns of a data frame, or ``x0``, ``x1``, … for an array.
+    """Return the column names of a data frame, or ``x0``, ``x1``, … for an array.
 
     >>> column_names([[1.0, 2.0]])
     ['x0', 'x1']
@@ -33,14 +33,15 @@ def column_names(x: Any) -> list[str]:
 
 
 def as_samples(x: Any, name: str = "x", weights: Array | None = None) -> Float[Array, "N D"]:
-    """Turn samples into a checked two-dimensional floating-point array.
+    """Convert samples to a checked two-dimensional floating-point array.
 
     Args:
-      x: samples in rows: a list, NumPy or JAX array, or a data frame of numbers, of pandas, polars,
-        Arrow or anything else narwhals reads (``jgmm._data.dataframes``). float32 and float64 are
-        kept where JAX allows; integers and booleans become JAX's default float.
-      name: what error messages call it.
-      weights: rows of weight zero count as missing and may hold anything.
+      x: samples in rows: a list, a NumPy or JAX array, or a data frame of numbers, of pandas,
+        polars, Arrow or another library that narwhals reads (``jgmm._data.dataframes``). float32
+        and float64 are kept where JAX allows; integers and booleans become JAX's default float.
+      name: the argument's name in error messages.
+      weights: weights of the rows, (N,), or None; a row of weight zero counts as missing and may
+        hold anything.
 
     Returns:
       The samples, (N, D). Inside a transformation values are not inspected.
@@ -48,6 +49,9 @@ def as_samples(x: Any, name: str = "x", weights: Array | None = None) -> Float[A
     Raises:
       DataError: wrong rank, no rows or columns, text, NaN or missing, infinite values, or values
         so large that their squares overflow; the text names row and column.
+
+    >>> as_samples([[1, 2], [3, 4]]).dtype
+    dtype('float32')
     """
     array = as_table(x, name)
     check_values(array, x, name, weights)
@@ -55,21 +59,31 @@ def as_samples(x: Any, name: str = "x", weights: Array | None = None) -> Float[A
 
 
 def as_table(x: Any, name: str) -> Float[Array, "N D"]:
-    """The samples as an array of two dimensions, whatever its values."""
+    """Convert samples to a two-dimensional floating-point array without checking their values."""
     host = _numbers(x, name)
     _check_shape(host.shape, name)
     return jnp.asarray(host, dtype=float_dtype(host.dtype))
 
 
 def check_values(array: Array, x: Any, name: str, weights: Array | None) -> None:
-    """Refuse values that sums of squares cannot bear; ``x`` is where column names come from."""
+    """Check that values are finite and that their sums of squares are, too.
+
+    Args:
+      array: the samples, (N, D).
+      x: the samples as the user gave them, for the names of their columns.
+      name: the argument's name in error messages.
+      weights: weights of the rows, (N,), or None; rows of weight zero are not checked.
+
+    Raises:
+      DataError: a value is NaN, infinite or too large; the text names row and column.
+    """
     if is_traced(array):
         return
     weights = None if is_traced(weights) else weights
-    sound = all_usable(array, weights)
-    if is_traced(sound):  # known data inside somebody's jit: its values are not to be had there
+    usable = all_usable(array, weights)
+    if is_traced(usable):  # inside someone's jit even the values of a concrete array are traced
         return
-    if not bool(sound):
+    if not bool(usable):
         refuse_values(array, weights, name, column_names(x))
 
 
@@ -80,35 +94,46 @@ def refuse_values(
     columns: list[str] | None = None,
     first_row: int = 0,
 ) -> NoReturn:
-    """Name the first value that is not usable; ``first_row`` is the number of row 0."""
+    """Raise a ``DataError`` that names the first unusable value.
+
+    Args:
+      array: samples with at least one unusable value, (N, D).
+      weights: weights of the rows, (N,), or None; rows of weight zero may hold anything.
+      name: the argument's name in error messages.
+      columns: names of the columns; by default ``x0``, ``x1``, …
+      first_row: the number of row 0, where ``array`` is one block of several.
+    """
     usable = np.asarray(_usable(array, weights))
     row, column = (int(i) for i in np.argwhere(~np.asarray(usable))[0])
     n_bad = int((~usable).any(axis=1).sum())
-    called = columns or column_names(array)
-    affected = [called[i] for i in np.flatnonzero((~usable).any(axis=0))]
+    names = columns or column_names(array)
+    affected = [names[i] for i in np.flatnonzero((~usable).any(axis=0))]
     where = f", in the columns {_listed(affected)}" if len(affected) > 1 else ""
     raise DataError(
-        f"{name} holds {array[row, column]} in row {first_row + row}, column {called[column]!r}; "
+        f"{name} holds {array[row, column]} in row {first_row + row}, column {names[column]!r}; "
         f"{n_bad} row(s) have missing (NaN), infinite or overflowing values{where}. Drop those "
         "rows (a sample weight of zero drops a row), repair them, or rescale the column."
     )
 
 
-def _listed(names: list[str], most: int = 8) -> str:
-    shown = ", ".join(map(repr, names[:most]))
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+def _listed(names: list[str], limit: int = 8) -> str:
+    shown = ", ".join(map(repr, names[:limit]))
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 @jit
 def all_usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
-    """Whether no value that counts is NaN, infinite, or so large that squares overflow."""
-    return _usable(x, weights).all()  # in one pass that writes nothing
+    """Return whether no value is NaN, infinite, or so large that sums of squares overflow.
+
+    Rows of weight zero do not count.
+    """
+    return _usable(x, weights).all()  # XLA fuses both into one pass that writes no array
 
 
 @jit
 def _usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
     limit = jnp.sqrt(jnp.finfo(x.dtype).max) / x.shape[1]  # the sum of squares must not overflow
-    usable = jnp.abs(x) < limit  # false for NaN
+    usable = jnp.abs(x) < limit  # False for NaN
     return usable if weights is None else usable | (weights == 0)[:, None]
 
 
@@ -123,7 +148,7 @@ def _check_shape(shape: tuple[int, ...], name: str) -> None:
 
 
 def _numbers(x: Any, name: str) -> np.ndarray | Array:
-    """An array of real numbers, or an error naming the first value that is not one."""
+    """Convert x to an array of real numbers, or raise an error that names the first other value."""
     x = as_array(x, name)
     try:
         array = jnp.asarray(x) if is_traced(x) or isinstance(x, jax.Array) else np.asarray(x)
@@ -136,8 +161,8 @@ def _numbers(x: Any, name: str) -> np.ndarray | Array:
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError):
-        pass_over = np.ndenumerate(array)
-    for index, value in pass_over:
+        entries = np.ndenumerate(array)
+    for index, value in entries:
         try:
             float(value)
         except (TypeError, ValueError):
@@ -150,7 +175,11 @@ def _numbers(x: Any, name: str) -> np.ndarray | Array:
 
 
 def float_dtype(dtype: Any) -> Any:
-    """The type samples of some type are fitted in: float32 and float64 stay where JAX allows."""
+    """Return the floating-point type in which samples of a given type are fitted.
+
+    float32 and float64 stay as they are where JAX allows it; float16 becomes float32;
+    anything else becomes JAX's default float.
+    """
     if dtype == np.longdouble:
         return jax.dtypes.canonicalize_dtype(float)
     if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32:
@@ -159,16 +188,19 @@ def float_dtype(dtype: Any) -> Any:
 
 
 def as_weights(sample_weight: Any, n_samples: int, dtype: Any) -> Float[Array, "N"] | None:
-    """Turn sample weights into a checked array, or leave None.
+    """Convert sample weights to a checked array; None stays None.
 
     Args:
-      sample_weight: how many times each sample counts, (N,), nonnegative, not all zero.
+      sample_weight: how many times each sample counts, (N,), nonnegative, not all zero; or None.
       n_samples: N.
       dtype: the samples' dtype.
 
     Raises:
-      DataError: no numbers, wrong length, negative, not finite, or all zero; the text names the
-        row.
+      DataError: the weights are no numbers, of wrong length, negative, not finite, or all zero; the
+        text names the row.
+
+    >>> as_weights([1, 2], 2, jnp.float32).tolist()
+    [1.0, 2.0]
     """
     if sample_weight is None:
         return None
@@ -192,20 +224,32 @@ def as_weights(sample_weight: Any, n_samples: int, dtype: Any) -> Float[Array, "
 
 
 def as_labels(labels: Any, n_samples: int) -> Int[Array, "N"] | None:
-    """Turn known labels into a checked array, or leave None.
+    """Convert known labels to a checked array; None stays None.
 
     Args:
-      labels: the component each sample is known to be of, (N,), whole numbers; -1 where unknown.
+      labels: the known component of each sample, (N,), whole numbers, -1 where it is unknown; or
+        None.
       n_samples: N.
 
     Raises:
-      DataError: no whole numbers, wrong length, or below -1; the text names the row.
+      DataError: the labels are no whole numbers, of wrong length, or below -1; the text names the
+        row.
+
+    >>> as_labels([0, -1, 1], 3).tolist()
+    [0, -1, 1]
     """
     return None if labels is None else jnp.asarray(checked_labels(labels, n_samples))
 
 
 def checked_labels(labels: Any, n_samples: int) -> Any:
-    """``as_labels`` of labels that stay where they are: on the host, also inside a transformation.
+    """Check known labels as ``as_labels`` does, but leave them on the host.
+
+    Args:
+      labels: the known component of each sample, (N,).
+      n_samples: N.
+
+    Returns:
+      A NumPy array; inside a transformation a traced array stays as it is.
 
     Raises:
       DataError: see ``as_labels``.
@@ -223,10 +267,10 @@ def checked_labels(labels: Any, n_samples: int) -> Any:
 
 
 def check_key(key: Any) -> Array:
-    """Return a typed random key, or say how to make one.
+    """Return a random key after a check that it is a typed one.
 
     Raises:
-      TypeError: not made by ``jax.random.key``.
+      TypeError: it was not made by ``jax.random.key``; the text says how to make one.
     """
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise TypeError(f"key must be a typed key such as jax.random.key(0), not {type(key)}.")
@@ -234,10 +278,10 @@ def check_key(key: Any) -> Array:
 
 
 def check_level(level: float) -> None:
-    """Refuse a level that is no probability.
+    """Check that the level of an interval or a region is a probability.
 
     Raises:
-      DataError: not strictly between 0 and 1.
+      DataError: it does not lie strictly between 0 and 1.
     """
     if not 0 < level < 1:
         raise DataError(f"level must lie strictly between 0 and 1, such as 0.95; it is {level}.")
