@@ -17,7 +17,6 @@ from jgmm._core.status import Status
 from jgmm._data.samples import make_samples
 from jgmm.fitting import single_run
 from jgmm.fitting.restarts import Progress
-from jgmm.fitting.results import Restarts, choose
 from jgmm.initialization.draw import draw
 
 N, K, D, R, STEPS = 60, 3, 2, 12, 120
@@ -122,27 +121,6 @@ def test_steps_run_out_exactly(max_steps, x):
     assert int(ended.n_steps) == max_steps
     assert told[-1].n_running == 0
     assert np.isfinite(ended.history).all()
-
-
-@pytest.mark.parametrize(
-    ("lanes", "expected"),
-    [
-        ([(1.0, Status.CONVERGED), (3.0, Status.CONVERGED), (2.0, Status.CONVERGED)], 1),
-        ([(1.0, Status.CONVERGED), (9.0, Status.COLLAPSED), (0.0, Status.CONVERGED)], 0),
-        ([(-5.0, Status.STEPS_RAN_OUT), (np.inf, Status.COLLAPSED)], 0),
-        ([(np.nan, Status.NON_FINITE_PARAMETERS), (-7.0, Status.CONVERGED)], 1),
-        ([(np.nan, Status.CONVERGED), (-7.0, Status.STEPS_RAN_OUT)], 1),
-        ([(np.inf, Status.CONVERGED), (-7.0, Status.STEPS_RAN_OUT)], 1),
-        ([(2.0, Status.CONVERGED), (2.0, Status.CONVERGED)], 0),
-        ([(1.0, Status.COLLAPSED), (2.0, Status.NON_FINITE_PARAMETERS)], 0),
-    ],
-)
-def test_choose(states, expected):
-    likelihoods, statuses = zip(*states, strict=True)
-    blank = jnp.zeros(len(states), int)
-    status = jnp.asarray([int(status) for status in statuses])
-    table = Restarts(jnp.asarray(likelihoods), status, blank, blank, jnp.asarray(0))
-    assert int(choose(table)) == expected
 
 
 @pytest.fixture(scope="module")

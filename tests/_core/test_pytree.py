@@ -1,9 +1,11 @@
 """A choice between pytrees."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jgmm._core import pytree
+from jgmm._core.pytree import is_traced
 
 
 def test_where_chooses_along_the_leading_axes():
@@ -19,3 +21,10 @@ def test_where_without_axes_chooses_between_the_whole():
     found = pytree.where(jnp.asarray(False), one, other)
     assert not found["a"].any()
     assert not found["b"]
+
+
+def test_is_traced():
+    seen = []
+    jax.jit(lambda x: seen.append(is_traced({"a": x})))(1.0)
+    assert seen == [True]
+    assert not is_traced(jnp.ones(2), None, 3.0)

@@ -1,14 +1,12 @@
-"""Labels from every container, classes that cannot be learned, and confusion matrices."""
+"""Class labels and priors: read from every container, or refused."""
 
 import jax.numpy as jnp
 import numpy as np
 import pandas
 import polars
 import pytest
-from sklearn.metrics import confusion_matrix as theirs
 
 from jgmm._core.errors import DataError
-from jgmm.classifier.evaluation import confusion_matrix
 from jgmm.classifier.labels import class_indices, read_labels, read_priors
 
 ALL = np.ones(4, bool)
@@ -98,33 +96,3 @@ def test_priors_are_normalised(dtype):
 def test_priors_that_are_no_distribution(priors, said):
     with pytest.raises(DataError, match=said):
         read_priors(priors, ("a", "b"), np.float64)
-
-
-def test_confusion_matches_scikit_learn():
-    rng = np.random.default_rng(0)
-    truth, guess = rng.integers(4, size=(2, 50))
-    weights = rng.integers(3, size=50) / 2
-    np.testing.assert_array_equal(confusion_matrix(truth, guess, 4), theirs(truth, guess))
-    np.testing.assert_array_equal(
-        confusion_matrix(truth, guess, 4, weights), theirs(truth, guess, sample_weight=weights)
-    )
-
-
-def test_confusion_of_classes_that_never_occur_and_rows_that_are_missing():
-    found = confusion_matrix([0, 2, 0], [2, 2, -1], 4, [1, 1, 0])
-    assert found.sum() == 2
-    assert found[0, 2] == found[2, 2] == 1
-
-
-@pytest.mark.parametrize(
-    ("truth", "guess", "said"),
-    [
-        ([0, 1], [0], "one entry a sample"),
-        ([0, 2], [0, 1], "labels must be whole numbers from 0 to 1"),
-        ([0, 1], [0, -1], "predictions must be whole numbers from 0 to 1"),
-        ([0, 1], [0.0, 1.0], "predictions must be whole numbers"),
-    ],
-)
-def test_confusion_refuses(truth, guess, said):
-    with pytest.raises(DataError, match=said):
-        confusion_matrix(truth, guess, 2)

@@ -14,7 +14,7 @@ import jgmm
 from jgmm._core.errors import DataError
 from jgmm._core.status import Status
 from jgmm.distributed.fit import fit
-from jgmm.distributed.mesh import bytes_per_step, make_mesh
+from jgmm.distributed.mesh import make_mesh
 from tests.eight_devices import data, outcome
 
 KEY = jax.random.key(0)
@@ -35,15 +35,6 @@ def test_eight_devices_give_the_result_of_one():
     assert child.returncode == 0
     for one, other in zip(json.loads(line), alone, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("covariance", ["tied", "EII"])
-def test_the_bytes_of_a_step_are_those_of_the_statistics(covariance):
-    x = data(60)[0]
-    mixture = jgmm.m_step(x, np.eye(3)[np.arange(60) % 3], covariance)
-    found = jgmm.accumulate(mixture, x)
-    parts = (found.counts, found.first, found.second, found.log_likelihood)
-    assert bytes_per_step(3, 2, covariance) == sum(part.nbytes for part in parts)
 
 
 def test_a_prior_and_a_floor_are_those_of_a_fit_without_a_mesh():

@@ -1,8 +1,5 @@
 """Accelerated EM: the same optimum in fewer passes, and never below where it stands."""
 
-from dataclasses import replace
-from typing import get_args
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,17 +9,16 @@ from marks import in_double
 
 import jgmm
 from jgmm._core import budget
-from jgmm._core.errors import DataError
 from jgmm._core.status import Status
 from jgmm._data.samples import make_samples
 from jgmm._data.standardization import center_and_scale
 from jgmm.em import acceleration
-from jgmm.em.acceleration import AcceleratedEM, accelerated
+from jgmm.em.acceleration import AcceleratedEM
 from jgmm.em.acceleration_schemes import SCHEMES, Anderson
 from jgmm.em.algorithm import EM
 from jgmm.em.options import make_control
-from jgmm.fitting import algorithm, restarts
-from jgmm.initialization.draw import _draw, draw
+from jgmm.fitting import restarts
+from jgmm.initialization.draw import draw, draw_numbered
 
 N, K, D, R = 150, 3, 2, 5
 KEY = jax.random.key(0)
@@ -114,7 +110,7 @@ def test_converged_means_what_it_means_for_em(runs, x, dtype):
 
 def problem(covariance, dtype=np.float64):
     samples = center_and_scale(make_samples(overlapping().astype(dtype)), True)
-    begun = _draw(KEY, jnp.arange(R), samples, np.ones(K, bool), covariance, "kmeans++")
+    begun = draw_numbered(KEY, jnp.arange(R), samples, np.ones(K, bool), covariance, "kmeans++")
     return samples, begun, make_control(dtype, None, None, 0.0)
 
 
@@ -257,23 +253,3 @@ def test_equal_weights_stay_equal():
         KEY, overlapping(), K, init="points", equal_weights=True, accelerate="anderson", tol=1e-9
     )
     np.testing.assert_allclose(found.mixture.weights, 1 / K, rtol=1e-12)
-
-
-def test_names():
-    em = EM(10)
-    assert accelerated(em, None) is em
-    with pytest.raises(DataError, match="Did you mean 'squarem'"):
-        accelerated(em, "sqarem")
-    with pytest.raises(DataError, match="Known: squarem, anderson"):
-        jgmm.fit(KEY, [[0.0], [1.0], [2.0]], 1, accelerate="fast")
-    from jgmm.workbench.config.models import Fit
-
-    known = set(get_args(Fit.model_fields["accelerate"].annotation))
-    assert known == {*SCHEMES, "none"}
-
-
-def test_a_method_is_hashable_and_scouts():
-    method = accelerated(EM(10), "anderson")
-    assert isinstance(method, algorithm.Algorithm)
-    assert hash(method) == hash(accelerated(EM(10), "anderson"))
-    assert method.approximate() == replace(method, em=EM(10).approximate())

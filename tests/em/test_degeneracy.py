@@ -9,12 +9,13 @@ from marks import in_double
 
 import jgmm
 from jgmm._core.status import Status
+from jgmm._data.samples import identity
 from jgmm.covariance.models import model
-from jgmm.em.degeneracy import mark_degenerate, spurious_components
+from jgmm.em.degeneracy import collapsed_components, mark_degenerate, spurious_components
+from jgmm.mixture.mixture import Mixture
 
 K, D, N = 3, 2, 300
 KEY = jax.random.key(0)
-
 # The fewest samples that make a covariance regular in two columns, from what the letters mean.
 LEAST = {
     **dict.fromkeys(("EII", "EEI", "EEE", "EEV"), 0),
@@ -120,3 +121,14 @@ def test_a_fit_prefers_what_is_no_spike(dtype):
     highest = np.asarray(found.restarts.log_likelihood)[outcomes == Status.DEGENERATE].max()
     assert highest > float(found.log_likelihood)
     np.testing.assert_allclose(highest, spike.log_likelihood, rtol=1e-4)
+
+
+def test_collapsed_components_judges_each_by_itself(dtype):
+    eps = np.finfo(dtype).eps
+    fine, spike = np.eye(2), eps * np.eye(2)
+    flat = np.array([[1.0, 0.0], [1.0, eps]])
+    scale = jnp.asarray(np.stack([fine, spike, flat, fine, fine * np.nan]), dtype)
+    log_weights = jnp.log(jnp.asarray([0.5, 0.2, 0.2, eps / 10, 0.1], dtype))
+    given = Mixture(log_weights, jnp.zeros((5, 2), dtype), scale, "full")
+    found = collapsed_components(given, given, identity(2, dtype))
+    np.testing.assert_array_equal(found, [False, True, True, True, True])

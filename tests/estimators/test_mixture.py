@@ -1,89 +1,26 @@
-"""The estimators are scikit-learn's in habit, and in numbers where both start from one place."""
+"""GaussianMixture and MixtureSelector: scikit-learn's numbers where both start from one place."""
 
-import os
-import pickle
 import warnings
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import oracle
 import pandas
-import polars
-import pyarrow
 import pytest
+from estimator_cases import AT_SAMPLES, CLOSE, FEW, STEPS, UNITS, D, K, N, data, start
 from marks import in_double
 
 import jgmm
-from jgmm._core.errors import DataError, FitError
-from jgmm.estimators.base import EstimatorError
-from jgmm.estimators.classifier import GaussianBayesClassifier
-from jgmm.estimators.kmeans import KMeans
+from jgmm._core.errors import DataError
 from jgmm.estimators.mixture import GaussianMixture, MixtureSelector
 
 pytest.importorskip("sklearn", reason='needs pip install "jgmm[sklearn]"')
-from sklearn.base import clone
-from sklearn.cluster import KMeans as TheirKMeans
-from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as Theirs
-from sklearn.model_selection import GridSearchCV
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
-
-N, K, D, STEPS = 60, 3, 2, 8
-UNITS = np.asarray([100.0, 0.1])
-
-# scikit-learn's own checks. They fit dozens of shapes, and each is compiled anew.
-
-EVERY_CHECK = bool(os.environ.get("JGMM_EVERY_CHECK"))
-CHECKED = [
-    GaussianMixture(covariance_type="spherical", init_params="random_from_data"),
-    GaussianBayesClassifier(),
-]
-SLOW = [
-    GaussianMixture(),
-    # With more clusters than two the best restart of a weighted fit and that of a fit to repeated
-    # rows need not be the same optimum: seeds are drawn by row.
-    KMeans(2),
-    MixtureSelector(1, covariance_type=("EII", "EEI"), init_params="random_from_data"),
-]
-
-
-@parametrize_with_checks(CHECKED)
-def test_checks(estimator, check):
-    check(estimator)
-
-
-@pytest.mark.skipif(
-    not EVERY_CHECK,
-    reason="as the checks above, which share their code, and two minutes of compilation: "
-    "set JGMM_EVERY_CHECK=1",
-)
-@parametrize_with_checks(SLOW)
-def test_slow_checks(estimator, check):
-    check(estimator)
-
-
-# Beside theirs.
-
-
-def data(dtype, shift=0.0):
-    x = oracle.draw(1, N, *oracle.parameters(5, k=K, d=D))
-    return ((x + shift) * UNITS).astype(dtype)
 
 
 @pytest.fixture(scope="module")
 def x(dtype):
     return data(dtype)
-
-
-def start(x, name):
-    """Weights, means and precisions in the form of the model, from thirds of the first column."""
-    labels = np.digitize(x[:, 0], np.quantile(x[:, 0], [1 / 3, 2 / 3]))
-    found = jgmm.mixture.to_attributes(jgmm.m_step(x, np.eye(K)[labels], name, ridge=0.1))
-    return {f"{part}_init": found[part] for part in ("weights", "means", "precisions")}
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +43,6 @@ beside_theirs = pytest.mark.parametrize(
     [*((name, "float64") for name in ("full", "tied", "diag", "spherical")), ("full", "float32")],
     indirect=True,
 )
-
-
-# Sums of N terms, through matrices with condition numbers up to a thousand, and as many steps.
-CLOSE = {
-    np.dtype(np.float32): {"rtol": 2e-3, "atol": 2e-4},
-    np.dtype(np.float64): {"rtol": 1e-8, "atol": 1e-10},
-}
 
 
 @beside_theirs
@@ -172,12 +102,6 @@ def test_all_models_by_name_and_code(name, shape):
 def test_an_unknown_model():
     with pytest.raises(ValueError, match=r"unknown covariance model 'ful'.*Did you mean 'full'"):
         GaussianMixture(K, covariance_type="ful").fit(data(np.float64))
-
-
-# Starts. Those at samples take the least to compile.
-
-AT_SAMPLES = {"init_params": "random_from_data"}
-FEW = {"n_init": 3, **AT_SAMPLES}
 
 
 @in_double
@@ -252,20 +176,6 @@ def test_accelerated_fits_take_fewer_steps():
             made.set_params(accelerate="fast").fit(x)
 
 
-@in_double
-def test_seeds(x):
-    options = {"covariance_type": "spherical", "max_iter": 0, "init_params": "random_from_data"}
-
-    def means(random_state):
-        return GaussianMixture(K, random_state=random_state, **options).fit(x).means_
-
-    np.testing.assert_array_equal(means(0), means(0))
-    assert not np.array_equal(means(0), means(1))
-    moving = np.random.RandomState(0)
-    assert not np.array_equal(means(moving), means(moving))
-    assert not np.array_equal(means(None), means(None))
-
-
 # Weights, which theirs do not take.
 
 
@@ -282,144 +192,6 @@ def test_weights_count_rows(x, dtype):
         found = getattr(weighted, ask)(missing, sample_weight=weight)
         expected = getattr(repeated, ask)(np.repeat(x, weight, axis=0))
         np.testing.assert_allclose(found, expected, **CLOSE[dtype])
-
-
-# Precision.
-
-
-@pytest.mark.parametrize("set_to", [False, True], ids=["x32", "x64"])
-def test_data_are_computed_in_their_own_precision(x, dtype, set_to):
-    with jax.enable_x64(set_to):
-        fitted = GaussianMixture(K, covariance_type="diag", tol=1e-3, **start_of(dtype)).fit(x)
-        drawn, _ = fitted.sample(3)
-        assert jax.config.jax_enable_x64 == set_to
-        assert jnp.zeros(1).dtype == (np.float64 if set_to else np.float32)
-        answers = (fitted.score_samples(x), fitted.predict_proba(x), drawn, fitted.weights_)
-        assert {answer.dtype for answer in answers} == {dtype}
-        assert fitted.score_samples(x.astype(np.float64)).dtype == np.float64
-        mixture = fitted.mixture_
-        assert mixture.means.dtype == (dtype if set_to else np.float32)
-    sums = oracle.log_likelihood(
-        x.astype(float),
-        fitted.weights_.astype(float),
-        fitted.means_.astype(float),
-        [np.diag(each) for each in fitted.covariances_.astype(float)],
-    )
-    eps = np.finfo(dtype).eps
-    np.testing.assert_allclose(fitted.lower_bound_ * N, sums, rtol=500 * eps)
-
-
-def start_of(dtype):
-    return start(data(dtype), "diag")
-
-
-# Habits of all.
-
-
-def fitted_estimators():
-    x, y = data(np.float64), np.resize(["a", "b"], N)
-    return [
-        GaussianMixture(K, covariance_type="spherical", random_state=0, **AT_SAMPLES).fit(x),
-        MixtureSelector((1, 2), covariance_type="EII", random_state=0, **FEW).fit(x),
-        GaussianBayesClassifier("diag").fit(x, y),
-        KMeans(K, n_init=2, random_state=0).fit(x),
-    ]
-
-
-@pytest.fixture(scope="module")
-def estimators():
-    return fitted_estimators()
-
-
-def test_pickles_hold_no_state_of_jax(estimators):
-    x = data(np.float64)
-    for estimator in estimators:
-        stored = pickle.dumps(estimator)
-        assert b"jaxlib" not in stored
-        assert b"ArrayImpl" not in stored
-        with jax.enable_x64(False):
-            again = pickle.loads(stored)
-            np.testing.assert_array_equal(again.predict(x), estimator.predict(x))
-
-
-def test_clones_are_not_fitted(estimators):
-    for estimator in estimators:
-        copy = clone(estimator)
-        assert copy.get_params() == estimator.get_params()
-        with pytest.raises(NotFittedError):
-            copy.predict(data(np.float64))
-        assert not hasattr(copy, "mixture_")
-
-
-def test_html_shows_the_parameters(estimators):
-    for estimator in estimators:
-        html = estimator._repr_html_()
-        assert type(estimator).__name__ in html
-        for name in estimator.get_params():
-            assert name in html
-
-
-@pytest.mark.parametrize(
-    "frame",
-    [
-        lambda x: pandas.DataFrame(x, columns=["length", "width"]),
-        lambda x: polars.DataFrame(x, schema=["length", "width"]),
-        lambda x: pyarrow.table({"length": x[:, 0], "width": x[:, 1]}),
-    ],
-    ids=["pandas", "polars", "arrow"],
-)
-def test_data_frames_keep_their_names(estimators, frame):
-    x, y = data(np.float64), np.resize(["a", "b"], N)
-    for estimator in estimators:
-        fitted = clone(estimator).fit(frame(x), y)
-        assert fitted.feature_names_in_.tolist() == ["length", "width"]
-        np.testing.assert_array_equal(fitted.predict(frame(x)), estimator.predict(x))
-        with pytest.raises(ValueError, match="feature names"):
-            fitted.predict(pandas.DataFrame(x, columns=["width", "length"]))
-
-
-def test_pipeline_and_grid_search():
-    x = data(np.float64)
-    pipe = make_pipeline(
-        StandardScaler(), GaussianMixture(covariance_type="spherical", tol=0.1, **AT_SAMPLES)
-    )
-    grid = {"gaussianmixture__n_components": [1, 2]}
-    found = GridSearchCV(pipe, grid, cv=2).fit(x)
-    assert np.isfinite(found.cv_results_["mean_test_score"]).all()
-    best = found.best_estimator_
-    np.testing.assert_allclose(best.score(x), best.score_samples(x).mean())
-    assert best.fit_predict(x).shape == (N,)
-
-
-# Drawing.
-
-
-def test_samples_have_the_moments_of_the_mixture(estimators):
-    mixture = estimators[0]
-    drawn, labels = mixture.sample(4000)
-    assert drawn.shape == (4000, D)
-    again, _ = mixture.sample(4000)
-    np.testing.assert_array_equal(drawn, again)  # its seed is a number
-    counts = np.bincount(labels, minlength=K)
-    error = np.sqrt(4000 * mixture.weights_ * (1 - mixture.weights_))
-    np.testing.assert_array_less(np.abs(counts - 4000 * mixture.weights_), 4 * error)
-    for k in range(K):
-        away = drawn[labels == k].mean(axis=0) - mixture.means_[k]
-        error = np.sqrt(mixture.covariances_[k] / counts[k])
-        assert (np.abs(away) < 4 * error).all()
-    with pytest.raises(DataError, match="n_samples must be a whole number of at least 1"):
-        mixture.sample(0)
-
-
-# What is refused.
-
-
-def test_failed_fits_are_value_errors():
-    x = np.repeat(data(np.float64)[:4], 6, axis=0)
-    with pytest.raises(EstimatorError, match=r"collapsed.*n_restarts is called n_init") as raised:
-        GaussianMixture(6, covariance_type="spherical", reg_covar=0, **AT_SAMPLES).fit(x)
-    assert isinstance(raised.value, FitError)
-    assert isinstance(raised.value, ValueError)
 
 
 @pytest.mark.parametrize(
@@ -489,63 +261,3 @@ def test_the_selector_tries_all_models(monkeypatch):
     monkeypatch.setattr(jgmm.estimators.mixture, "select", select)
     MixtureSelector(1, covariance_type="all", **FEW).fit(data(np.float32))
     assert asked == ["all"]
-
-
-@pytest.mark.parametrize("kind", [str, int, float, bool, object])
-def test_the_classifier_agrees_with_theirs(x, dtype, kind):
-    y = (x[:, 0] + 100 * x[:, 1] > np.median(x[:, 0] + 100 * x[:, 1])).astype(int)
-    y = np.asarray(["no", "yes"], object)[y] if kind in (str, object) else y.astype(kind)
-    y = y.astype(str) if kind is str else y
-    ours = GaussianBayesClassifier(ridge=0).fit(x, y)
-    np.testing.assert_array_equal(ours.classes_, np.unique(y))
-    np.testing.assert_allclose(ours.priors_, [0.5, 0.5], rtol=1e-6)
-    np.testing.assert_allclose(
-        ours.means_, [x[y == c].mean(axis=0) for c in ours.classes_], **CLOSE[dtype]
-    )
-    assert {ours.predict_proba(x).dtype, ours.means_.dtype, ours.priors_.dtype} == {dtype}
-    np.testing.assert_allclose(ours.predict_proba(x).sum(axis=1), 1, rtol=1e-5)
-    trained = ours.classifier_
-    for c, name in enumerate(ours.classes_):
-        found = jgmm.classifier.class_mixture(trained, c).covariances[0]
-        expected = np.cov(x[y == name].T, bias=True, dtype=np.float64)
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
-    # Theirs may divide by the number of samples less one.
-    theirs = QuadraticDiscriminantAnalysis().fit(x.astype(float), y)
-    assert (ours.predict(x) == theirs.predict(x)).mean() > 0.95
-
-
-def test_a_class_of_no_weight_is_no_class():
-    x, y = data(np.float64), np.resize([1.0, 2.0, 3.0], N)
-    fitted = GaussianBayesClassifier("diag").fit(x, y, sample_weight=(y != 2).astype(float))
-    assert fitted.classes_.tolist() == [1.0, 3.0]
-    assert set(fitted.predict(x)) <= {1.0, 3.0}
-    with pytest.raises(DataError, match="one class only"):
-        GaussianBayesClassifier().fit(x, np.zeros(N))
-
-
-@in_double
-def test_a_class_may_be_a_mixture(dtype):
-    x, y = data(dtype), np.resize(["a", "b"], N)
-    fitted = GaussianBayesClassifier("spherical", n_components=(1, 2), random_state=0).fit(x, y)
-    np.testing.assert_allclose(
-        fitted.means_, [x[y == c].mean(axis=0) for c in ("a", "b")], rtol=1e-3
-    )
-
-
-@in_double
-def test_kmeans_agrees_with_theirs(x, dtype):
-    ours = KMeans(K, n_init=10, random_state=0).fit(x)
-    theirs = TheirKMeans(K, n_init=10, random_state=0, tol=0).fit(x)
-    np.testing.assert_allclose(ours.inertia_, theirs.inertia_, rtol=1e-5)
-    order, their_order = (np.argsort(each.cluster_centers_[:, 0]) for each in (ours, theirs))
-    np.testing.assert_allclose(
-        ours.cluster_centers_[order], theirs.cluster_centers_[their_order], rtol=1e-4
-    )
-    np.testing.assert_allclose(
-        ours.transform(x)[:, order], theirs.transform(x)[:, their_order], rtol=1e-3, atol=1e-3
-    )
-    np.testing.assert_array_equal(ours.predict(x), ours.labels_)
-    np.testing.assert_allclose(ours.score(x), -ours.inertia_, rtol=1e-5)
-    assert {ours.transform(x).dtype, ours.cluster_centers_.dtype} == {dtype}
-    named = ours.set_output(transform="pandas").transform(x)
-    assert named.columns.tolist() == ["kmeans0", "kmeans1", "kmeans2"]

@@ -16,7 +16,7 @@ from jgmm._data.standardization import center_and_scale
 from jgmm.em.algorithm import EM
 from jgmm.em.options import make_control
 from jgmm.fitting import racing, restarts
-from jgmm.initialization.draw import _draw
+from jgmm.initialization.draw import draw_numbered
 
 N, K, D, R = 90, 3, 2, 21
 KEY = jax.random.key(0)
@@ -93,7 +93,7 @@ def test_groups_do_not_change_the_race(data):
     No two starts are the same, so that rounding does not decide which of two copies goes on.
     """
     samples = center_and_scale(make_samples(data), True)
-    starts = _draw(KEY, jnp.arange(R), samples, np.ones(K, bool), "full", "points")
+    starts = draw_numbered(KEY, jnp.arange(R), samples, np.ones(K, bool), "full", "points")
     control = make_control(jnp.float64, None, None, 0.0)
     tables = []
     for width in (8, R):
@@ -124,7 +124,7 @@ def test_too_short_a_round_is_refused(data, steps):
 def batch(data):
     """Six lanes of which the first four have taken three steps; what they hold is set below."""
     samples = center_and_scale(make_samples(data), True)
-    starts = _draw(KEY, jnp.arange(6), samples, np.ones(K, bool), "full", "points")
+    starts = draw_numbered(KEY, jnp.arange(6), samples, np.ones(K, bool), "full", "points")
     return restarts.open_batch(EM(10), starts, 6)
 
 

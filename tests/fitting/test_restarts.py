@@ -1,4 +1,4 @@
-"""Many runs in few lanes: what comes out does not depend on how they were seated."""
+"""Batched restarts: results do not depend on how many run at once."""
 
 import itertools
 
@@ -8,15 +8,13 @@ import numpy as np
 import oracle
 import pytest
 
-import jgmm
 from jgmm._core import budget
-from jgmm._core.status import Status
 from jgmm._data.samples import make_samples
 from jgmm._data.standardization import center_and_scale
 from jgmm.em.algorithm import EM
 from jgmm.em.options import make_control
-from jgmm.fitting import restarts, results
-from jgmm.initialization.draw import _draw
+from jgmm.fitting import restarts
+from jgmm.initialization.draw import draw_numbered
 
 N, K, D, R = 80, 3, 2, 13
 
@@ -25,7 +23,9 @@ N, K, D, R = 80, 3, 2, 13
 def problem():
     x = oracle.draw(0, N, *oracle.parameters(6, k=K, d=D))
     samples = center_and_scale(make_samples(x), True)
-    starts = _draw(jax.random.key(0), jnp.arange(R), samples, np.ones(K, bool), "full", "points")
+    starts = draw_numbered(
+        jax.random.key(0), jnp.arange(R), samples, np.ones(K, bool), "full", "points"
+    )
     return samples, starts, make_control(jnp.float64, None, None, 0.0)
 
 
@@ -80,32 +80,3 @@ def test_progress_ends_with_the_result_and_nothing_running(problem, seated):
     assert told[-1].n_running == 0
     assert told[-1].n_restarts == R
     assert all(after.n_running <= before.n_running for before, after in itertools.pairwise(told))
-
-
-def test_best_is_the_first_of_the_highest_among_the_valid():
-    converged, collapsed = int(Status.CONVERGED), int(Status.COLLAPSED)
-    outcomes = results.Restarts(
-        jnp.asarray([5.0, 3.0, 3.0, jnp.nan]),
-        jnp.asarray([collapsed, converged, converged, converged]),
-        jnp.zeros(4, int),
-        jnp.zeros(4, int),
-        jnp.asarray(0),
-    )
-    assert results.choose(outcomes) == 1
-    none = results.Restarts(
-        outcomes.log_likelihood, jnp.full(4, collapsed), *[jnp.zeros(4, int)] * 3
-    )
-    assert results.choose(none) == 0
-
-
-def test_waves_do_not_change_restarts(monkeypatch):
-    x = oracle.draw(0, N, *oracle.parameters(6, k=K, d=D))
-    whole = jgmm.fit(jax.random.key(1), x, K, n_restarts=7, init="points")
-    monkeypatch.setattr(budget, "MAX_STARTS_AT_ONCE", 3)
-    waves = jgmm.fit(jax.random.key(1), x, K, n_restarts=7, init="points")
-    np.testing.assert_array_equal(waves.restarts.best, whole.restarts.best)
-    np.testing.assert_allclose(
-        waves.restarts.log_likelihood, whole.restarts.log_likelihood, rtol=1e-10
-    )
-    np.testing.assert_allclose(waves.log_likelihood, whole.log_likelihood, rtol=1e-10)
-    assert waves.restarts.status.shape == (7,)

@@ -1,4 +1,4 @@
-"""Special cases are special cases: written as the richer mixture, densities stay what they were."""
+"""Starts from nested mixtures: written as the richer model, densities stay what they were."""
 
 import itertools
 
@@ -22,36 +22,6 @@ X = np.random.default_rng(0).normal(size=(20, D)) * 3
 
 def make(name, seed=1):
     return jgmm.make_mixture(*oracle.parameters(seed, k=K, d=D, model=name), name)
-
-
-def test_what_contains_what():
-    """Every model but the least has a special case; all have the least, and the freest has all."""
-    assert {inner for outer, inner in PAIRS if outer == "VVV"} == set(MODELS) - {"VVV"}
-    assert {outer for outer, inner in PAIRS if inner == "EII"} == set(MODELS) - {"EII"}
-    assert {inner for outer, inner in PAIRS if outer == "EVE"} == {"EII", "EEI", "EVI", "EEE"}
-    assert {inner for outer, inner in PAIRS if outer == "VEI"} == {"EII", "VII", "EEI"}
-    assert not any((inner, outer) in PAIRS for outer, inner in PAIRS)
-
-
-def test_no_special_case_has_more_parameters():
-    for outer, inner in PAIRS:
-        assert MODELS[outer].count(K, D) > MODELS[inner].count(K, D)
-
-
-def test_the_largest_within():
-    def within(code, codes):
-        return {e.code for e in nesting.largest_within(MODELS[code], [MODELS[c] for c in codes])}
-
-    assert within("VVV", MODELS) == {"VVE", "VEV", "EVV"}
-    assert within("VEE", MODELS) == {"VEI", "EEE"}
-    assert within("EII", MODELS) == set()
-    assert within("VVV", ["VVV", "EII", "VII"]) == {"VII"}
-
-
-def test_simplest_first_puts_special_cases_before():
-    order = [entry.code for entry in nesting.simplest_first(reversed(MODELS.values()))]
-    assert sorted(order) == sorted(MODELS)
-    assert all(order.index(inner) < order.index(outer) for outer, inner in PAIRS)
 
 
 @pytest.mark.parametrize(("outer", "inner"), PAIRS)

@@ -1,4 +1,4 @@
-"""Moments and subsamples from blocks are those of the whole."""
+"""Subsamples and coresets from one pass over blocks."""
 
 import jax
 import numpy as np
@@ -9,9 +9,8 @@ from jgmm._data import standardization
 from jgmm._data.samples import make_samples
 from jgmm.covariance.models import model
 from jgmm.streaming import subsample
-from jgmm.streaming.moments import Moments
 from jgmm.streaming.sources import rebatch
-from jgmm.streaming.subsample import coreset, merge, row_hashes, salt_of
+from jgmm.streaming.subsample import draw_coreset, merge, row_hashes, salt_of
 
 KEY = jax.random.key(3)
 
@@ -40,45 +39,23 @@ def test_the_census_has_the_frame_of_samples_in_memory(name, dtype, tolerance):
     assert float(data_summary.total) == weights.sum()
 
 
-def test_an_offset_costs_no_digits(dtype, tolerance):
-    offset = 1e4 if dtype == np.float32 else 1e7
-    x, weights = data(dtype, offset)
-    exact = x.astype(np.longdouble) - offset
-    expected = np.cov(exact.astype(float).T, aweights=weights, ddof=0)
-    found = look(x, weights).moments
-    # Means of blocks are put together in double precision, which at 1e7 has steps of 2e-9.
-    limits = {"rtol": tolerance["rtol"], "atol": max(tolerance["atol"], 1e-8)}
-    np.testing.assert_allclose(found.scatter / found.total, expected, **limits)
-
-
-def test_moments_of_parts_are_those_of_the_whole():
-    x, weights = data(np.float64)
-    parts = [look(x[a:b], weights[a:b]).moments for a, b in ((0, 10), (10, 400), (400, 700))]
-    whole = look(x, weights, size=700).moments
-    for found, expected in zip(sum(parts[1:], parts[0]), whole, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-    none = Moments(np.zeros(()), np.zeros(3), np.zeros((3, 3)))
-    assert whole + none is whole
-    assert none + whole is whole
-
-
 def test_rows_are_drawn_by_their_numbers_alone():
     x, _ = data(np.float32)
-    whole = look(x).drawn
-    assert len(whole.row) == 50
-    np.testing.assert_array_equal(look(x, size=33).drawn.row, whole.row)
-    np.testing.assert_array_equal(x[whole.row.astype(int)], whole.x)
+    whole = look(x).subsample
+    assert len(whole.rows) == 50
+    np.testing.assert_array_equal(look(x, size=33).subsample.rows, whole.rows)
+    np.testing.assert_array_equal(x[whole.rows.astype(int)], whole.x)
     shares = [look(x[:123]), look(x[123:], first_row=123)]
     joined = merge([subsample.to_arrays(part, 50) for part in shares], 3, x.dtype)
     assert joined.n_rows == 700
-    for found, expected in zip(joined.drawn, whole, strict=True):
+    for found, expected in zip(joined.subsample, whole, strict=True):
         np.testing.assert_array_equal(found, expected)
 
 
 def test_few_rows_are_all_drawn_and_missing_ones_are_not():
     x, weights = data(np.float32, n=40)
-    np.testing.assert_array_equal(look(x).drawn.x, x)
-    np.testing.assert_array_equal(look(x, weights).drawn.x, x[weights > 0])
+    np.testing.assert_array_equal(look(x).subsample.x, x)
+    np.testing.assert_array_equal(look(x, weights).subsample.x, x[weights > 0])
 
 
 def test_every_row_has_the_same_chance():
@@ -98,7 +75,7 @@ def test_a_coreset_sees_what_is_far_out_and_weighs_right():
     whole = look(x, size=5000, most=500)
     frame = whole.data_summary(True, False, x.dtype).frame
     blocks = rebatch([x], 3000, 2, x.dtype)
-    found = coreset(KEY, blocks, 0, 500, frame, float(whole.moments.total))
+    found = draw_coreset(KEY, blocks, 0, 500, frame, float(whole.moments.total))
     far = found.x[:, 0] > 30
     assert far.sum() >= 5  # of a uniform sample half a row would be
     share = found.weights.sum() / 20_000

@@ -1,0 +1,221 @@
+"""Pictures of a mixture's density: contours, surfaces, curves and regions."""
+
+import jax
+import matplotlib.image
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from plot_cases import (
+    COLLAPSED,
+    ENDS,
+    HISTORIES,
+    INTERVALS,
+    LABELS,
+    ONE,
+    RATIOS,
+    REFITS,
+    ROWS,
+    SWITCHED_OFF,
+    THREE_D,
+    TWO,
+    X3,
+    X,
+    contour_set,
+    legend_texts,
+    pixels,
+    texts,
+)
+
+from jgmm import plot
+from jgmm.mixture.conditioning import marginal
+from jgmm.mixture.density import log_prob, predict, sample
+from jgmm.plot import density
+
+DRAWINGS = {
+    "scatter": lambda ax: plot.scatter(X, LABELS, ax, names=["short", "long"]),
+    "scatter_plain": lambda ax: plot.scatter(
+        X, None, ax, columns=["a very long name " * 9, "$y$ $"]
+    ),
+    "ellipses": lambda ax: plot.ellipses(TWO, ax),
+    "contours": lambda ax: plot.density_contours(TWO, X, ax, labels=LABELS),
+    "contours_one": lambda ax: plot.density_contours(ONE, None, ax),
+    "contours_off": lambda ax: plot.density_contours(SWITCHED_OFF, X, ax),
+    "contours_collapsed": lambda ax: plot.density_contours(COLLAPSED, X, ax),
+    "density_1d": lambda ax: plot.density_1d(TWO, X, ax, dim=1),
+    "density_1d_regions": lambda ax: plot.density_1d(TWO, X, ax, dim=1, masses=(0.5, 0.95)),
+    "density_1d_off": lambda ax: plot.density_1d(SWITCHED_OFF, None, ax),
+    "density_1d_collapsed": lambda ax: plot.density_1d(COLLAPSED, X, ax),
+    "responsibilities": lambda ax: plot.responsibilities(plot.responsibilities(TWO, X), ax),
+    "uncertainty": lambda ax: plot.uncertainty(X, plot.responsibilities(TWO, X), ax),
+    "criterion_curves": lambda ax: plot.criterion_curves(ROWS, "bic", ax),
+    "convergence": lambda ax: plot.convergence(HISTORIES, ax),
+    "convergence_gap": lambda ax: plot.convergence(HISTORIES, ax, gap=True),
+    "restarts": lambda ax: plot.restarts(ENDS, ax),
+    "steps": lambda ax: plot.steps({"EM": [3, 90, 100], "gradient": [100, 100]}, ax, max_steps=100),
+    "confusion": lambda ax: plot.confusion([[9, 1], [0, 5]], ["America", "Europe"], ax),
+    "decision_regions": lambda ax: plot.decision_regions(
+        lambda points: predict(TWO, points), X, LABELS, ax=ax
+    ),
+    "errors": lambda ax: plot.errors([10, 100], {"means": [1.0, 0.3]}, ax),
+    "intervals": lambda ax: plot.intervals(INTERVALS, ax, reference=1.0),
+    "refits": lambda ax: plot.refits(REFITS, X, ax),
+    "likelihood_ratios": lambda ax: plot.likelihood_ratios(RATIOS, ax),
+}
+
+
+@pytest.fixture
+def ax():
+    _, (axes,) = plot.new_figure()
+    return axes
+
+
+@pytest.fixture(autouse=True)
+def _no_figures_left():
+    yield
+    plt.close("all")
+
+
+def drawn(name):
+    figure, (axes,) = plot.new_figure()
+    assert DRAWINGS[name](axes) is axes
+    return figure, axes
+
+
+def test_density_levels_of_a_gaussian_are_known():
+    masses = np.array([0.1, 0.5, 0.95])
+    n = 100_000
+    found = plot.density_levels(ONE, list(masses), n)
+    # p(X) / p(0) is uniform in two dimensions, so the level of mass m is log p(0) + log(1 - m);
+    # five standard errors of that quantile.
+    error = 5 * np.sqrt(masses * (1 - masses) / n) / (1 - masses)
+    assert (np.abs(found - (np.log(1 - masses) - np.log(2 * np.pi))) < error).all()
+
+
+@pytest.mark.parametrize("masses", [[0.0], [0.5, 1.0], []])
+def test_a_mass_outside_zero_and_one_is_refused(masses):
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        plot.density_levels(ONE, masses)
+
+
+def test_contours_of_a_gaussian_are_the_circles_that_hold_the_mass(ax):
+    plot.density_contours(ONE, None, ax, masses=(0.5, 0.95))
+    lines = next(
+        c
+        for c in ax.collections
+        if isinstance(c, matplotlib.contour.QuadContourSet) and not c.filled
+    )
+    for path, mass in zip(lines.get_paths(), (0.95, 0.5), strict=True):
+        radius = np.linalg.norm(path.vertices, axis=1)
+        # One percent: the sampling error of the level, five times 0.16 % of mass, moves the
+        # radius by at most 0.8 %, and straight lines across a cell of 0.04 by 0.02 %.
+        np.testing.assert_allclose(radius, np.sqrt(-2 * np.log(1 - mass)), rtol=0.01)
+    assert sorted(texts(ax)) == ["50 %", "95 %"]
+
+
+def test_contours_hold_the_mass_of_a_mixture(ax):
+    plot.density_contours(TWO, X, ax, masses=(0.75,))
+    level = contour_set(ax).levels[0]
+    fresh = np.asarray(sample(jax.random.key(9), TWO, 20_000)[0])
+    inside = float((np.asarray(log_prob(TWO, fresh)) >= level).mean())
+    assert abs(inside - 0.75) < 5 * np.sqrt(0.75 * 0.25 / 20_000)
+
+
+def test_contours_of_other_columns_are_those_of_the_marginal(ax):
+    _, (other,) = plot.new_figure()
+    plot.density_contours(THREE_D, X3, ax, dims=(2, 0))
+    plot.density_contours(marginal(THREE_D, [2, 0]), X3[:, [2, 0]], other)
+    np.testing.assert_allclose(contour_set(ax).levels, contour_set(other).levels)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("x2", "x0")
+
+
+def test_a_nearly_collapsed_component_is_found_between_the_grid_points(ax):
+    plot.density_contours(COLLAPSED, X, ax, masses=(0.2,))
+    vertices = np.concatenate([path.vertices for path in contour_set(ax).get_paths()])
+    assert np.abs(vertices - [2.0, 55.0]).max() < 1e-5  # ten standard deviations
+    assert legend_texts(ax) == ["holds 20 %"]  # no room for a label on the line
+
+
+def test_data_without_extent_still_get_axes(ax):
+    plot.density_contours(ONE, np.zeros((5, 2)), ax)
+    assert np.ptp(ax.get_xlim()) > 4  # the component decides
+    _, (other,) = plot.new_figure()
+    plot.density_1d(ONE, np.full(5, 1e6), other)
+    assert other.get_xlim()[0] < 0 < 1e6 < other.get_xlim()[1]
+
+
+def test_curves_add_up_to_the_density_which_has_area_one(ax):
+    plot.density_1d(TWO, None, ax, dim=1)
+    *parts, total = [line.get_ydata() for line in ax.lines]
+    places = ax.lines[-1].get_xdata()
+    np.testing.assert_allclose(sum(parts), total, rtol=1e-9, atol=1e-12)
+    # From three deviations and a margin outwards less than 0.2 % is missing.
+    assert np.trapezoid(total, places) == pytest.approx(1, abs=2e-3)
+
+
+def test_a_histogram_has_area_one_and_survives_a_far_sample(ax):
+    height = density.draw_histogram(ax, np.append(np.zeros(400), 1e12))
+    assert len(ax.patches) == 20
+    assert sum(bar.get_width() * bar.get_height() for bar in ax.patches) == pytest.approx(1)
+    assert height == max(bar.get_height() for bar in ax.patches)
+
+
+def test_a_peak_far_above_the_histogram_is_cut_off_and_said_to_be(ax):
+    plot.density_1d(COLLAPSED, X, ax)
+    tallest = max(bar.get_height() for bar in ax.patches)
+    assert ax.get_ylim()[1] == pytest.approx(4 * tallest * 1.06)
+    # Weight 0.3 at deviation 1e-6, seen from its own mean.
+    assert texts(ax) == [f"peak of {0.3 / (1e-6 * np.sqrt(2 * np.pi)):.4g} cut off"]
+
+
+def test_one_column_may_be_a_flat_list(ax):
+    flat = marginal(TWO, [0])
+    plot.density_1d(flat, [1.0, 2.0, 3.0, 4.0], ax, columns=["eruptions"])
+    assert ax.get_xlabel() == "eruptions"
+
+
+def test_highest_density_regions_hold_their_mass_and_are_the_smallest_that_do():
+    drawn = np.asarray(sample(jax.random.key(3), TWO, 20_000)[0])[:, 1]
+    marginal_ = marginal(TWO, [1])
+    for mass, n_parts in ((0.5, 2), (0.95, 2), (0.9999, 1)):
+        parts = plot.density_intervals(TWO, mass, dim=1)
+        assert parts.shape == (n_parts, 2)
+        assert (np.diff(parts.ravel()) > 0).all()
+        inside = ((drawn[:, None] > parts[:, 0]) & (drawn[:, None] < parts[:, 1])).any(axis=1)
+        assert abs(inside.mean() - mass) < 4 * np.sqrt(mass * (1 - mass) / len(drawn)) + 0.006
+        ends = np.asarray(log_prob(marginal_, parts.reshape(-1, 1)))
+        np.testing.assert_allclose(ends, ends[0], atol=0.01)  # equal density at all ends
+    near = plot.density_intervals(ONE, 0.95)  # of a Gaussian: its central interval
+    np.testing.assert_allclose(near, [[-1.96, 1.96]], atol=0.02)
+
+
+def test_regions_of_one_column_are_bars_below_the_axis(ax):
+    plot.density_1d(TWO, X, ax, dim=1, masses=(0.95, 0.5))
+    bars = [line for line in ax.lines if line.get_linewidth() == 5]
+    assert len(bars) == 4
+    heights = [line.get_ydata()[0] for line in bars]
+    assert 0 > heights[0] == heights[1] > heights[2] == heights[3] > ax.get_ylim()[0]
+    np.testing.assert_array_equal(
+        [line.get_xdata() for line in bars[2:]], plot.density_intervals(TWO, 0.95, dim=1)
+    )
+    assert legend_texts(ax)[-2:] == ["holds 50 %", "holds 95 %"]
+    assert min(ax.get_yticks()) == 0
+
+
+def test_a_surface_stands_on_the_lines_of_its_regions():
+    figure, (flat,) = plot.new_figure()
+    with pytest.raises(ValueError, match="projection='3d'"):
+        plot.density_surface(TWO, flat)
+    flat.remove()
+    axes = figure.add_subplot(projection="3d")
+    assert plot.density_surface(TWO, axes, columns=["eruption", "waiting"]) is axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("eruption", "waiting")
+    assert legend_texts(axes) == ["holds 95 %", "holds 50 %"]
+    lines = [each for each in axes.collections if hasattr(each, "get_paths")][1:]
+    assert len(lines) == 2
+    image = pixels(plot.png(figure, dpi=60))
+    assert (image.min(axis=-1) < 0.9).mean() > 0.02
+    tight, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert min(tight.x0, tight.y0) >= 0
+    assert tight.x1 <= width
+    assert tight.y1 <= height
+    assert plot.density_surface(TWO).figure is plt.gcf()

@@ -1,0 +1,163 @@
+"""Pictures of results: criteria, convergence, restarts, confusion, errors."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from plot_cases import ENDS, HISTORIES, INTERVALS, ROWS, legend_texts, texts
+
+from jgmm import plot
+
+
+@pytest.fixture
+def ax():
+    _, (axes,) = plot.new_figure()
+    return axes
+
+
+@pytest.fixture(autouse=True)
+def _no_figures_left():
+    yield
+    plt.close("all")
+
+
+# Results
+
+
+def test_the_best_criterion_is_marked(ax):
+    plot.criterion_curves(ROWS, "bic", ax)
+    assert ax.lines[-1].get_xydata().tolist() == [[3.0, 100.0]]
+    assert legend_texts(ax) == ["full", "tied", "best: full, 3"]
+    assert ax.get_ylabel() == "BIC (lower is better)"
+
+
+@pytest.mark.parametrize("criterion", ["held_out", "log_likelihood"])
+def test_rows_may_be_objects_and_higher_may_be_better(ax, criterion):
+    class Row:
+        covariance = "full"
+
+        def __init__(self, k):
+            self.n_components = k
+            setattr(self, criterion, float(k))
+
+    plot.criterion_curves([Row(1), Row(2)], criterion, ax)
+    assert ax.lines[-1].get_xydata().tolist() == [[2.0, 2.0]]
+
+
+def test_a_failed_fit_leaves_a_gap(ax):
+    rows = [row | {"bic": None} if row["n_components"] == 2 else row for row in ROWS]
+    plot.criterion_curves(rows, "bic", ax)
+    assert np.isnan(ax.lines[0].get_ydata()).tolist() == [False, True, False, False, False]
+    _, (other,) = plot.new_figure()
+    plot.criterion_curves([row | {"bic": np.nan} for row in ROWS], "bic", other)
+    assert texts(other) == ["no fit gave a finite BIC"]
+
+
+def test_a_criterion_of_unknown_direction_or_absent_is_refused(ax):
+    with pytest.raises(ValueError, match="better='lower'"):
+        plot.criterion_curves([row | {"gap": 1.0} for row in ROWS], "gap", ax)
+    with pytest.raises(ValueError, match="no 'icl'"):
+        plot.criterion_curves(ROWS, "icl", ax)
+
+
+def test_convergence_counts_steps_or_seconds(ax):
+    plot.convergence(HISTORIES, ax)
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), [0, 1, 2, 3])
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), HISTORIES["EM"])
+    _, (other,) = plot.new_figure()
+    plot.convergence(HISTORIES, other, seconds={"EM": [0, 0.5, 1, 2], "gradient": [0, 1, 2, 3]})
+    np.testing.assert_array_equal(other.lines[0].get_xdata(), [0, 0.5, 1, 2])
+    assert other.get_xlabel() == "seconds"
+
+
+def test_the_gap_to_the_best_leaves_out_the_best(ax):
+    plot.convergence(HISTORIES, ax, gap=True)
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [5.0, 1.0, np.nan, np.nan])
+    assert ax.get_yscale() == "log"
+
+
+def test_histories_of_many_restarts_share_a_colour(ax):
+    plot.convergence({"EM": np.array([[-3.0, -2.0], [-4.0, -2.0], [np.nan, np.nan]])}, ax)
+    assert [line.get_color() for line in ax.lines] == [plot.COLORS[0]] * 3
+    assert legend_texts(ax) == ["EM"]
+
+
+def test_restarts_say_how_many_found_the_best_and_how_many_failed(ax):
+    plot.restarts(ENDS, ax)
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["random\n1 of 3 best, 1 failed", "k-means\n3 of 3 best"]
+    np.testing.assert_array_equal(ax.collections[0].get_offsets()[:, 0], [-30.0, -10.0])
+    assert ax.lines[-1].get_xdata()[0] == -10.0
+
+
+def test_steps_say_the_median_and_how_many_ran_out(ax):
+    plot.steps({"EM": [10, 20, 30], "gradient": [100, 1000, 1000]}, ax, max_steps=1000)
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels == ["EM\nmedian 20", "gradient\nmedian 1000, 2 ran out"]
+    assert ax.get_xscale() == "log"
+    _, (other,) = plot.new_figure()
+    plot.steps({"EM": [0, 1, 2]}, other)  # no logarithm of zero
+    assert other.get_xscale() == "linear"
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda ax: plot.convergence({"EM": [np.nan]}, ax), "no step gave"),
+        (lambda ax: plot.restarts({"EM": [np.nan, -np.inf]}, ax), "no restart gave"),
+        (lambda ax: plot.restarts({}, ax), "no restart gave"),
+        (lambda ax: plot.steps({"EM": np.zeros(0)}, ax), "no restarts"),
+        (lambda ax: plot.errors([10, 100], {"means": [0.0, 0.0]}, ax), "no error above zero"),
+    ],
+)
+def test_nothing_to_draw_is_said_in_the_picture(ax, draw, said):
+    draw(ax)
+    assert texts(ax)[0].startswith(said)
+
+
+def test_confusion_shows_counts_and_shares_of_the_true_class(ax):
+    plot.confusion(np.array([[9, 1], [0, 0]]), ["America", "Europe"], ax)
+    assert texts(ax) == ["9\n90 %", "1\n10 %"]
+    np.testing.assert_array_equal(ax.images[0].get_array(), [[0.9, 0.1], [0.0, 0.0]])
+    with pytest.raises(ValueError, match="square"):
+        plot.confusion([[1, 2]], ax=ax)
+    with pytest.raises(ValueError, match="3 names"):
+        plot.confusion([[1, 2], [3, 4]], ["a", "b", "c"], ax)
+
+
+def test_a_large_confusion_matrix_is_only_shaded(ax):
+    plot.confusion(np.eye(30, dtype=int), ax=ax)
+    assert texts(ax) == []
+
+
+def test_the_guide_falls_with_the_square_root(ax):
+    sizes = np.array([10, 100, 1000])
+    plot.errors(sizes, {"means": 3 / np.sqrt(sizes), "zero": [0.0, 0.1, 0.01]}, ax)
+    guide = ax.lines[-1].get_ydata()
+    np.testing.assert_allclose(guide, guide[0] / np.sqrt([1, 10, 100]))
+    assert np.isnan(ax.lines[1].get_ydata()[0])
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    with pytest.raises(ValueError, match="2 errors for 3"):
+        plot.errors(sizes, {"means": [1.0, 2.0]}, ax)
+
+
+def test_repeated_errors_are_drawn_as_their_median(ax):
+    plot.errors([10, 100], {"means": [[1.0, 2.0, 9.0], [0.1, 0.2, 0.9]]}, ax)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [2.0, 0.2])
+
+
+def test_intervals_stand_beside_their_scenario(ax):
+    plot.intervals(INTERVALS, ax, reference=1.0)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["overlapping", "elongated"]
+    assert legend_texts(ax) == ["k-means", "mixture"]
+    first = ax.containers[0].lines
+    assert first[0].get_xydata().tolist() == [[0.5, -0.15]]
+    np.testing.assert_allclose(first[2][0].get_segments()[0], [[0.4, -0.15], [0.8, -0.15]])
+
+
+def test_an_interval_that_does_not_hold_its_mean_is_refused(ax):
+    with pytest.raises(ValueError, match="hold its mean"):
+        plot.intervals([INTERVALS[0] | {"low": 0.7}], ax)
+    with pytest.raises(ValueError, match="no 'high'"):
+        plot.intervals([{"scenario": "a", "method": "b", "mean": 1.0, "low": 0.0}], ax)
+    plot.intervals([INTERVALS[0] | {"mean": np.nan}], ax)
+    assert len(ax.containers) == 0
