@@ -45,7 +45,7 @@ def everything(mixture: Mixture, x: Array, given: tuple[Array, Array], name: str
         "expectation": jgmm.e_step(mixture, x),
         "difference": jgmm.accumulate(mixture, samples, form="difference"),
         "product": jgmm.accumulate(mixture, samples, form="product"),
-        "criteria": criteria(ell, entropy, samples.total_weight(), p)._asdict(),
+        "criteria": criteria(ell, entropy, samples.total_weight(), p),
         "m_step": jgmm.m_step(x, resp, name, sample_weight),
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ from jgmm._data.validation import check_key
 from jgmm.classifier.fit import _train
 from jgmm.classifier.labels import Name
 from jgmm.classifier.model import _log_joint
-from jgmm.classifier.problem import check_arguments, check_sizes, check_status, weights_of
-from jgmm.em.options import Options
+from jgmm.classifier.problem import ACCEPTED, check_arguments, check_sizes, check_status, weights_of
+from jgmm.em.options import OptionKeywords, Options
 from jgmm.selection.cross_validation import assign_folds, check_folds
 
 
@@ -81,21 +81,19 @@ class CrossValidation:
     class_names: tuple[Name, ...] = field(metadata={"static": True})
 
 
+@ACCEPTED.signature
 def cross_validate(
     key: Key[Array, ""],
     x: Any,
     labels: Any,
     n_folds: int = 10,
     *,
-    covariance: str = "general",
     n_components: int | Sequence[Any] = 1,
     shared: bool = False,
     priors: Any = None,
     sample_weight: Any = None,
-    ridge: float = 0.0,
-    n_restarts: int = 16,
-    tol: float | None = None,
-    max_steps: int = 1000,
+    options: Options | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> CrossValidation:
     """Predict every sample by a classifier that was fitted without the sample's fold.
 
@@ -107,7 +105,7 @@ def cross_validate(
       x: samples in rows, (N, D).
       labels: class of each sample, (N,).
       n_folds: F.
-      covariance, n_components, shared, priors, ridge, n_restarts, tol, max_steps: as for ``fit``.
+      n_components, shared, priors, options, **keywords: as for ``fit``.
       sample_weight: how many times each sample counts, in fitting and in judging, (N,).
 
     Returns:
@@ -120,9 +118,9 @@ def cross_validate(
     Reference: Kohavi (1995).
     """
     deal, fit_key = jax.random.split(check_key(key))
-    options = Options(covariance, n_restarts, tol=tol, max_steps=max_steps, ridge=ridge)
+    options = ACCEPTED.read(options, keywords)
     problem = check_arguments(
-        x, labels, covariance, n_components, shared, priors, sample_weight, fit_key, options
+        x, labels, n_components, shared, priors, sample_weight, fit_key, options
     )
     samples, truth = problem.samples, jnp.asarray(problem.labels)
     weights = weights_of(samples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from jgmm._data.standardization import standardize
 from jgmm._data.validation import check_key
 from jgmm.classifier.model import Classifier
 from jgmm.classifier.problem import (
+    ACCEPTED,
     ClassificationProblem,
     check_arguments,
     check_sizes,
@@ -28,42 +29,39 @@ from jgmm.classifier.problem import (
 from jgmm.covariance.models import model
 from jgmm.em.degeneracy import collapsed_components
 from jgmm.em.m_step import from_responsibilities, maximize, ridge_in
-from jgmm.em.options import Options
+from jgmm.em.options import Control, OptionKeywords, Options
 from jgmm.fitting.in_memory import fit_unchecked
 from jgmm.mixture.mixture import Mixture, to_original
 
 
+@ACCEPTED.signature
 def fit(
     x: Any,
     labels: Any,
     *,
-    covariance: str = "general",
     n_components: int | Sequence[Any] = 1,
     shared: bool = False,
     priors: Any = None,
     sample_weight: Any = None,
-    ridge: float = 0.0,
     key: Key[Array, ""] | None = None,
-    n_restarts: int = 16,
-    tol: float | None = None,
-    max_steps: int = 1000,
+    options: Options | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> Classifier:
     """Learn the prior and the density of each class from labelled samples.
 
     Args:
       x: samples in rows, (N, D).
       labels: class of each sample, (N,): whole numbers, text or truth values.
-      covariance: name of the covariance model. With one Gaussian a class it says what classes
-        share, so "tied" has one covariance for all; with more, what a class's components share.
       n_components: Gaussians a class, one number for all or one for each in the order of
         ``class_names``. More than one needs a ``key``.
       shared: one covariance of the given form, pooled over classes; for one Gaussian a class.
       priors: P(y = c), (C,), in the order of ``class_names``; by default the classes' shares of
         the total weight.
       sample_weight: how many times each sample counts, (N,); zero equals a missing row.
-      ridge: added to every variance, as a fraction of the data's.
       key: typed key, for mixtures; class c uses ``fold_in(key, c)``.
-      n_restarts, tol, max_steps: as for ``jgmm.fit``, for mixtures.
+      options, **keywords: see ``jgmm.Options``. With one Gaussian a class, ``covariance`` says what
+        the classes share, so "tied" has one covariance for all; with more, it says what the
+        components of a class share. ``init`` is a name.
 
     Returns:
       A ``Classifier``, the maximum-likelihood fit; for mixtures the best of the restarts.
@@ -82,10 +80,8 @@ def fit(
     >>> jgmm.classifier.predict_names(trained, [[2.0], [8.0]]).tolist()
     ['small', 'big']
     """
-    options = Options(covariance, n_restarts, tol=tol, max_steps=max_steps, ridge=ridge)
-    problem = check_arguments(
-        x, labels, covariance, n_components, shared, priors, sample_weight, key, options
-    )
+    options = ACCEPTED.read(options, keywords)
+    problem = check_arguments(x, labels, n_components, shared, priors, sample_weight, key, options)
     check_sizes(problem)
     trained, status = _train(problem, key, weights_of(problem.samples))
     check_status(problem, status)
@@ -102,7 +98,7 @@ def _train(
     priors = shares / shares.sum() if problem.priors is None else problem.priors
     if problem.single:
         mixtures, status = _gaussians(
-            samples, problem.labels, problem.control.ridge, len(names), problem.covariance
+            samples, problem.labels, problem.control, len(names), problem.covariance
         )
     else:
         mixtures, status = _mixtures(problem, check_key(key), weights)
@@ -115,7 +111,7 @@ def _train(
 
 @partial(jit, static_argnums=(3, 4))
 def _gaussians(
-    samples: Samples, labels: Array, ridge: Array, n_classes: int, covariance: str
+    samples: Samples, labels: Array, control: Control, n_classes: int, covariance: str
 ) -> tuple[Mixture, Array]:
     """The M-step with labels for responsibilities, its components taken apart as classes."""
 
@@ -124,7 +120,13 @@ def _gaussians(
 
     inside = standardize(samples, model(covariance))
     statistics = from_responsibilities(inside, resp, n_classes, covariance)
-    fitted = maximize(statistics, covariance, ridge_in(inside.frame, ridge))
+    fitted = maximize(
+        statistics,
+        covariance,
+        ridge_in(inside.frame, control.ridge),
+        prior=control.prior_in(inside.frame),
+        least=control.floor_in(inside.frame),
+    )
     broken = collapsed_components(fitted, fitted, inside.frame)
     fitted = to_original(fitted, inside.frame)
     scale = jnp.broadcast_to(fitted.scale, (n_classes, *fitted.scale.shape[1:]))
@@ -146,7 +148,7 @@ def _mixtures(problem: ClassificationProblem, key: Array, weights: Array) -> tup
                     replace(samples, weights=own),
                     k,
                     problem.options,
-                    slots=widest,
+                    padded_size=widest,
                 )
             )
         except DataError as error:

@@ -17,8 +17,9 @@ from jgmm._data.validation import check_key
 from jgmm.classifier.labels import Name, read_labels, read_priors
 from jgmm.covariance.models import MODELS, model
 from jgmm.covariance.storage import Full
-from jgmm.em.options import Control, Options, make_control
+from jgmm.em.options import AcceptedOptions, Control, Options
 
+ACCEPTED = AcceptedOptions(defaults=Options(covariance="general", n_restarts=16))
 SINGULAR = (
     "Its covariance is singular. Likely causes, in order: columns that are constant within the "
     "class, columns that determine each other, repeated rows. Drop such columns, or use "
@@ -48,7 +49,6 @@ class ClassificationProblem:
 def check_arguments(
     x: Any,
     labels: Any,
-    covariance: str,
     n_components: Any,
     shared: bool,
     priors: Any,
@@ -68,7 +68,9 @@ def check_arguments(
             f"n_components must be a whole number of at least 1, or {len(names)} of them, one a "
             f"class; it is {n_components!r}."
         )
-    entry = model(covariance)
+    entry = options.entry
+    if not isinstance(options.init, str):
+        raise DataError("init must be a name here: every class has starts of its own.")
     if max(counts) > 1:
         check_key(key)
         if shared:
@@ -86,7 +88,7 @@ def check_arguments(
         counts,
         entry.name,
         None if priors is None else read_priors(priors, names, dtype),
-        make_control(dtype, options.tol, None, options.ridge),
+        options.control(samples, len(names)),
         replace(options, covariance=entry.name),
     )
 

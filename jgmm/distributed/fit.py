@@ -1,15 +1,15 @@
-"""A fit on several devices: samples along one axis of a mesh, restarts along the other.
+"""Fit a mixture on a mesh of devices: samples along one axis of the mesh, restarts along the other.
 
-Every device takes the E-step of its samples for its restarts; the sum of their ``Statistics`` over
-the axis "samples" is all that travels in a step (``bytes_per_step``). The rest is the engine of one
-device: the whole loop is one program, inside ``jax.shard_map``.
+Every device computes the E-step of its samples for its restarts. In a step, the devices exchange
+only the sum of their ``Statistics`` over the axis "samples" (``bytes_per_step``). Everything else
+is computed as on one device. The whole loop is one program, inside ``jax.shard_map``.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from jgmm._data.samples import DataSummary, Samples, Standardization, make_sampl
 from jgmm._data.validation import check_key
 from jgmm.distributed.mesh import RESTARTS, SAMPLES, Shard, _checked, _place, _spread
 from jgmm.em import exponential_family
-from jgmm.em.options import Options
+from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
 from jgmm.em.statistics import Statistics
 from jgmm.fitting import racing, restarts, results
 from jgmm.fitting.algorithm import AdditiveAlgorithm, Algorithm
@@ -33,145 +33,128 @@ from jgmm.fitting.single_run import algorithm_for
 from jgmm.initialization.draw import all_to_standard, check_number, draw
 from jgmm.mixture.mixture import Mixture
 from jgmm.mixture.prior import Prior
-from jgmm.streaming.fit import SUBSAMPLE, given, summarize_all
-from jgmm.streaming.reader import ProcessGroup, SingleProcess, open_source
+from jgmm.streaming.fit import SUBSAMPLE, given_starts, summarize_all
+from jgmm.streaming.reader import ProcessGroup, SingleProcess, open_reader
 from jgmm.streaming.sources import as_source
 from jgmm.streaming.subsample import Subsample
 
 
 @dataclass(frozen=True)
 class Sharded:
-    """A method whose statistics are summed over the devices of a mesh axis, as a method."""
+    """Algorithm whose statistics are summed over the devices of a mesh axis in every step.
 
-    method: AdditiveAlgorithm
+    Attributes:
+      algorithm: what to run, such as EM.
+      axis: name of the mesh axis along which samples are divided.
+    """
+
+    algorithm: AdditiveAlgorithm
     axis: str
 
     @property
     def max_steps(self) -> int:
-        """That of the method."""
-        return self.method.max_steps
+        """Largest number of steps, that of ``algorithm``."""
+        return self.algorithm.max_steps
 
     def init(self, start: Any) -> Any:
-        """The lane of one start."""
-        return self.method.init(start)
+        """Return the state of the run from one start."""
+        return self.algorithm.init(start)
 
     def approximate(self) -> Algorithm:
-        """The same around the method's scout."""
-        return replace(self, method=self.method.approximate())
+        """Return the same with the approximate form of ``algorithm``."""
+        return replace(self, algorithm=self.algorithm.approximate())
 
     def step(self, states: Any, samples: Samples, control: Any) -> Any:
-        """One step, the same on all devices of the axis."""
-        statistics, precision = self.method.e_step(states, samples)
+        """Take one step; its result is the same on all devices of the axis."""
+        statistics, precision = self.algorithm.e_step(states, samples)
         whole = add_over(self.axis, statistics)
-        return self.method.advance(states, whole, precision, samples, control)
+        return self.algorithm.advance(states, whole, precision, samples, control)
 
 
 def add_over(axis: str, statistics: Statistics) -> Statistics:
-    """The sum of statistics taken about the same centers over an axis of devices."""
+    """Sum statistics over an axis of devices; all are taken about the same centers."""
     return replace(lax.psum(statistics, axis), center=statistics.center)
 
 
+ACCEPTED = AcceptedOptions()
+
+
+@ACCEPTED.signature
 def fit(
     key: Key[Array, ""],
     x: Any,
     n_components: int,
     *,
     mesh: Mesh,
-    covariance: str = "full",
-    n_restarts: int = 1,
-    init: Any = "kmeans",
     sample_weight: Any = None,
     subsample: int = SUBSAMPLE,
-    tol: float | None = None,
-    rtol: float | None = None,
-    max_steps: int = 1000,
-    ridge: Any = 0.0,
-    equal_weights: bool = False,
-    prior: Any = None,
-    floor: Any = None,
-    race: int = 0,
-    accelerate: str | None = None,
     group: ProcessGroup | None = None,
+    options: Options | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> FitResult:
-    """``jgmm.fit`` on the devices of a mesh; the same result, but for rounding.
+    """Fit a mixture by EM on the devices of a mesh, with the result of ``jgmm.fit`` up to rounding.
 
     Args:
-      x: samples (N, D) in this process's memory; in a job of several, its share of them.
-      mesh: with an axis "samples", and one "restarts" if restarts are to be spread, too; see
-        ``make_mesh``.
-      sample_weight: of this process's samples.
-      init: a name or a ``Mixture``, as for ``jgmm.fit``.
-      subsample: starts are made of at most so many rows; with more, they are not those of
-        ``jgmm.fit``, but the same for every mesh.
-      team: the other processes of a job, see ``jgmm.distributed.processes``.
-
-    The other arguments are those of ``jgmm.fit``. Shares and shards may be of any size, also empty.
-    A race is run within each group of devices that share restarts.
+      key: typed key; determines the starts.
+      x: samples (N, D) in this process's memory; in a job of several processes, its share of them.
+        A share may have any size and may be empty.
+      n_components: K.
+      mesh: mesh with an axis "samples", and an axis "restarts" if restarts are to be spread as
+        well; see ``make_mesh``.
+      sample_weight: weights of this process's samples, (N,).
+      subsample: largest number of rows that starts are made from. If there are more samples, the
+        starts are not those of ``jgmm.fit``, but they are the same for every mesh.
+      group: all processes of the job, see ``jgmm.distributed.join``.
+      options, **keywords: see ``jgmm.Options``. Here ``init`` is a name or a ``Mixture``. A race is
+        run separately in each group of devices that runs the same restarts.
 
     Raises:
-      DataError: see ``jgmm.fit``; or a mesh without the axes.
+      DataError: see ``jgmm.fit``; or a mesh without the axis "samples", or with other axes.
       FitError: no restart ended in usable parameters.
+
+    >>> import jax, jgmm
+    >>> x = np.asarray([[0.0], [0.25], [0.5], [5.0], [5.25], [5.5]], np.float32)
+    >>> mesh = jgmm.distributed.make_mesh(1)
+    >>> result = fit(jax.random.key(0), x, 2, mesh=mesh, covariance="EII", init="kmeans++")
+    >>> np.sort(result.mixture.means[:, 0]).round(2).tolist()
+    [0.25, 5.25]
     """
-    options = Options(
-        covariance=covariance,
-        n_restarts=n_restarts,
-        init=init,
-        race=race,
-        tol=tol,
-        rtol=rtol,
-        max_steps=max_steps,
-        ridge=ridge,
-        equal_weights=equal_weights,
-        prior=prior,
-        floor=floor,
-        accelerate=accelerate,
-    )
-    return fit_on(key, x, n_components, options, mesh, sample_weight, subsample, group)
-
-
-def fit_on(
-    key: Array,
-    x: Any,
-    n_components: int,
-    options: Options,
-    mesh: Mesh,
-    sample_weight: Any = None,
-    subsample: int = SUBSAMPLE,
-    group: ProcessGroup | None = None,
-) -> FitResult:
-    """``fit`` with its options in one."""
+    options = ACCEPTED.read(options, keywords)
     group = group or SingleProcess()
     mesh = _checked(mesh)
     racing.check_steps(options.race)
-    reader = open_source(as_source(x, sample_weight), None, group)
-    method, entry = algorithm_for(options), options.entry
-    found = summarize_all(check_key(key), reader, subsample)
-    data_summary = found.data_summary(entry.per_column, entry.affine, reader.dtype)
-    control = options.control(found.whitening(reader.dtype), n_components)
-    starts = _starts(key, found.drawn, n_components, options, data_summary)
+    reader = open_reader(as_source(x, sample_weight), None, group)
+    algorithm, entry = algorithm_for(options), options.entry
+    summary = summarize_all(check_key(key), reader, subsample)
+    data_summary = summary.data_summary(entry.per_column, entry.affine, reader.dtype)
+    control = options.control(summary.whitening(reader.dtype), n_components)
+    starts = _starts(key, summary.subsample, n_components, options, data_summary)
     shares = [int(n) for n in group.all_gather(np.asarray(len(x)))]
     samples = _place(mesh, x, sample_weight, reader.dtype, shares, data_summary)
     rows = samples.x.shape[0] // mesh.shape[SAMPLES]
-    work = exponential_family.cost_per_step(entry, reader.n_features, n_components, rows)
+    cost = exponential_family.cost_per_step(entry, reader.n_features, n_components, rows)
     n_real, race = len(starts.means), options.race
-    outcome = _run(mesh, method, work, race, n_real, _spread(starts, mesh), samples, control)
-    # Every device has the same; go on with one.
-    best, history, table = jax.tree.map(jnp.asarray, jax.device_get(outcome))
-    return raise_if_failed(_finish(best, history, table, data_summary, control.prior))
+    outcome = _run(mesh, algorithm, cost, race, n_real, _spread(starts, mesh), samples, control)
+    # All devices hold the same outcome; continue with one copy of it.
+    best, history, outcomes = jax.tree.map(jnp.asarray, jax.device_get(outcome))
+    return raise_if_failed(_finish(best, history, outcomes, data_summary, control.prior))
 
 
 def _starts(
     key: Array, drawn: Subsample, n_components: int, options: Options, data_summary: DataSummary
 ) -> Mixture:
-    """Starts in the frame, leading axis R: mixtures given, or made of the rows drawn.
+    """Return the starts in standardized coordinates, leading axis R.
+
+    They are the mixtures given as ``init``, or are made from the rows drawn.
 
     Raises:
-      DataError: starts that do not fit the problem, or labels, which all samples would need.
+      DataError: starts that do not fit the problem, or labels as ``init``: only the rows drawn are
+        known here, and labels belong to all samples.
     """
     init, n_restarts, name = options.init, options.n_restarts, options.entry.name
     if isinstance(init, Mixture):
         check_number(options)
-        return given(options, n_components, data_summary)
+        return given_starts(options, n_components, data_summary)
     if not isinstance(init, str):
         raise DataError("with a mesh, init is a name or a Mixture; labels: fit without a mesh.")
     samples = make_samples(drawn.x, drawn.weights)
@@ -182,45 +165,58 @@ def _starts(
 @partial(jit, static_argnums=(0, 1, 2, 3, 4))
 def _run(
     mesh: Mesh,
-    method: AdditiveAlgorithm,
-    work: int,
+    algorithm: AdditiveAlgorithm,
+    cost: int,
     race: int,
     n_restarts: int,
     starts: Mixture,
     samples: Shard,
     control: Any,
 ) -> tuple[Any, Array, Restarts]:
-    """The best lane, its history, and the outcomes of all restarts."""
-    summed = Sharded(method, SAMPLES)
+    """Run all restarts; return the state of the best, its history, and the outcomes of all.
+
+    Args:
+      mesh: devices, see ``make_mesh``.
+      algorithm: EM, accelerated or not.
+      cost: multiplications of a step of one restart on one device.
+      race: number of steps before the race is decided; zero for no race.
+      n_restarts: R, without the starts added to give every group of devices equally many.
+      starts: in standardized coordinates, divided over the axis "restarts".
+      samples: divided over the axis "samples".
+      control: tolerances, regularization and prior.
+    """
+    summed = Sharded(algorithm, SAMPLES)
 
     def body(starts: Mixture, samples: Shard, control: Any) -> tuple[Any, Array, Restarts]:
         run = racing.race if race else restarts.run_restarts
         extra = (race,) if race else ()
-        batch = run(summed, starts, samples, control, work, *extra)
+        batch = run(summed, starts, samples, control, cost, *extra)
         every = lax.all_gather((batch.best, batch.best_history, batch.outcomes), RESTARTS)
-        bests, histories, tables = every
-        n_each = tables.status.shape[1]
-        columns = jax.tree.map(lambda leaf: leaf.reshape(-1)[:n_restarts], tables)
-        best = results.choose(columns)
+        bests, histories, outcomes = every  # leading axis: groups of devices
+        n_each = outcomes.status.shape[1]
+        flat = jax.tree.map(lambda leaf: leaf.reshape(-1)[:n_restarts], outcomes)
+        best = results.choose(flat)
         group = best // n_each
         state, history = jax.tree.map(lambda leaf: leaf[group], (bests, histories))
-        return state, history, replace(columns, best=best)
+        return state, history, replace(flat, best=best)
 
-    one = PartitionSpec(SAMPLES)
-    everywhere = PartitionSpec()
-    frame = Standardization(everywhere, everywhere, everywhere)  # type: ignore[arg-type]
-    shards = Shard(one, one, frame, total=everywhere)  # type: ignore[arg-type]
+    divided, replicated = PartitionSpec(SAMPLES), PartitionSpec()
+    frame = Standardization(replicated, replicated, replicated)  # type: ignore[arg-type]
+    shards = Shard(divided, divided, frame, total=replicated)  # type: ignore[arg-type]
     return jax.shard_map(
         body,
         mesh=mesh,
-        in_specs=(PartitionSpec(RESTARTS), shards, everywhere),
-        out_specs=everywhere,
+        in_specs=(PartitionSpec(RESTARTS), shards, replicated),
+        out_specs=replicated,
         check_vma=False,
     )(starts, samples, control)
 
 
 @jit
 def _finish(
-    best: Any, history: Array, table: Restarts, data_summary: DataSummary, prior: Prior | None
+    best: Any, history: Array, outcomes: Restarts, data_summary: DataSummary, prior: Prior | None
 ) -> FitResult:
-    return to_result(best.mixture, best.log_likelihood, best, history, table, data_summary, prior)
+    """Make the ``FitResult`` of the best run, in the user's units."""
+    return to_result(
+        best.mixture, best.log_likelihood, best, history, outcomes, data_summary, prior
+    )

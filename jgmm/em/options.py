@@ -1,17 +1,24 @@
-"""How EM is run: when it stops, and what it knows beside the samples.
+"""Options of a fit: one record that every way to fit takes, and what compiled code reads of it.
 
-``Options`` are what every way to fit takes alike, as people give them; ``Control`` is what of them
-a compiled program reads.
+``Options`` holds the options as people give them. ``Control`` holds the numbers among them that a
+compiled program reads: tolerances, ridge, prior and floor.
+
+A function that fits takes ``options=``, a whole record, and every field as a keyword of its own.
+``AcceptedOptions`` is the one place that puts both together, and that refuses the options which the
+function cannot honour.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypedDict, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf, is_traced
@@ -19,10 +26,42 @@ from jgmm._data.samples import Samples, Standardization
 from jgmm.covariance.models import MODELS, CovarianceModel, model
 from jgmm.mixture.prior import Prior, as_prior
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
 
 @dataclass(frozen=True)
 class Options:
-    """What ``fit``, ``select``, streams and meshes take alike; see ``jgmm.fit`` for each."""
+    """All options of a fit by EM that do not belong to one data set.
+
+    Every function that fits takes such a record as ``options=``, or its fields as keywords, or
+    both: then the keywords replace fields of the record.
+
+    Attributes:
+      covariance: name of the covariance model, see ``jgmm.covariance``.
+      n_restarts: number of starts R, run side by side in one program.
+      init: a name in ``jgmm.initialization.STARTS``, labels (N,), or a ``Mixture`` in the units of
+        the samples, which with a leading axis of R is R starts.
+      race: number of steps after which only the most promising quarter of the starts goes on
+        (``jgmm.fitting.racing``); zero runs every start to its end.
+      tol: a fit has converged when the mean log-likelihood per sample changes by less, in nats; by
+        default 1e-8 in float64 and 1e-6 in float32.
+      rtol: the same, relative to the mean log-likelihood; by default four roundings.
+      max_steps: maximal number of M-steps of a restart.
+      ridge: added to every variance, as a fraction of the data's variance.
+      equal_weights: give all components the same weight, which saves K - 1 parameters.
+      prior: None, "conjugate", or a ``jgmm.mixture.Prior`` of the components.
+      floor: lower bound of the variances in every direction, as a fraction of the data's variance,
+        or None.
+      accelerate: "anderson" or "squarem" extrapolate EM's steps (``jgmm.em.acceleration``); None is
+        plain EM.
+
+    >>> import jax, jgmm
+    >>> x = [[0.0], [0.1], [0.2], [5.0], [5.1], [5.3]]
+    >>> options = jgmm.Options(covariance="tied", prior="conjugate", n_restarts=4)
+    >>> result = jgmm.fit(jax.random.key(0), x, 2, options=options, init="points")
+    >>> result.mixture.covariance
+    'EEE'
+    """
 
     covariance: str = "full"
     n_restarts: int = 1
@@ -62,6 +101,99 @@ class Options:
         return make_control(dtype, self.tol, self.rtol, self.ridge, believed, self.floor)
 
 
+class OtherKeywords(TypedDict, total=False):
+    """The fields of ``Options`` but ``covariance``, for functions whose own parameter that is."""
+
+    n_restarts: int
+    init: Any
+    race: int
+    tol: Any
+    rtol: Any
+    max_steps: int
+    ridge: Any
+    equal_weights: bool
+    prior: Any
+    floor: Any
+    accelerate: str | None
+
+
+class OptionKeywords(OtherKeywords, total=False):
+    """The fields of ``Options`` as keywords, for type checkers; a test compares the two lists."""
+
+    covariance: str
+
+
+@dataclass(frozen=True)
+class AcceptedOptions:
+    """Which options a function takes, and their defaults there.
+
+    Attributes:
+      defaults: the options of a call that gives none.
+      decided: options that something else decides, such as the covariance model of a mixture given,
+        each with the reason. As a keyword such an option is an error; in a record, which may have
+        served another function before, it has no effect.
+      refused: options that the function cannot honour, each with the reason. Any value but the
+        default is an error.
+    """
+
+    defaults: Options = field(default_factory=Options)
+    decided: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def read(self, options: Options | None, keywords: Any) -> Options:
+        """Put a record of options and keywords together.
+
+        Args:
+          options: the record given as ``options=``, or None for the defaults.
+          keywords: fields given as keywords; they replace those of the record.
+
+        Raises:
+          TypeError: a keyword that is no field of ``Options``.
+          DataError: an option that the function cannot honour.
+        """
+        names = [each.name for each in fields(Options)]
+        for name in keywords:
+            if name not in names:
+                raise TypeError(f"unknown option {name!r}. Known: {', '.join(names)}.")
+            if name in self.decided:
+                raise DataError(f"{name} cannot be given here: {self.decided[name]}")
+        given = replace(self.defaults if options is None else options, **keywords)
+        for name, reason in self.refused.items():
+            if _differs(getattr(given, name), getattr(self.defaults, name)):
+                raise DataError(f"{name} cannot be used here: {reason}")
+        return replace(given, **{name: getattr(self.defaults, name) for name in self.decided})
+
+    def signature(self, function: Function) -> Function:
+        """Show every accepted option, with its default, in the signature of a function.
+
+        The function's own last parameter is ``**keywords``; the fields take its place, so that
+        ``help`` and notebooks list them.
+        """
+        own = inspect.signature(function)
+        *others, keywords = own.parameters.values()
+        assert keywords.kind is inspect.Parameter.VAR_KEYWORD
+        shown = [
+            inspect.Parameter(
+                each.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=getattr(self.defaults, each.name),
+                annotation=each.type,
+            )
+            for each in fields(Options)
+            if each.name not in {*self.decided, *self.refused}
+        ]
+        function.__signature__ = own.replace(parameters=[*others, *shown])  # type: ignore[attr-defined]
+        return function
+
+
+def _differs(value: Any, default: Any) -> bool:
+    """Whether an option has another value than its default; arrays always have."""
+    plain = (bool, int, float, str, type(None))
+    if isinstance(value, plain) and isinstance(default, plain):
+        return value != default
+    return value is not default
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Control:
@@ -79,6 +211,14 @@ class Control:
     ridge: Leaf
     prior: Prior | None = None
     floor: Leaf | None = None
+
+    def floor_in(self, frame: Standardization) -> Array | None:
+        """The covariance in a frame that bounds all others from below, (D, D), or None."""
+        return None if self.floor is None else frame.unit_variances(self.floor)
+
+    def prior_in(self, frame: Standardization) -> Prior | None:
+        """The prior in a frame, or None."""
+        return None if self.prior is None else self.prior.standardize(frame)
 
 
 def make_control(

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from jgmm._core.errors import DataError, FitError
+from jgmm._core.pytree import to_host
 from jgmm._core.status import Status, describe
 from jgmm._data.dataframes import as_array, is_table
 from jgmm._data.samples import Samples, make_samples
@@ -21,7 +22,7 @@ from jgmm.fitting.results import FitResult
 from jgmm.mixture import density
 from jgmm.mixture.conversion import from_sklearn, to_attributes
 from jgmm.mixture.mixture import Mixture, n_parameters
-from jgmm.selection.criteria import Criteria, criteria, evidence
+from jgmm.selection.criteria import criteria, evidence
 
 try:
     from sklearn.base import BaseEstimator, DensityMixin
@@ -58,11 +59,6 @@ def read_samples(estimator: Any, X: Any, sample_weight: Any = None, **options: A
 def make_key(random_state: Any) -> Any:
     """A typed key from a seed, a ``RandomState``, which moves on, or None."""
     return jax.random.key(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-
-
-def to_host(tree: Any) -> Any:
-    """The same with NumPy arrays of its own."""
-    return jax.tree.map(np.array, tree)
 
 
 def warn_unless_converged(estimator: Any, status: Any) -> None:
@@ -103,15 +99,15 @@ class FittedMixture(DensityMixin, BaseEstimator):
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
         """Akaike's information criterion, the lower the better."""
-        return float(self._judge(X, sample_weight)[1].aic)
+        return float(self._judge(X, sample_weight)[1]["aic"])
 
     def bic(self, X: Any, sample_weight: Any = None) -> float:
         """Bayesian information criterion, the lower the better."""
-        return float(self._judge(X, sample_weight)[1].bic)
+        return float(self._judge(X, sample_weight)[1]["bic"])
 
     def icl(self, X: Any, sample_weight: Any = None) -> float:
         """Integrated completed likelihood: BIC that charges for components that overlap."""
-        return float(self._judge(X, sample_weight)[1].icl)
+        return float(self._judge(X, sample_weight)[1]["icl"])
 
     def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Draw samples, (n_samples, D), and say which component produced each, (n_samples,).
@@ -134,10 +130,10 @@ class FittedMixture(DensityMixin, BaseEstimator):
             mixture = from_sklearn(self, dtype)
             return to_host(question(mixture, X.astype(dtype, copy=False)))
 
-    def _judge(self, X: Any, weight: Any) -> tuple[float, Criteria]:
+    def _judge(self, X: Any, weight: Any) -> tuple[float, dict[str, Any]]:
         """Mean log density and criteria."""
 
-        def judge(mixture: Mixture, x: Any) -> tuple[Any, Criteria]:
+        def judge(mixture: Mixture, x: Any) -> tuple[Any, dict[str, Any]]:
             samples = make_samples(x, weight)
             (ell, entropy), total = evidence(mixture, samples), samples.total_weight()
             return ell / total, criteria(ell, entropy, total, n_parameters(mixture))

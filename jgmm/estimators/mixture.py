@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgmm._core.errors import DataError
+from jgmm._core.pytree import to_host
 from jgmm._data.samples import Samples, make_samples
 from jgmm.covariance.models import model
 from jgmm.covariance.storage import Full
@@ -25,13 +26,12 @@ from jgmm.estimators.base import (
     computing,
     make_key,
     read_samples,
-    to_host,
     warn_unless_converged,
 )
 from jgmm.fitting.in_memory import fit_unchecked
 from jgmm.fitting.restarts import Progress, ProgressCallback
 from jgmm.fitting.results import raise_if_failed
-from jgmm.initialization.draw import center_and_scale_compiled, draw
+from jgmm.initialization.draw import compiled_center_and_scale, draw
 from jgmm.initialization.problem import check_problem
 from jgmm.mixture.conversion import from_sklearn
 from jgmm.mixture.mixture import Mixture, make_mixture
@@ -183,7 +183,7 @@ class GaussianMixture(FittedMixture):
         for name in ("reg_covar", "ridge"):
             if not getattr(self, name) >= 0:
                 raise DataError(f"{name} must be at least zero; it is {getattr(self, name)}.")
-        frame = center_and_scale_compiled(samples, model(self.covariance_type).per_column).frame
+        frame = compiled_center_and_scale(samples, model(self.covariance_type).per_column).frame
         return self.reg_covar / np.asarray(frame.scale, np.float64) ** 2 + self.ridge
 
     def _start(self, key: Any, samples: Samples) -> Mixture:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,9 +21,9 @@ from jgmm._core.compilation import jit
 from jgmm._core.pytree import Leaf
 from jgmm._data import standardization
 from jgmm._data.samples import Samples, identity
-from jgmm.em import algorithm
 from jgmm.em.options import Control
 from jgmm.fitting import restarts
+from jgmm.fitting.algorithm import Algorithm
 from jgmm.initialization.draw import draw
 from jgmm.mixture.mixture import Mixture, to_standard
 
@@ -39,8 +39,7 @@ class Search:
     covariance: str
     init: str
     n_restarts: int
-    max_steps: int
-    equal_weights: bool
+    algorithm: Algorithm
 
 
 @jax.tree_util.register_dataclass
@@ -48,7 +47,7 @@ class Search:
 class DataSetState:
     """A run of EM, and the number of the data set it is fitted to."""
 
-    run: algorithm.EMState
+    run: Any
     number: Leaf
 
     @property
@@ -80,27 +79,27 @@ class DataSets(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EMOfSets:
+class AlgorithmOfSets:
     """EM as a ``algorithm.Algorithm`` where every lane has a data set of its own.
 
     A start is a mixture in the frame of its data set, and the number of that.
     """
 
-    em: algorithm.EM
+    algorithm: Algorithm
 
     @property
     def max_steps(self) -> int:
         """Updates at most, a run."""
-        return self.em.max_steps
+        return self.algorithm.max_steps
 
-    def approximate(self) -> EMOfSets:
+    def approximate(self) -> AlgorithmOfSets:
         """EM that may leave the last digits for later."""
-        return EMOfSets(self.em.approximate())
+        return AlgorithmOfSets(self.algorithm.approximate())
 
     def init(self, start: tuple[Mixture, Array]) -> DataSetState:
         """The lane of one start."""
         mixture, number = start
-        return DataSetState(self.em.init(mixture), number)
+        return DataSetState(self.algorithm.init(mixture), number)
 
     def step(self, states: DataSetState, samples: Samples, control: DataSets) -> DataSetState:
         """One step of every lane."""
@@ -109,7 +108,7 @@ class EMOfSets:
         def one(state: DataSetState) -> DataSetState:
             own = jax.tree.map(lambda leaf: leaf[state.number], control.samples)
             alone = jax.tree.map(lambda leaf: leaf[None], state.run)
-            stepped = self.em.step(alone, own, control.control)
+            stepped = self.algorithm.step(alone, own, control.control)
             return DataSetState(jax.tree.map(lambda leaf: leaf[0], stepped), state.number)
 
         return jax.vmap(one)(states)
@@ -136,7 +135,7 @@ def best_log_likelihoods(
       data and the model but not on the number of components; NaN where no start ended valid.
     """
     begun, inside = _begin(keys, sets, given, search)
-    method = EMOfSets(algorithm.EM(search.max_steps, search.equal_weights))
+    method = AlgorithmOfSets(search.algorithm)
     batch = restarts.run_restarts(
         method, begun, unweighted(sets[0]), DataSets(inside, control), WORK
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -64,6 +64,25 @@ def choose(table: Restarts) -> Array:
     """
     valid, usable = (score(table.log_likelihood, table.status, codes) for codes in (VALID, USABLE))
     return jnp.argmax(jnp.where(jnp.isfinite(valid).any(), valid, usable))
+
+
+def best_of(results: list[FitResult]) -> FitResult:
+    """Return the best of several results of one problem, with the outcomes of all their restarts.
+
+    Args:
+      results: of batches of restarts, in order; every one has its ``restarts``.
+    """
+    if len(results) == 1:
+        return results[0]
+    tables = [result.restarts for result in results]
+    whole = jax.tree.map(lambda *leaves: jnp.concatenate(jnp.atleast_1d(*leaves)), *tables)
+    best = choose(whole)
+    ends = [0]
+    for table in tables:
+        assert table is not None  # a batch of restarts always reports them
+        ends.append(ends[-1] + len(table.status))
+    batch = max(i for i, end in enumerate(ends[:-1]) if end <= int(best))
+    return replace(results[batch], restarts=replace(whole, best=best))
 
 
 def clean_history(history: Array, n_steps: Array) -> Array:

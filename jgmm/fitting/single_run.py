@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from jgmm._data.standardization import standardize
 from jgmm.em.acceleration import accelerated
 from jgmm.em.algorithm import EM
 from jgmm.em.e_step import check_inputs
-from jgmm.em.options import Control, Options
+from jgmm.em.options import AcceptedOptions, Control, OptionKeywords, Options
 from jgmm.fitting.algorithm import AdditiveAlgorithm, Algorithm
 from jgmm.fitting.results import FitResult, to_result
 from jgmm.mixture.mixture import Mixture, to_standard
@@ -32,19 +33,25 @@ def algorithm_for(options: Options) -> AdditiveAlgorithm:
     return accelerated(EM(options.max_steps, options.equal_weights), options.accelerate)
 
 
+GIVEN = "the run starts from the mixture given."
+ACCEPTED = AcceptedOptions(
+    decided={
+        "covariance": "the covariance model is that of the mixture given.",
+        "n_restarts": GIVEN,
+        "init": GIVEN,
+        "race": GIVEN,
+    }
+)
+
+
+@ACCEPTED.signature
 def run_em(
     mixture: Mixture,
     x: Any,
     sample_weight: Any = None,
     *,
-    tol: Any = None,
-    rtol: Any = None,
-    max_steps: int = 1000,
-    ridge: Any = 0.0,
-    equal_weights: bool = False,
-    prior: Any = None,
-    floor: Any = None,
-    accelerate: str | None = None,
+    options: Options | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> FitResult:
     """Run EM from a given mixture until it converges.
 
@@ -52,13 +59,7 @@ def run_em(
       mixture: where to start, in the units of x; its covariance model is kept.
       x: samples in rows, (N, D).
       sample_weight: how many times each sample counts, (N,).
-      tol: stop when the mean log-likelihood per sample changes by less, in nats.
-      rtol: the same relative to the mean log-likelihood; see ``Control``.
-      max_steps: M-steps at most; zero evaluates the mixture.
-      ridge: added to every variance, as a fraction of the data's.
-      equal_weights: give all components the same weight, from the start on.
-      prior, floor: of the components, see ``jgmm.fit``.
-      accelerate: a name in ``jgmm.em.SCHEMES``; None for EM as it is.
+      options, **keywords: see ``jgmm.Options``; with ``max_steps=0`` the mixture is only evaluated.
 
     Returns:
       A ``FitResult``; read its status. Works inside ``jit`` and under ``vmap``.
@@ -68,30 +69,23 @@ def run_em(
         acceleration.
     """
     mixture, samples = check_inputs(mixture, x, sample_weight)
-    options = Options(
-        covariance=mixture.covariance,
-        tol=tol,
-        rtol=rtol,
-        max_steps=max_steps,
-        ridge=ridge,
-        equal_weights=equal_weights,
-        prior=prior,
-        floor=floor,
-        accelerate=accelerate,
-    )
+    options = replace(ACCEPTED.read(options, keywords), covariance=mixture.covariance)
     control = options.control(samples, mixture.n_components)
-    return _run_em(mixture, samples, control, algorithm_for(options))
+    return run_em_unchecked(mixture, samples, control, algorithm_for(options))
 
 
 @partial(jit, static_argnums=3)
-def _run_em(mixture: Mixture, samples: Samples, control: Control, method: Algorithm) -> FitResult:
+def run_em_unchecked(
+    mixture: Mixture, samples: Samples, control: Control, algorithm: Algorithm
+) -> FitResult:
+    """``run_em`` of checked samples, with the options a program reads."""
     inside = standardize(samples, mixture.model)
-    start = method.init(to_standard(mixture, inside.frame))
-    history = jnp.full(method.max_steps + 1, jnp.nan, inside.x.dtype)
+    start = algorithm.init(to_standard(mixture, inside.frame))
+    history = jnp.full(algorithm.max_steps + 1, jnp.nan, inside.x.dtype)
 
     def turn(carry: tuple[Any, Array]) -> tuple[Any, Array]:
         states, history = carry
-        stepped = method.step(states, inside, control)
+        stepped = algorithm.step(states, inside, control)
         return stepped, history.at[states.n_steps[0]].set(stepped.log_likelihood[0])
 
     ended, history = lax.while_loop(

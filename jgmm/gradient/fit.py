@@ -10,7 +10,7 @@ by the same rules.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,19 +20,17 @@ from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._data.samples import Samples, make_samples
 from jgmm._data.validation import check_key
-from jgmm.covariance.models import model
 from jgmm.em import exponential_family
 from jgmm.em.e_step import accumulate
-from jgmm.em.options import Options
+from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
 from jgmm.fitting import restarts
-from jgmm.fitting.in_memory import in_waves
 from jgmm.fitting.restarts import Batch, ProgressCallback
-from jgmm.fitting.results import FitResult, raise_if_failed, to_result
+from jgmm.fitting.results import FitResult, best_of, raise_if_failed, to_result
 from jgmm.gradient.algorithm import GradientAlgorithm, GradientControl
 from jgmm.gradient.augmented import AugmentedSpd
 from jgmm.gradient.optimizer import as_optimizer
+from jgmm.initialization.draw import batches_of_starts
 from jgmm.initialization.problem import check_problem
-from jgmm.mixture.mixture import Mixture
 from jgmm.mixture.unconstrained import LOG, SOFTPLUS, Parametrization
 
 PARAMETRIZATIONS: dict[str, Parametrization] = {
@@ -42,24 +40,35 @@ PARAMETRIZATIONS: dict[str, Parametrization] = {
 }
 
 
+BY_EM = "a gradient method climbs the plain likelihood over free parameters."
+ACCEPTED = AcceptedOptions(
+    defaults=Options(rtol=0.0),
+    refused={
+        "race": "gradient fits all run to their ends.",
+        "ridge": BY_EM,
+        "equal_weights": BY_EM,
+        "prior": BY_EM,
+        "floor": BY_EM,
+        "accelerate": "it extrapolates steps of EM.",
+    },
+)
+
+
+@ACCEPTED.signature
 def fit(
     key: Key[Array, ""],
     x: Any,
     n_components: int,
     *,
     optimizer: Any,
-    covariance: str = "full",
-    n_restarts: int = 1,
-    init: Any = "kmeans",
     parametrization: str = "log",
     batch_size: int | None = None,
     sample_weight: Any = None,
-    max_steps: int = 1000,
     max_passes: float | int | None = None,
     gradient_tol: float | None = None,
-    tol: float | None = None,
-    rtol: float = 0.0,
     progress: ProgressCallback | None = None,
+    options: Options | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> FitResult:
     """Fit a mixture of Gaussians by gradient steps, from the same starts as ``jgmm.fit``.
 
@@ -70,25 +79,22 @@ def fit(
       optimizer: a transformation of optax, such as ``optax.adam(1e-2)`` or ``optax.lbfgs()``, whose
         line search is given the objective; ``NaturalGradient``; ``NewtonCG``; ``WarmStart``; or any
         object that has the methods ``init`` and ``step`` of ``jgmm.gradient.Optimizer``.
-      covariance: name of the covariance model, one of those that have free coordinates.
-      n_restarts: R, vmapped.
-      init: as for ``jgmm.fit``.
       parametrization: "log" or "softplus", the positive function on the diagonals of the Cholesky
         factors, or "augmented".
       batch_size: samples in a mini-batch, drawn with replacement for each step; by default every
         step uses all samples.
       sample_weight: how many times each sample counts, (N,).
-      max_steps: parameter updates at most, in each restart.
       max_passes: passes over the samples at most, in each restart, including those of line searches
         and of Hessian-vector products; a mini-batch is a fraction of a pass.
       gradient_tol: converged when the gradient of the mean log-likelihood is shorter than this in
         the metric of EM (``jgmm.gradient.fisher_metric``); by default 1e-6 in float64 and 1e-4 in
         float32. It means the same for all optimisers, parametrizations and data: a step of EM would
         gain half its square in nats per sample, and EM itself is ``NaturalGradient()``.
-      tol, rtol: converged when a step that moves the point changes the mean log-likelihood per
-        sample by at most tol + rtol * its size, as for EM. By default this rule is off, because a
-        gradient method may take small steps far from an optimum.
       progress: as for ``jgmm.fit``.
+      options, **keywords: see ``jgmm.Options``. The covariance model must have free coordinates
+        (``jgmm.mixture.unconstrained``). ``max_steps`` bounds the parameter updates of a restart.
+        ``tol`` and ``rtol`` as for EM, for a step that moves the point; by default this rule is
+        off, because a gradient method may take small steps far from an optimum.
 
     Returns:
       A ``FitResult``, as from EM. The log-likelihood is that of all samples under the parameters
@@ -108,25 +114,26 @@ def fit(
     >>> jgmm.Status(int(result.status)).name
     'CONVERGED'
     """
+    options = ACCEPTED.read(options, keywords)
     samples = make_samples(x, sample_weight)
-    options = Options(covariance, n_restarts, init, max_steps=max_steps)
     check_problem(samples, n_components, options)
-    entry, by = model(covariance), _find_parametrization(parametrization)
+    entry, by = options.entry, _find_parametrization(parametrization)
     by.check(entry, n_components, samples.n_features)
     if batch_size is not None and batch_size < 1:
         raise DataError(f"batch_size must be at least 1; it is {batch_size}.")
-    control = make_gradient_control(key, samples.x.dtype, gradient_tol, tol, rtol, max_passes)
-    method = GradientAlgorithm(as_optimizer(optimizer), by, entry.name, batch_size, max_steps)
-    every = np.ones(n_components, bool)
-
-    def wave(mixtures: Mixture, inside: Samples) -> FitResult:
+    control = make_gradient_control(
+        key, samples.x.dtype, gradient_tol, options.tol, options.rtol or 0.0, max_passes
+    )
+    optimizer, max_steps = as_optimizer(optimizer), options.max_steps
+    algorithm = GradientAlgorithm(optimizer, by, entry.name, batch_size, max_steps)
+    active, results = np.ones(n_components, bool), []
+    for mixtures, inside in batches_of_starts(check_key(key), samples, active, options):
         starts = (mixtures, jnp.arange(len(mixtures.means)))
-        d, n_rows = mixtures.n_features, inside.n_samples
-        work = exponential_family.cost_per_step(mixtures.model, d, n_components, n_rows)
-        batch = restarts.run_restarts(method, starts, inside, control, work, progress)
-        return _finish(batch, inside, method)
-
-    return raise_if_failed(in_waves(wave, check_key(key), samples, every, options))
+        n_rows, d = inside.n_samples, samples.n_features
+        work = exponential_family.cost_per_step(entry, d, n_components, n_rows)
+        batch = restarts.run_restarts(algorithm, starts, inside, control, work, progress)
+        results.append(_finish(batch, inside, algorithm))
+    return raise_if_failed(best_of(results))
 
 
 def _find_parametrization(name: str) -> Parametrization:

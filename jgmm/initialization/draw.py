@@ -1,7 +1,14 @@
-"""R starts of a fit: drawn, given or both, seen in the frame of the samples, in waves."""
+"""The starts of a fit: drawn by name, taken from labels or mixtures, and put where the fit runs.
+
+Starts are drawn where every column is only centred and scaled: in whitened samples, distances would
+not show what separates clusters. The fit itself runs where the samples are whitened, if the
+covariance model keeps its form there. ``batches_of_starts`` does both, batch by batch, so that
+memory does not grow with the number of restarts.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -9,34 +16,148 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from jgmm._core import pytree
+from jgmm._core import budget, pytree
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
-from jgmm._data.samples import Samples, Standardization
+from jgmm._core.pytree import is_traced
+from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import center_and_scale, whiten
 from jgmm._data.validation import check_key
 from jgmm.covariance.models import model
+from jgmm.covariance.storage import Spherical
 from jgmm.em.options import Options
 from jgmm.initialization import methods
-from jgmm.initialization.given import from_labels, from_mixture
-from jgmm.initialization.problem import check_problem
+from jgmm.initialization.given import from_labels, from_mixture, place_labelled
+from jgmm.initialization.problem import check_constant_columns, check_problem
 from jgmm.mixture.mixture import Mixture, change_coordinates, to_original, to_standard
 
 
 class ExtraStarts(NamedTuple):
-    """Starts in the units of the samples that take the place of the last of the first wave.
+    """Starts that replace the last ones of the first batch, in the units of the samples.
 
     Attributes:
-      mixtures: leading axis E, whatever the number that counts, so that one program serves all.
-      n_given: how many count, the last ones.
+      mixtures: leading axis E. E does not depend on how many of them count, so that one compiled
+        program serves all.
+      n_given: number of mixtures that count, the last ones.
     """
 
     mixtures: Mixture
     n_given: int
 
 
-def _given(options: Options, samples: Samples, inside: Samples, n_components: int) -> Mixture:
-    """The starts that labels or mixtures given by the user stand for, in the frame, leading axis R.
+class BatchOfStarts(NamedTuple):
+    """Starts with a leading axis, and the samples, both in the frame in which the fit runs."""
+
+    mixtures: Mixture
+    samples: Samples
+
+
+def batches_of_starts(
+    key: Array,
+    samples: Samples,
+    active: np.ndarray,
+    options: Options,
+    extra: ExtraStarts | None = None,
+) -> Iterator[BatchOfStarts]:
+    """Yield the R starts of a fit in batches that fit in memory.
+
+    Args:
+      key: restart r is drawn with ``fold_in(key, r)``.
+      samples: in the identity frame.
+      active: which components take part, (K,).
+      options: the covariance model, the ridge, ``n_restarts`` and ``init`` are read: a name in
+        ``STARTS``, labels, or a ``Mixture``, which with a leading axis is R starts. Starts that are
+        given are one batch.
+      extra: see ``ExtraStarts``; no more than the first batch holds, and only where starts are
+        drawn.
+
+    Raises:
+      DataError: a start that does not fit, or constant columns where the model cannot bear them.
+    """
+    entry, n_restarts = options.entry, options.n_restarts
+    scaled = compiled_center_and_scale(samples, entry.per_column)
+    bare = not is_traced(options.ridge) and not np.all(np.asarray(options.ridge))
+    check_constant_columns(samples, scaled, bare and entry.storage is not Spherical)
+    if not isinstance(options.init, str):
+        yield _where_the_fit_runs(_given(options, samples, scaled, len(active)), scaled)
+        return
+    for first in range(0, n_restarts, budget.MAX_STARTS_AT_ONCE):
+        size = min(budget.MAX_STARTS_AT_ONCE, n_restarts - first)
+        numbers = first + jnp.arange(size)
+        mixtures = draw_numbered(key, numbers, scaled, active, entry.name, options.init)
+        if scaled.labels is not None:
+            mixtures = place_labelled(mixtures, scaled)
+        if extra is not None and first == 0:
+            mixtures = _replace_last(mixtures, extra.mixtures, extra.n_given, scaled.frame)
+        yield _where_the_fit_runs(mixtures, scaled)
+
+
+def draw(
+    key: Key[Array, ""],
+    x: Any,
+    n_components: int,
+    *,
+    covariance: str = "full",
+    init: str = "kmeans",
+    n_restarts: int = 1,
+    sample_weight: Any = None,
+    scaled: bool = True,
+) -> Mixture:
+    """Draw the starts of a fit, in the units of the samples, with a leading axis of restarts.
+
+    Args:
+      key: typed key; restart r is drawn with ``fold_in(key, r)``, as in ``jgmm.fit``.
+      x: samples in rows, (N, D), or ``Samples``.
+      n_components: K.
+      covariance: name of the covariance model.
+      init: a name in ``jgmm.initialization.STARTS``.
+      n_restarts: R.
+      sample_weight: how many times each sample counts, (N,).
+      scaled: whether distances are taken between columns divided by their standard deviations, as
+        ``jgmm.fit`` does for models that keep their form, or between columns as they are.
+
+    Returns:
+      Mixtures, leading axis R. Given back as ``init=``, changed or not, they start a fit.
+
+    Raises:
+      DataError: bad samples or arguments.
+
+    >>> import jax, jgmm
+    >>> x = [[0.0], [0.1], [0.2], [5.0], [5.1], [5.3]]
+    >>> starts = jgmm.initialization.draw(jax.random.key(0), x, 2, init="points", n_restarts=3)
+    >>> starts.means.shape
+    (3, 2, 1)
+    """
+    samples = x if isinstance(x, Samples) else make_samples(x, sample_weight)
+    check_problem(samples, n_components, Options(n_restarts=n_restarts))
+    entry = model(covariance)
+    inside = compiled_center_and_scale(samples, entry.per_column and scaled)
+    active, numbers = np.ones(n_components, bool), jnp.arange(n_restarts)
+    mixtures = draw_numbered(check_key(key), numbers, inside, active, entry.name, init)
+    return _all_to_original(mixtures, inside.frame)
+
+
+def draw_numbered(
+    key: Array, numbers: Array, samples: Samples, active: Any, covariance: str, init: str
+) -> Mixture:
+    """Draw the restarts of given numbers, (R,), in the standardized frame of the samples.
+
+    Raises:
+      DataError: ``init`` is no name in ``STARTS``.
+    """
+    if init not in methods.STARTS:
+        known = ", ".join(methods.STARTS)
+        raise DataError(f"unknown init {init!r}. Known: {known}; or give labels or a Mixture.")
+    return methods.STARTS[init](_keys(key, numbers), samples, jnp.asarray(active), covariance)
+
+
+@jit
+def _keys(key: Array, numbers: Array) -> Array:
+    return jax.vmap(lambda r: jax.random.fold_in(key, r))(numbers)
+
+
+def _given(options: Options, samples: Samples, scaled: Samples, n_components: int) -> Mixture:
+    """Turn labels or mixtures given by the user into starts, in the frame, with leading axis R.
 
     Raises:
       DataError: they do not fit the problem, or another number of restarts is asked for.
@@ -46,15 +167,15 @@ def _given(options: Options, samples: Samples, inside: Samples, n_components: in
     if isinstance(init, Mixture):
         mixture = from_mixture(init, samples.x, n_components, covariance)
         if mixture.means.ndim == 3:
-            return all_to_standard(mixture, inside.frame)
-        start = to_standard(mixture, inside.frame)
+            return all_to_standard(mixture, scaled.frame)
+        start = to_standard(mixture, scaled.frame)
     else:
-        start = from_labels(init, inside, n_components, covariance, options.ridge)
+        start = from_labels(init, scaled, n_components, covariance, options.ridge)
     return jax.tree.map(lambda leaf: leaf[None], start)
 
 
 def check_number(options: Options) -> None:
-    """Refuse another number of restarts than starts are given.
+    """Refuse a number of restarts that is not the number of starts given.
 
     Raises:
       DataError: with both numbers.
@@ -65,42 +186,16 @@ def check_number(options: Options) -> None:
         raise DataError(f"init is {n_given} start(s): n_restarts must be {n_given}; it is {asked}.")
 
 
-def draw(
-    key: Key[Array, ""],
-    samples: Samples,
-    n_components: int,
-    *,
-    covariance: str = "full",
-    init: str = "kmeans",
-    n_restarts: int = 1,
-    scaled: bool = True,
-) -> Mixture:
-    """Draw what ``fit`` starts from, in the units of the samples, leading axis of restarts.
-
-    Args:
-      scaled: whether distances are taken between columns divided by their standard deviations, as
-        ``fit`` does for models that keep their form, or between columns as they are.
-
-    The other arguments are those of ``fit``, the samples checked. Given back as ``init``, changed
-    or not, the mixtures start a fit.
-
-    Raises:
-      DataError: bad arguments.
-    """
-    check_problem(samples, n_components, Options(n_restarts=n_restarts))
-    entry = model(covariance)
-    inside = center_and_scale_compiled(samples, entry.per_column and scaled)
-    active, numbers = np.ones(n_components, bool), jnp.arange(n_restarts)
-    found = _draw(check_key(key), numbers, inside, active, entry.name, init)
-    return _all_to_original(found, inside.frame)
-
-
+compiled_center_and_scale = jit(center_and_scale, static_argnums=1)
 _all_to_original = jit(jax.vmap(to_original, in_axes=(0, None)))
 all_to_standard = jit(jax.vmap(to_standard, in_axes=(0, None)))
 
 
 @jit
-def _put_last(mixtures: Mixture, extra: Mixture, n_given: Array, frame: Standardization) -> Mixture:
+def _replace_last(
+    mixtures: Mixture, extra: Mixture, n_given: Array, frame: Standardization
+) -> Mixture:
+    """Put the last ``n_given`` extra starts in the place of the last starts drawn."""
     inside = jax.vmap(to_standard, in_axes=(0, None))(extra, frame)
     n_extra = extra.means.shape[0]
     given = jnp.arange(n_extra) >= n_extra - n_given
@@ -109,33 +204,16 @@ def _put_last(mixtures: Mixture, extra: Mixture, n_given: Array, frame: Standard
     return jax.tree.map(lambda own, new: own.at[-n_extra:].set(new), mixtures, last)
 
 
-center_and_scale_compiled = jit(center_and_scale, static_argnums=1)
+def _where_the_fit_runs(mixtures: Mixture, scaled: Samples) -> BatchOfStarts:
+    return BatchOfStarts(*_to_whitened(mixtures, scaled))
 
 
 @jit
-def _to_whitened(mixtures: Mixture, inside: Samples) -> tuple[Mixture, Samples]:
-    """Starts and samples in the frame that suits the covariance model.
-
-    Starts are made where columns are only scaled: in whitened samples, distances would not show
-    what separates clusters.
-    """
+def _to_whitened(mixtures: Mixture, scaled: Samples) -> tuple[Mixture, Samples]:
+    """Whiten samples and starts if the covariance model keeps its form; else leave them."""
     if not mixtures.model.affine:
-        return mixtures, inside
-    whole = whiten(inside)
-    relative = whole.frame.inverse * inside.frame.scale[None, :]
+        return mixtures, scaled
+    whole = whiten(scaled)
+    relative = whole.frame.inverse * scaled.frame.scale[None, :]
     origin = jnp.zeros_like(whole.frame.shift)
     return jax.vmap(lambda mixture: change_coordinates(mixture, origin, relative))(mixtures), whole
-
-
-def _draw(
-    key: Array, numbers: Array, samples: Samples, active: Any, covariance: str, init: str
-) -> Mixture:
-    if init not in methods.STARTS:
-        known = ", ".join(methods.STARTS)
-        raise DataError(f"unknown init {init!r}. Known: {known}; or give labels or a Mixture.")
-    return methods.STARTS[init](_keys(key, numbers), samples, jnp.asarray(active), covariance)
-
-
-@jit
-def _keys(key: Array, numbers: Array) -> Array:
-    return jax.vmap(lambda r: jax.random.fold_in(key, r))(numbers)

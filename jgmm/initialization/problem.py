@@ -32,8 +32,18 @@ def check_problem(samples: Samples, n_components: int, options: Options) -> None
         raise DataError(f"max_steps must be at least zero; it is {options.max_steps}.")
 
 
-def _check_constant_columns(samples: Samples, inside: Samples, matters: bool) -> None:
-    if not matters or is_traced(samples, inside):
+def check_constant_columns(samples: Samples, scaled: Samples, matters: bool) -> None:
+    """Refuse columns that are constant, where they would make every covariance singular.
+
+    Args:
+      samples, scaled: the samples, and the same centred and scaled: if either is traced, nothing is
+        checked.
+      matters: whether the covariance model and the ridge cannot bear a constant column.
+
+    Raises:
+      DataError: naming the columns.
+    """
+    if not matters or is_traced(samples, scaled):
         return
     constant = np.flatnonzero(_constant_columns(samples)).tolist()
     if constant:

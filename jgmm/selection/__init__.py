@@ -1,7 +1,7 @@
 """Choose the number of components and the covariance model."""
 
 from jgmm.selection.agreement import adjusted_rand_index
-from jgmm.selection.criteria import aic, aicc, bic, criteria, entropy, icl, icl_map
+from jgmm.selection.criteria import CRITERIA, aic, aicc, bic, criteria, entropy, icl, icl_map
 from jgmm.selection.cross_validation import HeldOut, held_out
 from jgmm.selection.likelihood_ratio import (
     RatioTest,
@@ -9,7 +9,7 @@ from jgmm.selection.likelihood_ratio import (
     bootstrap_test,
     sequential_test,
 )
-from jgmm.selection.selection import CRITERIA, Row, Selection
+from jgmm.selection.selection import Row, Selection
 
 __all__ = [
     "CRITERIA",

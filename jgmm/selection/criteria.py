@@ -1,12 +1,16 @@
-"""Information criteria: how well a mixture fits its samples, charged for its parameters.
+"""Information criteria: AIC, AICc, BIC, ICL, and the table of all criteria that ``select`` knows.
 
-All are on the scale of minus twice the log-likelihood, so the lower the better. mclust writes BIC
-and ICL with the opposite sign.
+The information criteria are on the scale of minus twice the log-likelihood, so the lower the
+better. mclust writes BIC and ICL with the opposite sign.
+
+A criterion is one entry of ``CRITERIA``. To add one, write its value as a function of ``Evidence``
+and list it there: tables, plots, configs and reports read the list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -14,24 +18,87 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgmm._core.compilation import jit
-from jgmm._core.errors import DataError
 from jgmm._data.samples import Samples, fold, make_samples
 from jgmm.em.e_step import block_rows
 from jgmm.mixture.density import log_joint, normalise
-from jgmm.mixture.mixture import Mixture, n_parameters
+from jgmm.mixture.mixture import Mixture, check_columns, n_parameters
 
 
-class Criteria(NamedTuple):
-    """Criteria of one fit, () each, the lower the better."""
+class Evidence(NamedTuple):
+    """What information criteria are computed from, () each.
 
-    aic: Array
-    aicc: Array
-    bic: Array
-    icl: Array
+    Attributes:
+      log_likelihood: ℓ, nats.
+      entropy: E, of the responsibilities, nats.
+      total_weight: N, the effective number of samples.
+      n_parameters: p.
+    """
+
+    log_likelihood: Array
+    entropy: Array
+    total_weight: Array
+    n_parameters: Array
 
 
-def criteria(log_likelihood: Any, entropy: Any, total_weight: Any, n_parameters: Any) -> Criteria:
-    """All criteria from the four numbers they depend on.
+@dataclass(frozen=True)
+class Criterion:
+    """One way to compare fits.
+
+    Attributes:
+      name: as users give it.
+      label: as tables and plots show it.
+      value: computed from the ``Evidence`` of a fit; None where the criterion needs more fits, as
+        the held-out likelihood does.
+      higher_is_better: whether the highest value is chosen, not the lowest.
+      decimals: digits after the point in tables.
+    """
+
+    name: str
+    label: str
+    value: Callable[[Evidence], Array] | None
+    higher_is_better: bool = False
+    decimals: int = 2
+
+    def loss(self, value: float) -> float:
+        """The value, or minus the value where higher is better: the lower the better."""
+        return -value if self.higher_is_better else value
+
+
+def _aic(found: Evidence) -> Array:
+    return -2 * found.log_likelihood + 2 * found.n_parameters
+
+
+def _aicc(found: Evidence) -> Array:
+    p = found.n_parameters
+    spare = found.total_weight - p - 1
+    correction = 2 * p * (p + 1) / jnp.where(spare > 0, spare, 1)
+    return jnp.where(spare > 0, _aic(found) + correction, jnp.inf)
+
+
+def _bic(found: Evidence) -> Array:
+    return -2 * found.log_likelihood + found.n_parameters * jnp.log(found.total_weight)
+
+
+def _icl(found: Evidence) -> Array:
+    return _bic(found) + 2 * found.entropy
+
+
+CRITERIA: dict[str, Criterion] = {
+    each.name: each
+    for each in (
+        Criterion("aic", "AIC", _aic),
+        Criterion("aicc", "AICc", _aicc),
+        Criterion("bic", "BIC", _bic),
+        Criterion("icl", "ICL", _icl),
+        Criterion("held_out", "held out", None, higher_is_better=True, decimals=4),
+    )
+}
+
+
+def criteria(
+    log_likelihood: Any, entropy: Any, total_weight: Any, n_parameters: Any
+) -> dict[str, Array]:
+    """Compute every information criterion from the four numbers they depend on.
 
         AIC  = -2ℓ + 2p                     Akaike (1974)
         AICc = AIC + 2p (p + 1) / (N - p - 1)   Hurvich & Tsai (1989)
@@ -41,18 +108,15 @@ def criteria(log_likelihood: Any, entropy: Any, total_weight: Any, n_parameters:
     Args:
       log_likelihood: ℓ, nats.
       entropy: E, of the responsibilities, nats.
-      total_weight: N, the samples there are in effect.
+      total_weight: N, the effective number of samples.
       n_parameters: p.
 
-    AICc is infinite where N ≤ p + 1: there the correction says nothing.
+    Returns:
+      The value of each criterion of ``CRITERIA`` that takes no further fits, by its name. AICc is
+      infinite where N ≤ p + 1: there the correction says nothing.
     """
-    ell, n = jnp.asarray(log_likelihood), jnp.asarray(total_weight)
-    aic = -2 * ell + 2 * n_parameters
-    bic = -2 * ell + n_parameters * jnp.log(n)
-    spare = n - n_parameters - 1
-    correction = 2 * n_parameters * (n_parameters + 1) / jnp.where(spare > 0, spare, 1)
-    aicc = jnp.where(spare > 0, aic + correction, jnp.inf)
-    return Criteria(aic, aicc, bic, bic + 2 * entropy)
+    found = Evidence(jnp.asarray(log_likelihood), entropy, jnp.asarray(total_weight), n_parameters)
+    return {name: each.value(found) for name, each in CRITERIA.items() if each.value is not None}
 
 
 def aic(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
@@ -66,7 +130,7 @@ def aic(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]
     Raises:
       DataError: bad samples or weights, or columns the mixture was not made for.
     """
-    return _criteria_of(mixture, x, sample_weight).aic
+    return _criteria_of(mixture, x, sample_weight)["aic"]
 
 
 def aicc(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
@@ -74,7 +138,7 @@ def aicc(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""
 
     Arguments and errors as for ``aic``; N is the total weight.
     """
-    return _criteria_of(mixture, x, sample_weight).aicc
+    return _criteria_of(mixture, x, sample_weight)["aicc"]
 
 
 def bic(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
@@ -88,7 +152,7 @@ def bic(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]
     >>> round(float(bic(one, [[-1.0], [1.0]])), 3)
     7.062
     """
-    return _criteria_of(mixture, x, sample_weight).bic
+    return _criteria_of(mixture, x, sample_weight)["bic"]
 
 
 def icl(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
@@ -99,7 +163,7 @@ def icl(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]
     components for more doubtful than one torn between two. ``icl_map`` is the other form. Arguments
     and errors as for ``aic``. Reference: McLachlan & Peel (2000), section 6.10.3.
     """
-    return _criteria_of(mixture, x, sample_weight).icl
+    return _criteria_of(mixture, x, sample_weight)["icl"]
 
 
 def icl_map(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
@@ -120,7 +184,7 @@ def icl_map(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array,
     found = criteria(
         ell, _surprise(mixture, samples), samples.total_weight(), n_parameters(mixture)
     )
-    return found.icl
+    return found["icl"]
 
 
 def entropy(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
@@ -132,7 +196,7 @@ def entropy(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array,
     return evidence(mixture, _samples_for(mixture, x, sample_weight))[1]
 
 
-def _criteria_of(mixture: Mixture, x: Any, sample_weight: Any) -> Criteria:
+def _criteria_of(mixture: Mixture, x: Any, sample_weight: Any) -> dict[str, Array]:
     samples = _samples_for(mixture, x, sample_weight)
     ell, e = evidence(mixture, samples)
     return criteria(ell, e, samples.total_weight(), n_parameters(mixture))
@@ -140,10 +204,7 @@ def _criteria_of(mixture: Mixture, x: Any, sample_weight: Any) -> Criteria:
 
 def _samples_for(mixture: Mixture, x: Any, sample_weight: Any) -> Samples:
     samples = make_samples(x, sample_weight)
-    if samples.n_features != mixture.n_features:
-        raise DataError(
-            f"x has {samples.n_features} columns; the mixture was made for {mixture.n_features}."
-        )
+    check_columns(mixture, samples.n_features)
     return jax.tree.map(lambda leaf: leaf.astype(mixture.means.dtype), samples)
 
 

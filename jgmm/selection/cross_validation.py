@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from jgmm._core.pytree import is_traced
 from jgmm._core.status import USABLE, among, describe
 from jgmm._data.samples import Samples, make_samples
 from jgmm._data.validation import check_key
-from jgmm.em.options import Options
+from jgmm.em.options import AcceptedOptions, Options, OtherKeywords
 from jgmm.fitting.in_memory import fit_unchecked
 from jgmm.selection.criteria import evidence
 
@@ -80,20 +80,23 @@ class HeldOut(NamedTuple):
     status: Array
 
 
+ACCEPTED = AcceptedOptions(
+    defaults=Options(n_restarts=16),
+    decided={"covariance": "the covariance model is an argument of its own."},
+)
+
+
+@ACCEPTED.signature
 def held_out(
     key: Key[Array, ""],
     x: Any,
     n_components: int,
-    covariance: str = "full",
+    covariance: str | None = None,
     *,
     n_folds: int = 5,
-    n_restarts: int = 16,
-    init: str = "kmeans",
     sample_weight: Any = None,
-    tol: float | None = None,
-    rtol: float | None = None,
-    max_steps: int = 1000,
-    ridge: float = 0.0,
+    options: Options | None = None,
+    **keywords: Unpack[OtherKeywords],
 ) -> HeldOut:
     """Log-likelihood of samples the fit has not seen, by cross-validation.
 
@@ -104,10 +107,10 @@ def held_out(
       key: typed key; for the same key all models and numbers of components see the same folds.
       x: samples in rows, (N, D).
       n_components: K.
-      covariance: name of the covariance model.
+      covariance: name of the covariance model; by default that of ``options``.
       n_folds: F.
-      n_restarts, init, tol, rtol, max_steps, ridge: as for ``jgmm.fit``.
-      sample_weight: how many times each sample counts, in fitting and in judging, (N,).
+      sample_weight: how many times each sample counts, in fitting and in evaluation, (N,).
+      options, **keywords: see ``jgmm.Options``.
 
     Returns:
       The mean log-likelihood per sample, the higher the better, also fold by fold.
@@ -126,23 +129,11 @@ def held_out(
     >>> found.per_fold.shape
     (5,)
     """
+    model = covariance or (options or ACCEPTED.defaults).covariance
+    complete = replace(ACCEPTED.read(options, keywords), covariance=model)
     samples = make_samples(x, sample_weight)
     check_training(samples, n_components, n_folds)
-    found = held_out_unchecked(
-        key,
-        samples,
-        n_components,
-        n_folds,
-        Options(
-            covariance,
-            n_restarts,
-            init,
-            tol=tol,
-            rtol=rtol,
-            max_steps=max_steps,
-            ridge=ridge,
-        ),
-    )
+    found = held_out_unchecked(key, samples, n_components, n_folds, complete)
     if not is_traced(found):
         for i, code in enumerate(found.status.tolist()):
             if code not in USABLE:
@@ -171,14 +162,14 @@ def held_out_unchecked(
     n_components: int,
     n_folds: int,
     options: Options,
-    slots: int | None = None,
+    padded_size: int | None = None,
 ) -> HeldOut:
     """``held_out`` of checked samples that leaves failures in the status.
 
     Args:
       key, n_components, n_folds: as for ``held_out``.
       samples: N samples in the identity frame.
-      options, slots: as for ``fit_unchecked``.
+      options, padded_size: as for ``fit_unchecked``.
     """
     deal, fit_key = jax.random.split(check_key(key))
     folds = assign_folds(deal, samples.n_samples, n_folds, sample_weight=samples.weights)
@@ -193,7 +184,7 @@ def held_out_unchecked(
             replace(samples, weights=train),
             n_components,
             options,
-            slots=slots,
+            padded_size=padded_size,
         )
         valid = among(result.status, USABLE)
         ell, _ = evidence(result.mixture, replace(samples, weights=test))

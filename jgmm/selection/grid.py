@@ -55,7 +55,7 @@ def fit_grid(
 
     Returns:
       Results by number of components and name of the model. Mixtures have the components of the
-      program that fitted them (``slots``), those beyond K of weight zero. Outcomes are those of the
+      program that fitted them (``padded_size``), those beyond K of weight zero. Outcomes are those of the
       R starts, then of those from special cases. A log-likelihood is nowhere below that of a
       special case that ended valid: where no start ended as high, the result is that special case,
       as ``INHERITED``. With equal weights, a prior or labels fewer components are no special
@@ -82,7 +82,7 @@ def fit_grid(
             samples,
             k,
             replace(options, covariance=entry.name, n_restarts=options.n_restarts + further),
-            slots=padded[k],
+            padded_size=padded[k],
             extra=_extra(simpler.starts, further, entry, padded[k], samples),
             progress=_table_progress(progress, i, len(cells), options.max_steps),
         )
@@ -127,7 +127,7 @@ def _nested_starts(
     special: dict[GridPoint, FitResult],
     k: int,
     entry: CovarianceModel,
-    n_slots: int,
+    n_padded: int,
     more_is_freer: bool,
 ) -> NestedStarts:
     """What those special cases that ended valid give a cell of K components.
@@ -140,7 +140,7 @@ def _nested_starts(
         if not Status(int(result.status)).is_valid:
             continue
         mixture = nested_starts.pad_components(
-            nested_starts.as_model(result.mixture, entry), n_slots
+            nested_starts.as_model(result.mixture, entry), n_padded
         )
         if n == k:
             starts.append(mixture)
@@ -155,11 +155,11 @@ def _nested_starts(
 
 
 def _extra(
-    starts: list[Mixture], n_places: int, entry: CovarianceModel, n_slots: int, samples: Samples
+    starts: list[Mixture], n_places: int, entry: CovarianceModel, n_padded: int, samples: Samples
 ) -> ExtraStarts | None:
     if not n_places:
         return None
-    blank = nested_starts.placeholder(entry, n_slots, samples.n_features, samples.x.dtype)
+    blank = nested_starts.placeholder(entry, n_padded, samples.n_features, samples.x.dtype)
     return ExtraStarts(
         nested_starts.stack([blank] * (n_places - len(starts)) + starts), len(starts)
     )

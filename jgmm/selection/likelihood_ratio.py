@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +28,11 @@ from jgmm._core.errors import DataError, FitError
 from jgmm._core.status import Status, describe
 from jgmm._data.samples import Samples, make_samples, whole_weights
 from jgmm._data.validation import check_key, check_level
-from jgmm.covariance.models import model
-from jgmm.em.options import Control, Options, make_control
+from jgmm.em.options import AcceptedOptions, Control, OptionKeywords, Options
 from jgmm.fitting.in_memory import fit_unchecked
 from jgmm.fitting.many_data_sets import Search, append_start, best_log_likelihoods, starts
 from jgmm.fitting.results import FitResult, raise_if_failed
+from jgmm.fitting.single_run import algorithm_for
 from jgmm.initialization.problem import check_problem
 from jgmm.mixture.density import sample
 from jgmm.mixture.mixture import Mixture
@@ -95,20 +95,25 @@ class SequentialTest:
         return last.n_components if last.p_value > self.level else None
 
 
+ACCEPTED = AcceptedOptions(
+    defaults=Options(n_restarts=8),
+    refused={
+        "prior": "the statistic is a ratio of likelihoods, at their maxima.",
+        "race": "data and replicates must be searched alike, every start to its end.",
+    },
+)
+
+
+@ACCEPTED.signature
 def bootstrap_test(
     key: Key[Array, ""],
     x: Any,
     n_components: int,
     *,
-    covariance: str = "full",
     n_replicates: int = 99,
-    n_restarts: int = 8,
-    init: str = "kmeans",
     sample_weight: Any = None,
-    tol: float | None = None,
-    max_steps: int = 1000,
-    ridge: float = 0.0,
-    equal_weights: bool = False,
+    options: Options | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> RatioTest:
     """Test whether data come from K components rather than K + 1.
 
@@ -116,16 +121,14 @@ def bootstrap_test(
       key: typed key; data set b for K components uses ``fold_in(fold_in(key, K), b)``.
       x: samples in rows, (N, D).
       n_components: K.
-      covariance: name of the covariance model, of both.
       n_replicates: B, data sets drawn from the fit of K components. The p-value is at least
         1 / (B + 1).
-      n_restarts: random starts of each fit. A data set drawn has one more: what it was drawn from,
-        for K + 1 components with the largest cut in two. So have the data for K + 1.
-      init: a name in ``jgmm.initialization.STARTS``, how random starts are made.
       sample_weight: how many times each sample counts, (N,), whole numbers: a data set drawn is of
         as many samples as they add up to.
-      tol, max_steps, ridge, equal_weights: as for ``jgmm.fit``. One component too many makes EM
-        slow: with a larger tol it stops nats below the maximum.
+      options, **keywords: see ``jgmm.Options``. ``init`` is a name, and says how random starts are
+        made. A data set drawn has one start more than ``n_restarts``: what it was drawn from, for
+        K + 1 components with the largest cut in two; so have the data for K + 1. One component too
+        many makes EM slow: with a larger ``tol`` it stops nats below the maximum.
 
     Returns:
       A ``RatioTest``. Data sets to which a fit failed, or for which the search missed the larger
@@ -140,26 +143,22 @@ def bootstrap_test(
 
     Reference: McLachlan (1987); McLachlan & Peel (2000), section 6.5.
     """
-    search = Search(model(covariance).name, init, n_restarts, max_steps, equal_weights)
-    study = _check_arguments(key, x, n_components, search, n_replicates, sample_weight, tol, ridge)
+    options = ACCEPTED.read(options, keywords)
+    study = _check_arguments(key, x, n_components, options, n_replicates, sample_weight)
     return study.test(n_components, study.first(n_components))[0]
 
 
+@ACCEPTED.signature
 def sequential_test(
     key: Key[Array, ""],
     x: Any,
     *,
     level: float = 0.05,
     max_components: int = 9,
-    covariance: str = "full",
     n_replicates: int = 99,
-    n_restarts: int = 8,
-    init: str = "kmeans",
     sample_weight: Any = None,
-    tol: float | None = None,
-    max_steps: int = 1000,
-    ridge: float = 0.0,
-    equal_weights: bool = False,
+    options: Options | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> SequentialTest:
     """Test 1, 2, … components, each against one more, until a test does not reject.
 
@@ -174,10 +173,8 @@ def sequential_test(
       test, not of all together.
     """
     check_level(level)
-    search = Search(model(covariance).name, init, n_restarts, max_steps, equal_weights)
-    study = _check_arguments(
-        key, x, max_components, search, n_replicates, sample_weight, tol, ridge
-    )
+    options = ACCEPTED.read(options, keywords)
+    study = _check_arguments(key, x, max_components, options, n_replicates, sample_weight)
     tests, small = [], study.first(1)
     for k in range(1, max_components + 1):
         test, large = study.test(k, small)
@@ -194,6 +191,7 @@ class _Study:
 
     key: Array
     samples: Samples
+    options: Options
     search: Search
     control: Control
     n_replicates: int
@@ -231,21 +229,8 @@ class _Study:
         Raises:
           FitError: no start ended valid; a spike is not.
         """
-        result = fit_unchecked(
-            key,
-            self.samples,
-            n_components,
-            Options(
-                self.search.covariance,
-                n_restarts,
-                init,
-                max_steps=self.search.max_steps,
-                tol=self.control.tol,
-                rtol=self.control.rtol,
-                ridge=self.control.ridge,
-                equal_weights=self.search.equal_weights,
-            ),
-        )
+        options = replace(self.options, n_restarts=n_restarts, init=init)
+        result = fit_unchecked(key, self.samples, n_components, options)
         status = Status(int(raise_if_failed(result).status))
         if not status.is_valid:
             raise FitError(f"{n_components} component(s): {describe(status)}")
@@ -282,25 +267,25 @@ def _check_arguments(
     key: Array,
     x: Any,
     most_components: int,
-    search: Search,
+    options: Options,
     n_replicates: int,
     sample_weight: Any,
-    tol: float | None,
-    ridge: float,
 ) -> _Study:
     """Check the arguments, and say how many data sets are fitted side by side."""
     samples = _counted(make_samples(x, sample_weight))
-    options = Options(n_restarts=search.n_restarts, max_steps=search.max_steps)
     check_problem(samples, most_components + 1, options)
+    if not isinstance(options.init, str):
+        raise DataError("init must be a name here: every data set drawn has starts of its own.")
     if n_replicates < 1:
         raise DataError(f"n_replicates must be at least 1; it is {n_replicates}.")
-    control = make_control(samples.x.dtype, tol, None, ridge)
+    control = options.control(samples, most_components)
+    search = Search(options.entry.name, options.init, options.n_restarts, algorithm_for(options))
     # k-means holds the distances of all samples to all centers of all starts.
     centers = (search.n_restarts + 1) * (most_components + 1)
     each = samples.n_samples * (samples.n_features + centers) * samples.x.dtype.itemsize
     n_batches = -(-n_replicates // max(1, BATCH_BYTES // each))
     size = -(-n_replicates // n_batches)
-    return _Study(check_key(key), samples, search, control, n_replicates, size)
+    return _Study(check_key(key), samples, options, search, control, n_replicates, size)
 
 
 def _counted(samples: Samples) -> Samples:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +23,14 @@ from jgmm._core.status import VALID, Status, among, describe
 from jgmm._data.samples import Samples, make_samples
 from jgmm.covariance.models import MODELS, model
 from jgmm.em import exponential_family
-from jgmm.em.options import Control, Options, make_control
+from jgmm.em.options import AcceptedOptions, Control, Options, OtherKeywords, make_control
 from jgmm.fitting.restarts import ProgressCallback
 from jgmm.fitting.results import FitResult
 from jgmm.initialization.problem import check_problem
 from jgmm.mixture.mixture import Mixture
-from jgmm.selection.criteria import Criteria, criteria, evidence
+from jgmm.selection.criteria import CRITERIA, criteria, evidence
 from jgmm.selection.cross_validation import check_training, held_out_unchecked
 from jgmm.selection.grid import fit_grid
-
-CRITERIA = ("bic", "aic", "aicc", "icl", "held_out")
 
 # EM that gains a share ρ of its last step in the next stops at ρ / (1 - ρ) steps from the optimum;
 # restarts agree when they are no farther apart than this many of the steps they stopped at.
@@ -48,8 +46,10 @@ class Row:
       covariance: name of the covariance model.
       n_parameters: p.
       log_likelihood: ℓ of the best restart, nats; NaN when none ended valid, as are the criteria.
-      aic, aicc, bic, icl: the lower the better; AICc is infinite where n ≤ p + 1.
-      held_out: mean held-out log-likelihood per sample, the higher the better; None unless asked.
+      criteria: value of each criterion by its name, NaN where no restart ended valid; also read as
+        attributes, such as ``row.bic``. AIC, AICc (infinite where n ≤ p + 1), BIC and ICL are
+        the better the lower; "held_out", the mean held-out log-likelihood per sample, is the better
+        the higher, and is there only if it was asked for.
       status: name of the ``Status`` of the fit.
       n_valid: restarts that ended valid, of those drawn.
       n_agree: of these, those that ended at the log-likelihood of the best. One is no confirmation;
@@ -60,14 +60,18 @@ class Row:
     covariance: str
     n_parameters: int
     log_likelihood: float
-    aic: float
-    aicc: float
-    bic: float
-    icl: float
-    held_out: float | None
+    criteria: dict[str, float]
     status: str
     n_valid: int
     n_agree: int
+
+    def __getattr__(self, name: str) -> float:
+        """A criterion by its name."""
+        # Not self.criteria: a copy under construction has no fields yet.
+        found = self.__dict__.get("criteria", {})
+        if name in found:
+            return float(found[name])
+        raise AttributeError(f"this row has no {name!r}; its criteria: {', '.join(found)}")
 
 
 @dataclass(frozen=True)
@@ -90,23 +94,22 @@ class Selection:
 
     def __str__(self) -> str:
         """The table as text, with a star at the row chosen."""
-        heads = ["", "K", "covariance", "p", "log-lik.", "AIC", "AICc", "BIC", "ICL"]
-        heads += ["held out"] if self.best.held_out is not None else []
-        lines = [[*heads, "valid", "agree", "status"]]
+        shown = [CRITERIA[name] for name in self.best.criteria]
+        labels = [each.label for each in shown]
+        lines = [["", "K", "covariance", "p", "log-lik.", *labels, "valid", "agree", "status"]]
         for row in self.table:
-            values = [row.log_likelihood, row.aic, row.aicc, row.bic, row.icl]
-            cells = [str(row.n_components), row.covariance, str(row.n_parameters)]
-            cells += [f"{value:.2f}" for value in values]
-            cells += [f"{row.held_out:.4f}"] if row.held_out is not None else []
+            entries = [str(row.n_components), row.covariance, str(row.n_parameters)]
+            entries += [f"{row.log_likelihood:.2f}"]
+            entries += [f"{row.criteria[each.name]:.{each.decimals}f}" for each in shown]
             star = "*" if row is self.best else ""
-            lines.append([star, *cells, str(row.n_valid), str(row.n_agree), row.status.lower()])
+            lines.append([star, *entries, str(row.n_valid), str(row.n_agree), row.status.lower()])
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         names = {"covariance", "status"}
         left = [head in names for head in lines[0]]
         return "\n".join(
             "  ".join(
-                cell.ljust(width) if flush else cell.rjust(width)
-                for cell, width, flush in zip(line, widths, left, strict=True)
+                entry.ljust(width) if flush else entry.rjust(width)
+                for entry, width, flush in zip(line, widths, left, strict=True)
             ).rstrip()
             for line in lines
         )
@@ -114,6 +117,13 @@ class Selection:
     __repr__ = __str__
 
 
+ACCEPTED = AcceptedOptions(
+    defaults=Options(n_restarts=16, accelerate="anderson"),
+    decided={"covariance": "the models to try are an argument of their own."},
+)
+
+
+@ACCEPTED.signature
 def select(
     key: Key[Array, ""],
     x: Any,
@@ -121,21 +131,12 @@ def select(
     covariance: str | Iterable[str] = ("full",),
     criterion: str = "bic",
     *,
-    n_restarts: int = 16,
-    init: str = "kmeans",
-    race: int = 0,
     n_folds: int = 5,
     sample_weight: Any = None,
     labels: Any = None,
-    tol: float | None = None,
-    rtol: float | None = None,
-    max_steps: int = 1000,
-    ridge: float = 0.0,
-    equal_weights: bool = False,
-    prior: Any = None,
-    floor: Any = None,
-    accelerate: str | None = "anderson",
     progress: ProgressCallback | None = None,
+    options: Options | None = None,
+    **keywords: Unpack[OtherKeywords],
 ) -> Selection:
     """Fit every number of components under every covariance model, and choose by a criterion.
 
@@ -148,14 +149,13 @@ def select(
       covariance: the models to try, or one, or "all".
       criterion: "bic", "aic", "aicc" or "icl", of which the lowest is chosen, or "held_out", of
         which the highest is, at the price of one more fit for each fold.
-      n_restarts, init, race, sample_weight, labels, tol, rtol, max_steps, ridge, equal_weights,
-        prior, floor: as for ``jgmm.fit``. With a prior the criteria are those of the log-likelihood
-        alone, where the prior has led it.
-      accelerate: as for ``jgmm.fit``, but on: a table has many fits that EM alone takes a thousand
-        steps for.
       n_folds: folds for "held_out".
-      progress: as for ``jgmm.fit``, with steps counted through the whole table: a cell that
-        converges early skips what it did not use.
+      sample_weight, labels: as for ``jgmm.fit``.
+      progress: as for ``jgmm.fit``, with steps counted through the whole table: an entry that
+        converges early skips the steps it did not use.
+      options, **keywords: see ``jgmm.Options``. ``accelerate`` is on by default: a table has many
+        fits for which plain EM takes a thousand steps. With a prior the criteria are those of the
+        log-likelihood alone, at the parameters that the prior has led to.
 
     Returns:
       A ``Selection``; ``print`` shows its table. A cell in which every restart failed stays in the
@@ -178,32 +178,20 @@ def select(
     counts = _listed(n_components)
     names = MODELS if isinstance(covariance, str) and covariance == "all" else _listed(covariance)
     models = list(dict.fromkeys(model(name).name for name in names))
-    options = Options(
-        n_restarts=n_restarts,
-        init=init,
-        race=race,
-        tol=tol,
-        rtol=rtol,
-        max_steps=max_steps,
-        ridge=ridge,
-        equal_weights=equal_weights,
-        prior=prior,
-        floor=floor,
-        accelerate=accelerate,
-    )
+    options = ACCEPTED.read(options, keywords)
     _check_selection(samples, counts, models, criterion, n_folds, options)
-    control = make_control(samples.x.dtype, tol, rtol, ridge)
+    control = make_control(samples.x.dtype, options.tol, options.rtol, options.ridge)
     found = fit_grid(key, samples, counts, models, options, progress)
     table, results = [], {}
     for k, name in ((k, name) for name in models for k in counts):
-        result, judged = found[k, name], None
+        result, extra = found[k, name], {}
         if criterion == "held_out":
-            slots = result.mixture.n_components
+            padded = result.mixture.n_components
             again = replace(options, covariance=name)
-            outside = held_out_unchecked(key, samples, k, n_folds, again, slots)
-            judged = float(outside.log_likelihood)
-        p = result.mixture.model.n_parameters(k, samples.n_features, equal_weights)
-        table.append(_row(result, k, p, n_restarts, samples, control, judged))
+            outside = held_out_unchecked(key, samples, k, n_folds, again, padded)
+            extra = {criterion: float(outside.log_likelihood)}
+        p = result.mixture.model.n_parameters(k, samples.n_features, options.equal_weights)
+        table.append(_row(result, k, p, options.n_restarts, samples, control, extra))
         results[k, name] = replace(result, mixture=_leading(result.mixture, k))
     best = _best(table, criterion)
     chosen = results[best.n_components, best.covariance]
@@ -245,7 +233,7 @@ def _leading(mixture: Mixture, n_components: int) -> Mixture:
 class _Outcome(NamedTuple):
     """What a row says of a fit, () each."""
 
-    criteria: Criteria
+    criteria: dict[str, Array]
     n_valid: Array
     n_agree: Array
 
@@ -275,24 +263,22 @@ def _row(
     n_restarts: int,
     samples: Samples,
     control: Control,
-    judged: float | None,
+    extra: dict[str, float],
 ) -> Row:
     mixture, status = result.mixture, Status(int(result.status))
-    slots, d = mixture.means.shape
-    work = exponential_family.cost_per_step(mixture.model, d, slots, samples.n_samples)
+    n_padded, d = mixture.means.shape
+    work = exponential_family.cost_per_step(mixture.model, d, n_padded, samples.n_samples)
     counted = np.asarray(n_parameters)
     outcome = jax.device_get(_outcome(work, result, samples, control, counted, n_restarts))
-    found, usable = outcome.criteria, status.is_valid
+    usable = status.is_valid
+    values = {name: float(value) for name, value in outcome.criteria.items()}
+    values |= {name: value if usable else math.nan for name, value in extra.items()}
     return Row(
         n_components=n_components,
         covariance=mixture.covariance,
         n_parameters=n_parameters,
         log_likelihood=float(result.log_likelihood) if usable else math.nan,
-        aic=float(found.aic),
-        aicc=float(found.aicc),
-        bic=float(found.bic),
-        icl=float(found.icl),
-        held_out=judged if judged is None or usable else math.nan,
+        criteria={name: values[name] for name in CRITERIA if name in values},
         status=status.name,
         n_valid=int(outcome.n_valid),
         n_agree=int(outcome.n_agree),
@@ -300,13 +286,12 @@ def _row(
 
 
 def _best(table: Sequence[Row], criterion: str) -> Row:
-    def score(row: Row) -> float:
-        value: float = getattr(row, criterion)
-        return -value if criterion == "held_out" else value
+    def loss(row: Row) -> float:
+        return CRITERIA[criterion].loss(row.criteria[criterion])
 
-    usable = [row for row in table if math.isfinite(score(row))]
+    usable = [row for row in table if math.isfinite(loss(row))]
     if usable:
-        return min(usable, key=score)
+        return min(usable, key=loss)
     if any(Status[row.status].is_valid for row in table):
         raise FitError(
             f"No cell of the table has a finite {criterion}: in each, a fit without one of the "

@@ -1,24 +1,26 @@
-"""The bootstrap of a fitted mixture: refit it to resampled data, and see how far it moves.
+"""Bootstrap standard errors and intervals: refit a mixture to resampled data many times.
 
-A replicate is the same samples with other weights, so that nothing is copied, and many replicates
+A replicate is the same samples with other weights, so that no sample is copied, and many replicates
 are one compiled program:
 
     weighted       wₙ* ∝ Gamma(wₙ), which is N times a Dirichlet draw (Rubin 1981; Newton & Raftery
                    1994, the weighted-likelihood bootstrap; O'Hagan, Murphy, Scrucca & Gormley 2019
-                   for mixtures). No sample is ever left out, so a small component survives.
-    nonparametric  wₙ* ~ multinomial, how often n is drawn among N with replacement (Efron 1979)
+                   for mixtures). No sample is ever left out, so a small component does not vanish.
+    nonparametric  wₙ* ~ multinomial: how often sample n is drawn in N draws with replacement (Efron
+                   1979)
 
-Each is fitted by EM from the mixture itself, so that all replicates are of the same optimum. Their
-components are then put into the order of the mixture's: of all orders the one in which the same
+Each replicate is fitted by EM that starts from the mixture itself, so that all are refits of the
+same optimum. Then their components are put into the order of the mixture's
+(``jgmm.uncertainty.label_switching``): of all orders the one in which, as far as possible, the same
 samples belong to components of the same number.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -28,20 +30,21 @@ from jaxtyping import Array, Float, Key
 from jgmm._core import budget
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError, FitError
-from jgmm._core.pytree import Leaf
+from jgmm._core.pytree import Leaf, to_host
 from jgmm._core.status import VALID, tally
 from jgmm._data.samples import Samples, whole_weights
 from jgmm._data.validation import check_key, check_level
 from jgmm.em.e_step import check_inputs
-from jgmm.em.options import Control, make_control
-from jgmm.fitting import single_run
+from jgmm.em.options import AcceptedOptions, Control, OptionKeywords, Options
+from jgmm.fitting.algorithm import Algorithm
+from jgmm.fitting.single_run import algorithm_for, run_em_unchecked
 from jgmm.mixture.mixture import Mixture
-from jgmm.uncertainty.intervals import Parameters, Uncertainty, parameters_of, to_host
+from jgmm.uncertainty.intervals import Parameters, Uncertainty, parameters_of
 from jgmm.uncertainty.label_switching import overlaps, relabel
 
 
 def weighted(key: Array, samples: Samples, n_draws: int) -> Float[Array, "N"]:
-    """Weights wₙ* = N gₙ / Σ g, with gₙ ~ Gamma(wₙ): the sum of wₙ exponential variables."""
+    """Draw weights wₙ* = N gₙ / Σ g with gₙ ~ Gamma(wₙ), a sum of wₙ exponential variables."""
     del n_draws
     if samples.weights is None:
         drawn = jax.random.exponential(key, (samples.n_samples,), samples.x.dtype)
@@ -53,7 +56,7 @@ def weighted(key: Array, samples: Samples, n_draws: int) -> Float[Array, "N"]:
 
 
 def nonparametric(key: Array, samples: Samples, n_draws: int) -> Float[Array, "N"]:
-    """How often each sample comes up in N draws with replacement, wₙ / N being its chance."""
+    """Draw N samples with replacement, each with probability wₙ / N, and count how often."""
     rows = jax.random.randint(key, (n_draws,), 0, n_draws)
     if samples.weights is not None:
         ends = jnp.cumsum(samples.weights.astype(int))
@@ -69,13 +72,14 @@ METHODS: dict[str, Callable[[Array, Samples, int], Array]] = {
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """What became of B refits of one mixture.
+    """Bootstrap replicates: B refits of one mixture to resampled data.
 
     Attributes:
-      mixture: that was refitted.
-      replicates: the refits, leading axis B, their components in the order of the mixture's.
-      status: code of the ``Status`` of each, (B,).
-      method: how the data were resampled.
+      mixture: the fit, from which every refit started.
+      replicates: the refits, with leading axis B; their components are in the order of the
+        mixture's.
+      status: code of the ``Status`` of each refit, (B,).
+      method: name of the resampling method.
     """
 
     mixture: Mixture
@@ -85,27 +89,30 @@ class Bootstrap:
 
     @property
     def valid(self) -> np.ndarray:
-        """Which refits ended in parameters that can be used, (B,)."""
+        """Mask of the refits whose parameters are valid, (B,)."""
         return np.isin(np.asarray(self.status), VALID)
 
     @property
     def n_failed(self) -> int:
-        """How many did not; they take no part in standard errors and intervals."""
+        """Number of refits that failed; standard errors and intervals leave them out."""
         return int((~self.valid).sum())
 
     def __repr__(self) -> str:
-        """One line that counts the outcomes."""
+        """Return one line with the number of refits of each status."""
         return f"Bootstrap(method={self.method!r}, {tally(np.asarray(self.status))})"
 
     def uncertainty(self, level: float = 0.95) -> Uncertainty:
-        """Standard errors and percentile intervals from the refits that ended valid.
+        """Compute standard errors and percentile intervals from the valid refits.
 
         Args:
-          level: share of the replicates that lies within an interval.
+          level: fraction of the replicates within an interval.
+
+        Returns:
+          An ``Uncertainty``. Standard errors divide by the number of valid refits less one.
 
         Raises:
           FitError: fewer than two refits ended valid.
-          DataError: a level that is no probability.
+          DataError: a level that is not strictly between 0 and 1.
         """
         check_level(level)
         if self.valid.sum() < 2:
@@ -113,11 +120,11 @@ class Bootstrap:
                 f"Standard errors take at least two refits that ended valid: {self!r}. Try the "
                 "weighted bootstrap, fewer components, or a ridge such as ridge=1e-6."
             )
-        drawn = to_host(jax.vmap(parameters_of)(self.replicates))
-        used = [each[self.valid] for each in drawn]
+        replicates = to_host(jax.vmap(parameters_of)(self.replicates), np.float64)
+        used = [each[self.valid] for each in replicates]
         tail = (1 - level) / 2
         return Uncertainty(
-            to_host(parameters_of(self.mixture)),
+            to_host(parameters_of(self.mixture), np.float64),
             Parameters(*(each.std(axis=0, ddof=1) for each in used)),
             Parameters(*(np.quantile(each, tail, axis=0) for each in used)),
             Parameters(*(np.quantile(each, 1 - tail, axis=0) for each in used)),
@@ -126,6 +133,18 @@ class Bootstrap:
         )
 
 
+GIVEN = "every refit starts from the mixture given."
+ACCEPTED = AcceptedOptions(
+    decided={
+        "covariance": "the covariance model is that of the mixture given.",
+        "n_restarts": GIVEN,
+        "init": GIVEN,
+        "race": GIVEN,
+    }
+)
+
+
+@ACCEPTED.signature
 def bootstrap(
     key: Key[Array, ""],
     mixture: Mixture,
@@ -134,24 +153,22 @@ def bootstrap(
     *,
     method: str = "weighted",
     n_replicates: int = 1000,
-    tol: float | None = None,
-    rtol: float | None = None,
-    max_steps: int = 1000,
-    ridge: float = 0.0,
-    equal_weights: bool = False,
+    options: Options | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> Bootstrap:
-    """Refit a mixture to resampled data, many times.
+    """Bootstrap a fitted mixture: refit it to resampled data many times.
 
     Args:
       key: typed key; replicate b uses ``fold_in(key, b)``, whatever the number of replicates.
-      mixture: a fit to these samples, where every refit starts; of any covariance model.
+      mixture: a fit to these samples, of any covariance model; every refit starts from it.
       x: samples in rows, (N, D).
-      sample_weight: how many times each sample counts, (N,): N samples are then Σ wₙ, and those of
-        weight zero are missing. The nonparametric bootstrap draws whole samples, so it wants whole
-        numbers.
-      method: "weighted" or "nonparametric", see ``jgmm.uncertainty.bootstrap``.
+      sample_weight: how many times each sample counts, (N,). The number of samples is then Σ wₙ,
+        and samples of weight zero are missing. The nonparametric bootstrap draws whole samples, so
+        it needs weights that are whole numbers.
+      method: "weighted", Gamma weights, no sample is ever left out; or "nonparametric", samples are
+        drawn with replacement. The module's docstring has formulas and references.
       n_replicates: B. A standard error has a relative error of about 1/√(2B).
-      tol, rtol, max_steps, ridge, equal_weights: as for ``jgmm.fit``; give those of the fit.
+      options, **keywords: see ``jgmm.Options``; use those of the fit.
 
     Returns:
       A ``Bootstrap``; its ``uncertainty()`` has standard errors and intervals. A refit that failed
@@ -160,18 +177,18 @@ def bootstrap(
     Raises:
       DataError: bad samples, weights or arguments, before any work starts.
 
-    A refit that leaves a component fewer samples than its covariance takes, counted by their
-    weights, has failed. Where components overlap so much that a refit exchanges some of what
-    belongs to them, the numbers say how sure one optimum of the likelihood is, not which of several
-    is right.
+    A refit fails if a component has less total weight than the number of samples its covariance
+    needs. Where components overlap so much that samples change between them from refit to refit,
+    the numbers describe the uncertainty of one optimum of the likelihood; they do not say which of
+    several optima is right.
 
     >>> import jax, jgmm
     >>> two = jgmm.make_mixture([0.5, 0.5], [[-3.0], [3.0]], [1.0, 1.0], "spherical")
     >>> x, _ = jgmm.sample(jax.random.key(0), two, 100)
-    >>> found = run(jax.random.key(1), two, x, n_replicates=50)
-    >>> found
+    >>> replicates = bootstrap(jax.random.key(1), two, x, n_replicates=50)
+    >>> replicates
     Bootstrap(method='weighted', 50 converged)
-    >>> found.uncertainty().standard_error.means.shape
+    >>> replicates.uncertainty().standard_error.means.shape
     (2, 1)
     """
     mixture, samples = check_inputs(mixture, x, sample_weight)
@@ -181,56 +198,51 @@ def bootstrap(
     if n_replicates < 2:
         raise DataError(f"n_replicates must be at least 2; it is {n_replicates}.")
     n_draws = int(whole_weights(samples).sum()) if method == "nonparametric" else 0
-    control = make_control(samples.x.dtype, tol, rtol, ridge)
-    size = _batch_size(mixture, samples, max_steps, n_replicates)
-    found = []
+    options = replace(ACCEPTED.read(options, keywords), covariance=mixture.covariance)
+    control, algorithm = options.control(samples, mixture.n_components), algorithm_for(options)
+    size = _batch_size(mixture, samples, options.max_steps, n_replicates)
+    batches = []
     for first in range(0, n_replicates, size):
         numbers = first + jnp.arange(size)
-        refits = _refit(
-            key, numbers, mixture, samples, control, max_steps, equal_weights, method, n_draws
-        )
-        found.append(jax.device_get(refits))
-    # The last batch may have run on beyond B.
-    parts = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n_replicates], *found)
-    refitted, status, overlap = parts
+        refits = _refit(key, numbers, mixture, samples, control, algorithm, method, n_draws)
+        batches.append(jax.device_get(refits))
+    # All batches have the same size, so the last may have computed more replicates than asked for.
+    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n_replicates], *batches)
+    refitted, status, overlap = joined
     return Bootstrap(mixture, relabel(refitted, overlap), jnp.asarray(status), method)
 
 
 def _batch_size(mixture: Mixture, samples: Samples, max_steps: int, n_replicates: int) -> int:
-    """How many replicates run side by side: few enough for memory, and all batches alike."""
+    """Return how many replicates run at once: they fit in memory, and all batches are equal."""
     k, d = mixture.n_components, mixture.n_features
-    each = samples.n_samples * (k * (d + 2) + 2) + max_steps
-    most = max(1, budget.REFIT_BATCH_BYTES // (each * samples.x.dtype.itemsize))
-    n_batches = -(-n_replicates // most)
+    numbers_each = samples.n_samples * (k * (d + 2) + 2) + max_steps
+    largest = max(1, budget.REFIT_BATCH_BYTES // (numbers_each * samples.x.dtype.itemsize))
+    n_batches = -(-n_replicates // largest)
     return -(-n_replicates // n_batches)
 
 
-@partial(jit, static_argnums=(5, 6, 7, 8))
+@partial(jit, static_argnums=(5, 6, 7))
 def _refit(
     key: Array,
     numbers: Array,
     mixture: Mixture,
     samples: Samples,
     control: Control,
-    max_steps: int,
-    equal_weights: bool,
+    algorithm: Algorithm,
     method: str,
     n_draws: int,
 ) -> tuple[Mixture, Array, Array]:
-    """Mixtures refitted to replicates of the given numbers, their status, and overlap (K, K)."""
+    """Refit the mixture to the replicates of the given numbers.
 
-    def one(number: Array) -> tuple[Mixture, Array, Array]:
+    Returns:
+      Refitted mixtures, codes of their ``Status``, and their overlaps with the mixture, (K, K),
+      each with a leading axis of replicates.
+    """
+
+    def refit_one(number: Array) -> tuple[Mixture, Array, Array]:
         weights = METHODS[method](jax.random.fold_in(key, number), samples, n_draws)
-        result = single_run.run_em(
-            mixture,
-            samples.x,
-            weights,
-            tol=control.tol,
-            rtol=control.rtol,
-            ridge=control.ridge,
-            max_steps=max_steps,
-            equal_weights=equal_weights,
-        )
+        resampled = replace(samples, weights=weights)
+        result = run_em_unchecked(mixture, resampled, control, algorithm)
         return result.mixture, result.status, overlaps(mixture, result.mixture, samples)
 
-    return jax.vmap(one)(numbers)
+    return jax.vmap(refit_one)(numbers)
