@@ -1,4 +1,4 @@
-"""A Gaussian mixture: its parameters, density, marginals and conditionals, prior and noise."""
+"""Gaussian mixtures: parameters, density, marginals and conditionals, prior and noise."""
 
 from jgmm.mixture import gaussian, noise, prior, unconstrained
 from jgmm.mixture.conditioning import cov, mean

@@ -18,6 +18,7 @@ from jgmm.mixture.mixture import Mixture
 
 
 def _dims(mixture: Mixture, dims: Sequence[int]) -> list[int]:
+    """Check coordinates: distinct, at least one, and each from 0 to D - 1."""
     chosen = [int(d) for d in dims]
     d = mixture.n_features
     if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= i < d for i in chosen):
@@ -26,13 +27,26 @@ def _dims(mixture: Mixture, dims: Sequence[int]) -> list[int]:
 
 
 def marginal(mixture: Mixture, dims: Sequence[int]) -> Mixture:
-    """The mixture of the chosen coordinates, in the order given.
+    """Marginal distribution of the chosen coordinates, in the order given.
 
-    ``p(x_a) = Σₖ πₖ N(x_a | μₖ_a, Σₖ_aa)``. The covariance model stays the same where it can;
-    covariances with, say, common axes have none when a column is left out.
+        p(x_a) = Σₖ πₖ N(x_a | μₖ_a, Σₖ_aa)
+
+    Args:
+      mixture: K components in D dimensions.
+      dims: the chosen coordinates, from 0 to D - 1.
+
+    Returns:
+      A mixture with the same weights. Its covariance model is the same if marginals keep the form
+      of that model, and otherwise the unconstrained model of the same storage: covariances with
+      common axes, for example, have none in common when a column is left out.
 
     Raises:
-      DataError: a coordinate out of range or named twice.
+      DataError: a coordinate is out of range or named twice.
+
+    >>> import jgmm
+    >>> one = jgmm.make_mixture([1.0], [[0.0, 1.0, 2.0]], [[1.0, 2.0, 3.0]], "diag")
+    >>> jgmm.marginal(one, [2, 0]).means.tolist()
+    [[2.0, 0.0]]
     """
     index = jnp.asarray(_dims(mixture, dims))
     entry = mixture.model
@@ -47,18 +61,29 @@ def marginal(mixture: Mixture, dims: Sequence[int]) -> Mixture:
 
 
 def condition(mixture: Mixture, dims: Sequence[int], values: Any) -> Mixture:
-    """The mixture of the other coordinates, given the values of some.
+    """Conditional distribution of the other coordinates, given the values of some.
 
-    Each component is conditioned as a Gaussian, and reweighted by how well it explains what is
-    known: ``πₖ' ∝ πₖ N(x_b | μₖ_b, Σₖ_bb)``.
+    Each component is conditioned as a Gaussian (``gaussian.condition``), and its weight is
+    multiplied by the density of the known values under it: ``πₖ' ∝ πₖ N(x_b | μₖ_b, Σₖ_bb)``.
 
     Args:
       mixture: K components in D dimensions.
-      dims: the M known coordinates, M < D.
-      values: what they are, (M,).
+      dims: the M known coordinates (b), M < D.
+      values: their values x_b, (M,).
+
+    Returns:
+      A mixture of K components in the D - M other coordinates, in increasing order. Its covariance
+      model is that of a marginal.
 
     Raises:
-      DataError: a coordinate out of range or named twice, none left, or values that do not fit.
+      DataError: a coordinate is out of range or named twice, all are known, or the values do not
+        fit.
+
+    >>> import jgmm
+    >>> one = jgmm.make_mixture([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.5, 1.0]]])
+    >>> given = jgmm.condition(one, [0], [1.0])
+    >>> given.means.item(), given.variances.item()
+    (0.5, 0.75)
     """
     known = _dims(mixture, dims)
     at = jnp.asarray(values, mixture.means.dtype)
@@ -72,7 +97,8 @@ def condition(mixture: Mixture, dims: Sequence[int], values: Any) -> Mixture:
     rest = [d for d in range(mixture.n_features) if d not in known]
     entry = mixture.model
     if entry.storage is not Full:  # coordinates are independent within a component
-        return Mixture(log_weights, *_of(marginal(mixture, rest)))
+        other = marginal(mixture, rest)
+        return Mixture(log_weights, other.means, other.scale, other.covariance)
     means, sigma = jax.vmap(lambda m, s: gaussian.condition(m, s, known, at))(
         mixture.means, mixture.covariances
     )
@@ -80,17 +106,25 @@ def condition(mixture: Mixture, dims: Sequence[int], values: Any) -> Mixture:
     return Mixture(log_weights, means, Full.root(sigma[:copies]), entry.marginal_model.name)
 
 
-def _of(mixture: Mixture) -> tuple[Array, Array, str]:
-    return mixture.means, mixture.scale, mixture.covariance
-
-
 def mean(mixture: Mixture) -> Float[Array, "D"]:
-    """Mean of the mixture, ``Σₖ πₖ μₖ``."""
+    """Mean of the mixture, ``μ = Σₖ πₖ μₖ``, (D,).
+
+    >>> import jgmm
+    >>> two = jgmm.make_mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+    >>> mean(two).tolist()
+    [2.0]
+    """
     return mixture.weights @ mixture.means
 
 
 def cov(mixture: Mixture) -> Float[Array, "D D"]:
-    """Covariance of the mixture, ``Σₖ πₖ (Σₖ + (μₖ - μ)(μₖ - μ)ᵀ)``."""
-    away = mixture.means - mean(mixture)[None, :]
+    """Covariance of the mixture, ``Σₖ πₖ (Σₖ + (μₖ - μ)(μₖ - μ)ᵀ)``, (D, D).
+
+    >>> import jgmm
+    >>> two = jgmm.make_mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+    >>> cov(two).tolist()
+    [[5.0]]
+    """
+    offsets = mixture.means - mean(mixture)[None, :]
     within = jnp.einsum("k,kde->de", mixture.weights, mixture.covariances)
-    return within + (mixture.weights[:, None] * away).T @ away
+    return within + (mixture.weights[:, None] * offsets).T @ offsets

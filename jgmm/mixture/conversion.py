@@ -1,12 +1,13 @@
-"""Between a ``Mixture`` and the attributes scikit-learn keeps one in, both ways.
+"""Conversion between a ``Mixture`` and a fitted scikit-learn ``GaussianMixture``, both ways.
 
-scikit-learn writes the parameters of a fitted mixture as five arrays. Σₖ = Lₖ Lₖᵀ here, and there
+scikit-learn holds the parameters of a fitted mixture in five arrays. With Σₖ = Lₖ Lₖᵀ in jgmm they
+are, in addition to weights and means,
 
     covariances = Σₖ,   precisions_cholesky = Pₖ = Lₖ⁻ᵀ,   precisions = Σₖ⁻¹ = Pₖ Pₖᵀ
 
-each in the form of the covariance model, without a first axis where all components share one.
-Densities go through P on both sides, so P is what a mixture is read back from: L = P⁻ᵀ loses the
-root of the digits that Σ = L Lᵀ would.
+each in the form of the covariance model, without the first axis where all components share one
+covariance. scikit-learn computes densities from P, and jgmm from L⁻¹ = Pᵀ, so a mixture is read
+from P: L = P⁻ᵀ loses half as many digits as the factor of Σ = L Lᵀ would.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ ATTRIBUTES = ("weights", "means", "covariances", "precisions", "precisions_chole
 
 
 def from_sklearn(fitted: Any, dtype: Any = None) -> Mixture:
-    """The mixture a fitted scikit-learn ``GaussianMixture`` holds.
+    """Convert a fitted scikit-learn ``GaussianMixture`` to a ``Mixture``.
 
     Args:
-      fitted: theirs, an estimator of ``jgmm.estimators``, or anything that has the attributes
-        ``covariance_type``, ``weights_``, ``means_`` and ``precisions_cholesky_``.
-      dtype: of the mixture; by default that of the means, where JAX allows it.
+      fitted: a scikit-learn mixture, an estimator of ``jgmm.estimators``, or any object with the
+        attributes ``covariance_type``, ``weights_``, ``means_`` and ``precisions_cholesky_``.
+      dtype: the type of the result; by default that of the means, where JAX allows it.
 
     Raises:
-      DataError: it is not fitted, or its arrays do not fit its covariance type.
+      DataError: the object is not fitted, or its arrays do not fit its covariance type.
 
     >>> from types import SimpleNamespace
     >>> theirs = SimpleNamespace(
@@ -71,11 +72,17 @@ def from_sklearn(fitted: Any, dtype: Any = None) -> Mixture:
 
 
 def to_attributes(mixture: Mixture) -> dict[str, np.ndarray]:
-    """The parameters as scikit-learn's five arrays, by name without the last underscore."""
+    """Return the parameters as scikit-learn's five arrays, by name without the last underscore.
+
+    >>> import jgmm
+    >>> one = jgmm.make_mixture([1.0], [[0.0]], [4.0], "spherical")
+    >>> to_attributes(one)["precisions"].tolist()
+    [0.25]
+    """
     entry = mixture.model
     scale, inverse = np.array(mixture.scale), np.array(_invert(entry.storage, mixture.scale))
     root = inverse.swapaxes(1, 2).copy() if entry.storage is Full else inverse
-    matrices = (_square(scale), _square(root), root)
+    matrices = (_covariance(scale), _covariance(root), root)
     own = [np.asarray(each[0]) if entry.shared else each for each in matrices]
     arrays = (np.array(mixture.weights), np.array(mixture.means), *own)
     return dict(zip(ATTRIBUTES, arrays, strict=True))
@@ -86,21 +93,26 @@ def _invert(storage: Storage, scale: Array) -> Array:
     return storage.invert(scale)
 
 
-def _square(root: np.ndarray) -> np.ndarray:
-    """R Rᵀ, or its form where R is diagonal."""
+def _covariance(root: np.ndarray) -> np.ndarray:
+    """Return R Rᵀ of each square root R, in the same storage."""
     return root @ root.swapaxes(1, 2) if root.ndim == 3 else root**2
 
 
 def to_sklearn(mixture: Mixture) -> Any:
-    """A fitted scikit-learn ``GaussianMixture`` that holds the mixture.
+    """Convert a mixture to a fitted scikit-learn ``GaussianMixture``.
 
-    Theirs knows four models. Any other becomes the one of theirs that holds it: shared matrices
-    "tied", other matrices "full", diagonals "diag", multiples of the identity "spherical". The
-    densities are the same; their count of parameters, and with it AIC and BIC, is their model's.
+    scikit-learn has four covariance models. Any other model becomes the one that contains it:
+    shared matrices become "tied", other matrices "full", diagonals "diag", and multiples of the
+    identity "spherical". The densities are the same. The number of parameters that scikit-learn
+    counts, and with it AIC and BIC, is that of its own model.
+
+    Args:
+      mixture: K components in D dimensions.
 
     Returns:
-      As theirs is with ``max_iter=0``: it answers every question, has not converged, and with
-      ``warm_start=True`` goes on from here. Its ``lower_bound_`` is -inf: a mixture knows no data.
+      The estimator, as after a fit with ``max_iter=0``: all its methods work, it has not converged,
+      and after ``set_params(warm_start=True)`` a fit continues from these parameters. Its
+      ``lower_bound_`` is -inf, since a mixture holds no data.
 
     Raises:
       ImportError: scikit-learn is not installed.

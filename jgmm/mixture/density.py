@@ -1,4 +1,4 @@
-"""The log density of a mixture, its E-step, its predictions and its samples."""
+"""Log density, responsibilities, predictions and random samples of a mixture."""
 
 from __future__ import annotations
 
@@ -19,19 +19,22 @@ from jgmm.mixture.mixture import Mixture, _samples_for
 
 
 class Expectation(NamedTuple):
-    """What the E-step infers: log density (N,) and log responsibilities (N, K)."""
+    """Result of the E-step: log densities (N,) and log responsibilities (N, K)."""
 
     log_prob: Array
     log_resp: Array
 
 
 def log_joint(mixture: Mixture, inverse: Array, difference: Float[Array, "K D"]) -> Array:
-    """``log πₖ + log N(x | μₖ, Σₖ)`` for one sample, (K,).
+    """Log joint density ``log πₖ + log N(x | μₖ, Σₖ)`` of one sample and each component, (K,).
 
     Args:
-      mixture: parameters.
-      inverse: ``storage.invert(mixture.scale)``, computed once for many samples.
-      difference: x - μₖ.
+      mixture: K components in D dimensions.
+      inverse: ``mixture.model.storage.invert(mixture.scale)``, computed once for many samples.
+      difference: x - μₖ, (K, D).
+
+    Returns:
+      The log densities, in nats.
     """
     storage, d = mixture.model.storage, mixture.n_features
     log_det = storage.half_log_det(mixture.scale, d)
@@ -40,12 +43,12 @@ def log_joint(mixture: Mixture, inverse: Array, difference: Float[Array, "K D"])
     return constant - 0.5 * distance
 
 
-def _row_by_row(mixture: Mixture, x: Array, ask: Callable[[Array], Any]) -> Any:
-    """Apply ``ask(log joint (K,))`` to every sample, a cache-sized block at a time."""
+def _row_by_row(mixture: Mixture, x: Array, function: Callable[[Array], Any]) -> Any:
+    """Apply ``function(log joint (K,))`` to every sample, a cache-sized block at a time."""
     inverse = mixture.model.storage.invert(mixture.scale)
 
     def one(row: Array) -> Any:
-        return ask(log_joint(mixture, inverse, row[None, :] - mixture.means))
+        return function(log_joint(mixture, inverse, row[None, :] - mixture.means))
 
     bytes_a_row = mixture.n_components * mixture.n_features * x.dtype.itemsize
     block = max(1, min(len(x), budget.DIFFERENCE_BLOCK_BYTES // bytes_a_row))
@@ -53,9 +56,9 @@ def _row_by_row(mixture: Mixture, x: Array, ask: Callable[[Array], Any]) -> Any:
 
 
 def normalise(log_joint: Float[Array, "K"]) -> tuple[Float[Array, ""], Float[Array, "K"]]:
-    """Log density and log responsibilities of one sample from its log joint density."""
-    # The largest is subtracted first: next to the score of a far sample log Σ exp rounds away,
-    # and the responsibilities would not sum to one.
+    """Compute log density and log responsibilities of one sample from its log joint density."""
+    # The largest score is subtracted first. For a far sample it is a large negative number, next to
+    # which log Σ exp would be rounded away, and the responsibilities would not sum to one.
     largest = lax.stop_gradient(log_joint.max())
     score = log_joint - jnp.where(jnp.isfinite(largest), largest, 0)
     log_sum = jnp.log(jnp.exp(score).sum())
@@ -87,8 +90,8 @@ def log_prob(mixture: Mixture, x: Any) -> Float[Array, "N"]:
       x: samples in rows, (N, D).
 
     Returns:
-      One number a sample: a large negative one far away, -inf only once the squared distance
-      overflows. Memory stays bounded for any N.
+      One number for each sample. Far from all components it is a large negative number, and -inf
+      only when the squared distance overflows. Memory stays bounded for any N.
 
     >>> import jgmm
     >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
@@ -111,23 +114,55 @@ def e_step(mixture: Mixture, x: Any) -> Expectation:
       x: samples in rows, in the units of the means.
 
     Returns:
-      Log density of each sample, in nats, and log responsibilities whose rows sum to one after
-      exp. The sum of the first over n is the log-likelihood of the parameters passed in, not of a
-      later M-step.
+      Log density of each sample, in nats, and log responsibilities, whose rows sum to one after
+      exp. The sum of the log densities is the log-likelihood of the parameters passed in, not of
+      those after a later M-step.
 
-    A component of weight zero gets responsibility exactly zero. Reference: Bishop (2006),
-    section 9.2.
+    A component of weight zero gets responsibility exactly zero.
+
+    Reference: Bishop (2006), section 9.2.
+
+    >>> import jgmm
+    >>> two = jgmm.make_mixture([0.5, 0.5], [[-1.0], [1.0]], [1.0, 1.0], "spherical")
+    >>> jgmm.e_step(two, [[0.0]]).log_resp.round(3)
+    Array([[-0.693, -0.693]], dtype=float32)
     """
     return _e_step(mixture, _samples_for(mixture, x))
 
 
 def responsibilities(mixture: Mixture, x: Any) -> Float[Array, "N K"]:
-    """Posterior probability of each component for each sample, ``p(z = k | x)``, rows sum to 1."""
+    """Posterior probability of each component for each sample, ``p(z = k | x)``.
+
+    Args:
+      mixture: K components in D dimensions.
+      x: samples in rows, (N, D).
+
+    Returns:
+      Responsibilities (N, K), whose rows sum to one.
+
+    >>> import jgmm
+    >>> two = jgmm.make_mixture([0.5, 0.5], [[-1.0], [1.0]], [1.0, 1.0], "spherical")
+    >>> jgmm.responsibilities(two, [[0.0], [9.0]]).round(3).tolist()
+    [[0.5, 0.5], [0.0, 1.0]]
+    """
     return jnp.exp(e_step(mixture, x).log_resp)
 
 
 def predict(mixture: Mixture, x: Any) -> Int[Array, "N"]:
-    """The most probable component of each sample, the first of equals."""
+    """Predict the most probable component of each sample; of equally probable ones the first.
+
+    Args:
+      mixture: K components in D dimensions.
+      x: samples in rows, (N, D).
+
+    Returns:
+      Labels from 0 to K - 1, (N,).
+
+    >>> import jgmm
+    >>> two = jgmm.make_mixture([0.5, 0.5], [[-1.0], [1.0]], [1.0, 1.0], "spherical")
+    >>> jgmm.predict(two, [[-3.0], [3.0]]).tolist()
+    [0, 1]
+    """
     return _predict(mixture, _samples_for(mixture, x))
 
 
@@ -135,6 +170,11 @@ def sample(
     key: Key[Array, ""], mixture: Mixture, n_samples: int
 ) -> tuple[Float[Array, "N D"], Int[Array, "N"]]:
     """Draw samples: pick component k with probability πₖ, then draw x ~ N(μₖ, Σₖ).
+
+    Args:
+      key: a typed key, such as ``jax.random.key(0)``.
+      mixture: K components in D dimensions.
+      n_samples: how many samples to draw.
 
     Returns:
       Samples (n_samples, D), and the component that produced each, (n_samples,).
@@ -151,14 +191,15 @@ def sample(
 def _sample(key: Array, mixture: Mixture, n_samples: int) -> tuple[Array, Array]:
     pick, draw = jax.random.split(key)
     labels = jax.random.categorical(pick, mixture.log_weights, shape=(n_samples,))
-    noise = jax.random.normal(draw, (n_samples, mixture.n_features), mixture.means.dtype)
+    draws = jax.random.normal(draw, (n_samples, mixture.n_features), mixture.means.dtype)
     copies = jnp.zeros_like(labels) if mixture.model.shared else labels
 
-    def place(drawn: tuple[Array, Array, Array]) -> Array:
-        label, copy, eps = drawn
+    def place(one: tuple[Array, Array, Array]) -> Array:
+        label, copy, eps = one
         return mixture.means[label] + mixture.model.storage.apply(
             mixture.scale[copy][None], eps[None]
         ).reshape(-1)
 
-    # In blocks, so that a factor is never copied once for every sample.
-    return lax.map(place, (labels, copies, noise), batch_size=4096), labels
+    # In blocks, so that the factors are never copied for all samples at once.
+    block = budget.SAMPLE_BLOCK_ROWS
+    return lax.map(place, (labels, copies, draws), batch_size=block), labels

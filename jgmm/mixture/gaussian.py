@@ -1,4 +1,4 @@
-"""One Gaussian in D dimensions: density, samples, marginals, conditionals, divergences, ellipses.
+"""One multivariate Gaussian: density, samples, marginal, conditional, divergence and ellipse.
 
 ``log N(x | μ, Σ) = -D/2 log 2π - 1/2 log|Σ| - 1/2 (x-μ)ᵀ Σ⁻¹ (x-μ)``, always through the lower
 Cholesky factor L of Σ = L Lᵀ. Reference: Bishop (2006), section 2.3.
@@ -34,7 +34,7 @@ def log_prob(
       cholesky: L, lower triangular with positive diagonal.
 
     Returns:
-      One number a sample, finite until the squared distance overflows.
+      One number for each sample, finite until the squared distance overflows.
 
     >>> log_prob(jnp.zeros((1, 2)), jnp.zeros(2), jnp.eye(2)).round(3)
     Array([-1.838], dtype=float32)
@@ -46,28 +46,56 @@ def log_prob(
 def whiten(
     x: Float[Array, "N D"], mean: Float[Array, "D"], cholesky: Float[Array, "D D"]
 ) -> Float[Array, "N D"]:
-    """Map samples to standard coordinates, ``L⁻¹ (x - μ)``, where Σ is the identity."""
+    """Whiten samples: ``z = L⁻¹ (x - μ)``, which has mean zero and the identity as covariance.
+
+    Args:
+      x: samples in rows.
+      mean: μ.
+      cholesky: L, lower triangular with positive diagonal.
+
+    >>> whiten(jnp.asarray([[3.0, 1.0]]), jnp.ones(2), 2 * jnp.eye(2)).tolist()
+    [[1.0, 0.0]]
+    """
     inverse = solve_triangular(cholesky, jnp.eye(len(mean), dtype=cholesky.dtype), lower=True)
     return (x - mean[None, :]) @ inverse.T
 
 
 def half_log_det(cholesky: Float[Array, "D D"]) -> Float[Array, ""]:
-    """``1/2 log|Σ|``, the sum of the logarithms of the factor's diagonal."""
+    """Half the log determinant, ``1/2 log|Σ|``: the sum of the logs of the factor's diagonal.
+
+    >>> half_log_det(jnp.eye(3)).item()
+    0.0
+    """
     return jnp.log(jnp.diagonal(cholesky)).sum()
 
 
 def sample(
     key: Key[Array, ""], mean: Float[Array, "D"], cholesky: Float[Array, "D D"], n_samples: int
 ) -> Float[Array, "N D"]:
-    """Draw samples ``μ + L ε`` with ε standard normal, (n_samples, D)."""
-    noise = jax.random.normal(key, (n_samples, len(mean)), mean.dtype)
-    return mean[None, :] + noise @ cholesky.T
+    """Draw samples ``μ + L ε`` with ε standard normal, (n_samples, D).
+
+    Args:
+      key: a typed key, such as ``jax.random.key(0)``.
+      mean: μ.
+      cholesky: L, lower triangular with positive diagonal.
+      n_samples: how many samples to draw.
+
+    >>> sample(jax.random.key(0), jnp.zeros(2), jnp.eye(2), n_samples=5).shape
+    (5, 2)
+    """
+    draws = jax.random.normal(key, (n_samples, len(mean)), mean.dtype)
+    return mean[None, :] + draws @ cholesky.T
 
 
 def marginal(
     mean: Float[Array, "D"], covariance: Float[Array, "D D"], dims: Sequence[int]
 ) -> tuple[Float[Array, "M"], Float[Array, "M M"]]:
-    """Mean and covariance of the chosen coordinates, in the order given.
+    """Marginal distribution: mean and covariance of the chosen coordinates, in the order given.
+
+    Args:
+      mean: μ.
+      covariance: Σ.
+      dims: the M chosen coordinates.
 
     >>> marginal(jnp.arange(3.0), jnp.eye(3), [2, 0])[0]
     Array([2., 0.], dtype=float32)
@@ -82,7 +110,7 @@ def condition(
     dims: Sequence[int],
     values: Float[Array, "M"],
 ) -> tuple[Float[Array, "F"], Float[Array, "F F"]]:
-    """Mean and covariance of the other coordinates, given the values of some.
+    """Conditional distribution: mean and covariance of the other coordinates, given some values.
 
         μ_a|b = μ_a + Σ_ab Σ_bb⁻¹ (x_b - μ_b)
         Σ_a|b = Σ_aa - Σ_ab Σ_bb⁻¹ Σ_ba
@@ -91,13 +119,18 @@ def condition(
       mean: μ.
       covariance: Σ.
       dims: the M coordinates whose values are known (b).
-      values: x_b.
+      values: their values x_b.
 
     Returns:
-      Mean and covariance of the F = D - M coordinates not named, in increasing order. The
+      Mean and covariance of the F = D - M other coordinates (a), in increasing order. The
       covariance does not depend on the values.
 
     Reference: Bishop (2006), equations 2.81 and 2.82.
+
+    >>> sigma = jnp.asarray([[1.0, 0.5], [0.5, 1.0]])
+    >>> mu, rest = condition(jnp.zeros(2), sigma, [0], jnp.asarray([1.0]))
+    >>> mu.item(), rest.item()
+    (0.5, 0.75)
     """
     b = jnp.asarray(dims)
     a = jnp.asarray([d for d in range(len(mean)) if d not in set(map(int, dims))], dtype=int)
@@ -106,11 +139,18 @@ def condition(
     v = solve_triangular(cholesky, covariance[b[:, None], a[None, :]], lower=True)
     z = solve_triangular(cholesky, values - mean[b], lower=True)
     rest = covariance[a[:, None], a[None, :]] - v.T @ v
-    return mean[a] + v.T @ z, (rest + rest.T) / 2  # symmetric to the last bit, as products are not
+    return mean[a] + v.T @ z, (rest + rest.T) / 2  # products are not exactly symmetric
 
 
 def entropy(cholesky: Float[Array, "D D"]) -> Float[Array, ""]:
-    """Differential entropy in nats, ``D/2 (1 + log 2π) + 1/2 log|Σ|``."""
+    """Differential entropy, ``D/2 (1 + log 2π) + 1/2 log|Σ|``, in nats.
+
+    Args:
+      cholesky: L, lower triangular with positive diagonal.
+
+    >>> entropy(jnp.eye(1)).round(3)
+    Array(1.419, dtype=float32)
+    """
     return 0.5 * len(cholesky) * (1 + LOG_2PI) + half_log_det(cholesky)
 
 
@@ -120,11 +160,18 @@ def kl_divergence(
     mean_q: Float[Array, "D"],
     cholesky_q: Float[Array, "D D"],
 ) -> Float[Array, ""]:
-    """Kullback–Leibler divergence from q to p, in nats.
+    """Kullback–Leibler divergence KL(p‖q) of Gaussian p from Gaussian q, in nats.
 
         KL(p‖q) = 1/2 ( tr(Σ_q⁻¹ Σ_p) + |L_q⁻¹ (μ_p - μ_q)|² - D ) + log|L_q| - log|L_p|
 
-    Nonnegative, and zero exactly when the two are the same.
+    Args:
+      mean_p, cholesky_p: mean and Cholesky factor of p.
+      mean_q, cholesky_q: mean and Cholesky factor of q.
+
+    The divergence is nonnegative, and zero exactly when the two distributions are the same.
+
+    >>> kl_divergence(jnp.ones(1), jnp.eye(1), jnp.zeros(1), jnp.eye(1)).item()
+    0.5
     """
     ratio = solve_triangular(cholesky_q, cholesky_p, lower=True)
     shift = whiten(mean_p[None, :], mean_q, cholesky_q)
@@ -139,7 +186,7 @@ def ellipse(
     mass: Any = 0.95,
     n_points: int = 100,
 ) -> Float[Array, "n_points 2"]:
-    """The closed curve of equal density that holds a given probability, for plots.
+    """Confidence ellipse: the curve of equal density that encloses a given probability.
 
         x(t) = μ + r L (cos t, sin t),   r² = -2 log(1 - mass)
 
@@ -147,11 +194,14 @@ def ellipse(
 
     Args:
       mean: μ, two coordinates.
-      covariance: Σ; singular is allowed, the curve is then flat.
-      mass: probability inside, in (0, 1).
-      n_points: points on the curve; the first equals the last.
+      covariance: Σ; it may be singular, and the curve is then flat.
+      mass: the enclosed probability, in (0, 1).
+      n_points: number of points on the curve; the first equals the last.
+
+    >>> ellipse(jnp.zeros(2), jnp.eye(2), mass=0.95).max().round(2)
+    Array(2.45, dtype=float32)
     """
-    # An eigendecomposition, unlike a Cholesky factor, exists for singular covariances too.
+    # Unlike a Cholesky factor, an eigendecomposition also exists for singular covariances.
     values, vectors = jnp.linalg.eigh(covariance)
     root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]
     t = jnp.linspace(0, 2 * jnp.pi, n_points, dtype=mean.dtype)

@@ -1,7 +1,7 @@
-"""A mixture of Gaussians as data, and the questions one asks of it.
+"""The parameters of a Gaussian mixture, their validation and changes of coordinates.
 
 ``p(x) = Σₖ πₖ N(x | μₖ, Σₖ)``. A ``Mixture`` is a frozen pytree: ``jit``, ``vmap``, ``grad`` and a
-leading axis of restarts just work on it. ``make_mixture`` validates; the constructor does not.
+leading axis of restarts work on it. ``make_mixture`` validates; the constructor does not.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from jgmm.covariance.storage import Full
 
 
 def to_standard(mixture: Mixture, frame: Standardization) -> Mixture:
-    """The mixture as seen in the frame."""
+    """Express a mixture, given in the user's units, in standardized ones."""
     # Subtract before dividing: the difference of two large numbers is exact, their quotients not.
     centred = replace(mixture, means=mixture.means - frame.shift[None, :])
     return change_coordinates(centred, jnp.zeros_like(frame.shift), frame.inverse)
 
 
 def to_original(mixture: Mixture, frame: Standardization) -> Mixture:
-    """The mixture in the user's units."""
+    """Express a mixture, given in standardized units, in the user's."""
     return change_coordinates(mixture, frame.shift, frame.scale)
 
 
@@ -57,22 +57,22 @@ class Mixture:
 
     @property
     def model(self) -> CovarianceModel:
-        """The entry of the covariance table."""
+        """The covariance model, an entry of the table."""
         return model(self.covariance)
 
     @property
     def n_components(self) -> int:
-        """K."""
+        """Number of components, K."""
         return int(self.means.shape[-2])
 
     @property
     def n_features(self) -> int:
-        """D."""
+        """Number of features, D."""
         return int(self.means.shape[-1])
 
     @property
     def weights(self) -> Array:
-        """πₖ, (K,)."""
+        """Mixing weights πₖ, (K,)."""
         return jnp.exp(self.log_weights)
 
     @property
@@ -85,13 +85,13 @@ class Mixture:
     @property
     @jit
     def covariances(self) -> Array:
-        """Σₖ as matrices, (K, D, D), whatever the storage."""
+        """Covariances Σₖ as matrices, (K, D, D), whatever the storage."""
         return self.cholesky @ self.cholesky.mT
 
     @property
     @jit
     def variances(self) -> Array:
-        """The diagonals of the covariances, (K, D), without making matrices."""
+        """Diagonals of the covariances, (K, D), without making matrices."""
         variances = self.model.storage.variances(self.scale, self.n_features)
         return jnp.broadcast_to(variances, (self.n_components, self.n_features))
 
@@ -107,9 +107,9 @@ def make_mixture(weights: Any, means: Any, covariances: Any, covariance: str = "
       covariance: name of the covariance model.
 
     Raises:
-      DataError: a shape that does not fit, weights that are no distribution, numbers that are not
-        finite, or a covariance that is not symmetric and positive definite; the text says which.
-      ValueError: unknown covariance model.
+      DataError: a shape does not fit, the weights are no distribution, a number is not finite, or
+        a covariance is not symmetric and positive definite; the text says which.
+      ValueError: the covariance model is unknown.
 
     >>> make_mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical").n_components
     2
@@ -135,26 +135,27 @@ def make_mixture(weights: Any, means: Any, covariances: Any, covariance: str = "
 
 
 def _check_form(scale: Array, sigma: Array, entry: CovarianceModel, d: int) -> None:
-    """Refuse covariances that the storage can hold and the model cannot.
+    """Check that covariances have the form of the model, which may be narrower than its storage.
 
-    Of scatter Sₖ = Σₖ from one sample each, the best of all covariances are Σₖ themselves; so the
-    model gives them back if they are its own.
+    For scatter Sₖ = Σₖ and one sample in each component the likelihood is highest at the Σₖ. So the
+    model's estimator returns the Σₖ if they have the form of the model.
     """
     storage = entry.storage
-    best, given = (storage.to_dense(each, d) for each in (_own(entry.name, sigma, scale), scale))
-    # Axes in common are found to the root of a rounding.
+    scales = (_estimated(entry.name, sigma, scale), scale)
+    best, given = (storage.to_dense(each, d) for each in scales)
+    # Common axes are found only up to the square root of a rounding error.
     rtol = max(1e-5, 4 * float(jnp.finfo(sigma.dtype).eps) ** 0.5)
-    if not _equal(best @ best.mT, given @ given.mT, rtol):
+    if not _close(best @ best.mT, given @ given.mT, rtol):
         raise DataError(f"the covariances given do not have the form of {entry.name!r}.")
 
 
-@partial(jit, static_argnums=0)  # an estimate that iterates would compile its loop at every call
-def _own(covariance: str, sigma: Array, scale: Array) -> Array:
+@partial(jit, static_argnums=0)  # otherwise an iterative estimate compiles its loop at every call
+def _estimated(covariance: str, sigma: Array, scale: Array) -> Array:
     return model(covariance).estimate(jnp.ones(len(sigma), sigma.dtype), sigma, scale)
 
 
 def _stored(sigma: Array, entry: CovarianceModel, k: int, d: int) -> Array:
-    """Covariances in the model's storage, from that form or from matrices."""
+    """Convert covariances, in the model's form or as matrices, to the model's storage."""
     if not bool(jnp.isfinite(sigma).all()):
         raise DataError("covariances hold NaN or infinite values.")
     storage, copies = entry.storage, 1 if entry.shared else k
@@ -164,36 +165,37 @@ def _stored(sigma: Array, entry: CovarianceModel, k: int, d: int) -> Array:
     elif sigma.shape == (k, d, d):
         stored = storage.from_dense(sigma[:copies])
         rebuilt = storage.to_dense(jnp.sqrt(stored), d) ** 2 if storage is not Full else stored
-        if not _equal(rebuilt, sigma):
+        if not _close(rebuilt, sigma):
             raise DataError(f"the covariances given do not have the form of {entry.name!r}.")
     else:
         raise DataError(
             f"covariances for {entry.name!r} must have shape {(copies, *own)} or {(k, d, d)}; "
             f"they have {sigma.shape}."
         )
-    if storage is Full and not _equal(stored, stored.mT):
+    if storage is Full and not _close(stored, stored.mT):
         raise DataError("a covariance is not symmetric.")
     return stored
 
 
-def _equal(first: Array, second: Array, rtol: float = 1e-5) -> bool:
-    """Whether covariances (…, D, D) are the same but for rounding, whatever their units."""
+def _close(first: Array, second: Array, rtol: float = 1e-5) -> bool:
+    """Return whether covariances (…, D, D) are equal up to rounding, relative to the deviations."""
     deviation = jnp.sqrt(jnp.abs(jnp.diagonal(second, axis1=-2, axis2=-1)))
     unit = deviation[..., :, None] * deviation[..., None, :]
     return bool((jnp.abs(first - second) <= rtol * unit).all())
 
 
 def _samples_for(mixture: Mixture, x: Any) -> Array:
+    """Check samples for a mixture and convert them to its precision."""
     samples = as_samples(x)
     check_columns(mixture, samples.shape[1])
     return samples.astype(mixture.means.dtype)
 
 
 def check_columns(mixture: Mixture, n_columns: int) -> None:
-    """Refuse samples of another width than the mixture's.
+    """Check that samples have as many columns as the mixture has features.
 
     Raises:
-      DataError: with both numbers.
+      DataError: they do not; the text says both numbers.
     """
     if n_columns != mixture.n_features:
         raise DataError(
@@ -202,28 +204,42 @@ def check_columns(mixture: Mixture, n_columns: int) -> None:
 
 
 def n_parameters(mixture: Mixture) -> int:
-    """Number of free parameters: weights, means and covariances."""
+    """Count the free parameters of a mixture: weights, means and covariances.
+
+    >>> mixture = make_mixture([0.5, 0.5], [[0.0, 0.0], [4.0, 0.0]], [1.0, 1.0], "spherical")
+    >>> n_parameters(mixture)
+    7
+    """
     return mixture.model.n_parameters(mixture.n_components, mixture.n_features)
 
 
-def change_coordinates(mixture: Mixture, shift: Float[Array, "D"], scale: Array) -> Mixture:
-    """The mixture of ``shift + scale x`` when x follows the one given.
+def change_coordinates(mixture: Mixture, shift: Float[Array, "D"], factor: Array) -> Mixture:
+    """Return the distribution of ``shift + factor x`` where x is distributed as the mixture.
 
     Args:
-      scale: a factor for each column, (D,), all equal unless the model keeps its form column by
-        column; or a lower triangular matrix (D, D), where it keeps its form under every linear map.
+      mixture: K components in D dimensions.
+      shift: added to every sample, (D,).
+      factor: one number for each column, (D,), all equal unless the covariance model keeps its form
+        when columns are scaled separately; or a lower triangular matrix, (D, D), if the model keeps
+        its form under every linear map.
+
+    >>> import jgmm
+    >>> one = jgmm.make_mixture([1.0], [[2.0]], [1.0], "spherical")
+    >>> moved = change_coordinates(one, jnp.asarray([1.0]), jnp.asarray([3.0]))
+    >>> moved.means.item(), moved.variances.item()
+    (7.0, 9.0)
     """
-    moved = mixture.means @ scale.T if scale.ndim == 2 else mixture.means * scale[None, :]
+    moved = mixture.means @ factor.T if factor.ndim == 2 else mixture.means * factor[None, :]
     return Mixture(
         mixture.log_weights,
         shift[None, :] + moved,
-        mixture.model.storage.rescale(mixture.scale, scale),
+        mixture.model.storage.rescale(mixture.scale, factor),
         mixture.covariance,
     )
 
 
 def to_host(mixture: Mixture) -> dict[str, np.ndarray]:
-    """Weights, means and dense covariances as NumPy arrays, for tables and files."""
+    """Return weights, means and dense covariances as NumPy arrays, for tables and files."""
     return {
         "weights": np.asarray(mixture.weights),
         "means": np.asarray(mixture.means),

@@ -1,10 +1,11 @@
-"""A uniform component beside the Gaussians, for samples that belong to none of them.
+"""Uniform noise component, for samples that belong to none of the Gaussians.
 
     p(x) = π₀ / V + (1 − π₀) Σₖ πₖ N(x | μₖ, Σₖ)
 
-V is a volume that holds the samples, their bounding box's or one that is given; the density is the
-same everywhere, and so is improper beyond. The weights πₖ of the ``Mixture`` are those among
-samples that are no noise, and sum to one: the mixture is what is left when the noise is taken away.
+V is the volume of a region that holds the samples: their bounding box, or a volume that is given.
+The density of the noise is 1 / V everywhere, also outside the region, where it is improper. The
+weights πₖ of the ``Mixture`` are those among samples that are not noise, and sum to one: the
+mixture is the distribution of samples without the noise.
 
 Reference: Banfield & Raftery (1993); Fraley & Raftery (1998).
 """
@@ -27,39 +28,54 @@ from jgmm.mixture.density import e_step
 from jgmm.mixture.density import log_prob as density_log_prob
 from jgmm.mixture.mixture import Mixture
 
-# Of the samples, at the start of a fit.
+# Weight π₀ of the noise at the start of a fit.
 FIRST_WEIGHT = 0.05
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Noise:
-    """A uniform component. Leaves: ``log_weight`` log π₀ and ``log_volume`` log V, () each."""
+    """Uniform noise component. Both attributes are leaves.
+
+    Attributes:
+      log_weight: log π₀, ().
+      log_volume: log V, ().
+    """
 
     log_weight: Leaf
     log_volume: Leaf
 
     @property
     def weight(self) -> Array:
-        """π₀, the share of samples that are noise."""
+        """Weight of the noise, π₀: the proportion of samples that are noise."""
         return jnp.exp(self.log_weight)
 
     def update(self, counts: Float[Array, "K"], total: Float[Array, ""]) -> Noise:
-        """The M-step: π₀ is the share of N samples that the components' Nₖ leave."""
+        """M-step of the noise: π₀ = max(0, 1 − Σₖ Nₖ / N).
+
+        Args:
+          counts: expected number of samples of each component, Nₖ, without the noise.
+          total: N, the total weight of the samples.
+        """
         share = jnp.clip(1 - counts.sum() / total, 0)
         return Noise(jnp.log(share), self.log_volume)
 
     def rescaled(self, log_factor: Array) -> Noise:
-        """The same noise where volumes are ``exp(log_factor)`` times as large."""
+        """Return the noise in units in which volumes are ``exp(log_factor)`` times as large."""
         return Noise(self.log_weight, self.log_volume + log_factor)
 
     def density(self) -> NoiseDensity:
-        """What the E-step needs of it."""
+        """Return the terms of the noise in the E-step."""
         return NoiseDensity(self.log_weight - self.log_volume, jnp.log1p(-jnp.exp(self.log_weight)))
 
 
 class NoiseDensity(NamedTuple):
-    """Noise as a sample sees it: ``log_density`` log π₀ / V, ``log_rest`` log(1 − π₀), () each."""
+    """Terms of the noise in the density of a sample.
+
+    Attributes:
+      log_density: log(π₀ / V), ().
+      log_rest: log(1 − π₀), ().
+    """
 
     log_density: Array
     log_rest: Array
@@ -67,11 +83,16 @@ class NoiseDensity(NamedTuple):
     def mix_in(
         self, log_prob: Float[Array, "B"], known: Array | None = None
     ) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
-        """Log density of samples, and the probability that they are no noise.
+        """Add the noise to the density of samples.
 
         Args:
-          log_prob: under the Gaussians alone.
-          known: samples whose component is known, and that are no noise, (B,), or None.
+          log_prob: log density of the samples under the Gaussians alone, (B,).
+          known: true for samples whose component is known, and which therefore are not noise, (B,);
+            or None.
+
+        Returns:
+          Log density of the samples with noise, (B,), and the probability that each is not noise,
+          (B,).
         """
         rest = log_prob + self.log_rest
         density = jnp.broadcast_to(self.log_density, rest.shape)
@@ -82,13 +103,15 @@ class NoiseDensity(NamedTuple):
 
 
 def as_log_volume(noise: Any, samples: Samples) -> Array | None:
-    """What the argument ``noise`` of a fit stands for: log V, or None without noise.
+    """Convert the argument ``noise`` of a fit to the log volume log V; None stays None.
 
     Args:
       noise: None, "box" for the samples' bounding box, or a volume in the units of the samples.
+      samples: the samples.
 
     Raises:
-      DataError: something else; a volume that is not positive; or a box without one.
+      DataError: the argument is something else, the volume is not positive, or the bounding box has
+        no volume.
     """
     if noise is None:
         return None
@@ -109,7 +132,7 @@ def as_log_volume(noise: Any, samples: Samples) -> Array | None:
 
 @jit
 def _log_box(samples: Samples) -> Array:
-    """Σ_d log(max − min) of the samples that count."""
+    """Log volume of the bounding box of samples of positive weight, Σ_d log(max_d − min_d)."""
     x, weights = samples.x, samples.weights
     counts = jnp.full(x.shape, True) if weights is None else (weights > 0)[:, None] & (x == x)
     highest = jnp.where(counts, x, -jnp.inf).max(axis=0)
@@ -117,8 +140,8 @@ def _log_box(samples: Samples) -> Array:
     return jnp.log(highest - lowest).sum()
 
 
-def at_start(log_volume: Array, frame: Standardization, n_restarts: int) -> Noise:
-    """The noise R runs start with, in their frame, leading axis."""
+def initial_noise(log_volume: Array, frame: Standardization, n_restarts: int) -> Noise:
+    """Return the noise with which R restarts begin, in standardized units, leading axis R."""
     first = jnp.full(n_restarts, np.log(FIRST_WEIGHT), log_volume.dtype)
     return Noise(first, jnp.full_like(first, log_volume - frame.log_volume()))
 
@@ -131,15 +154,29 @@ def log_prob(mixture: Mixture, noise: Noise, x: Any) -> Float[Array, "N"]:
       x: samples in rows, (N, D).
 
     Raises:
-      DataError: see ``as_samples``; or another number of columns than the mixture's.
+      DataError: see ``as_samples``; or x has another number of columns than the mixture.
+
+    >>> import jgmm
+    >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> noise = Noise(jnp.log(0.1), jnp.log(100.0))
+    >>> jgmm.mixture.noise.log_prob(one, noise, [[0.0], [50.0]]).round(2)
+    Array([-1.02, -6.91], dtype=float32)
     """
     return noise.density().mix_in(density_log_prob(mixture, x))[0]
 
 
 def probability(mixture: Mixture, noise: Noise, x: Any) -> Float[Array, "N"]:
-    """The probability that each sample is noise, ``p(z = 0 | x)``.
+    """Posterior probability that each sample is noise, ``p(z = 0 | x)``, (N,).
 
-    The responsibilities of the Gaussians are those of the mixture times one minus it.
+    The responsibilities of the Gaussians are those of the mixture, ``jgmm.responsibilities``,
+    multiplied by one minus this probability.
+
+    Args:
+      mixture, noise: as a fit with noise returns them.
+      x: samples in rows, (N, D).
+
+    Raises:
+      DataError: see ``as_samples``; or x has another number of columns than the mixture.
 
     >>> import jgmm
     >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
@@ -151,7 +188,24 @@ def probability(mixture: Mixture, noise: Noise, x: Any) -> Float[Array, "N"]:
 
 
 def predict(mixture: Mixture, noise: Noise, x: Any) -> Int[Array, "N"]:
-    """The most probable component of each sample, -1 for noise."""
+    """Predict the most probable component of each sample, -1 for noise.
+
+    Args:
+      mixture, noise: as a fit with noise returns them.
+      x: samples in rows, (N, D).
+
+    Returns:
+      Labels from -1 to K - 1, (N,).
+
+    Raises:
+      DataError: see ``as_samples``; or x has another number of columns than the mixture.
+
+    >>> import jgmm
+    >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> noise = Noise(jnp.log(0.1), jnp.log(100.0))
+    >>> jgmm.mixture.noise.predict(one, noise, [[0.0], [10.0]]).tolist()
+    [0, -1]
+    """
     expectation = e_step(mixture, x)
     _, rest = noise.density().mix_in(expectation.log_prob)
     best = jnp.exp(expectation.log_resp).max(axis=1) * rest

@@ -1,13 +1,14 @@
-"""The bijection between a ``Mixture`` and parameters without constraints.
+"""Unconstrained (free) parameters of a mixture: softmax logits, means and Cholesky factors.
 
     weights = softmax(logits),   means = means,   L = strict lower part + diag(exp(log diagonal))
 
-Gradient methods move in these coordinates: every point is a valid mixture. Logits that differ by
-a constant are the same mixture; ``to_free`` returns those whose exponentials sum to one. Models
-whose components share volume, shape or orientation, but not all, have no such coordinates here.
+Gradient methods work in these coordinates: every point is a valid mixture. Logits that differ by a
+constant give the same mixture; ``to_free`` returns the logits whose exponentials sum to one. Models
+whose components share volume, shape or orientation, but not all three, have no free parameters
+here.
 
-``Cholesky`` is these coordinates as a ``Parametrization``, with another positive function for the
-diagonal where one likes; ``jgmm.gradient.augmented`` is a different one.
+``Cholesky`` offers these coordinates as a ``Parametrization``, also with a positive function other
+than the exponential for the diagonal; ``jgmm.gradient.augmented`` is another parametrization.
 """
 
 from __future__ import annotations
@@ -29,7 +30,14 @@ from jgmm.mixture.mixture import Mixture
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Free:
-    """Unconstrained parameters: logits (K,), means (K, D), and the scale with a log diagonal."""
+    """Unconstrained parameters of a mixture. All attributes are leaves.
+
+    Attributes:
+      logits: the weights are their softmax, (K,).
+      means: μₖ, (K, D).
+      scale: as ``Mixture.scale``, with the logarithm of its positive entries, which are the
+        diagonals of Cholesky factors, or all standard deviations.
+    """
 
     logits: Leaf
     means: Leaf
@@ -37,10 +45,10 @@ class Free:
 
 
 def check_free(entry: CovarianceModel, n_components: int, n_features: int) -> None:
-    """Refuse a covariance model that ties the numbers of its scale to each other.
+    """Check that a covariance model has free parameters: its scale has no constraints.
 
     Raises:
-      DataError: naming the models that do not.
+      DataError: it has constraints; the text names the models that have none.
     """
     if not entry.fills_storage(n_components, n_features):
         free = ", ".join(
@@ -54,25 +62,25 @@ def check_free(entry: CovarianceModel, n_components: int, n_features: int) -> No
 
 @runtime_checkable
 class Parametrization(Protocol):
-    """Numbers without constraints that stand for a mixture; static and hashable."""
+    """Unconstrained parametrization of mixtures; an implementation is static and hashable."""
 
     def check(self, entry: CovarianceModel, n_components: int, n_features: int) -> None:
-        """Refuse a covariance model it cannot hold, with a ``DataError``."""
+        """Raise a ``DataError`` if the parametrization cannot represent a covariance model."""
 
     def point(self, mixture: Mixture) -> Any:
-        """The point, a pytree of arrays, that stands for a mixture of positive weights."""
+        """Convert a mixture of positive weights to its point, a pytree of arrays."""
 
     def mixture(self, point: Any, covariance: str) -> Mixture:
-        """The mixture whose log-likelihood is climbed; its weights may sum to less than one."""
+        """Convert a point to the mixture to be fitted; its weights may sum to less than one."""
 
 
 @dataclass(frozen=True)
 class Cholesky:
-    """Logits, means, and Cholesky factors with a positive function on the diagonal.
+    """Parametrization by logits, means, and Cholesky factors with a positive diagonal.
 
     Attributes:
-      positive: from all numbers to the positive ones.
-      inverse: what undoes it.
+      positive: increasing function from all real numbers to the positive ones, for the diagonal.
+      inverse: the inverse function of ``positive``.
     """
 
     positive: Callable[[Array], Array]
@@ -83,23 +91,24 @@ class Cholesky:
         check_free(entry, n_components, n_features)
 
     def point(self, mixture: Mixture) -> Free:
-        """The coordinates of a mixture of any covariance model, which need not fill them."""
+        """Return the coordinates of a mixture of any covariance model, constrained or not."""
         diagonal = _positive(mixture.scale)
         scale = self.inverse(jnp.where(diagonal, mixture.scale, 1))
         scale = jnp.where(diagonal, scale, mixture.scale)
         return Free(mixture.log_weights, mixture.means, scale)
 
     def mixture(self, point: Free, covariance: str) -> Mixture:
-        """The mixture at any finite numbers; above the diagonal they have no effect."""
+        """Return the mixture at any finite coordinates; those above the diagonal have no effect."""
         diagonal = _positive(point.scale)
         lower = jnp.tril(point.scale) if point.scale.ndim == 3 else point.scale
-        # The function sees only the diagonal: elsewhere it could overflow and spoil gradients.
+        # The function is applied to the diagonal alone: elsewhere it could overflow, and gradients
+        # would be NaN.
         scale = jnp.where(diagonal, self.positive(jnp.where(diagonal, lower, 0)), lower)
         return Mixture(jax.nn.log_softmax(point.logits), point.means, scale, covariance)
 
 
 def _inverse_softplus(value: Array) -> Array:
-    """log(eᵛ − 1)."""
+    """Inverse of softplus, log(eᵛ − 1)."""
     return value + jnp.log(-jnp.expm1(-value))
 
 
@@ -108,32 +117,41 @@ SOFTPLUS = Cholesky(jax.nn.softplus, _inverse_softplus)
 
 
 def to_free(mixture: Mixture) -> Free:
-    """Coordinates of a mixture all of whose weights are positive.
+    """Return the free parameters of a mixture whose weights are all positive.
 
     Raises:
-      DataError: see ``check_free``.
+      DataError: the covariance model has none, see ``check_free``.
+
+    >>> import jgmm
+    >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> to_free(one).scale.tolist()
+    [0.0]
     """
     check_free(mixture.model, mixture.n_components, mixture.n_features)
     return LOG.point(mixture)
 
 
 def coordinates(mixture: Mixture) -> Free:
-    """The same coordinates for every covariance model, whose mixtures need not fill them."""
+    """Return the coordinates of ``to_free`` for every covariance model, also with constraints."""
     return LOG.point(mixture)
 
 
 def from_free(free: Free, covariance: str) -> Mixture:
-    """The mixture at the given coordinates.
+    """Return the mixture with the given free parameters.
 
     Args:
-      free: any finite numbers; above the diagonal of a full scale they have no effect.
+      free: any finite numbers; those above the diagonal of a full scale have no effect.
       covariance: name of the covariance model.
+
+    >>> free = Free(jnp.zeros(2), jnp.zeros((2, 1)), jnp.zeros(2))
+    >>> from_free(free, "spherical").weights.tolist()
+    [0.5, 0.5]
     """
     return LOG.mixture(free, covariance)
 
 
 def _positive(scale: Array) -> Array:
-    """Which entries of a scale are positive by definition: a factor's diagonal, or all."""
+    """Mask the entries of a scale that must be positive: the diagonals of factors, or all."""
     if scale.ndim == 3:
         return jnp.broadcast_to(jnp.eye(scale.shape[-1], dtype=bool)[None], scale.shape)
     return jnp.ones_like(scale, bool)
