@@ -85,3 +85,13 @@ REFIT_BATCH_BYTES = 1 << 25
 # Size of a block of a file (32 MiB): large enough that the cost of a block is that of its samples,
 # small enough that memory holds several blocks.
 STREAM_BLOCK_BYTES = 1 << 25
+
+# Blocks that are read ahead and wait to be processed: with two, a block that takes longer to read
+# than the others does not stop the computation; more would only take more memory.
+PREFETCH_BLOCKS = 2
+
+# --- Plots ---
+
+# Points whose density is computed at once: all plots then share one compiled program, and memory
+# does not grow with the number of points.
+PLOT_BATCH_POINTS = 1 << 15

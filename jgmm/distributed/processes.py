@@ -1,8 +1,8 @@
-"""Fits by several processes, on one machine or many.
+"""Fits in several processes, on one machine or on many.
 
-Each process holds, or reads, a share of the samples; ``streaming.fit`` and ``fit.fit`` take a
-``Processes`` as their ``team``. What travels in a step is one ``Statistics``, by JAX's own
-collectives (``jax.distributed``; gloo on CPUs, NCCL on GPUs).
+Each process holds, or reads, a share of the samples. ``jgmm.streaming.fit`` and
+``jgmm.distributed.fit`` take a ``Processes`` as ``group``. In a step the processes exchange one
+``Statistics``, by JAX's own collectives (``jax.distributed``; gloo on CPUs, NCCL on GPUs).
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from jaxtyping import Array
 from jgmm.em.statistics import Statistics
 from jgmm.streaming.reader import ProcessGroup, SingleProcess
 
-# Seconds: to find one another, after which one that is silent is taken for lost, and to part.
-FIND, SILENCE, PART = 60, 30, 10
+# Seconds within which the processes of a job must find one another, without a heartbeat after which
+# a process counts as lost, and that leaving the job may take.
+JOIN_SECONDS, HEARTBEAT_SECONDS, LEAVE_SECONDS = 60, 30, 10
 _AXIS = "processes"
 
 Result = TypeVar("Result")
@@ -35,24 +36,27 @@ class LostProcess(RuntimeError):
 def join(
     coordinator: str | None = None, n_processes: int | None = None, process: int | None = None
 ) -> ProcessGroup:
-    """Join a job; before anything else is done with JAX.
+    """Join a job of several processes; call it before anything else is done with JAX.
 
     Args:
       coordinator: HOST:PORT of process 0; None where JAX knows the cluster, such as SLURM's.
-      n_processes: of the job.
-      process: which of them this is, from 0.
+      n_processes: number of processes of the job.
+      process: number of this process, from 0.
+
+    Returns:
+      The group to pass to a fit as ``group``.
 
     Raises:
-      LostProcess: the others were not found in ``FIND`` seconds.
+      LostProcess: the others were not found within ``JOIN_SECONDS``.
     """
     try:
         jax.distributed.initialize(
             coordinator,
             n_processes,
             process,
-            initialization_timeout=FIND,
-            heartbeat_timeout_seconds=SILENCE,
-            shutdown_timeout_seconds=PART,
+            initialization_timeout=JOIN_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=LEAVE_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
         raise LostProcess(
@@ -62,21 +66,25 @@ def join(
 
 
 class Processes:
-    """The processes of a job, as a ``reader.ProcessGroup``."""
+    """The processes of a job, a ``ProcessGroup`` (``jgmm.streaming.reader``)."""
 
     def __init__(self) -> None:
-        """Use one device of each process; all processes do so at the same time."""
+        """Use one device of each process. All processes must call this at the same time."""
         first = {device.process_index: device for device in reversed(jax.devices())}
         devices = np.asarray([first[i] for i in range(jax.process_count())])
         self._mesh = Mesh(devices, (_AXIS,), axis_types=(AxisType.Auto,))
 
     @property
     def rank_and_size(self) -> tuple[int, int]:
-        """Which of how many processes this is."""
+        """Number of this process, from 0, and number of all processes."""
         return jax.process_index(), jax.process_count()
 
     def add(self, mine: Statistics, lost: Statistics) -> Statistics:
-        """The sum over all processes, in double precision, rounded once.
+        """Sum statistics over all processes, in double precision, and round once.
+
+        Args:
+          mine: statistics of this process.
+          lost: the rounding error of ``mine``, to be added to it.
 
         Raises:
           LostProcess: one of them is gone.
@@ -84,7 +92,9 @@ class Processes:
         return sum_processes(self.all_gather((mine, lost)), mine.center)
 
     def all_gather(self, mine: Any) -> list[Any]:
-        """The arrays of every process, to the last bit, whatever precision JAX works in.
+        """Collect a pytree of host arrays from every process, in the order of their ranks.
+
+        The bits are unchanged, in whatever precision JAX works.
 
         Raises:
           LostProcess: one of them is gone.
@@ -105,13 +115,13 @@ class Processes:
         ]
 
     def _gathered(self, mine: list[np.ndarray]) -> list[np.ndarray]:
-        """The arrays of all processes, leading axis, on the host."""
+        """Return the arrays of all processes on the host, with the processes as leading axis."""
         sharding = NamedSharding(self._mesh, PartitionSpec(_AXIS))
 
         try:
             spread = [jax.make_array_from_process_local_data(sharding, a[None]) for a in mine]
             return [np.asarray(a.addressable_data(0)) for a in _gather(self._mesh, spread)]
-        except (jax.errors.JaxRuntimeError, ValueError) as error:  # gloo gives the latter
+        except (jax.errors.JaxRuntimeError, ValueError) as error:  # gloo raises the latter
             rank, size = self.rank_and_size
             raise LostProcess(
                 f"process {rank} of {size} has lost another one, which has ended or cannot be "
@@ -121,11 +131,11 @@ class Processes:
 
 
 def sum_processes(parts: list[tuple[Statistics, Statistics]], center: Array) -> Statistics:
-    """The sum of what all processes have added up, in double precision, rounded once.
+    """Sum the statistics of all processes in double precision, and round once.
 
     Args:
-      parts: of each process the statistics and what rounding took from them.
-      center: which is theirs all, and no sum.
+      parts: for each process its statistics and their rounding error.
+      center: the centers that all statistics are taken about; they are not summed.
     """
 
     def total(*parts: Any) -> Array:
@@ -140,6 +150,6 @@ def _gather(mesh: Mesh, tree: Any) -> Any:
     def local(tree: Any) -> Any:
         return jax.tree.map(lambda leaf: lax.all_gather(leaf[0], _AXIS), tree)
 
-    one, all_ = PartitionSpec(_AXIS), PartitionSpec()
-    run = jax.shard_map(local, mesh=mesh, in_specs=one, out_specs=all_, check_vma=False)
+    divided, replicated = PartitionSpec(_AXIS), PartitionSpec()
+    run = jax.shard_map(local, mesh=mesh, in_specs=divided, out_specs=replicated, check_vma=False)
     return run(tree)

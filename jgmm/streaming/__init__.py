@@ -1,4 +1,4 @@
-"""EM over samples that do not fit in memory: from files, block by block, or online."""
+"""EM for samples that do not fit in memory: block by block from a source, or online."""
 
 from jgmm.streaming import online
 from jgmm.streaming.fit import fit

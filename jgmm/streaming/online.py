@@ -1,12 +1,13 @@
-"""Online EM: parameters that follow a stream, a step for every batch instead of every pass.
+"""Online EM: one step for every batch of a stream, instead of one for every pass over all samples.
 
-Statistics of a batch are blended into those so far, and the M-step follows at once:
+The statistics of each batch are averaged into those of the earlier batches, with the step size γ_t,
+and an M-step follows at once:
 
     s ← (1 − γ_t) s + γ_t s̄(batch; θ),   θ ← M-step of s,   γ_t = (t + t₀)^(−α)
 
-with s̄ the batch's statistics per unit of weight. With 1/2 < α ≤ 1 it converges to a maximum of the
-likelihood of what the stream is drawn from; with a step size held above a floor it follows a stream
-that changes. Everything is a state that goes in and a state that comes out.
+Here s̄ are the batch's statistics per unit of weight. With 1/2 < α ≤ 1 the parameters converge to a
+maximum of the likelihood under the distribution of the stream. With a smallest step size above zero
+they follow a stream whose distribution changes. All functions take a state and return a new one.
 
 Reference: Cappé & Moulines (2009), "On-line expectation–maximization algorithm for latent data
 models".
@@ -38,41 +39,42 @@ from jgmm.fitting import in_memory
 from jgmm.fitting.results import FitResult, raise_if_failed
 from jgmm.mixture.mixture import Mixture, check_columns, to_original, to_standard
 from jgmm.streaming.fit import SUBSAMPLE
-from jgmm.streaming.fit import fit as fit_fit
+from jgmm.streaming.fit import fit as fit_by_passes
 from jgmm.streaming.prefetch import Timings
-from jgmm.streaming.reader import Reader, SingleProcess, open_source
+from jgmm.streaming.reader import Reader, SingleProcess, open_reader
 from jgmm.streaming.sources import as_source
 
-ALPHA, OFFSET = 0.6, 2.0
+ALPHA, OFFSET = 0.6, 2.0  # defaults of α and t₀
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Schedule:
-    """How much a batch counts: γ_t = max((t + offset)^(−alpha), floor), and the ridge of EM."""
+    """Step sizes γ_t = max((t + offset)^(−alpha), min_step), and the ridge of the M-step."""
 
     alpha: Leaf
     offset: Leaf
-    floor: Leaf
+    min_step: Leaf
     ridge: Leaf
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OnlineState:
-    """Online EM after some batches.
+    """State of online EM after some batches.
 
     Attributes:
-      inside: the mixture, in the frame.
-      statistics: s, per unit of weight, about the means of ``inside``; its log-likelihood is the
-        decayed mean of what batches had before they were learned from, a sample, in the frame.
-      frame: that of the first samples.
-      schedule: see there.
-      n_batches: t.
-      status: ``RUNNING``, or how it ended; then it stays as it is.
+      standardized: the mixture in standardized coordinates.
+      statistics: s, per unit of weight, about the means of ``standardized``. Its log-likelihood is
+        an exponentially weighted mean over the batches: of each batch's mean log density per sample
+        before its update, in standardized coordinates.
+      frame: the standardization, computed from the first samples.
+      schedule: step sizes and ridge.
+      n_batches: t, the number of batches so far.
+      status: ``RUNNING``, or the reason why it ended; after that the state no longer changes.
     """
 
-    inside: Mixture
+    standardized: Mixture
     statistics: Statistics
     frame: Standardization
     schedule: Schedule
@@ -86,13 +88,16 @@ class OnlineState:
 
     @property
     def mean_log_prob(self) -> Float[Array, ""]:
-        """Decayed mean log density of the samples of a batch before it was learned from, nats."""
+        """Exponentially weighted mean, over batches, of the log density per sample, in nats.
+
+        The log density of each batch is that of the mixture before its update.
+        """
         return self.statistics.log_likelihood - self.frame.log_volume()
 
 
 @jit
 def _in_user_units(state: OnlineState) -> Mixture:
-    return to_original(state.inside, state.frame)
+    return to_original(state.standardized, state.frame)
 
 
 def start(
@@ -102,66 +107,75 @@ def start(
     *,
     alpha: float = ALPHA,
     offset: float = OFFSET,
-    floor: float = 0.0,
+    min_step: float = 0.0,
     ridge: float = 0.0,
 ) -> OnlineState:
-    """The state from which a stream is followed.
+    """Return the initial state of online EM.
 
     Args:
-      mixture: where to start, in the units of x; best a fit to x.
-      x: the first samples, (N, D), which also say in which frame the rest are seen.
-      sample_weight: of them, (N,).
-      alpha: how fast the step size falls, above 1/2 and at most 1.
-      offset: t₀, at least one: how much the first samples count.
-      floor: the least step size; above zero old batches are forgotten.
-      ridge: added to every variance, as a fraction of the first samples'.
+      mixture: where to start, in the units of x; preferably a fit to x.
+      x: the first samples, (N, D). The standardization of all later samples is computed from them.
+      sample_weight: weights of these samples, (N,).
+      alpha: exponent by which the step size decreases, above 1/2 and at most 1.
+      offset: t₀, at least one. The larger it is, the more the first samples count.
+      min_step: smallest step size, from 0 to below 1. Above zero, old batches are forgotten.
+      ridge: added to every variance, as a fraction of the variances of the first samples.
 
     Raises:
       DataError: bad samples, another number of columns, or a schedule out of its bounds.
+
+    >>> import jgmm
+    >>> mixture = jgmm.make_mixture([0.5, 0.5], [[-1.0], [1.0]], [1.0, 1.0], "spherical")
+    >>> state = jgmm.streaming.online.start(mixture, [[-2.0], [-1.0], [1.0], [2.0]])
+    >>> int(state.n_batches), round(float(state.mean_log_prob), 2)
+    (0, -1.88)
     """
-    if not 0.5 < alpha <= 1 or offset < 1 or not 0 <= floor < 1 or ridge < 0:
+    if not 0.5 < alpha <= 1 or offset < 1 or not 0 <= min_step < 1 or ridge < 0:
         raise DataError(
-            "alpha must be above 1/2 and at most 1, offset at least 1, floor from 0 to below 1, "
-            f"ridge at least 0; they are {alpha}, {offset}, {floor}, {ridge}."
+            "alpha must be above 1/2 and at most 1, offset at least 1, min_step from 0 to below 1, "
+            f"ridge at least 0; they are {alpha}, {offset}, {min_step}, {ridge}."
         )
     samples = make_samples(x, sample_weight)
     check_columns(mixture, samples.n_features)
     dtype = samples.x.dtype
     mixture = jax.tree.map(lambda leaf: leaf.astype(dtype), mixture)
-    values = (jnp.asarray(v, dtype) for v in (alpha, offset, floor, ridge))
-    return _begin(mixture, samples, Schedule(*values))
+    values = (jnp.asarray(v, dtype) for v in (alpha, offset, min_step, ridge))
+    return _start(mixture, samples, Schedule(*values))
 
 
 @jit
-def _begin(mixture: Mixture, samples: Samples, schedule: Schedule) -> OnlineState:
-    inside = standardize(samples, mixture.model)
-    start = to_standard(mixture, inside.frame)
-    found = _per_weight(start, inside)
-    return OnlineState(start, found, inside.frame, schedule, jnp.asarray(0), jnp.asarray(0))
+def _start(mixture: Mixture, samples: Samples, schedule: Schedule) -> OnlineState:
+    """Return the state whose statistics are those of the first samples."""
+    standardized = standardize(samples, mixture.model)
+    first = to_standard(mixture, standardized.frame)
+    statistics = _per_weight(first, standardized)
+    return OnlineState(
+        first, statistics, standardized.frame, schedule, jnp.asarray(0), jnp.asarray(0)
+    )
 
 
 def _per_weight(mixture: Mixture, samples: Samples) -> Statistics:
-    """Statistics of a batch per unit of weight, about the mixture's means."""
+    """Compute the statistics of a batch per unit of weight, about the mixture's means."""
     total = samples.total_weight()
-    found = recentred(accumulate(mixture, samples), mixture.means, mixture.model)
-    scaled = jax.tree.map(lambda leaf: leaf / jnp.where(total > 0, total, 1), found)
+    statistics = recentred(accumulate(mixture, samples), mixture.means, mixture.model)
+    scaled = jax.tree.map(lambda leaf: leaf / jnp.where(total > 0, total, 1), statistics)
     return replace(scaled, center=mixture.means)
 
 
 def partial_fit(state: OnlineState, x: Any, sample_weight: Any = None) -> OnlineState:
-    """Learn from one batch.
+    """Update the state with one batch: one step of online EM.
 
     Args:
-      state: what was learned before.
-      x: the batch, (B, D). Batches of one shape share a program.
-      sample_weight: of its samples, (B,).
+      state: state after the earlier batches; see ``start``.
+      x: the batch, (B, D). Batches of one shape share a compiled program.
+      sample_weight: weights of its samples, (B,).
 
     Returns:
-      The state after it. A batch in which a component would collapse is not learned from, and the
-      status says so; raise the ridge, or take larger batches.
+      The new state. If a component would collapse, parameters and statistics stay as they were, and
+      the status says so; raise the ridge, or take larger batches.
 
     Raises:
-      DataError: see ``as_samples``; or another number of columns.
+      DataError: NaN, infinite or overflowing values, bad weights, or another number of columns.
 
     >>> import jax, jgmm, numpy as np
     >>> stream = np.random.default_rng(0).normal(size=(20, 100, 1)).astype(np.float32)
@@ -174,37 +188,38 @@ def partial_fit(state: OnlineState, x: Any, sample_weight: Any = None) -> Online
     [-0.0, 9.0]
     """
     samples = make_samples(x, sample_weight)
-    check_columns(state.inside, samples.n_features)
-    samples = jax.tree.map(lambda leaf: leaf.astype(state.inside.means.dtype), samples)
+    check_columns(state.standardized, samples.n_features)
+    samples = jax.tree.map(lambda leaf: leaf.astype(state.standardized.means.dtype), samples)
     return _update(state, replace(samples, frame=state.frame))
 
 
 @jit
 def _update(state: OnlineState, samples: Samples) -> OnlineState:
-    before, schedule = state.inside, state.schedule
+    """Take one step, unless a component collapses or a parameter is not finite."""
+    before, schedule = state.standardized, state.schedule
     time = (state.n_batches + 1).astype(samples.x.dtype)
-    step = jnp.maximum((time + schedule.offset) ** -schedule.alpha, schedule.floor)
+    step = jnp.maximum((time + schedule.offset) ** -schedule.alpha, schedule.min_step)
     step = jnp.where(samples.total_weight() > 0, step, 0)
     batch = _per_weight(before, samples)
     blended = jax.tree.map(lambda old, new: old + step * (new - old), state.statistics, batch)
     added = ridge_in(state.frame, schedule.ridge)
     updated = maximize(blended, before.covariance, added, before.scale)
-    broken = collapsed_components(updated, before, state.frame).any()
+    collapsed = collapsed_components(updated, before, state.frame).any()
     finite = jnp.isfinite(updated.means).all() & jnp.isfinite(blended.log_likelihood)
     status = jnp.where(
-        broken,
+        collapsed,
         int(Status.COLLAPSED),
         jnp.where(finite, int(Status.RUNNING), int(Status.NON_FINITE_PARAMETERS)),
     )
-    learned = replace(
+    after = replace(
         state,
-        inside=updated,
+        standardized=updated,
         statistics=recentred(blended, updated.means, before.model),
         n_batches=state.n_batches + 1,
     )
     good = (state.status == Status.RUNNING) & (status == Status.RUNNING)
-    kept = pytree.where(good, learned, state)
-    return replace(kept, status=jnp.where(state.status == Status.RUNNING, status, state.status))
+    chosen = pytree.where(good, after, state)
+    return replace(chosen, status=jnp.where(state.status == Status.RUNNING, status, state.status))
 
 
 def fit(
@@ -219,51 +234,52 @@ def fit(
     init: Any = "kmeans",
     subsample: int = SUBSAMPLE,
     alpha: float = ALPHA,
-    floor: float = 0.0,
+    min_step: float = 0.0,
     ridge: float = 0.0,
     full_steps: int = 0,
 ) -> FitResult:
-    """Fit a mixture in one pass over a source, or a few, by online EM.
+    """Fit a mixture by online EM, in one pass over a source or a few.
 
     Args:
-      key: typed key; decides about the subsample and the starts.
-      source: as for ``streaming.fit``; in random order, or batches are no samples of the whole.
+      key: typed key; determines the starts.
+      source: as for ``streaming.fit``. The samples must be in random order: otherwise a batch does
+        not represent all of them.
       n_components: K.
-      batch: samples a step.
-      n_passes: over the source.
+      batch: number of samples per step.
+      n_passes: number of passes over the source.
       covariance, n_restarts, ridge: as for ``streaming.fit``.
-      init: a name, or a ``Mixture`` to start from.
-      subsample: rows, from the beginning of the source, that the start is made of.
-      alpha, floor: see ``begin``.
-      full_steps: EM steps over the whole at the end, a pass each.
+      init: the name of a kind of start, or a ``Mixture`` to start from.
+      subsample: number of rows, from the beginning of the source, that the start is fitted to.
+      alpha, min_step: step sizes, see ``start``.
+      full_steps: number of EM steps over all samples at the end; each takes one pass.
 
     Returns:
-      A ``FitResult`` whose log-likelihood, of the whole, takes one more pass. Its status is
-      ``STEPS_RAN_OUT`` unless ``full_steps`` were enough to converge.
+      A ``FitResult``. Its log-likelihood is that of all samples, which takes one more pass. Its
+      status is ``STEPS_RAN_OUT`` unless ``full_steps`` were enough to converge.
 
     Raises:
       DataError: see ``streaming.fit``.
-      FitError: a component collapsed on the way.
+      FitError: a component collapsed after some batches.
     """
-    reader = open_source(as_source(source), batch, SingleProcess())
+    reader = open_reader(as_source(source), batch, SingleProcess())
     x, weights = _first_rows(reader, subsample)
     if isinstance(init, Mixture):
         first = init
     else:
-        found = in_memory.fit_unchecked(
+        result = in_memory.fit_unchecked(
             key,
             make_samples(x, weights),
             n_components,
             Options(covariance, n_restarts, init, ridge=ridge),
         )
-        first = raise_if_failed(found).mixture
-    state = start(first, x, weights, alpha=alpha, floor=floor, ridge=ridge)
+        first = raise_if_failed(result).mixture
+    state = start(first, x, weights, alpha=alpha, min_step=min_step, ridge=ridge)
     for _ in range(n_passes):
         for block in reader.blocks(Timings()):
             state = partial_fit(state, block.x, block.weights)
     if not is_traced(state) and int(state.status) != Status.RUNNING:
         raise FitError(f"After {int(state.n_batches)} batches: {describe(state.status)}")
-    return fit_fit(
+    return fit_by_passes(
         key,
         source,
         n_components,
@@ -274,13 +290,13 @@ def fit(
     )
 
 
-def _first_rows(reader: Reader, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first rows of a source, and their weights."""
+def _first_rows(reader: Reader, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first ``n_rows`` rows of a source, or all of fewer, and their weights."""
     xs, weights, n = [], [], 0
     for block in reader.blocks(Timings()):
         xs.append(np.asarray(block.x)[: block.n_rows])
         weights.append(np.asarray(block.weights)[: block.n_rows])
         n += block.n_rows
-        if n >= most:
+        if n >= n_rows:
             break
-    return np.concatenate(xs)[:most], np.concatenate(weights)[:most]
+    return np.concatenate(xs)[:n_rows], np.concatenate(weights)[:n_rows]

@@ -1,8 +1,9 @@
-"""EM over blocks, by stages: each is all that the next needs, down to the block it has come to.
+"""EM by passes over blocks of samples, as a sequence of states from which a fit can be resumed.
 
-Statistics add up, so a pass adds up those of its blocks, and the M-step and all that decides how a
-fit ends are those of samples in memory (``Method.advance``). Whoever keeps a stage can go on from
-it, and ends where the run that was not interrupted ends.
+Statistics are sums over samples, so a pass adds up the statistics of its blocks. The M-step and the
+convergence test are those of samples in memory (``AdditiveAlgorithm.advance``). A ``PassState``
+holds everything that the rest of the fit depends on, including the number of blocks already added.
+A fit resumed from a saved state therefore ends at the same result as one that was not interrupted.
 """
 
 from __future__ import annotations
@@ -38,7 +39,13 @@ from jgmm.streaming.sources import Block
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class CompensatedSum:
-    """Statistics of the blocks seen in a pass, what rounding took from them, and their digits."""
+    """Compensated sum of the statistics of the blocks that a pass has read.
+
+    Attributes:
+      total: the sum, rounded.
+      lost: the accumulated rounding error of ``total``, to be added to it.
+      precision: how many digits the statistics may have lost by cancellation.
+    """
 
     total: Statistics
     lost: Statistics
@@ -48,16 +55,16 @@ class CompensatedSum:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PassState:
-    """A fit on its way.
+    """State of a fit between two blocks: everything needed to continue it.
 
     Attributes:
-      lanes: W runs side by side, leading axis.
-      reached: the mixtures whose log-likelihood ``lanes`` hold.
+      runs: states of W runs that share each pass, leading axis W.
+      reached: the mixtures to which the log-likelihoods in ``runs`` belong, leading axis W.
       history: log-likelihood before each step, (W, max_steps + 1).
-      census: the frame and the total weight.
-      control: when the runs stop, and what is known beside the samples.
-      sums: of the pass that is under way.
-      n_blocks: how many of its blocks are in them.
+      data_summary: standardization and total weight of all samples.
+      control: tolerances, regularization and prior.
+      sums: statistics of the blocks read so far in the current pass.
+      n_blocks: number of these blocks.
     """
 
     runs: Any
@@ -71,24 +78,27 @@ class PassState:
 
 @runtime_checkable
 class Checkpointer(Protocol):
-    """Who keeps stages for later."""
+    """Saves states of a fit, and restores one after an interruption."""
 
     def restore(self, like: PassState) -> PassState | None:
-        """A stage kept before, in the shapes of ``like``, or None to begin anew."""
+        """Return a saved state with the shapes of ``like``, or None to start from the beginning."""
 
     def save(self, state: PassState, now: bool = False) -> None:
-        """Called after each block: keep the stage if it is time to, or in any case."""
+        """Save a state if the last one is old enough, or always with ``now``.
+
+        It is called after each block.
+        """
 
 
 def abstract_state(
-    method: AdditiveAlgorithm, options: Options, n_components: int, n_features: int, dtype: Any
+    algorithm: AdditiveAlgorithm, options: Options, n_components: int, n_features: int, dtype: Any
 ) -> PassState:
-    """A stage of the right shapes, whatever its numbers."""
+    """Return the shapes and dtypes of a ``PassState``, as ``jax.eval_shape`` gives them."""
     d, init, entry = n_features, options.init, options.entry
     width = len(init.means) if isinstance(init, Mixture) and init.means.ndim == 3 else 1
     shared = 1 if entry.shared else n_components
 
-    def blank() -> PassState:
+    def make() -> PassState:
         unit = entry.storage.identity(d, dtype)
         one = Mixture(
             jnp.full(n_components, -jnp.log(n_components), dtype),
@@ -102,66 +112,88 @@ def abstract_state(
             frame = subsample.as_matrices(frame)
         data_summary = DataSummary(frame, jnp.zeros((), dtype))
         whole = subsample.as_matrices(identity(d, dtype))
-        return _first_state(method, starts, data_summary, options.control(whole, n_components))
+        return _first_state(algorithm, starts, data_summary, options.control(whole, n_components))
 
-    return jax.eval_shape(blank)
+    return jax.eval_shape(make)
 
 
 def _first_state(
-    method: AdditiveAlgorithm, starts: Mixture, data_summary: DataSummary, control: Control
+    algorithm: AdditiveAlgorithm, starts: Mixture, data_summary: DataSummary, control: Control
 ) -> PassState:
-    """The stage before the first pass; of W starts in the frame, leading axis."""
-    begun = jax.vmap(method.init)(starts)
+    """Make the state before the first pass.
+
+    Args:
+      algorithm: EM, accelerated or not.
+      starts: W mixtures in standardized coordinates, leading axis W.
+      data_summary: standardization and total weight of all samples.
+      control: tolerances, regularization and prior.
+    """
+    runs = jax.vmap(algorithm.init)(starts)
     width, dtype = len(starts.means), starts.means.dtype
     x = jnp.zeros((1, starts.means.shape[2]), dtype)
-    sums = _no_sums(method, begun, Samples(x, jnp.zeros(1, dtype), data_summary.frame))
-    history = jnp.full((width, method.max_steps + 1), jnp.nan, dtype)
-    state = PassState(begun, begun.mixture, history, data_summary, control, sums, jnp.asarray(0))
+    sums = _zero_sums(algorithm, runs, Samples(x, jnp.zeros(1, dtype), data_summary.frame))
+    history = jnp.full((width, algorithm.max_steps + 1), jnp.nan, dtype)
+    state = PassState(runs, runs.mixture, history, data_summary, control, sums, jnp.asarray(0))
     return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), state)  # strongly typed
 
 
 first_state = partial(jit, static_argnums=0)(_first_state)
 
 
-def _no_sums(method: AdditiveAlgorithm, begun: Any, samples: Samples) -> CompensatedSum:
-    shapes = jax.eval_shape(method.e_step, begun, samples)
+def _zero_sums(algorithm: AdditiveAlgorithm, runs: Any, samples: Samples) -> CompensatedSum:
+    shapes = jax.eval_shape(algorithm.e_step, runs, samples)
     zero, precision = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return CompensatedSum(zero, zero, precision)
 
 
-def restored(
+def restore_furthest(
     checkpointer: Checkpointer, template: PassState, group: ProcessGroup
 ) -> PassState | None:
-    """The furthest stage that any process has kept, with the ``Control`` it was begun with.
+    """Restore the state with the most steps that any process has saved.
 
-    What it has added up of a pass a process keeps if it had come as far; the others begin the pass
-    anew.
+    A process whose own saved state has as many steps also keeps the statistics it had added up in
+    that pass. The other processes read that pass from its first block.
+
+    Args:
+      checkpointer: of this process.
+      template: shapes and dtypes of the state; see ``abstract_state``.
+      group: all processes.
+
+    Returns:
+      The state, with the ``Control`` that the fit was started with; None if no process has one.
     """
     mine = checkpointer.restore(template)
-    blank = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
-    kept = jax.device_get(blank if mine is None else mine)
-    steps = np.asarray(-1 if mine is None else kept.runs.n_steps.sum())
-    every = group.all_gather((steps, replace(kept, sums=blank.sums, n_blocks=blank.n_blocks)))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
+    saved = jax.device_get(zeros if mine is None else mine)
+    steps = np.asarray(-1 if mine is None else saved.runs.n_steps.sum())
+    every = group.all_gather((steps, replace(saved, sums=zeros.sums, n_blocks=zeros.n_blocks)))
     furthest, state = max(every, key=lambda pair: int(pair[0]))
     if furthest < 0:
         return None
     if steps == furthest:
-        state = kept
+        state = saved
     return jax.tree.map(jnp.asarray, state)
 
 
 def run_passes(
-    method: AdditiveAlgorithm,
+    algorithm: AdditiveAlgorithm,
     state: PassState,
     reader: Reader,
     checkpointer: Checkpointer | None = None,
 ) -> FitResult:
-    """Take passes over the samples until every run has ended; what follows the start in a fit.
+    """Run EM from a state until every run has ended, and return the result of the best run.
 
-    Ctrl-C ends the runs where they are.
+    After Ctrl-C, runs that have not ended get the status ``INTERRUPTED`` and the last mixture whose
+    log-likelihood is known. If there is none yet, ``KeyboardInterrupt`` is raised again.
+
+    Args:
+      algorithm: EM, accelerated or not.
+      state: where to continue; see ``first_state``.
+      reader: reads this process's share of the samples.
+      checkpointer: its ``save`` is called after each block, and once more after an exception.
     """
     try:
-        for state in iterate(method, state, reader):  # noqa: B020 - each follows the last
+        for state in iterate(algorithm, state, reader):  # noqa: B020 - each state follows from the previous one
             if checkpointer is not None:
                 checkpointer.save(state)
     except BaseException as error:
@@ -174,18 +206,21 @@ def run_passes(
     return _finish(state)
 
 
-def iterate(method: AdditiveAlgorithm, state: PassState, reader: Reader) -> Iterator[PassState]:
-    """The stages that follow one: after each block, and after each step, to the end of all runs."""
+def iterate(algorithm: AdditiveAlgorithm, state: PassState, reader: Reader) -> Iterator[PassState]:
+    """Yield the states that follow: one after each block and each step, until all runs have ended.
+
+    Progress is reported to ``reader.progress`` after each block.
+    """
     while bool((state.runs.status == Status.RUNNING).any()):
         timings, n_rows = Timings(), 0
         step, log_likelihood = int(state.runs.n_steps.max()), float(_highest(state))
         done = int(state.n_blocks)
         for number, block in enumerate(reader.blocks(timings)):
             n_rows += block.n_rows
-            if number < done:  # a run that was interrupted has added it up
+            if number < done:  # the restored state already contains this block
                 continue
             with timings.busy():
-                sums = _add(method, state.sums, state.runs, block, state.data_summary)
+                sums = _add(algorithm, state.sums, state.runs, block, state.data_summary)
                 sums = jax.block_until_ready(sums)
                 state = replace(
                     state, sums=sums, n_blocks=jnp.asarray(number + 1, state.n_blocks.dtype)
@@ -193,46 +228,51 @@ def iterate(method: AdditiveAlgorithm, state: PassState, reader: Reader) -> Iter
             yield state
             if reader.progress is not None:
                 reader.progress(
-                    PassProgress(step, method.max_steps, n_rows, log_likelihood, timings)
+                    PassProgress(step, algorithm.max_steps, n_rows, log_likelihood, timings)
                 )
         whole = reader.group.add(state.sums.total, state.sums.lost)
-        state = _advance(method, state, whole)
+        state = _advance(algorithm, state, whole)
         yield state
 
 
 @partial(jit, static_argnums=0)
 def _add(
-    method: AdditiveAlgorithm,
+    algorithm: AdditiveAlgorithm,
     sums: CompensatedSum,
     states: Any,
     block: Block,
     data_summary: DataSummary,
 ) -> CompensatedSum:
-    """Add a block up, and what rounding takes from the sum (Knuth 1969, section 4.2.2).
+    """Add the statistics of a block to a compensated sum.
 
-    Both together hold twice as many digits, so that the order of the blocks does not show.
+    The rounding error of each addition is computed exactly (two-sum; Knuth 1969, section 4.2.2).
+    Sum and error together hold twice as many digits, so that the result does not depend on the
+    order of the blocks.
     """
     samples = Samples(block.x, block.weights, data_summary.frame)
-    found, precision = method.e_step(states, samples)
-    total = jax.tree.map(jnp.add, sums.total, found)
+    statistics, precision = algorithm.e_step(states, samples)
+    total = jax.tree.map(jnp.add, sums.total, statistics)
 
-    def rounded_off(new: Array, old: Array, term: Array) -> Array:
-        taken = new - old
-        return (old - (new - taken)) + (term - taken)
+    def rounding_error(new: Array, old: Array, term: Array) -> Array:
+        added = new - old
+        return (old - (new - added)) + (term - added)
 
-    more = jax.tree.map(rounded_off, total, sums.total, found)
+    more = jax.tree.map(rounding_error, total, sums.total, statistics)
     lost = jax.tree.map(jnp.add, sums.lost, more)
-    # The centers are the same in all terms, and no sum.
-    zero = jnp.zeros_like(found.center)
+    # The centers are the same in all terms and are not added up.
+    zero = jnp.zeros_like(statistics.center)
     return CompensatedSum(
-        replace(total, center=found.center), replace(lost, center=zero), precision
+        replace(total, center=statistics.center), replace(lost, center=zero), precision
     )
 
 
 @partial(jit, static_argnums=0)
-def _advance(method: AdditiveAlgorithm, state: PassState, whole: Statistics) -> PassState:
+def _advance(algorithm: AdditiveAlgorithm, state: PassState, whole: Statistics) -> PassState:
+    """End a pass: take the step of every run from the statistics of all samples."""
     before = state.runs
-    after = method.advance(before, whole, state.sums.precision, state.data_summary, state.control)
+    after = algorithm.advance(
+        before, whole, state.sums.precision, state.data_summary, state.control
+    )
     rows = jnp.arange(len(before.status))
     running = before.status == Status.RUNNING
     reached = getattr(after, "reached", None)
@@ -252,7 +292,7 @@ def _advance(method: AdditiveAlgorithm, state: PassState, whole: Statistics) -> 
 
 @jit
 def _interrupted(state: PassState) -> PassState:
-    """The same with the runs that had not ended where they are."""
+    """End the runs that have not ended, at the last mixture whose log-likelihood is known."""
     running = state.runs.status == Status.RUNNING
     known = jnp.isfinite(state.runs.log_likelihood)
     status = jnp.where(running & known, int(Status.INTERRUPTED), state.runs.status)
@@ -262,12 +302,14 @@ def _interrupted(state: PassState) -> PassState:
 
 @jit
 def _highest(state: PassState) -> Array:
+    """Return the highest log-likelihood of all runs, in the user's units."""
     shift = state.data_summary.total * state.data_summary.frame.log_volume()
     return state.runs.log_likelihood.max() - shift
 
 
 @jit
 def _finish(state: PassState) -> FitResult:
+    """Choose the best run and make its ``FitResult``, in the user's units."""
     runs = state.runs
     outcomes = Restarts(
         runs.log_likelihood, runs.status, runs.n_steps, runs.collapsed, jnp.asarray(0)

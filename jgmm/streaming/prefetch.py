@@ -1,4 +1,4 @@
-"""Read blocks in a background thread while the last ones are computed with."""
+"""Read blocks in a background thread while the previous ones are processed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-AHEAD = 2  # blocks that wait, read, for the engine
-_PATIENCE = 0.1  # seconds between two looks at whether the reader is still wanted
+from jgmm._core import budget
+
+_POLL_SECONDS = 0.1  # between two checks whether the consumer still wants items
 
 Item = TypeVar("Item")
 
 
 @dataclass
 class Timings:
-    """Seconds a pass spent: the thread that reads, and the engine computing and waiting for it."""
+    """Seconds of a pass: of the reading thread, of computing, and of waiting for that thread."""
 
     reading: float = 0.0
     computing: float = 0.0
@@ -26,7 +27,7 @@ class Timings:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Count the time within the block as computing."""
+        """Count the time within the ``with`` statement as computing."""
         begun = time.perf_counter()
         try:
             yield
@@ -35,26 +36,31 @@ class Timings:
 
     @property
     def total(self) -> float:
-        """Seconds the pass took: reading happens beside."""
+        """Seconds that the pass took. Reading is not added: it runs at the same time."""
         return self.computing + self.waiting
 
 
-def prefetch(items: Iterable[Item], timings: Timings, depth: int = AHEAD) -> Iterator[Item]:
-    """The same items, taken by a thread that runs ahead; what it trips over is raised here.
+def prefetch(items: Iterable[Item], timings: Timings, depth: int | None = None) -> Iterator[Item]:
+    """Iterate in a background thread; its exceptions are raised again here.
 
     Args:
       items: iterated in the thread.
-      pace: gets the seconds the thread took, and those spent waiting for it.
-      depth: items at most that wait to be taken.
+      timings: receives the seconds the thread took, and those the caller waited for it.
+      depth: largest number of items that are read and not yet taken; by default
+        ``budget.PREFETCH_BLOCKS``.
+
+    >>> list(prefetch(range(3), Timings()))
+    [0, 1, 2]
     """
-    channel: queue.Queue[Any] = queue.Queue(depth)
-    unwanted = threading.Event()
+    channel: queue.Queue[Any] = queue.Queue(budget.PREFETCH_BLOCKS if depth is None else depth)
+    stopped = threading.Event()
     end = object()
 
-    def hand_over(item: Any) -> bool:
-        while not unwanted.is_set():
+    def put(item: Any) -> bool:
+        """Queue an item as soon as there is room; False if the consumer has stopped."""
+        while not stopped.is_set():
             try:
-                channel.put(item, timeout=_PATIENCE)
+                channel.put(item, timeout=_POLL_SECONDS)
             except queue.Full:
                 continue
             return True
@@ -68,11 +74,11 @@ def prefetch(items: Iterable[Item], timings: Timings, depth: int = AHEAD) -> Ite
                 begun = time.perf_counter()
                 item = next(iterator, end)
                 timings.reading += time.perf_counter() - begun
-                if item is end or not hand_over(item):
+                if item is end or not put(item):
                     break
-        except BaseException as error:  # whatever it is, the caller has to know
+        except BaseException as error:  # of any kind: the consumer raises it
             last = error
-        hand_over(last)
+        put(last)
 
     thread = threading.Thread(target=work, name="jgmm-reader", daemon=True)
     thread.start()
@@ -87,5 +93,5 @@ def prefetch(items: Iterable[Item], timings: Timings, depth: int = AHEAD) -> Ite
                 raise item
             yield item
     finally:
-        unwanted.set()
+        stopped.set()
         thread.join()

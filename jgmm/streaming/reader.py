@@ -1,4 +1,4 @@
-"""How samples that are elsewhere are read: block by block, by one process or by a team of them."""
+"""Read samples block by block, in one process or in a group of processes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm.em.statistics import Statistics
 from jgmm.streaming.prefetch import Timings, prefetch
-from jgmm.streaming.sources import Block, peek, rebatch, rows_for
+from jgmm.streaming.sources import Block, default_block_rows, peek, rebatch
 
 
 class PassProgress(NamedTuple):
-    """What a fit tells its caller after each block.
+    """Progress of a fit after each block.
 
     Attributes:
-      step: passes completed; -1 while the samples are surveyed.
-      max_steps: passes at most.
-      n_rows: rows seen in this pass.
-      log_likelihood: after the last pass.
-      pace: seconds of this pass so far.
+      step: number of completed EM steps; -1 in the passes before the first step, which compute the
+        moments of the samples and draw a subsample.
+      max_steps: largest number of EM steps.
+      n_rows: rows read in this pass.
+      log_likelihood: after the previous pass, in nats.
+      timings: seconds of this pass so far.
     """
 
     step: int
@@ -37,33 +38,37 @@ class PassProgress(NamedTuple):
 
 @runtime_checkable
 class ProcessGroup(Protocol):
-    """Processes that each read a share of the samples."""
+    """Communication between processes each of which reads a share of the samples."""
 
     @property
     def rank_and_size(self) -> tuple[int, int]:
-        """Which of how many processes this is."""
+        """Number of this process, from 0, and number of all processes."""
 
     def all_gather(self, mine: Any) -> list[Any]:
-        """A pytree of arrays on the host, from every process in their order."""
+        """Collect a pytree of host arrays from every process, in the order of their ranks."""
 
     def add(self, mine: Statistics, lost: Statistics) -> Statistics:
-        """The sum of the statistics of all processes and of what rounding took from each.
+        """Sum the statistics of all processes.
 
-        All get the same, and as good as none of it depends on how many they are.
+        All processes get the same sum. Up to rounding it does not depend on their number.
+
+        Args:
+          mine: statistics of this process.
+          lost: the rounding error of ``mine``, to be added to it.
         """
 
 
 class SingleProcess:
-    """A team of one."""
+    """The process group of a fit in one process."""
 
     rank_and_size = (0, 1)
 
     def all_gather(self, mine: Any) -> list[Any]:
-        """Its own."""
+        """Return the arrays of this process in a list of length one."""
         return [mine]
 
     def add(self, mine: Statistics, lost: Statistics) -> Statistics:
-        """Its own."""
+        """Return the statistics of this process with their rounding error added."""
         return _add(mine, lost)
 
 
@@ -74,13 +79,13 @@ def _add(mine: Statistics, lost: Statistics) -> Statistics:
 
 @dataclass(frozen=True)
 class Reader:
-    """How a source is read: in which shape, and who else reads.
+    """Reads a source in blocks of one shape.
 
     Attributes:
-      source: yields blocks, anew each time it is iterated.
-      rows: in a block of the engine.
+      source: yields blocks, from the beginning each time it is iterated.
+      rows: number of rows of the blocks that ``blocks`` returns.
       n_features, dtype: of the samples.
-      team: who reads the rest.
+      group: the processes that read the other shares of the samples.
       progress: called after each block.
     """
 
@@ -93,27 +98,37 @@ class Reader:
 
     @property
     def first_row(self) -> int:
-        """Number of the source's first row among those of all processes."""
+        """Number of the source's first row among the rows of all processes."""
         return int(getattr(self.source, "first_row", 0))
 
     def blocks(self, timings: Timings) -> Iterable[Block]:
-        """One pass, read ahead."""
+        """Return the blocks of one pass, read ahead in a background thread."""
         return prefetch(rebatch(self.source, self.rows, self.n_features, self.dtype), timings)
 
 
-def open_source(
+def open_reader(
     source: Iterable[Any],
     block_rows: int | None,
     group: ProcessGroup,
     progress: Callable[[PassProgress], None] | None = None,
 ) -> Reader:
-    """How the source is to be read; processes whose share is empty learn it from the others.
+    """Make the ``Reader`` of a source: find its number of columns, dtype and block size.
 
-    A source may say how many rows a block should have, ``block_rows``, and the number of its first
-    row among those of all processes, ``first_row``.
+    Processes whose share is empty learn columns and dtype from the others. A source may have two
+    attributes: ``block_rows``, the number of rows that a block should have, and ``first_row``, the
+    number of its first row among the rows of all processes.
+
+    Args:
+      source: yields blocks, from the beginning each time it is iterated.
+      block_rows: rows of a block; None takes the source's ``block_rows`` or a default.
+      group: the processes that read the samples.
+      progress: called after each block.
+
+    Raises:
+      DataError: no samples, shares with different numbers of columns, or a bad ``block_rows``.
     """
-    here = peek(source)
-    mine = np.asarray([0, 0] if here is None else [here[0], here[1].itemsize])
+    first = peek(source)
+    mine = np.asarray([0, 0] if first is None else [first[0], first[1].itemsize])
     every = np.stack(group.all_gather(mine))
     n_features, itemsize = (int(n) for n in every.max(axis=0))
     if not n_features:
@@ -121,16 +136,16 @@ def open_source(
     if not np.isin(every[:, 0], (0, n_features)).all():
         raise DataError(f"shares of the samples have {every[:, 0].tolist()} columns.")
     dtype = np.dtype(f"f{itemsize}")
-    rows = block_rows or getattr(source, "block_rows", 0) or rows_for(n_features, dtype)
+    rows = block_rows or getattr(source, "block_rows", 0) or default_block_rows(n_features, dtype)
     if rows < 1:
         raise DataError(f"block_rows must be at least one; it is {rows}.")
     return Reader(source, rows, n_features, dtype, group, progress)
 
 
-def reported(
+def blocks_with_progress(
     reader: Reader, timings: Timings, step: int, max_steps: int, log_likelihood: float
 ) -> Iterable[Block]:
-    """The blocks of a pass that has no sums; what is done between them counts as computing."""
+    """Yield the blocks of a pass; report progress, and count the caller's time as computing."""
     n_rows = 0
     for block in reader.blocks(timings):
         with timings.busy():

@@ -1,8 +1,9 @@
-"""Samples that come block by block, read ahead by a thread while the engine computes.
+"""Sources of samples that come block by block, and their conversion to blocks of one shape.
 
-A *source* is any object that yields blocks each time it is iterated: arrays or data frames (B, D),
-or pairs of one and weights (B,) or None. Blocks may differ in length; the engine sees them cut and
-joined to one shape, the last filled up with rows of weight zero, so that one program serves all.
+A *source* is any object that yields blocks from the beginning each time it is iterated: arrays or
+data frames (B, D), or pairs of such an array and its weights (B,) or None. Blocks may differ in
+length. They are cut and joined to blocks of one shape, the last of which is padded with rows of
+weight zero, so that one compiled program processes all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from jgmm._data.validation import float_dtype
 
 
 class Block(NamedTuple):
-    """B samples and their weights, of which only the first ``n_rows`` are rows of the source."""
+    """B samples and their weights; rows after the first ``n_rows`` are padding of weight zero."""
 
     x: Array
     weights: Array
@@ -30,30 +31,37 @@ class Block(NamedTuple):
 
 
 class ArraySource:
-    """An array, or a memory map, as a source."""
+    """An array, or a memory map, as a source of blocks.
+
+    >>> [len(x) for x, _ in ArraySource(np.zeros((5, 2)), rows=2)]
+    [2, 2, 1]
+    """
 
     def __init__(self, x: Any, sample_weight: Any = None, rows: int = 1 << 16) -> None:
-        """Take samples (N, D) and weights (N,), seen ``rows`` at a time."""
+        """Keep samples (N, D) and weights (N,), to be yielded ``rows`` at a time."""
         self._x, self._weights, self._rows = x, sample_weight, rows
         self.n_rows = len(x)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """Blocks from the first row on."""
+        """Yield blocks and their weights, from the first row on."""
         for start in range(0, self.n_rows, self._rows):
             part = slice(start, start + self._rows)
             yield self._x[part], None if self._weights is None else self._weights[part]
 
 
 def as_source(source: Any, sample_weight: Any = None) -> Iterable[Any]:
-    """Something that can be iterated once a pass.
+    """Convert an array, a data frame or a function to an iterable that can be read repeatedly.
 
     Args:
-      source: an array or data frame (N, D), an iterable that starts anew each time, or a function
-        that returns one.
-      sample_weight: of an array, (N,).
+      source: an array or data frame (N, D), an iterable that starts anew each time it is iterated,
+        or a function that returns one.
+      sample_weight: weights (N,), if the source is an array.
+
+    Returns:
+      An iterable over blocks: arrays (B, D), or pairs of an array and its weights.
 
     Raises:
-      DataError: an iterator, which is spent after one pass, or nothing that can be iterated.
+      DataError: an iterator, which can be read only once, or an object that cannot be iterated.
 
     >>> [x.shape for x, weights in as_source(np.zeros((3, 2)))]
     [(3, 2)]
@@ -72,14 +80,14 @@ def as_source(source: Any, sample_weight: Any = None) -> Iterable[Any]:
             "many passes. Give the function that makes it, or an object whose __iter__ does."
         )
     if callable(source) and not isinstance(source, Iterable):
-        return _Made(source)
+        return _FromFunction(source)
     if not isinstance(source, Iterable):
         raise DataError(f"the source is {type(source).__name__}, which yields no blocks.")
     return source
 
 
-class _Made:
-    """A function that makes an iterator, as an iterable."""
+class _FromFunction:
+    """An iterable that calls a function for a new iterator each time it is iterated."""
 
     def __init__(self, make: Callable[[], Iterable[Any]]) -> None:
         self._make = make
@@ -88,8 +96,8 @@ class _Made:
         return iter(self._make())
 
 
-def _pair(item: Any, number: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """A block as the source gave it, as two arrays that fit together."""
+def _to_arrays(item: Any, number: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Convert a block of a source to samples (B, D) and weights (B,) or None, and check them."""
     x, weights = item if isinstance(item, tuple) else (item, None)
     x = np.asarray(as_array(x, f"block {number}"))
     if x.ndim != 2 or x.dtype.kind not in "fiub":
@@ -109,21 +117,32 @@ def _pair(item: Any, number: int) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def peek(source: Iterable[Any]) -> tuple[int, np.dtype] | None:
-    """D, and the type the samples are fitted in, from the first block; None if there is none."""
+    """Return D and the dtype of the fit, from the first block of a source; None if it is empty.
+
+    >>> peek([np.ones((2, 3), np.int8)])
+    (3, dtype('float64'))
+    """
     for item in source:
-        x, _ = _pair(item, 0)
+        x, _ = _to_arrays(item, 0)
         return x.shape[1], np.dtype(float_dtype(x.dtype))
     return None
 
 
-def rows_for(n_features: int, dtype: np.dtype, n_total: int | None = None) -> int:
-    """Rows in a block: a power of two.
+def default_block_rows(n_features: int, dtype: np.dtype, n_total: int | None = None) -> int:
+    """Return the default number of rows of a block, a power of two.
+
+    A block takes at most ``budget.STREAM_BLOCK_BYTES``, unless that is fewer than 1024 rows.
 
     Args:
       n_features: D.
       dtype: of the samples.
-      n_total: rows in all, if it is known. A block has at most ``BLOCK_BYTES``, and no more than a
-        64th of them, so that several processes can share the blocks evenly.
+      n_total: number of all rows, if it is known. A block then holds at most a 64th of them, but
+        256 at least, so that several processes can divide the blocks evenly.
+
+    >>> default_block_rows(8, np.dtype(np.float32))
+    1048576
+    >>> default_block_rows(8, np.dtype(np.float32), n_total=100_000)
+    1024
     """
     rows = max(1024, budget.STREAM_BLOCK_BYTES // (n_features * dtype.itemsize))
     if n_total is not None:
@@ -132,22 +151,29 @@ def rows_for(n_features: int, dtype: np.dtype, n_total: int | None = None) -> in
 
 
 def rebatch(source: Iterable[Any], rows: int, n_features: int, dtype: np.dtype) -> Iterator[Block]:
-    """The samples of a source in blocks of one shape, at least one, on the device.
+    """Cut and join the blocks of a source to blocks of one shape, on the device.
 
     Args:
-      source: yields arrays (b, D) or pairs.
-      rows: B.
+      source: yields arrays (b, D), or pairs of an array and its weights (b,), of any length b.
+      rows: B, the number of rows of each block returned.
       n_features: D.
       dtype: float32 or float64; integers and float16 are converted.
 
+    Returns:
+      An iterator over blocks of B rows, at least one; the last is padded with rows of weight zero.
+
     Raises:
-      DataError: a block of another width, or of no numbers.
+      DataError: a block with another number of columns, or one that does not hold numbers.
+
+    >>> blocks = rebatch([np.zeros((3, 1)), np.zeros((2, 1))], 4, 1, np.dtype(np.float32))
+    >>> [(block.x.shape, block.n_rows) for block in blocks]
+    [((4, 1), 4), ((4, 1), 1)]
     """
-    full = jnp.ones(rows, dtype)
-    x, weights, filled, plain = _room(rows, n_features, dtype), np.ones(rows, dtype), 0, True
-    empty = True
+    ones = jnp.ones(rows, dtype)
+    x, weights = _aligned_array(rows, n_features, dtype), np.ones(rows, dtype)
+    filled, unweighted, empty = 0, True, True
     for number, item in enumerate(source):
-        part, part_weights = _pair(item, number)
+        part, part_weights = _to_arrays(item, number)
         if part.shape[1] != n_features:
             raise DataError(
                 f"block {number} has {part.shape[1]} columns; the first has {n_features}."
@@ -158,19 +184,20 @@ def rebatch(source: Iterable[Any], rows: int, n_features: int, dtype: np.dtype) 
             x[filled : filled + n] = part[taken : taken + n]
             if part_weights is not None:
                 weights[filled : filled + n] = part_weights[taken : taken + n]
-                plain = False
+                unweighted = False
             filled, taken = filled + n, taken + n
             if filled == rows:
-                yield Block(jax.device_put(x), full if plain else jax.device_put(weights), rows)
-                empty, filled, plain = False, 0, True
-                x, weights = _room(rows, n_features, dtype), np.ones(rows, dtype)
+                on_device = ones if unweighted else jax.device_put(weights)
+                yield Block(jax.device_put(x), on_device, rows)
+                filled, unweighted, empty = 0, True, False
+                x, weights = _aligned_array(rows, n_features, dtype), np.ones(rows, dtype)
     if filled or empty:
         x[filled:], weights[filled:] = 0, 0
         yield Block(jax.device_put(x), jax.device_put(weights), filled)
 
 
-def _room(rows: int, n_features: int, dtype: np.dtype) -> np.ndarray:
-    """Fresh memory, aligned so that XLA takes it for the device's without a copy."""
+def _aligned_array(rows: int, n_features: int, dtype: np.dtype) -> np.ndarray:
+    """Allocate an array aligned to 64 bytes: XLA on a CPU then uses its memory without a copy."""
     n_bytes = rows * n_features * dtype.itemsize
     raw = np.empty(n_bytes + 64, np.uint8)
     start = -raw.ctypes.data % 64

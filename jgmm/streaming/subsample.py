@@ -1,8 +1,8 @@
-"""What one pass over samples that are elsewhere tells: their moments, and a few of them.
+"""Moments and a random subsample (or a coreset) of samples that are read in blocks, in one pass.
 
-Moments of blocks are taken about the block's mean, on the device, and put together in double
-precision: neither an offset nor 10¹⁰ rows cost digits. Which rows are drawn depends on the key and
-on their numbers alone, not on blocks or on how many processes read them.
+Moments of a block are computed about the block's mean, on the device, and combined in double
+precision: neither a large offset nor 10¹⁰ rows cost digits. Which rows are drawn depends only on
+the key and on the row numbers, not on the blocks or on the number of processes that read them.
 
 References: Chan, Golub & LeVeque (1979) for the moments; Bachem, Lucic & Krause (2018), "Scalable
 k-means clustering via lightweight coresets", for the coreset.
@@ -24,48 +24,62 @@ from jgmm._core.errors import DataError
 from jgmm._data.samples import DataSummary, Standardization
 from jgmm._data.standardization import scaling_from_moments, whitening_from_correlation
 from jgmm._data.validation import all_usable, refuse_values
-from jgmm.streaming.moments import Moments, _moments
+from jgmm.streaming.moments import Moments, moments_of
 from jgmm.streaming.sources import Block
 
 
 class Subsample(NamedTuple):
-    """Some rows: their number, the chance that decided, their values and weights."""
+    """Some rows of the samples, on the host, in the order of their row numbers.
 
-    row: np.ndarray
-    chance: np.ndarray
+    Attributes:
+      rows: row numbers, (n,).
+      hashes: hash of each row number, (n,), uniform over 64 bits. It decides whether the row is
+        drawn: those with the smallest hashes are.
+      x: samples, (n, D).
+      weights: their weights, (n,).
+    """
+
+    rows: np.ndarray
+    hashes: np.ndarray
     x: np.ndarray
     weights: np.ndarray
 
-    def joined(self, other: Subsample) -> Subsample:
-        """Both, in the order of their rows."""
-        whole = [np.concatenate(pair) for pair in zip(self, other, strict=True)]
-        order = np.argsort(whole[0])
-        return Subsample(*(column[order] for column in whole))
+    def merge(self, other: Subsample) -> Subsample:
+        """Combine two subsamples without common rows, in the order of the row numbers."""
+        columns = [np.concatenate(pair) for pair in zip(self, other, strict=True)]
+        order = np.argsort(columns[0])
+        return Subsample(*(column[order] for column in columns))
 
-    def lowest(self, most: int) -> Subsample:
-        """At most so many of them, those of the lowest chance."""
-        if len(self.row) <= most:
+    def smallest(self, n_rows: int) -> Subsample:
+        """Keep the ``n_rows`` rows with the smallest hashes, or all if there are fewer."""
+        if len(self.rows) <= n_rows:
             return self
-        kept = self.chance <= np.partition(self.chance, most - 1)[most - 1]
+        kept = self.hashes <= np.partition(self.hashes, n_rows - 1)[n_rows - 1]
         return Subsample(*(column[kept] for column in self))
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What is known of all samples after one pass.
+    """Number of rows, moments and a subsample of all samples, from one pass.
 
     Attributes:
-      n_rows: rows, those of weight zero too.
-      moments: of the samples.
-      drawn: a random subsample without replacement.
+      n_rows: number of rows, including those of weight zero.
+      moments: total weight, mean and scatter matrix.
+      subsample: a uniform random subsample without replacement of the rows of positive weight.
     """
 
     n_rows: int
     moments: Moments
-    drawn: Subsample
+    subsample: Subsample
 
     def data_summary(self, per_column: bool, affine: bool, dtype: Any) -> DataSummary:
-        """The frame ``em.seen`` gives samples held in memory, and their total weight."""
+        """Return the standardization that samples in memory would get, and the total weight.
+
+        Args:
+          per_column: scale each column by its own standard deviation, not all by one number.
+          affine: whiten: also remove the correlations.
+          dtype: precision of the result.
+        """
         total, mean, scatter = self.moments
         covariance = scatter / total
         frame = scaling_from_moments(
@@ -78,12 +92,12 @@ class Summary:
         return DataSummary(frame, jnp.asarray(total, dtype))
 
     def whitening(self, dtype: Any) -> Standardization:
-        """The frame in which all samples together have the unit covariance."""
+        """Return the standardization in which the covariance of all samples is the identity."""
         return self.data_summary(per_column=True, affine=True, dtype=dtype).frame
 
 
 def empty_summary(n_features: int, dtype: np.dtype) -> Summary:
-    """The survey of no samples."""
+    """Return the summary of no samples: zero rows, zero moments, an empty subsample."""
     d = n_features
     moments = Moments(np.zeros(()), np.zeros(d), np.zeros((d, d)))
     rows = np.zeros(0, np.uint64)
@@ -91,37 +105,39 @@ def empty_summary(n_features: int, dtype: np.dtype) -> Summary:
 
 
 def summarize(
-    key: Array, blocks: Iterable[Block], first_row: int, most: int, n_features: int, dtype: np.dtype
+    key: Array,
+    blocks: Iterable[Block],
+    first_row: int,
+    n_subsample: int,
+    n_features: int,
+    dtype: np.dtype,
 ) -> Summary:
-    """Look at every sample once.
+    """Check all samples, compute their moments and draw a subsample, in one pass.
 
     Args:
-      key: decides which rows are drawn.
-      blocks: of one shape.
-      first_row: number of the first of their rows among those of all processes.
-      most: rows drawn at most.
+      key: determines which rows are drawn.
+      blocks: blocks of one shape.
+      first_row: number of the first of their rows among the rows of all processes.
+      n_subsample: largest number of rows drawn.
       n_features: D.
       dtype: of the samples.
 
     Raises:
       DataError: NaN, infinite or overflowing values, or unusable weights; the text names the row.
     """
-    found = empty_summary(n_features, dtype)
+    summary = empty_summary(n_features, dtype)
     salt, row = salt_of(key), first_row
     for block in blocks:
-        _check(block, row)
-        part = _moments(block)
-        drawn = _draw(block, row, salt, most, found.drawn)
-        found = Summary(
-            found.n_rows + block.n_rows,
-            found.moments + part,
-            drawn,
-        )
+        _check_block(block, row)
+        moments = summary.moments + moments_of(block)
+        drawn = _draw(block, row, salt, n_subsample, summary.subsample)
+        summary = Summary(summary.n_rows + block.n_rows, moments, drawn)
         row += block.n_rows
-    return found
+    return summary
 
 
-def _check(block: Block, first_row: int) -> None:
+def _check_block(block: Block, first_row: int) -> None:
+    """Raise a ``DataError`` that names the row of a bad value or weight."""
     weights = np.asarray(block.weights)
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if bad.size:
@@ -134,13 +150,24 @@ def _check(block: Block, first_row: int) -> None:
 
 
 def salt_of(key: Array) -> np.uint64:
-    """64 random bits that stand for a key on the host."""
+    """Return 64 random bits derived from a key, as a host integer."""
     high, low = np.asarray(jax.random.bits(key, (2,), jnp.uint32)).astype(np.uint64)
     return np.uint64(high << np.uint64(32) | low)
 
 
 def row_hashes(rows: UInt64[np.ndarray, "B"], salt: np.uint64) -> UInt64[np.ndarray, "B"]:
-    """A random number of 64 bits for each row number (Steele, Lea & Flood 2014, SplitMix64)."""
+    """Hash row numbers to uniform random numbers of 64 bits, with the SplitMix64 generator.
+
+    Args:
+      rows: row numbers, (B,).
+      salt: random bits that make the hash depend on a key; see ``salt_of``.
+
+    Reference: Steele, Lea & Flood (2014), "Fast splittable pseudorandom number generators".
+
+    >>> hashes = row_hashes(np.arange(1000, dtype=np.uint64), np.uint64(7))
+    >>> bool(abs((hashes / 2.0**64).mean() - 0.5) < 0.05)
+    True
+    """
     with np.errstate(over="ignore"):
         z = (rows + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15) + salt
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -148,112 +175,137 @@ def row_hashes(rows: UInt64[np.ndarray, "B"], salt: np.uint64) -> UInt64[np.ndar
         return z ^ (z >> np.uint64(31))
 
 
-def _rows(block: Block, first_row: int) -> np.ndarray:
+def _row_numbers(block: Block, first_row: int) -> np.ndarray:
     return np.arange(first_row, first_row + block.n_rows, dtype=np.uint64)
 
 
-def _draw(block: Block, first_row: int, salt: np.uint64, most: int, before: Subsample) -> Subsample:
-    """The rows with the lowest chances of all so far: a uniform sample without replacement."""
-    rows = _rows(block, first_row)
-    chance = row_hashes(rows, salt)
-    highest = before.chance.max() if len(before.row) == most else None
-    promising = np.asarray(block.weights)[: block.n_rows] > 0
-    if highest is not None:
-        promising &= chance < highest
-    return before.joined(_taken(block, rows, chance, np.flatnonzero(promising))).lowest(most)
+def _draw(
+    block: Block, first_row: int, salt: np.uint64, n_rows: int, before: Subsample
+) -> Subsample:
+    """Update a subsample with a block: keep the ``n_rows`` smallest hashes of all rows so far.
+
+    Since hashes are uniform, this is a uniform sample without replacement.
+    """
+    rows = _row_numbers(block, first_row)
+    hashes = row_hashes(rows, salt)
+    largest = before.hashes.max() if len(before.rows) == n_rows else None
+    candidates = np.asarray(block.weights)[: block.n_rows] > 0
+    if largest is not None:
+        candidates &= hashes < largest
+    drawn = _take_rows(block, rows, hashes, np.flatnonzero(candidates))
+    return before.merge(drawn).smallest(n_rows)
 
 
-def _taken(block: Block, rows: np.ndarray, chance: np.ndarray, which: np.ndarray) -> Subsample:
-    # Only those rows leave the device; elsewhere than on a CPU a block would take its time.
+def _take_rows(
+    block: Block, rows: np.ndarray, hashes: np.ndarray, indices: np.ndarray
+) -> Subsample:
+    """Return the rows of a block at the given indices as a subsample."""
     x, weights = np.asarray(block.x), np.asarray(block.weights)
-    return Subsample(rows[which], chance[which], x[which], weights[which])
+    return Subsample(rows[indices], hashes[indices], x[indices], weights[indices])
 
 
-def coreset(
+def draw_coreset(
     key: Array,
     blocks: Iterable[Block],
     first_row: int,
-    most: int,
+    n_rows: int,
     frame: Standardization,
     total: float,
 ) -> Subsample:
-    """Rows drawn with chances that rise with their distance from the mean, and weights for it.
+    """Draw a lightweight coreset: rows far from the mean are more probable and weigh less.
 
         qₙ = wₙ (1/2 · 1/W + 1/2 · dₙ² / Σ w d²)
 
-    A row is taken with chance p = min(1, m qₙ) and then weighs wₙ / p, so that weighted sums over
-    the coreset are those over all samples in the mean. Distances are those of the frame in which
-    starts are made, where Σ w d² is W times the number of columns that vary.
+    Here dₙ is the distance of row n from the mean. The row is drawn with probability
+    p = min(1, m qₙ) and then has the weight wₙ / p. So the expectation of a weighted sum over the
+    coreset is the sum over all samples. Distances are those in the standardized coordinates in
+    which starts are made, where Σ w d² is W times the number of columns that vary.
 
     Args:
-      most: m, rows taken, but for chance; see ``coreset_room``.
-      frame: column by column.
-      total: W.
+      key: determines which rows are drawn.
+      blocks: blocks of one shape.
+      first_row: number of the first of their rows among the rows of all processes.
+      n_rows: m, the expected number of rows at most; see ``coreset_capacity``.
+      frame: standardization that scales each column.
+      total: W, the total weight of all samples.
+
+    Reference: Bachem, Lucic & Krause (2018), "Scalable k-means clustering via lightweight
+    coresets".
     """
     salt, row = salt_of(key), first_row
-    found = empty_summary(len(frame.shift), np.dtype(frame.shift.dtype)).drawn
+    coreset = empty_summary(len(frame.shift), np.dtype(frame.shift.dtype)).subsample
     for block in blocks:
-        rows = _rows(block, row)
-        chance = row_hashes(rows, salt)
-        share = np.asarray(_coreset_share(*block[:2], frame))[: block.n_rows].astype(float)
-        taken = np.minimum(1, most * share / total)
-        which = np.flatnonzero(chance < taken * 2.0**64)
-        part = _taken(block, rows, chance, which)
-        weights = (part.weights / taken[which]).astype(part.weights.dtype)
-        found = found.joined(part._replace(weights=weights))
+        rows = _row_numbers(block, row)
+        hashes = row_hashes(rows, salt)
+        scaled = np.asarray(_scaled_probabilities(*block[:2], frame))
+        scaled = scaled[: block.n_rows].astype(float)
+        probabilities = np.minimum(1, n_rows * scaled / total)
+        indices = np.flatnonzero(hashes < probabilities * 2.0**64)
+        part = _take_rows(block, rows, hashes, indices)
+        weights = (part.weights / probabilities[indices]).astype(part.weights.dtype)
+        coreset = coreset.merge(part._replace(weights=weights))
         row += block.n_rows
-    return found.lowest(coreset_room(most))
+    return coreset.smallest(coreset_capacity(n_rows))
 
 
 @jit
-def _coreset_share(x: Array, weights: Array, frame: Standardization) -> Array:
-    """W qₙ."""
+def _scaled_probabilities(x: Array, weights: Array, frame: Standardization) -> Array:
+    """Compute W qₙ of each row; see ``draw_coreset``."""
     z = (x - frame.shift[None, :]) * frame.inverse[None, :]
     return weights * (0.5 + 0.5 * (z**2).mean(axis=1))
 
 
-def coreset_room(most: int) -> int:
-    """Rows a coreset of about ``most`` has at most: six standard deviations more."""
-    return most + int(6 * most**0.5)
+def coreset_capacity(n_rows: int) -> int:
+    """Return the largest number of rows kept in a coreset whose expected number is ``n_rows``.
+
+    It is six standard deviations of that random number more.
+
+    >>> coreset_capacity(10_000)
+    10600
+    """
+    return n_rows + int(6 * n_rows**0.5)
 
 
-def pad(drawn: Subsample, room: int) -> Subsample:
-    """Filled up to so many rows with some of weight zero: chance decides about no shape."""
-    more = room - len(drawn.row)
+def pad(drawn: Subsample, n_rows: int) -> Subsample:
+    """Pad a subsample to ``n_rows`` rows with rows of weight zero.
+
+    Then array shapes do not depend on random numbers, and nothing has to be compiled again.
+    """
+    more = n_rows - len(drawn.rows)
     return Subsample(*(np.concatenate([c, np.zeros((more, *c.shape[1:]), c.dtype)]) for c in drawn))
 
 
 def drop_weightless(drawn: Subsample) -> Subsample:
-    """Without those of weight zero."""
+    """Remove the rows of weight zero, such as those added by ``pad``."""
     return Subsample(*(column[drawn.weights > 0] for column in drawn))
 
 
-def to_arrays(found: Summary, most: int) -> tuple[Any, ...]:
-    """A survey as arrays whose shapes are the same in all processes."""
-    return np.asarray(found.n_rows), found.moments, pad(found.drawn, most)
+def to_arrays(summary: Summary, n_subsample: int) -> tuple[Any, ...]:
+    """Convert a summary to arrays whose shapes are the same in all processes; see ``merge``."""
+    return np.asarray(summary.n_rows), summary.moments, pad(summary.subsample, n_subsample)
 
 
 def merge(parts: list[tuple[Any, ...]], n_features: int, dtype: np.dtype) -> Summary:
-    """The survey of all samples, from the packed ones of all processes."""
+    """Merge the summaries of all processes, given as ``to_arrays`` returns them."""
     whole = empty_summary(n_features, dtype)
-    most = len(parts[0][2].row)
+    n_subsample = len(parts[0][2].rows)
     for n_rows, moments, drawn in parts:
         whole = Summary(
             whole.n_rows + int(n_rows),
             whole.moments + moments,
-            whole.drawn.joined(drop_weightless(drawn)).lowest(most),
+            whole.subsample.merge(drop_weightless(drawn)).smallest(n_subsample),
         )
     return whole
 
 
 def merge_subsamples(parts: list[Subsample]) -> Subsample:
-    """The rows drawn by all processes."""
+    """Merge the padded subsamples of all processes."""
     whole = drop_weightless(parts[0])
     for part in parts[1:]:
-        whole = whole.joined(drop_weightless(part))
+        whole = whole.merge(drop_weightless(part))
     return whole
 
 
 def as_matrices(frame: Standardization) -> Standardization:
-    """The same frame with matrices, as one that turns columns has."""
+    """Return the same standardization with S as a matrix, as one that rotates columns has it."""
     return Standardization(frame.shift, jnp.diag(frame.scale), jnp.diag(frame.inverse))
