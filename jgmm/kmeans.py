@@ -1,7 +1,9 @@
 """k-means: k-means++ seeding and Lloyd's algorithm, weighted and vmapped over restarts.
 
-Minimises the inertia Σₙ wₙ minₖ |xₙ − cₖ|². It is EM for equal spherical components in the limit
-of vanishing variance, and fails where that picture does: see ``experiments/kmeans_fails.py``.
+k-means minimises the inertia Σₙ wₙ minₖ |xₙ − cₖ|². It is the limit of EM for equal spherical
+components as their variance vanishes, and fails on data that such components do not describe: see
+``experiments/kmeans_fails.py``.
+
 References: Lloyd (1982); Arthur & Vassilvitskii (2007).
 """
 
@@ -29,17 +31,27 @@ from jgmm._data.validation import as_samples, check_key
 from jgmm.covariance.models import MODELS, CovarianceModel
 from jgmm.em import exponential_family
 from jgmm.em.cancellation import recompute_unsafe
+from jgmm.em.convergence import kmeans_status
 from jgmm.em.e_step import accumulate_products, accumulate_with, block_rows, product_rows
 from jgmm.em.statistics import Statistics
 
-# Distances come from products while their mean is this many times their rounding error.
-SHARP = 1e3
+# Distances are computed from matrix products while their mean is this many times their rounding
+# error, and from differences otherwise.
+MIN_DISTANCE_TO_ROUNDING = 1e3
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class KMeansResult:
-    """Centers (K, D), labels (N,), inertia (), n_steps () and status () of the best restart."""
+    """Result of k-means: the best of the restarts. All attributes are leaves.
+
+    Attributes:
+      centers: in the units of the samples, (K, D).
+      labels: index of the nearest center of each sample, (N,).
+      inertia: Σₙ wₙ minₖ |xₙ − cₖ|² at these centers, ().
+      n_steps: Lloyd steps taken, ().
+      status: code of a ``Status``, ().
+    """
 
     centers: Leaf
     labels: Leaf
@@ -57,26 +69,30 @@ def fit(
     sample_weight: Any = None,
     max_steps: int = 300,
 ) -> KMeansResult:
-    """Find centers by k-means++ seeding and Lloyd's algorithm, the best of several restarts.
+    """Fit k-means by k-means++ seeding and Lloyd's algorithm, with the best of several restarts.
+
+        minimise over c:   Σₙ wₙ minₖ |xₙ − cₖ|²
 
     Args:
-      key: restart r uses ``fold_in(key, r)``.
+      key: a typed key; restart r uses ``fold_in(key, r)``.
       x: samples in rows, (N, D).
-      n_clusters: K.
-      n_restarts: R, run as one program.
+      n_clusters: K, the number of clusters.
+      n_restarts: R, the number of restarts, run as one program.
       sample_weight: how many times each sample counts, (N,).
-      max_steps: Lloyd steps at most, a restart.
+      max_steps: Lloyd steps at most in each restart.
 
     Returns:
       The restart of least inertia. A cluster that loses all its samples is moved to the sample
       farthest from its center.
 
     Raises:
-      DataError: bad samples or weights, or fewer samples than clusters.
+      DataError: the samples or weights cannot be used, or there are fewer samples than clusters.
+
+    References: Lloyd (1982); Arthur & Vassilvitskii (2007).
 
     >>> import jax, jgmm
-    >>> found = jgmm.kmeans.fit(jax.random.key(0), [[0.0], [1.0], [9.0]], 2)
-    >>> sorted(found.centers.ravel().tolist())
+    >>> result = jgmm.kmeans.fit(jax.random.key(0), [[0.0], [1.0], [9.0]], 2)
+    >>> sorted(result.centers.ravel().tolist())
     [0.5, 9.0]
     """
     samples = make_samples(x, sample_weight)
@@ -88,24 +104,39 @@ def fit(
 def _fit(
     key: Array, samples: Samples, n_clusters: int, n_restarts: int, max_steps: Array
 ) -> KMeansResult:
-    inside = center_and_scale(samples, per_column=False)
+    scaled = center_and_scale(samples, per_column=False)
     keys = jax.vmap(lambda r: jax.random.fold_in(key, r))(jnp.arange(n_restarts))
-    every = jnp.ones(n_clusters, bool)
-    found = lloyd(seed(keys, inside, n_clusters), inside, every, max_steps)
-    best = jax.tree.map(lambda leaf: leaf[jnp.argmin(found.inertia)], found)
-    frame = inside.frame
+    active = jnp.ones(n_clusters, bool)
+    runs = lloyd(seed(keys, scaled, n_clusters), scaled, active, max_steps)
+    best = jax.tree.map(lambda leaf: leaf[jnp.argmin(runs.inertia)], runs)
+    frame = scaled.frame
     centers = frame.shift[None, :] + frame.scale[None, :] * best.centers
-    # Labels come from the framed centers: in the user's units an offset would cost digits.
-    distance, labels = nearest(best.centers, inside)
+    # Labels come from the standardized centers: in the user's units an offset would cost digits.
+    distance, labels = nearest(best.centers, scaled)
     weights = 1 if samples.weights is None else samples.weights
     inertia = (weights * distance).sum() * frame.scale[0] ** 2
-    # Data are checked before, but not inside a transformation.
+    # The data were checked before, except inside a transformation.
     status = jnp.where(jnp.isfinite(inertia), best.status, int(Status.NON_FINITE_DATA))
     return KMeansResult(centers, labels, inertia, best.n_steps, status)
 
 
 def predict(centers: Any, x: Any) -> Int[Array, "N"]:
-    """The nearest center of each sample, (N,), the first of equals."""
+    """Assign each sample to the nearest center; of equally near ones to the first.
+
+    Args:
+      centers: (K, D), such as those of a ``KMeansResult``.
+      x: samples in rows, (N, D).
+
+    Returns:
+      Labels from 0 to K - 1, (N,).
+
+    Raises:
+      DataError: the samples or centers cannot be used, or have different numbers of columns.
+
+    >>> import jgmm
+    >>> jgmm.kmeans.predict([[0.5], [9.0]], [[1.0], [8.0]]).tolist()
+    [0, 1]
+    """
     samples = make_samples(x)
     points = as_samples(centers, "centers").astype(samples.x.dtype)
     if samples.n_features != points.shape[1]:
@@ -116,7 +147,16 @@ def predict(centers: Any, x: Any) -> Int[Array, "N"]:
 def nearest(
     centers: Float[Array, "K D"], samples: Samples, active: Bool[Array, "K"] | None = None
 ) -> tuple[Float[Array, "N"], Int[Array, "N"]]:
-    """Squared distance to the nearest center, of those active, and which it is."""
+    """Find the nearest center of each sample.
+
+    Args:
+      centers: of one restart, in the coordinates of the standardized samples.
+      samples: N samples with their standardization.
+      active: the centers that take part; all by default.
+
+    Returns:
+      The squared distance of each sample to its nearest active center, and the center's index.
+    """
 
     def block(x: Array) -> tuple[Array, Array]:
         distance = ((x[None] - centers[:, :, None]) ** 2).sum(axis=1)
@@ -132,10 +172,19 @@ _nearest = jit(nearest)
 
 
 def seed(keys: Key[Array, "R"], samples: Samples, n_clusters: int) -> Float[Array, "R K D"]:
-    """k-means++: each center is a sample drawn with probability ∝ wₙ times its squared distance.
+    """k-means++ seeding: draw samples as centers, with probability ∝ wₙ times squared distance.
 
-    The distance is to the nearest center drawn before; the first is drawn by weight alone. The
-    first centers drawn with a key are the same whatever K is.
+    The distance is that to the nearest center drawn before. The first center is drawn by weight
+    alone. With the same key the first centers are the same for every K.
+
+    Args:
+      keys: one for each of R restarts.
+      samples: N samples with their standardization.
+      n_clusters: K.
+
+    Returns:
+      Standardized centers.
+
     Reference: Arthur & Vassilvitskii (2007).
     """
     weights = relative_weights(samples)
@@ -144,11 +193,11 @@ def seed(keys: Key[Array, "R"], samples: Samples, n_clusters: int) -> Float[Arra
         def draw(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             centers, distance = carry
             mass = weights * distance
-            # By weight alone at first, and once every sample that counts is a center already.
+            # By weight alone at first, and also when every sample of positive weight is a center.
             mass = jnp.where((mass > 0).any() & (i > 0), mass, weights)
             center = samples.take(draw_row(jax.random.fold_in(key, i), mass)[None])
-            to_this = nearest(center, samples)[0]
-            distance = jnp.where(i == 0, to_this, jnp.minimum(distance, to_this))
+            to_center = nearest(center, samples)[0]
+            distance = jnp.where(i == 0, to_center, jnp.minimum(distance, to_center))
             return centers.at[i].set(center[0]), distance
 
         centers = jnp.zeros((n_clusters, samples.n_features), weights.dtype)
@@ -158,23 +207,30 @@ def seed(keys: Key[Array, "R"], samples: Samples, n_clusters: int) -> Float[Arra
 
 
 def map_keys(one: Callable[[Array], Any], keys: Key[Array, "R"], samples: Samples) -> Any:
-    """``vmap`` of a function of a key that holds a number a sample, a few keys at a time."""
+    """Map a function over keys, several at a time, as many as memory allows.
+
+    Args:
+      one: function of a key that holds one number for each sample.
+      keys: of R restarts.
+      samples: N samples; ``budget.KMEANS_DISTANCES / N`` keys are mapped at a time.
+    """
     batch = max(1, budget.KMEANS_DISTANCES // samples.n_samples)
     return jax.vmap(one)(keys) if len(keys) <= batch else lax.map(one, keys, batch_size=batch)
 
 
 def relative_weights(samples: Samples) -> Float[Array, "N"]:
-    """Weights with the largest one: products with them neither overflow nor vanish."""
+    """Divide weights by the largest, so that products with them neither overflow nor vanish."""
     if samples.weights is None:
         return jnp.ones(samples.n_samples, samples.x.dtype)
     return samples.weights / samples.weights.max()
 
 
 def draw_row(key: Key[Array, ""], mass: Float[Array, "N"]) -> Int[Array, ""]:
-    """An index with probability ∝ mass ≥ 0, never one of mass zero unless all are.
+    """Draw an index with probability ∝ mass ≥ 0; one of mass zero only if all masses are zero.
 
-    First a group of about √N neighbours by the sum of their masses, then one in the group: two
-    random numbers and one pass. The running sums are short, so they round little.
+    The first random number draws a group of about √N neighbours by the sum of their masses, the
+    second an index within the group. That takes one pass, and the cumulative sums are short, so
+    their rounding errors are small.
     """
     size = math.isqrt(len(mass) - 1) + 1
     groups = jnp.pad(mass, (0, -len(mass) % size)).reshape(-1, size)
@@ -184,10 +240,10 @@ def draw_row(key: Key[Array, ""], mass: Float[Array, "N"]) -> Int[Array, ""]:
 
 
 def _draw(uniform: Array, mass: Array) -> Array:
-    reached = jnp.cumsum(mass)
-    # A running sum may step up at a mass of zero, by rounding, or stay below the number drawn.
-    found = (reached > uniform * reached[-1]) & (mass > 0)
-    return jnp.where(found.any(), found.argmax(), mass.argmax())
+    total = jnp.cumsum(mass)
+    # By rounding, a cumulative sum may increase at a mass of zero, or stay below the number drawn.
+    candidates = (total > uniform * total[-1]) & (mass > 0)
+    return jnp.where(candidates.any(), candidates.argmax(), mass.argmax())
 
 
 def assign(
@@ -197,34 +253,35 @@ def assign(
     entry: CovarianceModel = MODELS["VII"],
     safe: Any = True,
 ) -> Statistics:
-    """Statistics of the assignment of every sample to the nearest of the active centers.
+    """Compute the statistics of assigning every sample to the nearest active center.
 
     Args:
       centers: of R restarts.
-      samples: N samples in their frame.
+      samples: N samples with their standardization.
       active: which of the K centers take part.
-      entry: what second moments to hold.
-      safe: restarts whose second moments may be taken about the origin, (R,); the others, and
-        those whose distances rounding would blur, go by differences.
+      entry: covariance model; its storage decides which second moments are computed.
+      safe: true for restarts whose second moments may be taken about the origin, (R,). The others,
+        and restarts whose distances are too small for their rounding errors, use differences
+        instead of matrix products.
 
     Returns:
       Statistics with leading axis R; their log-likelihood is minus the inertia Σₙ wₙ minₖ |xₙ−cₖ|².
     """
-    n_lanes, n_clusters, _ = centers.shape
-    rows = product_rows(entry, samples, n_clusters, n_lanes)
+    n_restarts, n_clusters, _ = centers.shape
+    rows = product_rows(entry, samples, n_clusters, n_restarts)
     products = jax.vmap(lambda one: _by_product(one, samples, active, entry, rows))(centers)
-    # Each squared distance is off by a rounding of |x|²; the frame makes their mean D.
-    blurred = jnp.finfo(centers.dtype).eps * samples.n_features * samples.total_weight()
-    sharp = -products.log_likelihood > SHARP * blurred
+    # Each squared distance has the rounding error of |x|²; standardized, |x|² is D on average.
+    rounding = jnp.finfo(centers.dtype).eps * samples.n_features * samples.total_weight()
+    accurate = -products.log_likelihood > MIN_DISTANCE_TO_ROUNDING * rounding
     return recompute_unsafe(
-        sharp & safe, products, lambda one: by_difference(one, samples, active, entry), centers
+        accurate & safe, products, lambda one: by_difference(one, samples, active, entry), centers
     )
 
 
 def _by_product(
     centers: Array, samples: Samples, active: Array, entry: CovarianceModel, rows: int
 ) -> Statistics:
-    """The nearest center is the one of largest cₖ·x − |cₖ|²/2."""
+    """``assign`` for one restart by products: the nearest center has the largest cₖ·x − |cₖ|²/2."""
     number = jnp.arange(len(centers))[:, None]
     constant = jnp.where(active, -0.5 * (centers**2).sum(axis=1), -jnp.inf)
 
@@ -232,7 +289,7 @@ def _by_product(
         del rows
         scores = centers @ block.x + constant[:, None]
         highest = scores.max(axis=0)
-        # The first of equals; ``argmax`` does the same, several times slower on a CPU.
+        # Of equally near centers the first; ``argmax`` is several times slower on a CPU.
         label = jnp.where(scores == highest[None, :], number, len(centers)).min(axis=0)
         squares = (block.x**2).sum(axis=0)
         return 2 * highest - squares, (label[None, :] == number).astype(centers.dtype)
@@ -243,28 +300,29 @@ def _by_product(
 def by_difference(
     centers: Float[Array, "K D"], samples: Samples, active: Array, entry: CovarianceModel
 ) -> Statistics:
-    """``assign`` for one restart by every sample's difference to every center: the reference."""
+    """``assign`` for one restart by differences of samples and centers: the exact reference."""
 
     def hard(difference: Array, rows: Array) -> tuple[Array, Array]:
         del rows
         distance = jnp.where(active[:, None], (difference**2).sum(axis=1), jnp.inf)
-        label, every = distance.argmin(axis=0), jnp.arange(len(centers))
-        return -distance.min(axis=0), (label[None, :] == every[:, None]).astype(centers.dtype)
+        label, number = distance.argmin(axis=0), jnp.arange(len(centers))
+        return -distance.min(axis=0), (label[None, :] == number[:, None]).astype(centers.dtype)
 
     return accumulate_with(hard, samples, centers, entry)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Lloyd:
-    """Centers and their inertia on the way; leaves of one lane.
+class LloydState:
+    """State of Lloyd's algorithm. All attributes are leaves; shapes are those of one restart.
 
     Attributes:
-      centers: (K, D).
-      inertia: of these centers once the lane has ended, of those before until then.
-      n_moves: how often centers without samples have been moved.
-      n_steps: moves of centers.
-      status: code of a ``Status``.
+      centers: standardized, (K, D).
+      inertia: that of the previous centers while the restart runs, and of ``centers`` once it has
+        ended, ().
+      n_moves: how often centers without samples have been moved, ().
+      n_steps: number of updates of the centers, ().
+      status: code of a ``Status``, ().
     """
 
     centers: Leaf
@@ -280,24 +338,28 @@ def lloyd(
     active: Bool[Array, "K"],
     max_steps: Any,
     rtol: Any = 0.0,
-) -> Lloyd:
-    """Alternate between assigning samples and moving centers until the inertia stops falling.
+) -> LloydState:
+    """Lloyd's algorithm: assign samples and update centers until the inertia stops falling.
 
     Args:
-      centers: where R restarts begin.
-      samples: in their frame.
+      centers: the initial centers of R restarts, standardized.
+      samples: N samples with their standardization.
       active: which centers take part; the others stay where they are and get no samples.
-      max_steps: moves at most.
-      rtol: the inertia has stopped falling when it does so by less than this share of it, or by
-        a few roundings.
+      max_steps: updates of the centers at most.
+      rtol: a restart has converged when its inertia falls by less than this fraction of itself, or
+        by no more than a few rounding errors.
 
-    When clusters are left empty, they move to the samples farthest from their centers and the
-    alternation goes on, at most K times; distinct samples permitting, none stays empty.
+    Returns:
+      The final states, leading axis R.
+
+    When clusters are empty at convergence, their centers move to the samples farthest from their
+    own centers, and the iteration continues; this happens at most K times. Unless there are fewer
+    distinct samples than clusters, no cluster stays empty.
     """
-    n_lanes, dtype = len(centers), centers.dtype
-    nothing = jnp.zeros(n_lanes, int)
-    start = Lloyd(
-        centers, jnp.full(n_lanes, jnp.inf, dtype), nothing, nothing, nothing + int(Status.RUNNING)
+    n_restarts, dtype = len(centers), centers.dtype
+    zeros = jnp.zeros(n_restarts, int)
+    start = LloydState(
+        centers, jnp.full(n_restarts, jnp.inf, dtype), zeros, zeros, zeros + int(Status.RUNNING)
     )
     return lax.while_loop(
         lambda state: (state.status == Status.RUNNING).any(),
@@ -306,23 +368,25 @@ def lloyd(
     )
 
 
-def _lloyd_step(state: Lloyd, samples: Samples, active: Array, max_steps: Any, rtol: Any) -> Lloyd:
-    found = assign(state.centers, samples, active)
-    inertia = -found.log_likelihood
-    least = jnp.maximum(4 * jnp.finfo(inertia.dtype).eps, rtol) * inertia
-    settled = state.inertia - inertia <= least
-    empty = active[None, :] & (found.counts == 0)
+def _lloyd_step(
+    state: LloydState, samples: Samples, active: Array, max_steps: Any, rtol: Any
+) -> LloydState:
+    """Assign samples, test for convergence, and update the centers of restarts that go on."""
+    statistics = assign(state.centers, samples, active)
+    inertia = -statistics.log_likelihood
+    tolerance = jnp.maximum(4 * jnp.finfo(inertia.dtype).eps, rtol) * inertia
+    settled = state.inertia - inertia <= tolerance
+    empty = active[None, :] & (statistics.counts == 0)
     stuck = settled & empty.any(axis=1) & (state.n_moves < active.sum()) & (inertia > 0)
-    status = jnp.select(
-        [settled & ~stuck, state.n_steps >= max_steps],
-        [int(Status.CONVERGED), int(Status.STEPS_RAN_OUT)],
-        int(Status.RUNNING),
-    )
+    status = kmeans_status(settled, stuck, state.n_steps >= max_steps)
     going_on = status == Status.RUNNING
-    means = found.center + found.first / jnp.where(found.counts > 0, found.counts, 1)[:, :, None]
-    moved = jnp.where((found.counts > 0)[:, :, None], means, state.centers)
+    means = (
+        statistics.center
+        + statistics.first / jnp.where(statistics.counts > 0, statistics.counts, 1)[:, :, None]
+    )
+    moved = jnp.where((statistics.counts > 0)[:, :, None], means, state.centers)
     moved = _move_empty(moved, empty & (stuck & going_on)[:, None], samples, active)
-    stepped = Lloyd(
+    stepped = LloydState(
         jnp.where(going_on[:, None, None], moved, state.centers),
         inertia,
         jnp.where(stuck & going_on, state.n_moves + 1, state.n_moves),
@@ -333,7 +397,7 @@ def _lloyd_step(state: Lloyd, samples: Samples, active: Array, max_steps: Any, r
 
 
 def _move_empty(centers: Array, empty: Array, samples: Samples, active: Array) -> Array:
-    """Move the empty clusters of R restarts to the samples farthest from their centers."""
+    """Move the centers of empty clusters, of R restarts, to the samples farthest from centers."""
 
     def move(one: tuple[Array, Array]) -> Array:
         centers, empty = one

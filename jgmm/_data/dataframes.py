@@ -77,7 +77,7 @@ def is_table(x: Any) -> bool:
 def _to_narwhals(x: Any, name: str) -> Any:
     """Return x as a narwhals frame or series, or None if it is neither."""
     if isinstance(x, np.ndarray | jax.Array) or not any(
-        hasattr(type(x), name) for name in _FRAME_ATTRIBUTES
+        hasattr(type(x), each) for each in _FRAME_ATTRIBUTES
     ):
         return None
     try:
