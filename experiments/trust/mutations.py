@@ -30,161 +30,173 @@ OUTPUT = pathlib.Path("runs/trust/mutations.json")
 MOST_SECONDS = 900
 
 
-# Tests of the M-step need steps of EM around it.
-TESTED_WITH = {"maximization": "em"}
+# Modules whose lines are tried by the tests of another one, which uses them.
+TESTED_WITH = {"em.algorithm": "fitting.single_run", "_core.status": "fitting.results"}
 
 
 class Mutation(NamedTuple):
-    """A wrong line: what is wrong with it, in which module, the text, and the text instead."""
+    """A wrong line.
+
+    Attributes:
+      wrong: the mistake, in words.
+      module: its module without ``jgmm.``, such as ``mixture.density``.
+      before: the text of the line, which occurs once in the module.
+      after: the wrong text instead.
+    """
 
     wrong: str
     module: str
     before: str
     after: str
 
+    @property
+    def path(self) -> str:
+        """The module's file, from the root of the checkout."""
+        return f"jgmm/{self.module.replace('.', '/')}.py"
+
 
 MUTATIONS = (
     Mutation(
         "half-log-determinant left out of the density",
-        "mixture",
+        "mixture.density",
         "0.5 * d * gaussian.LOG_2PI - log_det\n    return constant - 0.5 * distance",
         "0.5 * d * gaussian.LOG_2PI\n    return constant - 0.5 * distance",
     ),
     Mutation(
         "responsibilities not normalised",
-        "mixture",
+        "mixture.density",
         "return largest + log_sum, score - log_sum",
         "return largest + log_sum, score",
     ),
     Mutation(
         "labels drawn without regard to weights",
-        "mixture",
+        "mixture.density",
         "jax.random.categorical(pick, mixture.log_weights,",
         "jax.random.categorical(pick, 0 * mixture.means[:, 0],",
     ),
     Mutation(
         "sign of the correction in a conditional mean",
-        "gaussian",
+        "mixture.gaussian",
         "return mean[a] + v.T @ z",
         "return mean[a] - v.T @ z",
     ),
     Mutation(
         "volume of a sphere without its dimension",
-        "forms",
+        "covariance.storage",
         "return n_features * jnp.log(scale)",
         "return jnp.log(scale)",
     ),
     Mutation(
         "inverse factor transposed",
-        "forms",
+        "covariance.storage",
         'jnp.einsum("kde,ke->kd", inverse, x)',
         'jnp.einsum("ked,ke->kd", inverse, x)',
     ),
     Mutation(
         "sample weights missing in sums by differences",
-        "statistics",
+        "em.e_step",
         "log_prob, resp = infer(difference, rows)\n        counted = weights[None, :] * resp",
         "log_prob, resp = infer(difference, rows)\n        counted = resp",
     ),
     Mutation(
         "sample weights missing in sums by products",
-        "statistics",
+        "em.e_step",
         "log_prob, resp = infer(block, rows)\n        counted = weights[None, :] * resp",
         "log_prob, resp = infer(block, rows)\n        counted = resp",
     ),
     Mutation(
         "sample weights missing in the log-likelihood",
-        "statistics",
+        "em.e_step",
         "jnp.where(weights > 0, weights * log_prob, 0).sum()",
         "jnp.where(weights > 0, log_prob, 0).sum()",
     ),
     Mutation(
         "products of two columns counted once",
-        "natural",
+        "em.exponential_family",
         "np.where(rows == columns, 1.0, 2.0)",
         "np.where(rows == columns, 1.0, 1.0)",
     ),
     Mutation(
         "squared length of the mean left out of the score",
-        "natural",
+        "em.exponential_family",
         "0.5 * d * LOG_2PI - log_det - 0.5 * distance",
         "0.5 * d * LOG_2PI - log_det",
     ),
     Mutation(
         "mean of the scatter not subtracted in the M-step",
-        "maximization",
+        "em.m_step",
         "cross = entry.storage.outer(weighted) - trailing(counts, unit) * ridge",
         "cross = -trailing(counts, unit) * ridge",
     ),
     Mutation(
         "sign of the ridge",
-        "maximization",
+        "em.m_step",
         "cross = entry.storage.outer(weighted) - trailing(counts, unit) * ridge",
         "cross = entry.storage.outer(weighted) + trailing(counts, unit) * ridge",
     ),
     Mutation(
         "log-likelihood one step behind its parameters",
-        "em",
+        "em.algorithm",
         "pytree.where(going_on, (found.updated, noise)",
         "pytree.where(going_on | True, (found.updated, noise)",
     ),
     Mutation(
         "a log-likelihood that is NaN not looked at",
-        "em",
+        "em.convergence",
         "            ~jnp.isfinite(log_likelihood),\n",
         "            jnp.isposinf(log_likelihood),\n",
     ),
     Mutation(
         "common volume divided by the wrong count",
-        "decomposition",
+        "covariance.estimation",
         "jnp.where(used, volumes, 0).sum() / counts.sum()",
         "jnp.where(used, volumes, 0).sum() / counts.max()",
     ),
     Mutation(
         "volumes without the dimension",
-        "decomposition",
+        "covariance.estimation",
         "samples = n_features * jnp.where(counts > 0, counts, 1)",
         "samples = jnp.where(counts > 0, counts, 1)",
     ),
     Mutation(
         "rotations turn the wrong way",
-        "orientation",
+        "covariance.common_axes",
         "jnp.where(moves, -beta / radius, 0)",
         "jnp.where(moves, beta / radius, 0)",
     ),
     Mutation(
         "a model shares what it should not",
-        "covariance",
+        "covariance.models",
         '("VEV", ("VEV",), own_axes(equal_shape(Diagonal)), False, False)',
         '("VEV", ("VEV",), own_axes(_pooled(Diagonal)), False, False)',
     ),
     Mutation(
         "rows of the last block counted twice",
-        "samples",
+        "_data.samples",
         "body(x, jnp.where(rows >= i * block_size, weights, 0), rows)",
         "body(x, weights, rows)",
     ),
     Mutation(
         "sample weights missing in the frame's variance",
-        "framing",
+        "_data.standardization",
         "block, lambda x, w, _: w @ x**2) / total",
         "block, lambda x, w, _: (x**2).sum(axis=0)) / total",
     ),
     Mutation(
         "sign of the entropy in ICL",
-        "criteria",
-        "bic + 2 * entropy)",
-        "bic - 2 * entropy)",
+        "selection.criteria",
+        "return _bic(found) + 2 * found.entropy",
+        "return _bic(found) - 2 * found.entropy",
     ),
     Mutation(
         "a restart that failed may be the best",
-        "lanes",
+        "_core.status",
         "return jnp.where(may_win, log_likelihood, -jnp.inf)",
         "return jnp.where(jnp.isnan(log_likelihood), -jnp.inf, log_likelihood)",
     ),
     Mutation(
         "all restarts from one key",
-        "starts",
+        "initialization.draw",
         "jax.random.fold_in(key, r))(numbers)",
         "jax.random.fold_in(key, 0 * r))(numbers)",
     ),
@@ -196,34 +208,40 @@ MUTATIONS = (
     ),
     Mutation(
         "priors left out of the classifier",
-        "classifier",
+        "classifier.model",
         "return (classifier.log_priors[:, None] + log_probs).T",
         "return log_probs.T",
     ),
     Mutation(
         "scatter left out of the prior's density",
-        "prior",
+        "mixture.prior",
         "prior.pseudo_samples() * log_det + 0.5 * squares",
         "prior.pseudo_samples() * log_det + 0.0 * squares",
     ),
     Mutation(
         "noise counted as what the components keep",
-        "noise",
+        "mixture.noise",
         "share = jnp.clip(1 - counts.sum() / total, 0)",
         "share = jnp.clip(counts.sum() / total, 0)",
     ),
     Mutation(
         "a floor that raises what is above it",
-        "forms",
+        "covariance.storage",
         "lacking = jnp.sqrt(jnp.maximum(1 - spread, 0))",
         "lacking = jnp.sqrt(jnp.maximum(spread - 1, 0))",
     ),
 )
 
 
+def tests_of(module: str) -> str:
+    """The file of tests that tries a module's lines, from the root of the checkout."""
+    *topic, name = TESTED_WITH.get(module, module).split(".")
+    return "/".join(["tests", *topic, f"test_{name}.py"])
+
+
 def run_tests(place: pathlib.Path, module: str) -> tuple[int, str]:
-    """Exit status of the module's test file, stopped at the first failure, and what it printed."""
-    tests = f"tests/test_{TESTED_WITH.get(module, module)}.py"
+    """Run a module's tests until one fails; return the exit status and what was printed."""
+    tests = tests_of(module)
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", tests]
     environment = {**os.environ, "PYTHONPATH": str(place)}
     try:
@@ -246,7 +264,7 @@ def run_tests(place: pathlib.Path, module: str) -> tuple[int, str]:
 
 def caught_by(place: pathlib.Path, mutation: Mutation) -> str | None:
     """The test that fails with the mutation, or None if all pass."""
-    path = place / "jgmm" / f"{mutation.module}.py"
+    path = place / mutation.path
     text = path.read_text(encoding="utf-8")
     if text.count(mutation.before) != 1:
         raise ValueError(f"{path.name} holds {mutation.before!r} {text.count(mutation.before)}×")
@@ -257,14 +275,14 @@ def caught_by(place: pathlib.Path, mutation: Mutation) -> str | None:
         path.write_text(text, encoding="utf-8")
     if code == 0:
         return None
-    named = re.search(r"^(?:FAILED|ERROR) tests/\w+\.py::(\S+)", printed, re.MULTILINE)
+    named = re.search(r"^(?:FAILED|ERROR) tests/[\w/]+\.py::(\S+)", printed, re.MULTILINE)
     return named.group(1) if named else "(unnamed)"
 
 
 def main() -> None:
     """Try all mutations, or those of some modules."""
     parser = argparse.ArgumentParser(prog="python -m experiments.trust.mutations")
-    parser.add_argument("--only", nargs="+", help="modules, such as em")
+    parser.add_argument("--only", nargs="+", help="modules, such as em.m_step")
     chosen = parser.parse_args().only
     mutations = [each for each in MUTATIONS if not chosen or each.module in chosen]
     rows = []
@@ -276,7 +294,7 @@ def main() -> None:
         for module in dict.fromkeys(each.module for each in mutations):
             code, printed = run_tests(place, module)
             if code:
-                raise RuntimeError(f"tests/test_{module}.py fails as it is:\n{printed[-3000:]}")
+                raise RuntimeError(f"{tests_of(module)} fails as it is:\n{printed[-3000:]}")
             print(f"{module}: passes as it is", flush=True)
             for mutation in (each for each in mutations if each.module == module):
                 found = caught_by(place, mutation)

@@ -1,4 +1,4 @@
-"""The lines that ``experiments/trust/mutations.py`` breaks are still what it thinks they are."""
+"""The lines that ``experiments/trust/mutations.py`` breaks occur once, and have tests."""
 
 import pytest
 
@@ -7,8 +7,7 @@ from experiments.trust import mutations
 
 @pytest.mark.parametrize("mutation", mutations.MUTATIONS, ids=lambda each: each.wrong)
 def test_the_line_to_break_is_there_once(mutation):
-    path = mutations.ROOT / "jgmm" / f"{mutation.module}.py"
+    path = mutations.ROOT / mutation.path
     assert path.read_text().count(mutation.before) == 1
     assert mutation.before != mutation.after
-    tests = mutations.TESTED_WITH.get(mutation.module, mutation.module)
-    assert (mutations.ROOT / "tests" / f"test_{tests}.py").exists()
+    assert (mutations.ROOT / mutations.tests_of(mutation.module)).exists()
