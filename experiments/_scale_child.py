@@ -117,7 +117,7 @@ def member(data: str, start: str, n_steps: str, place: str, size: str, rank: str
     """One process of several that share a file."""
     group = processes.join(place, int(size), int(rank)) if int(size) > 1 else reader.SingleProcess()
     mixture, clock = load_mixture(start), Clock()
-    source = FileSource(data, share=group.rank_and_size)
+    source = FileSource(data, rank_and_size=group.rank_and_size)
     result = steps(source, mixture, int(n_steps), clock, group=group)
     group.all_gather(np.asarray(0))
     return {

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from jgmm._core.errors import UserError
-from jgmm.workbench.readers import datasets, tables
+from jgmm.workbench.readers import datasets, formats
 from jgmm.workbench.runs import storage
 from jgmm.workbench.runs.runner import run_config
 
@@ -179,7 +179,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, 
         import pyarrow.parquet
 
         pyarrow.parquet.write_table(pa.table({"a": [1.0]}), path)
-    real = tables.open_table
+    real = formats.table_openers()[path.suffix]
 
     def late(*arguments):
         table = real(*arguments)
@@ -187,10 +187,10 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch, 
             file.write(b"3\n")
         return table
 
-    monkeypatch.setattr(datasets, "open_table", late)
+    monkeypatch.setattr(formats, "opener", lambda *_: late)
     with pytest.raises(UserError, match="the file was changed while it was read"):
         datasets.load(path)
-    monkeypatch.setattr(datasets, "open_table", lambda *_: path.unlink())
+    monkeypatch.setattr(formats, "opener", lambda *_: lambda *_: path.unlink())
     with pytest.raises(UserError, match="cannot be read: No such file"):
         datasets.load(path)
 

@@ -20,7 +20,7 @@ from jgmm import plot
 from jgmm._core.errors import UserError
 from jgmm.workbench.cli import app
 from jgmm.workbench.config import models
-from jgmm.workbench.readers import datasets, tables
+from jgmm.workbench.readers import datasets, formats
 from jgmm.workbench.runs import runner, storage
 from jgmm.workbench.studies import registry
 
@@ -69,7 +69,7 @@ def test_the_bomb_works(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz", "pickle"])
-@pytest.mark.parametrize("suffix", [*tables.SUFFIXES, ".safetensors", ".toml"])
+@pytest.mark.parametrize("suffix", [*formats.table_openers(), ".safetensors", ".toml"])
 def test_a_pickle_under_any_name_is_never_opened(tmp_path, kind, suffix):
     path, fired = tmp_path / f"x{suffix}", tmp_path / "fired"
     with path.open("wb") as file:

@@ -1,4 +1,4 @@
-"""What a shell may propose after TAB; JAX is not imported for it."""
+"""Completion of the command line in a shell, without importing JAX."""
 
 import pathlib
 from typing import get_args
@@ -7,12 +7,13 @@ from jgmm.workbench.config import models
 
 
 def complete_source(incomplete: str) -> list[str]:
-    """Built-in data sets, files that can be read, and folders they may be in."""
-    from jgmm.workbench.readers import datasets, tables
+    """Return built-in data sets, files that can be read, and folders they may be in."""
+    from jgmm.workbench.readers import datasets, formats
 
     typed = pathlib.Path(incomplete)
     place = typed if incomplete.endswith("/") else typed.parent
     found = [name for name in datasets.names() if name.startswith(incomplete)]
+    suffixes = formats.table_openers()
     try:
         entries = sorted(place.iterdir())
     except OSError:  # there is no such folder, so nothing in it to propose
@@ -22,25 +23,33 @@ def complete_source(incomplete: str) -> list[str]:
         if text.startswith(incomplete.removeprefix("./")) and not entry.name.startswith("."):
             if entry.is_dir():
                 found.append(f"{text}/")
-            elif entry.suffix.lower() in tables.SUFFIXES:
+            elif entry.suffix.lower() in suffixes:
                 found.append(text)
     return found
 
 
 def complete_covariance(incomplete: str) -> list[str]:
-    """Covariance models, after a comma too."""
+    """Return covariance models, also after a comma in a list of them.
+
+    >>> complete_covariance("full,ti")
+    ['full,tied']
+    """
     before, comma, last = incomplete.rpartition(",")
     known = (*models.COVARIANCES, "all")
     return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
 
 
 def complete_criterion(incomplete: str) -> list[str]:
-    """What can choose among models."""
+    """Return the criteria of model selection.
+
+    >>> complete_criterion("ai")
+    ['aic', 'aicc']
+    """
     known = get_args(models.Fit.model_fields["criterion"].annotation)
     return [name for name in known if name.startswith(incomplete)]
 
 
 def complete_precision(incomplete: str) -> list[str]:
-    """Types of arrays."""
+    """Return the types of arrays that a run can compute with."""
     known = get_args(models.Config.model_fields["precision"].annotation)
     return [name for name in known if name.startswith(incomplete)]

@@ -1,1 +1,1 @@
-"""Data from files and built-in data sets."""
+"""Readers of data files and built-in data sets."""

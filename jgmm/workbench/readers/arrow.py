@@ -1,23 +1,111 @@
-"""What pyarrow reads by columns: Parquet files, Arrow files, and fragments of data sets."""
+"""Readers of Parquet files, of Arrow (Feather) files, and of fragments of Arrow data sets.
 
+Parquet files are read as a table, one column at a time, or as a stream of blocks, one row group at
+a time. Arrow files and fragments are read as streams only.
+"""
+
+import contextlib
 import itertools
 import pathlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from jgmm.workbench.readers.partition import File, Piece, Read
-from jgmm.workbench.readers.tables import fail, need, reason
+from jgmm.workbench.readers.tables import MISSING, Table, fail, need, reason
 
 
-def open_parquet(path: pathlib.Path) -> File:
-    """Look at the schema of a Parquet file; each row group is a piece."""
+def open_parquet_table(where: str, path: pathlib.Path, mapped: bool = True) -> Table:
+    """Open a Parquet file as a table.
+
+    Args:
+      where: the name of the file in messages.
+      path: the file.
+      mapped: makes no difference here; a column is read when it is asked for.
+
+    Raises:
+      UserError: the file is not a whole Parquet file.
+    """
+    return _ParquetTable(where, path)
+
+
+class _ParquetTable(Table):
+    """A Parquet file; one column at a time is in memory."""
+
+    def __init__(self, where: str, path: pathlib.Path) -> None:
+        self._pa = need("pyarrow", "workbench", "a .parquet file")
+        parquet = need("pyarrow.parquet", "workbench", "a .parquet file")
+        with self._refuse_damaged(where):
+            self._file = parquet.ParquetFile(path, page_checksum_verification=True)
+            self._types = {field.name: field.type for field in self._file.schema_arrow}
+            names, n_rows = self._file.schema_arrow.names, self._file.metadata.num_rows
+        super().__init__(where, names, n_rows)
+
+    @contextlib.contextmanager
+    def _refuse_damaged(self, where: str) -> Iterator[None]:
+        """Turn any exception of the reader into a ``UserError``: the file is damaged."""
+        try:
+            yield
+        except MemoryError:
+            raise
+        except Exception as error:
+            fail(
+                where, f"not a whole Parquet file ({reason(error)}).", "Write it or copy it again."
+            )
+
+    def _read(self, name: str) -> Any:
+        with self._refuse_damaged(self.where):
+            column = self._file.read(columns=[name]).column(name)
+            if len(column) != self.n_rows:
+                raise ValueError(f"{len(column)} of {self.n_rows} rows")
+            column.validate(full=True)
+        return column
+
+    def is_numeric(self, name: str) -> bool:
+        kind, types = self._types[name], self._pa.types
+        # A data frame's own row index is stored as a column of this name.
+        if re.fullmatch(r"__index_level_\d+__", name):
+            return False
+        return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
+
+    def numbers(self, name: str) -> Float64[np.ndarray, "N"]:
+        column = self._read(name)
+        if not (self.is_numeric(name) or self._pa.types.is_boolean(column.type)):
+            first = next((value for value in column if value.is_valid), None)
+            what = f"column {name!r} holds {column.type}, not numbers{_example(first)}."
+            fail(self.where, what, "Leave it out of `columns`, or convert it to numbers.")
+        with self._refuse_damaged(self.where):
+            result: np.ndarray = column.cast(self._pa.float64(), safe=False).to_numpy()
+        return result
+
+    def texts(self, name: str) -> list[str | None]:
+        column = self._read(name)
+        try:
+            values = column.cast(self._pa.string()).to_pylist()
+        except (self._pa.ArrowException, UnicodeDecodeError):
+            what = f"column {name!r} holds {column.type}, which cannot be a label."
+            fail(self.where, what, "A label is text or a whole number.")
+        return [None if value is None or value.strip() in MISSING else value for value in values]
+
+
+def _example(value: Any) -> str:
+    """Quote a value for a message, or return nothing for a date that Python cannot hold."""
+    try:
+        return "" if value is None else f", for example {str(value.as_py())[:60]!r}"
+    except (ValueError, OverflowError):
+        return ""
+
+
+def open_parquet_stream(path: pathlib.Path) -> File:
+    """Read the schema of a Parquet file; each row group is a piece."""
     parquet = need("pyarrow.parquet", "workbench", "a .parquet file")
     where = str(path)
     try:
         file = parquet.ParquetFile(path)
-    except Exception as error:  # whatever the reader trips over, the file is not what it should be
+    except Exception as error:  # whichever it is, the file is damaged or not a Parquet file
         fail(where, f"not a whole Parquet file ({reason(error)}).", "Write it or copy it again.")
     with file:
         schema, metadata = file.schema_arrow, file.metadata
@@ -27,14 +115,14 @@ def open_parquet(path: pathlib.Path) -> File:
         _check_types(where, schema, chosen)
         starts = [0, *itertools.accumulate(sizes)]
         return [
-            Piece(where, n, starts[i], _parquet_reader(path, i, chosen))
+            Piece(where, n, starts[i], _row_group_reader(path, i, chosen))
             for i, n in enumerate(sizes)
         ]
 
     return File(where, [str(name) for name in schema.names], pieces)
 
 
-def _parquet_reader(path: pathlib.Path, group: int, chosen: list[str]) -> Read:
+def _row_group_reader(path: pathlib.Path, group: int, chosen: list[str]) -> Read:
     def read(n_bytes: int, skip: bool) -> Iterator[np.ndarray]:
         parquet = need("pyarrow.parquet", "workbench", "a .parquet file")
         rows = max(1, n_bytes // (8 * len(chosen)))
@@ -43,15 +131,15 @@ def _parquet_reader(path: pathlib.Path, group: int, chosen: list[str]) -> Read:
                 for batch in file.iter_batches(
                     rows, row_groups=[group], columns=chosen, use_threads=False
                 ):
-                    yield _side_by_side(batch, chosen)
+                    yield _to_matrix(batch, chosen)
         except (OSError, ValueError) as error:  # what Arrow raises
             fail(str(path), f"row group {group}: {reason(error)}.", "Write it or copy it again.")
 
     return read
 
 
-def open_arrow(path: pathlib.Path) -> File:
-    """Look at the schema of an Arrow (Feather) file."""
+def open_arrow_stream(path: pathlib.Path) -> File:
+    """Read the schema of an Arrow (Feather) file; the whole file is one piece."""
     dataset = need("pyarrow.dataset", "workbench", "an Arrow file")
     try:
         (fragment,) = dataset.dataset(path, format="ipc").get_fragments()
@@ -61,7 +149,7 @@ def open_arrow(path: pathlib.Path) -> File:
 
 
 def open_fragment(fragment: Any) -> File:
-    """A fragment of an Arrow data set, of whatever format."""
+    """Read the schema of a fragment of an Arrow data set, of any format; it is one piece."""
     where = str(getattr(fragment, "path", "") or "Arrow data in memory")
     schema = fragment.physical_schema
 
@@ -72,7 +160,7 @@ def open_fragment(fragment: Any) -> File:
             rows = max(1, n_bytes // (8 * len(chosen)))
             options = {"use_threads": False, "batch_readahead": 1, "fragment_readahead": 1}
             for batch in fragment.to_batches(columns=chosen, batch_size=rows, **options):
-                yield _side_by_side(batch, chosen)
+                yield _to_matrix(batch, chosen)
 
         return [Piece(where, fragment.count_rows(), 0, read)]
 
@@ -80,6 +168,7 @@ def open_fragment(fragment: Any) -> File:
 
 
 def _check_types(where: str, schema: Any, chosen: list[str]) -> None:
+    """Refuse a chosen column that does not hold numbers."""
     types = need("pyarrow.types", "workbench", "a .parquet file")
     for name in chosen:
         kind = schema.field(name).type
@@ -89,8 +178,8 @@ def _check_types(where: str, schema: Any, chosen: list[str]) -> None:
             fail(where, what, "Leave it out of `columns`, or convert it to numbers.")
 
 
-def _side_by_side(batch: Any, chosen: list[str]) -> np.ndarray:
-    """Columns of a batch as a matrix of the widest of their types; NaN where a value is missing."""
+def _to_matrix(batch: Any, chosen: list[str]) -> np.ndarray:
+    """Stack columns into a matrix of the widest of their types, NaN where a value is missing."""
     columns = [batch.column(name) for name in chosen]
     arrays = [_numbers(column) for column in columns]
     matrix = np.empty((batch.num_rows, len(arrays)), np.result_type(*arrays))

@@ -1,9 +1,10 @@
-"""Data sets by name or by path: read completely and checked completely, or refused.
+"""Load a data set into memory by name or by path, with every value checked.
 
-A built-in data set has a name (`jgmm datasets` lists them); anything else is the path of a
-`.csv`, `.parquet` or `.npy` file. Nothing is guessed, skipped or filled in: a missing value, text
-among numbers or a short row is an error that names the column and the row. Rows are counted
-from 1 and the header is not counted, so row 1 is the first line of data.
+A built-in data set has a name (``jgmm datasets`` lists them); anything else is the path of a file
+in one of the formats of ``formats.FORMATS`` that open as a table: ``.csv``, ``.parquet``, ``.npy``.
+Nothing is guessed, skipped or filled in: a missing value, text among numbers or a short row is an
+error that names the column and the row. Rows are counted from 1 and the header is not counted, so
+row 1 is the first line of data.
 """
 
 import collections
@@ -18,28 +19,29 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int
 
-from jgmm.workbench.readers.tables import (
-    NUMBER,
-    SUFFIXES,
-    ArrayTable,
-    Table,
-    fail,
-    nearest,
-    need,
-    open_table,
-)
+from jgmm._core.errors import nearest, suggest
+from jgmm.workbench.readers import csv, formats
+from jgmm.workbench.readers.csv import NUMBER
+from jgmm.workbench.readers.tables import ArrayTable, Table, fail, need
 
 _BLOCK_ROWS = 65_536
-_HASH_LIMIT = 1 << 30  # bytes; beyond it a checksum would take longer than the reading it notes
+_HASH_LIMIT = 1 << 30  # bytes; of a larger file a checksum would take longer than reading it
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """Samples ready for a fit: all finite, nothing missing.
 
-    `labels` index `label_names`, which are sorted (as numbers if all are numbers). `left_out` names
-    the columns that nobody chose and that do not hold numbers. `x` of a
-    float64 `.npy` file read whole is a read-only memory map: it may be larger than memory.
+    Attributes:
+      x: the samples in rows, in double precision. Those of a float64 ``.npy`` file of which every
+        column is used are a read-only memory map, which may be larger than memory.
+      columns: the names of the D features.
+      labels: the class of each sample, an index into ``label_names``; None without a label column.
+      label_names: the names of the classes, sorted, as numbers if all of them are numbers.
+      weights: the weight of each sample; None without a weight column.
+      name: the name of a built-in data set, or of the file without its suffix.
+      source_note: where the samples come from, for the record of a run.
+      left_out: columns that were not named and that do not hold numbers.
     """
 
     x: Float64[np.ndarray, "N D"]
@@ -54,7 +56,16 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Description:
-    """A built-in data set as `jgmm datasets` lists it: `columns` hold numbers, `labels` classes."""
+    """A built-in data set as ``jgmm datasets`` lists it.
+
+    Attributes:
+      name: the name that ``load`` takes.
+      rows: the number of samples.
+      columns: the columns that hold numbers.
+      labels: the columns that hold classes.
+      summary: what the data are about.
+      source: where they come from.
+    """
 
     name: str
     rows: int
@@ -70,8 +81,8 @@ _WINE = (
     "alcohol malic_acid ash alcalinity_of_ash magnesium total_phenols flavanoids "
     "nonflavanoid_phenols proanthocyanins color_intensity hue od280/od315_of_diluted_wines proline"
 )
-_CELL = "radius,texture,perimeter,area,smoothness,compactness,concavity,concave points,symmetry"
-_CELLS = [*_CELL.split(","), "fractal dimension"]
+_MEASURES = "radius,texture,perimeter,area,smoothness,compactness,concavity,concave points,symmetry"
+_CELL_MEASURES = [*_MEASURES.split(","), "fractal dimension"]
 
 _DESCRIPTIONS = [
     Description(
@@ -109,7 +120,7 @@ _DESCRIPTIONS = [
     Description(
         "breast_cancer",
         569,
-        tuple(f.format(c) for f in ("mean {}", "{} error", "worst {}") for c in _CELLS),
+        tuple(f.format(c) for f in ("mean {}", "{} error", "worst {}") for c in _CELL_MEASURES),
         ("diagnosis",),
         "cell nuclei in images of breast masses, benign or malignant",
         _SKLEARN,
@@ -127,12 +138,16 @@ _BUILT_IN = {entry.name: entry for entry in _DESCRIPTIONS}
 
 
 def names() -> list[str]:
-    """Names of the built-in data sets, in the order `describe` lists them."""
+    """Return the names of the built-in data sets, in the order in which ``describe`` lists them.
+
+    >>> names()[:2]
+    ['faithful', 'autompg']
+    """
     return list(_BUILT_IN)
 
 
 def describe() -> list[Description]:
-    """Every built-in data set, without reading any."""
+    """Describe every built-in data set, without reading any."""
     return list(_BUILT_IN.values())
 
 
@@ -145,25 +160,26 @@ def load(
     *,
     mapped: bool = True,
 ) -> Dataset:
-    """Read a data set and check every value of it.
+    """Load a data set into memory and check every value of it.
 
     Args:
-      source: a built-in name, or the path of a .csv, .parquet, .pq or .npy file. A `.npy` file
+      source: a built-in name, or the path of a .csv, .parquet, .pq or .npy file. A ``.npy`` file
         holds a matrix (N, D), whose columns are called x0, x1, …
-      columns: the features, in this order. By default every column of numbers except `label`
-        and `weight`.
+      columns: the features, in this order. By default every column of numbers except ``label``
+        and ``weight``.
       label: column of classes, text or whole numbers.
       weight: column of sample weights, not negative, not all zero.
-      root: folder that a relative path starts from; the current folder by default.
-      mapped: leave a `.npy` file on disk until its samples are used. Who changes the file then
-        changes the samples, and who cuts it short ends the process; false reads it now.
+      root: the folder that a relative path starts from; the current folder by default.
+      mapped: leave a ``.npy`` file on disk until its samples are used. If the file is changed
+        meanwhile, the samples change; if it is cut short, the process crashes. False reads the
+        file now.
 
     Returns:
       The samples in double precision, with labels and weights where they were asked for.
 
     Raises:
-      UserError: for anything that keeps the data from being read whole and used as it is; the
-        text says what, where (column and row) and what to do.
+      UserError: the data cannot be read whole and used unchanged; the text says why, where (column
+        and row) and what to do.
 
     Example:
       >>> data = load("autompg", columns=["mpg", "model_year"], label="origin")
@@ -190,14 +206,11 @@ def _open(source: str, root: str | os.PathLike[str] | None, mapped: bool) -> tup
     if source in _BUILT_IN:
         return _open_built_in(_BUILT_IN[source])
     path = pathlib.Path(root or ".") / os.path.expanduser(source)
-    suffix = path.suffix.lower()
     if not os.path.exists(path):  # unlike a path's own method, false for any impossible name
         fail(f"data source {source!r}", "there is no such file or built-in data set.", _hint(path))
     if not path.is_file():
         fail(f"data source {source!r}", "this is not a file.", "Name one file.")
-    if suffix not in SUFFIXES:
-        fix = f"Convert it to one of {', '.join(SUFFIXES)}."
-        fail(f"data source {source!r}", f"files ending {suffix!r} cannot be read.", fix)
+    open_table = formats.opener(formats.table_openers(), source)
     try:
         if path.stat().st_size == 0:
             fail(source, "the file is empty.", "Write the data again.")
@@ -215,7 +228,7 @@ def _open_built_in(entry: Description) -> tuple[Table, str, str]:
     note = f"built-in data set {entry.name}, {entry.rows} rows; source: {entry.source}"
     if entry.source != _SKLEARN:
         path = pathlib.Path(__file__).parent / "data" / f"{entry.name}.csv"
-        return open_table(entry.name, path), entry.name, note
+        return csv.open_table(entry.name, path), entry.name, note
     module = need("sklearn.datasets", "sklearn", f"the data set {entry.name!r}")
     bunch = getattr(module, f"load_{entry.name}")()
     targets = {entry.labels[0]: [str(bunch.target_names[code]) for code in bunch.target]}
@@ -233,11 +246,11 @@ def _note(source: str, path: pathlib.Path) -> str:
 
 
 def _hint(path: pathlib.Path) -> str:
-    """What a source that does not exist may have meant."""
-    near = nearest(path.name, names())
+    """Suggest built-in data sets and files with names similar to a source that does not exist."""
+    near = nearest(path.name, names(), n=3)
     if os.path.isdir(path.parent):  # false for an impossible name, too
         files = _data_files(path.parent)
-        near += [str(path.parent / name) for name in nearest(path.name, files)]
+        near += [str(path.parent / name) for name in nearest(path.name, files, n=3)]
         place = ""
     else:
         place = f" The folder {str(path.parent)!r} does not exist either."
@@ -247,31 +260,31 @@ def _hint(path: pathlib.Path) -> str:
 
 def _data_files(folder: pathlib.Path) -> list[str]:
     files: list[str] = []
-    with contextlib.suppress(OSError):  # only a suggestion hangs on it
-        files = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+    suffixes = formats.table_openers()
+    with contextlib.suppress(OSError):  # without the names there is only no suggestion
+        files = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in suffixes)
     return files
 
 
 def _choose(
     table: Table, columns: Sequence[str] | None, label: str | None, weight: str | None
 ) -> list[str]:
-    """Names of the features; every name that was given is looked up before a value is read."""
-    apart = [name for name in (label, weight) if name is not None]
+    """Return the names of the features; unknown names are refused before any value is read."""
+    reserved = [name for name in (label, weight) if name is not None]
     if isinstance(columns, str):
         fail(table.where, f"columns = {columns!r} is one text.", f"Write [{columns!r}].")
     known = set(table.names)
-    for name in [*(columns or []), *apart]:
+    for name in [*(columns or []), *reserved]:
         if name not in known:
-            near = nearest(name, table.names)
-            ask = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            ask = suggest(name, table.names, n=3)
             listed = ", ".join(table.names[:20]) + (", …" if len(table.names) > 20 else "")
             fail(table.where, f"there is no column {name!r}.{ask}", f"The columns are: {listed}.")
     if columns is None:
-        others = [name for name in table.names if name not in apart]
+        others = [name for name in table.names if name not in reserved]
         chosen = [name for name in others if table.is_numeric(name)]
     else:
         chosen = list(columns)
-    twice = sorted(name for name, n in collections.Counter(chosen + apart).items() if n > 1)
+    twice = sorted(name for name, n in collections.Counter(chosen + reserved).items() if n > 1)
     if twice:
         what = f"column {twice[0]!r} is asked for twice, as feature, label or weight."
         fail(table.where, what, "Use each column once.")
@@ -281,7 +294,7 @@ def _choose(
 
 
 def _check_finite(x: np.ndarray, columns: Sequence[str], where: str) -> None:
-    # In blocks, so that a memory map is never held whole.
+    # Block by block, so that a memory map is never in memory as a whole.
     for start in range(0, x.shape[0], _BLOCK_ROWS):
         bad = ~np.isfinite(x[start : start + _BLOCK_ROWS])
         if bad.any():
@@ -305,22 +318,22 @@ def _weights(table: Table, name: str) -> Float64[np.ndarray, "N"]:
 
 
 def _labels(table: Table, name: str) -> tuple[Int[np.ndarray, "N"], list[str]]:
-    """Classes as 0, 1, … and their sorted names; whole numbers lose a trailing .0."""
-    cells = table.texts(name)
-    if None in cells:
-        what = f"label column {name!r}, row {cells.index(None) + 1}: the label is missing."
+    """Return classes as 0, 1, … and their sorted names; whole numbers lose a trailing .0."""
+    values = table.texts(name)
+    if None in values:
+        what = f"label column {name!r}, row {values.index(None) + 1}: the label is missing."
         fail(table.where, what, "Give every row a label, or remove the row.")
-    texts = [cell for cell in cells if cell is not None]
+    texts = [text for text in values if text is not None]
     number = re.compile(r"[-+]?\d+(\.0*)?")
-    # Each spelling that occurs, and the class it stands for.
-    classes = {cell: cell.partition(".")[0] if number.fullmatch(cell) else cell for cell in texts}
+    # Each spelling that occurs, and the class that it stands for.
+    classes = {text: text.partition(".")[0] if number.fullmatch(text) else text for text in texts}
     label_names = sorted(set(classes.values()))
     if all(re.fullmatch(NUMBER, text) for text in label_names):
-        fractions = [cell for cell in classes if not number.fullmatch(cell)]
+        fractions = [text for text in classes if not number.fullmatch(text)]
         if fractions:
             row = texts.index(fractions[0])
             what = f"label column {name!r}, row {row + 1}: {texts[row]} is not a whole number."
             fail(table.where, what, "A label is text or a whole number, not a measurement.")
         label_names.sort(key=float)
     index = {text: code for code, text in enumerate(label_names)}
-    return np.array([index[classes[cell]] for cell in texts]), label_names
+    return np.array([index[classes[text]] for text in texts]), label_names

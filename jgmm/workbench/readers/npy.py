@@ -1,4 +1,8 @@
-"""NumPy arrays on disk, read row by row from anywhere."""
+"""Reader of NumPy's ``.npy`` files, as a memory-mapped table or as a stream of blocks.
+
+The file holds samples in rows, (N, D); its columns are called x0, x1, … A stream can begin at any
+row, so a file can be cut between processes anywhere.
+"""
 
 import os
 import pathlib
@@ -8,29 +12,78 @@ from typing import Any
 import numpy as np
 
 from jgmm.workbench.readers.partition import File, Piece
-from jgmm.workbench.readers.tables import fail, reason
+from jgmm.workbench.readers.tables import ArrayTable, Table, fail, reason
+from jgmm.workbench.runs import memory
 
 
-def open_npy(path: pathlib.Path) -> File:
-    """Look at the header of a .npy file of samples in rows."""
+def open_table(where: str, path: pathlib.Path, mapped: bool = True) -> Table:
+    """Open a ``.npy`` file as a table.
+
+    Args:
+      where: the name of the file in messages.
+      path: the file.
+      mapped: leave the array on disk until its values are used; false reads it now.
+
+    Raises:
+      UserError: the file is not one whole matrix of real numbers, or is too large for the memory.
+    """
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start[:2] == b"PK":
+        fail(where, "this is an .npz archive.", "Save one array with numpy.save.")
+    if start != b"\x93NUMPY":  # numpy.load would now try to read an archive or a pickle
+        fail(where, "not a whole .npy file (it begins otherwise).", "Write it or copy it again.")
+    if not mapped:
+        memory.require(path.stat().st_size, where)
+    try:
+        # Mapped even if it is read afterwards: numpy.load without a map misreads types like "4f2".
+        x = np.load(path, "r", allow_pickle=False)
+        end = x.offset + x.nbytes
+        if not mapped:
+            x = np.load(path, allow_pickle=False)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # whichever it is, the file is damaged or not an array
+        if "Python objects" in str(error) or "Object arrays" in str(error):
+            fix = "Save numbers: numpy.save(path, x.astype(float))."
+            fail(where, "the array holds Python objects, which are never unpickled.", fix)
+        fail(where, f"not a whole .npy file ({reason(error)}).", "Write it or copy it again.")
+    if end != path.stat().st_size:
+        fail(where, "there is more in the file than one array.", "Save each in a file of its own.")
+    if x.dtype.kind not in "fiub":
+        fix = "Save a matrix of real numbers; for columns of several kinds use Parquet."
+        fail(where, f"the array holds {x.dtype}, not real numbers.", fix)
+    if x.ndim != 2:
+        fix = "Samples go in rows: (N, D); a single feature is x.reshape(-1, 1)."
+        fail(where, f"the array has shape {x.shape}, not two dimensions.", fix)
+    return ArrayTable(where, _names(x.shape[1]) if x.size else [], x, {})
+
+
+def open_stream(path: pathlib.Path) -> File:
+    """Read the header of a ``.npy`` file; the file can be split at any row."""
     where = str(path)
     with path.open("rb") as file:
-        shape, dtype, offset = _npy_header(file, where)
+        shape, dtype, offset = _read_header(file, where)
     n_rows, width = shape
-    names = [f"x{i}" for i in range(width)]
+    names = _names(width)
 
     def piece(chosen: list[str], first: int, last: int) -> Piece:
         index = [names.index(name) for name in chosen]
 
         def read(n_bytes: int, skip: bool) -> Iterator[np.ndarray]:
-            return _read_npy(path, dtype, offset, width, index, first, last, n_bytes)
+            return _read_blocks(path, dtype, offset, width, index, first, last, n_bytes)
 
         return Piece(where, last - first, first, read)
 
     return File(where, names, lambda chosen: [piece(chosen, 0, n_rows)], piece)
 
 
-def _npy_header(file: Any, where: str) -> tuple[tuple[int, int], np.dtype, int]:
+def _names(width: int) -> list[str]:
+    return [f"x{i}" for i in range(width)]
+
+
+def _read_header(file: Any, where: str) -> tuple[tuple[int, int], np.dtype, int]:
+    """Return the shape and type of the array, and the position of its first byte."""
     try:
         version = np.lib.format.read_magic(file)
         read = {(1, 0): "read_array_header_1_0", (2, 0): "read_array_header_2_0"}[version]
@@ -52,7 +105,7 @@ def _npy_header(file: Any, where: str) -> tuple[tuple[int, int], np.dtype, int]:
     return shape, dtype, offset
 
 
-def _read_npy(
+def _read_blocks(
     path: pathlib.Path,
     dtype: np.dtype,
     offset: int,
@@ -62,24 +115,26 @@ def _read_npy(
     last: int,
     n_bytes: int,
 ) -> Iterator[np.ndarray]:
-    """Rows of the array, read into one piece of memory again and again.
+    """Yield blocks of rows, each read into the same memory as the one before.
 
-    Of a memory map all pages that were ever touched would count as this process's memory.
+    A memory map is not used: every page that was ever read through it counts as memory of this
+    process.
     """
     row_bytes = width * dtype.itemsize
     rows = max(1, n_bytes // row_bytes)
-    room = np.empty((min(rows, last - first), width), dtype)
-    every = index == list(range(width))
+    buffer = np.empty((min(rows, last - first), width), dtype)
+    all_columns = index == list(range(width))
     with path.open("rb", buffering=0) as file:
         file.seek(offset + first * row_bytes)
         for start in range(first, last, rows):
-            part = room[: min(rows, last - start)]
+            part = buffer[: min(rows, last - start)]
             _fill(file, part, path)
             native = part if dtype.isnative else part.astype(dtype.newbyteorder("="))
-            yield native if every else native[:, index]
+            yield native if all_columns else native[:, index]
 
 
 def _fill(file: Any, part: np.ndarray, path: pathlib.Path) -> None:
+    """Read from a file until an array is full."""
     view = memoryview(part.reshape(-1).view(np.uint8).data)
     while view:
         n = file.readinto(view)

@@ -1,4 +1,7 @@
-"""What files of every kind are cut into: pieces, of which each process of a job reads its own."""
+"""Division of files among the processes of a job.
+
+A file of any format is cut into pieces, and each process reads its own.
+"""
 
 import bisect
 import itertools
@@ -8,18 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 
 Read = Callable[[int, bool], Iterator[np.ndarray]]
-"""`(bytes, whether bad rows are skipped) -> blocks (b, C)` of about so many bytes."""
+"""``(bytes, whether bad rows are skipped) -> blocks (b, C)`` of about that many bytes."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """What is read in one go, by one process.
+    """A range of rows of a file that one process reads in one go.
 
     Attributes:
       where: the file, for messages.
-      n_rows: how many it has.
-      first: number of the first of them in the file, from 0.
-      read: the chosen columns of those rows, block by block.
+      n_rows: the number of rows.
+      first: the number of the first of them in the file, from 0.
+      read: reads the chosen columns of those rows, block by block.
     """
 
     where: str
@@ -30,9 +33,14 @@ class Piece:
 
 @dataclass(frozen=True)
 class File:
-    """An opened file: the names of its columns, and its pieces for a choice of them.
+    """An opened file.
 
-    `split` may be asked to cut a piece, `(first, last)` rows, where `read` can begin anywhere.
+    Attributes:
+      where: the file, for messages.
+      names: the names of its columns.
+      pieces: returns the pieces of the file for a choice of columns, given by name.
+      split: returns the piece of the rows from ``first`` to before ``last``, given the columns and
+        these two numbers; None where reading cannot begin at any row.
     """
 
     where: str
@@ -41,18 +49,19 @@ class File:
     split: Callable[[list[str], int, int], Piece] | None = None
 
 
-def share_of(
+def pieces_of_process(
     pieces: list[tuple[File, Piece]], chosen: list[str], rank: int, size: int, unit: int = 1
 ) -> tuple[list[Piece], int]:
-    """The pieces of one of several processes, and the number of its first row.
+    """Return the pieces that one of several processes reads, and the number of its first row.
 
     Args:
-      pieces: all there are, in order, each with its file.
+      pieces: the pieces of all files, in order, each with its file.
       chosen: names of the columns to read.
-      rank: which of the processes it is.
-      size: how many they are.
-      unit: a share begins at a multiple of so many rows, where a file can be cut there: with the
-        rows of a block, the blocks of all processes are those that one would see.
+      rank: the number of the process, from 0.
+      size: the number of processes.
+      unit: the rows of a process begin at a multiple of this many rows, where a file can be cut
+        there. With the rows of a block as unit, all processes together compute with the same
+        blocks as one process would.
     """
     ends = list(itertools.accumulate(piece.n_rows for _, piece in pieces))
     total = ends[-1] if ends else 0
@@ -67,7 +76,7 @@ def share_of(
             if a < b:
                 first = piece.first - start
                 mine.append(file.split(chosen, first + a, first + b))
-        elif low <= start < high:  # a piece that cannot be cut is whose share it begins in
+        elif low <= start < high:  # a piece that cannot be cut goes to whoever has its first row
             first_row = start if not mine else first_row
             mine.append(piece)
     if not mine:

@@ -1,48 +1,38 @@
-"""Files larger than memory, as sources of blocks for `jgmm.streaming`.
+"""Read files larger than memory block by block, as a source for ``jgmm.streaming``.
 
 A source is one file, a folder of files, several of them, or an Arrow data set; it is cut into
-pieces (ranges of rows, row groups, files), of which each process of a job reads its own. Rows are
-counted from 1 in each file, without a header, in messages. Each kind of file is read by a module
-of its own: `source_npy`, `source_arrow`, `source_csv`.
+pieces (ranges of rows, row groups, files), and each process of a job reads its own pieces. In
+messages rows are counted from 1 in each file, without a header. The formats are those of
+``formats.FORMATS`` that open as a stream.
 """
 
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from jgmm._core.errors import UserError
-from jgmm.streaming.sources import rows_for
-from jgmm.workbench.readers.arrow import open_arrow, open_fragment, open_parquet
-from jgmm.workbench.readers.csv import open_csv
-from jgmm.workbench.readers.npy import open_npy
-from jgmm.workbench.readers.partition import File, share_of
-from jgmm.workbench.readers.tables import fail, nearest, reason
+from jgmm._core.errors import UserError, suggest
+from jgmm.streaming.sources import default_block_rows
+from jgmm.workbench.readers import formats
+from jgmm.workbench.readers.arrow import open_fragment
+from jgmm.workbench.readers.partition import File, pieces_of_process
+from jgmm.workbench.readers.tables import fail, reason
 
-BLOCK_BYTES = 1 << 23  # read at once; the engine joins such blocks to its own
-
-_OPENERS: dict[str, Callable[[pathlib.Path], File]] = {
-    ".npy": open_npy,
-    ".parquet": open_parquet,
-    ".pq": open_parquet,
-    ".csv": open_csv,
-    ".arrow": open_arrow,
-    ".feather": open_arrow,
-}
-SUFFIXES = tuple(_OPENERS)
+BLOCK_BYTES = 1 << 23
+"""Bytes that are read at once; the fit joins such blocks to larger ones."""
 
 
 class FileSource:
-    """Samples in files, block by block, anew each time it is iterated.
+    """Samples in files, read block by block, from the beginning at each iteration.
 
     Attributes:
       columns: names of the D features.
-      n_rows: of this process's share.
-      n_total: of all.
-      block_rows: in a block of the engine.
-      first_row: the number of its first row among all.
+      n_rows: the number of rows that this process reads.
+      n_total: the number of rows that all processes read.
+      block_rows: the number of rows in a block of the fit.
+      first_row: the number of the first row of this process among all rows, from 0.
       n_skipped: rows that were not used in the last pass, where bad rows are skipped.
     """
 
@@ -54,20 +44,22 @@ class FileSource:
         *,
         skip_bad: bool = False,
         block_rows: int | None = None,
-        share: tuple[int, int] = (0, 1),
+        rank_and_size: tuple[int, int] = (0, 1),
     ) -> None:
-        """Open the files and look at their headers, not yet at their rows.
+        """Open the files and read their headers, not yet their rows.
 
         Args:
-          source: a path, a folder, a list of them, or a `pyarrow.dataset.Dataset`. Files are read
-            in the order of their names.
+          source: a path, a folder, a list of them, or a ``pyarrow.dataset.Dataset``. Files of a
+            folder are read in the order of their names.
           columns: the features, in this order; by default all but the weight.
           weight: column of sample weights.
           skip_bad: leave rows out that hold NaN, infinite or overflowing values, text, or a wrong
             number of values, and count them; otherwise they are errors.
-          block_rows: rows in the engine at once; by default 16 to 32 MB of them, fewer of few.
-          share: which of how many processes this is. Shares are runs of blocks, of row groups of a
-            Parquet file, or of whole CSV files; one may be empty.
+          block_rows: rows that the fit computes with at once; by default 16 to 32 MB of them, fewer
+            where there are few rows.
+          rank_and_size: the number of this process, from 0, and the number of processes. Each
+            process reads consecutive blocks, row groups of Parquet files, or whole CSV files; it
+            may have none.
 
         Raises:
           UserError: a file that cannot be read or has other columns than the first.
@@ -80,15 +72,19 @@ class FileSource:
         self._weighted, self._skip = weight is not None, skip_bad
         pieces = [(file, piece) for file in files for piece in file.pieces(chosen)]
         self.n_total = sum(piece.n_rows for _, piece in pieces)
-        # As though in double precision: the type is known only once rows are read.
+        # Computed for double precision: the type is known only once rows are read.
         width = len(self.columns)
-        self.block_rows = block_rows or rows_for(width, np.dtype(np.float64), self.n_total)
-        self._pieces, self.first_row = share_of(pieces, chosen, *share, self.block_rows)
+        self.block_rows = block_rows or default_block_rows(
+            width, np.dtype(np.float64), self.n_total
+        )
+        self._pieces, self.first_row = pieces_of_process(
+            pieces, chosen, *rank_and_size, self.block_rows
+        )
         self.n_rows = sum(piece.n_rows for piece in self._pieces)
         self.n_skipped = 0
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Blocks of samples and their weights; a block may be overwritten by the next."""
+        """Yield blocks of samples and their weights; a block may be overwritten by the next."""
         self.n_skipped = 0
         for piece in self._pieces:
             row = piece.first
@@ -112,7 +108,7 @@ class FileSource:
     def _repaired(
         self, x: np.ndarray, weights: np.ndarray | None, limit: float, where: str, row: int
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rows that are not usable, named or with weight zero."""
+        """Give unusable rows weight zero, or refuse the first of them by its number."""
         good = (np.abs(x) < limit).all(axis=1)
         if weights is None:
             weights = np.ones(len(x), x.dtype)
@@ -133,7 +129,7 @@ class FileSource:
 
 
 def _limit(dtype: np.dtype, n_features: int) -> float:
-    """Values whose squares can be added up."""
+    """Return the largest value whose squares, over all features, can be added up."""
     if dtype == np.float16:
         return float(np.finfo(np.float16).max)
     kind = dtype if dtype.kind == "f" else np.dtype(np.float64)
@@ -153,27 +149,25 @@ def _paths(path: pathlib.Path) -> list[pathlib.Path]:
         fail(f"data source {str(path)!r}", "there is no such file or folder.", "Check the path.")
     if not path.is_dir():
         return [path]
-    found = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES)
+    suffixes = formats.stream_openers()
+    found = sorted(each for each in path.rglob("*") if each.suffix.lower() in suffixes)
     if not found:
-        fail(str(path), f"no file in this folder ends in one of {', '.join(SUFFIXES)}.", "")
+        fail(str(path), f"no file in this folder ends in one of {', '.join(suffixes)}.", "")
     return found
 
 
 def _open_file(path: pathlib.Path) -> File:
-    suffix = path.suffix.lower()
-    if suffix not in _OPENERS:
-        fix = f"Convert it to one of {', '.join(SUFFIXES)}."
-        fail(f"data source {str(path)!r}", f"files ending {suffix!r} cannot be read.", fix)
+    open_stream = formats.opener(formats.stream_openers(), str(path))
     try:
-        return _OPENERS[suffix](path)
+        return open_stream(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or reason(error)}") from error
 
 
 def _columns(file: File, columns: Sequence[str] | None, weight: str | None) -> list[str]:
     chosen = [name for name in file.names if name != weight] if columns is None else list(columns)
-    asked = [*chosen, *([] if weight is None else [weight])]
-    if not chosen or len(set(asked)) < len(asked):
+    named = [*chosen, *([] if weight is None else [weight])]
+    if not chosen or len(set(named)) < len(named):
         fail(file.where, f"columns = {chosen}: name at least one column, and each once.", "")
     return chosen
 
@@ -181,7 +175,6 @@ def _columns(file: File, columns: Sequence[str] | None, weight: str | None) -> l
 def _check_names(file: File, chosen: list[str]) -> None:
     for name in chosen:
         if name not in file.names:
-            near = nearest(name, file.names)
-            ask = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+            ask = suggest(name, file.names, n=3)
             listed = ", ".join(file.names[:20]) + (", …" if len(file.names) > 20 else "")
             fail(file.where, f"there is no column {name!r}.{ask}", f"The columns are: {listed}.")

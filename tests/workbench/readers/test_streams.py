@@ -86,7 +86,7 @@ def test_shares_are_the_whole_whatever_their_number(tmp_path, kind, size):
     for i, (a, b) in enumerate([(0, 20), (20, 21), (21, 70)]):
         write(tmp_path / f"{i}.{suffix}", x[a:b])
     where = pyarrow.dataset.dataset(tmp_path) if kind == "dataset" else tmp_path
-    shares = [FileSource(where, share=(rank, size)) for rank in range(size)]
+    shares = [FileSource(where, rank_and_size=(rank, size)) for rank in range(size)]
     parts = [read(share)[0] for share in shares]
     assert [len(part) for part in parts] == [share.n_rows for share in shares]
     starts = np.cumsum([0, *[len(part) for part in parts]])[:-1]
