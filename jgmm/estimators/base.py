@@ -1,6 +1,6 @@
-"""What all estimators share: how they read data, compute and warn; and what a mixture can be asked.
+"""Base of the scikit-learn estimators: reading data, precision, warnings, methods of mixtures.
 
-The one place where jgmm needs scikit-learn, which is an extra.
+The estimators are the only part of jgmm that needs scikit-learn, which is an extra.
 """
 
 from __future__ import annotations
@@ -34,12 +34,26 @@ except ImportError as error:
 
 
 class EstimatorError(FitError, ValueError):
-    """No start ended in usable parameters: a ``FitError`` that is a ValueError, as theirs is."""
+    """No start ended in usable parameters: a ``FitError`` that is also a ValueError.
+
+    scikit-learn raises a ValueError in this case.
+    """
 
 
 @contextmanager
-def computing(dtype: Any) -> Iterator[None]:
-    """In the precision of the data, whatever JAX is set to; a failed fit is a ValueError."""
+def data_precision(dtype: Any) -> Iterator[None]:
+    """Compute in the precision of the data, whatever JAX is set to.
+
+    A ``FitError`` within becomes an ``EstimatorError``.
+
+    Args:
+      dtype: of the data; float64 switches double precision on, others switch it off.
+
+    >>> import jax.numpy as jnp
+    >>> with data_precision(np.float64):
+    ...     print(jnp.ones(1).dtype)
+    float64
+    """
     try:
         with jax.enable_x64(dtype == np.float64):
             yield
@@ -48,21 +62,33 @@ def computing(dtype: Any) -> Iterator[None]:
 
 
 def read_samples(estimator: Any, X: Any, sample_weight: Any = None, **options: Any) -> Any:
-    """Samples as a NumPy array that scikit-learn has checked, with the names of a data frame."""
+    """Check samples with scikit-learn's ``validate_data`` and return them as a NumPy array.
+
+    The estimator remembers the number of columns, and their names in a data frame.
+
+    Args:
+      estimator: the estimator that reads the samples.
+      X: samples in rows, (N, D); float32 and float64 are kept, other types become float64.
+      sample_weight: weights (N,) or None. With weights, values that are not finite are left to
+        jgmm's own check, because a row of weight zero may hold any values.
+      options: more arguments of ``validate_data``.
+    """
     if is_table(X):
         as_array(X, "X")  # scikit-learn would not name the columns that do not hold numbers
-    # A row of weight zero may hold anything, so with weights the check is left to jgmm.
     options = {"ensure_all_finite": sample_weight is None, **options}
     return validate_data(estimator, X, dtype=[np.float64, np.float32], **options)
 
 
 def make_key(random_state: Any) -> Any:
-    """A typed key from a seed, a ``RandomState``, which moves on, or None."""
+    """Make a typed key from a seed, a ``RandomState``, or None, as scikit-learn's functions do.
+
+    A ``RandomState`` is advanced, so that the next key differs.
+    """
     return jax.random.key(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
 def warn_unless_converged(estimator: Any, status: Any) -> None:
-    """Say so if the steps ran out, as scikit-learn does."""
+    """Warn with scikit-learn's ``ConvergenceWarning`` if a fit has not converged."""
     if Status(int(status)) is not Status.CONVERGED:
         name = type(estimator).__name__
         text = f"{name} did not converge with max_iter={estimator.max_iter}. {describe(status)}"
@@ -70,86 +96,94 @@ def warn_unless_converged(estimator: Any, status: Any) -> None:
 
 
 class FittedMixture(DensityMixin, BaseEstimator):
-    """What can be asked of a mixture once it is fitted; all answers are NumPy arrays or floats."""
+    """Methods of a fitted mixture: prediction, density, criteria, sampling.
+
+    All results are NumPy arrays or floats.
+    """
 
     random_state: Any
     means_: np.ndarray
 
     @property
     def mixture_(self) -> Mixture:
-        """The parameters as jgmm's own ``Mixture``, in JAX's present precision."""
+        """The parameters as jgmm's own ``Mixture``, in JAX's current precision."""
         check_is_fitted(self)
         return from_sklearn(self)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable component of each sample, (N,)."""
-        return self._ask(density.predict, X).astype(int)
+        """Return the most probable component of each sample, (N,)."""
+        return self._evaluate(density.predict, X).astype(int)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Posterior probability of each component for each sample, (N, K)."""
-        return self._ask(density.responsibilities, X)
+        """Return the posterior probability of each component for each sample, (N, K)."""
+        return self._evaluate(density.responsibilities, X)
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Log density of each sample, (N,), in nats."""
-        return self._ask(density.log_prob, X)
+        """Return the log density of each sample, (N,), in nats."""
+        return self._evaluate(density.log_prob, X)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Mean log density of the samples, in nats."""
-        return self._judge(X, sample_weight)[0]
+        """Return the mean log density of the samples, in nats."""
+        return self._score_and_criteria(X, sample_weight)[0]
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
-        """Akaike's information criterion, the lower the better."""
-        return float(self._judge(X, sample_weight)[1]["aic"])
+        """Return Akaike's information criterion; lower is better."""
+        return float(self._score_and_criteria(X, sample_weight)[1]["aic"])
 
     def bic(self, X: Any, sample_weight: Any = None) -> float:
-        """Bayesian information criterion, the lower the better."""
-        return float(self._judge(X, sample_weight)[1]["bic"])
+        """Return the Bayesian information criterion; lower is better."""
+        return float(self._score_and_criteria(X, sample_weight)[1]["bic"])
 
     def icl(self, X: Any, sample_weight: Any = None) -> float:
-        """Integrated completed likelihood: BIC that charges for components that overlap."""
-        return float(self._judge(X, sample_weight)[1]["icl"])
+        """Return the integrated completed likelihood (ICL); lower is better.
+
+        It is BIC plus a penalty for components that overlap: for samples that cannot be assigned to
+        one component with certainty.
+        """
+        return float(self._score_and_criteria(X, sample_weight)[1]["icl"])
 
     def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Draw samples, (n_samples, D), and say which component produced each, (n_samples,).
+        """Draw samples, (n_samples, D), and return also the component of each, (n_samples,).
 
-        They come in the order drawn, not sorted by component.
+        Samples are in the order in which they were drawn, not sorted by component.
         """
         check_is_fitted(self)
         if not isinstance(n_samples, int | np.integer) or n_samples < 1:
             raise DataError(f"n_samples must be a whole number of at least 1; it is {n_samples!r}.")
-        with computing(self.means_.dtype):
+        with data_precision(self.means_.dtype):
             drawn = density.sample(make_key(self.random_state), from_sklearn(self), int(n_samples))
             x, labels = to_host(drawn)
         return x, labels.astype(int)
 
-    def _ask(self, question: Callable[[Mixture, Any], Any], X: Any, weight: Any = None) -> Any:
+    def _evaluate(self, function: Callable[[Mixture, Any], Any], X: Any, weight: Any = None) -> Any:
+        """Return ``function(mixture, X)`` on the host, in the precision of data and parameters."""
         check_is_fitted(self)
         X = read_samples(self, X, weight, reset=False)
         dtype = np.result_type(X, self.means_)
-        with computing(dtype):
+        with data_precision(dtype):
             mixture = from_sklearn(self, dtype)
-            return to_host(question(mixture, X.astype(dtype, copy=False)))
+            return to_host(function(mixture, X.astype(dtype, copy=False)))
 
-    def _judge(self, X: Any, weight: Any) -> tuple[float, dict[str, Any]]:
-        """Mean log density and criteria."""
+    def _score_and_criteria(self, X: Any, weight: Any) -> tuple[float, dict[str, Any]]:
+        """Compute the mean log density, and the criteria by name."""
 
-        def judge(mixture: Mixture, x: Any) -> tuple[Any, dict[str, Any]]:
+        def compute(mixture: Mixture, x: Any) -> tuple[Any, dict[str, Any]]:
             samples = make_samples(x, weight)
             (ell, entropy), total = evidence(mixture, samples), samples.total_weight()
             return ell / total, criteria(ell, entropy, total, n_parameters(mixture))
 
-        score, found = self._ask(judge, X, weight)
-        return float(score), found
+        score, values = self._evaluate(compute, X, weight)
+        return float(score), values
 
     def _n_parameters(self) -> int:
         return n_parameters(self.mixture_)
 
-    def _keep(self, result: FitResult, samples: Samples) -> None:
-        """Set the attributes that say what was found and how."""
+    def _set_attributes(self, result: FitResult, samples: Samples) -> None:
+        """Set the fitted attributes: parameters, and how the fit ended."""
         for name, array in to_attributes(result.mixture).items():
             setattr(self, f"{name}_", array)
         total, table = float(samples.total_weight()), result.restarts
-        assert table is not None  # many starts or one, they are always told
+        assert table is not None  # also with one start
         self.status_ = Status(int(result.status)).name
         self.converged_ = self.status_ == Status.CONVERGED.name
         self.n_iter_ = int(result.n_steps)

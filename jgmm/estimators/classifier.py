@@ -1,4 +1,4 @@
-"""scikit-learn's habits where every sample gets one label: the Bayes classifier and k-means."""
+"""The Gaussian Bayes classifier as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -11,30 +11,33 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from jgmm._core.pytree import to_host
 from jgmm.classifier import model
 from jgmm.classifier.fit import fit
-from jgmm.estimators.base import computing, make_key, read_samples, to_host
+from jgmm.estimators.base import data_precision, make_key, read_samples
 
 
 class GaussianBayesClassifier(ClassifierMixin, BaseEstimator):
     """Gaussian Bayes classifier: a Gaussian, or a mixture, for each class.
 
     Args:
-      covariance_type: a covariance model by name or code. With one Gaussian a class it says what
-        the classes share: "full" is quadratic, "tied" linear discriminant analysis, "diag" naive
-        Bayes. With more it says what the components of a class share.
-      n_components: Gaussians a class, one number, or one for each class in the order of
-        ``classes_``.
-      shared: one covariance of the given form, pooled over classes; for one Gaussian a class.
-      priors: P(y = c), in the order of ``classes_``; by default the classes' shares of the data.
-      ridge: added to every variance, as a fraction of the data's.
-      n_init, random_state: restarts and seed, for mixtures.
+      covariance_type: name or code of a covariance model. With one Gaussian per class, the model
+        describes what the classes have in common: "full" is quadratic discriminant analysis, "tied"
+        linear discriminant analysis, "diag" naive Bayes. With several Gaussians per class, it
+        describes what the components of one class have in common.
+      n_components: number of Gaussians per class: one number, or one for each class in the order
+        of ``classes_``.
+      shared: use one covariance of the given form, pooled over the classes; only with one Gaussian
+        per class.
+      priors: P(y = c), in the order of ``classes_``; by default the fractions of the samples.
+      ridge: added to every variance, as a fraction of the data's variance.
+      n_init, random_state: number of restarts, and seed, of the mixtures.
 
     Attributes:
       classes_: the labels, (C,), in increasing order.
       priors_: P(y = c), (C,).
       means_: mean of each class, (C, D).
-      n_features_in_, feature_names_in_: columns seen in ``fit``.
+      n_features_in_, feature_names_in_: number and names of the columns in ``fit``.
 
     >>> x, y = [[0.0], [1.0], [9.0], [10.0]], ["small", "small", "big", "big"]
     >>> GaussianBayesClassifier(shared=True).fit(x, y).predict([[2.0], [8.0]]).tolist()
@@ -52,7 +55,7 @@ class GaussianBayesClassifier(ClassifierMixin, BaseEstimator):
         n_init: Any = 16,
         random_state: Any = None,
     ):
-        """Keep the arguments as they are; ``fit`` looks at them."""
+        """Store the arguments unchanged; ``fit`` checks them."""
         self.covariance_type = covariance_type
         self.n_components = n_components
         self.shared = shared
@@ -62,12 +65,13 @@ class GaussianBayesClassifier(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> GaussianBayesClassifier:
-        """Learn the prior and the density of each class.
+        """Estimate the prior probability and the density of each class.
 
         Args:
           X: samples in rows, (N, D).
           y: labels, (N,).
-          sample_weight: how many times each sample counts, (N,); zero equals a missing row.
+          sample_weight: how many times each sample counts, (N,); zero is the same as
+            leaving the row out.
 
         Raises:
           DataError: a ValueError; data or arguments that cannot be used.
@@ -75,9 +79,9 @@ class GaussianBayesClassifier(ClassifierMixin, BaseEstimator):
         """
         X, y = read_samples(self, X, sample_weight, y=y)
         check_classification_targets(y)
-        # jgmm's classes are called by whole numbers, text or truth values; theirs by fractions too.
+        # jgmm takes integers, text or booleans as labels; scikit-learn also floating-point numbers.
         labels = np.unique(y, return_inverse=True)[1] if y.dtype.kind == "f" else y
-        with computing(X.dtype):
+        with data_precision(X.dtype):
             self._trained = to_host(
                 fit(
                     X,
@@ -101,28 +105,29 @@ class GaussianBayesClassifier(ClassifierMixin, BaseEstimator):
 
     @property
     def classifier_(self) -> model.Classifier:
-        """Priors and densities as jgmm's own ``Classifier``, in JAX's present precision."""
+        """Priors and densities as jgmm's own ``Classifier``, in JAX's current precision."""
         check_is_fitted(self)
         return jax.tree.map(jnp.asarray, self._trained)
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable class of each sample, (N,)."""
+        """Return the most probable class of each sample, (N,)."""
         best = self._log_joint(X).argmax(axis=1)
         return self.classes_[best]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Posterior probability of each class for each sample, (N, C), by Bayes' rule."""
+        """Return the posterior probability of each class, (N, C), by Bayes' rule."""
         return np.exp(self.predict_log_proba(X))
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Log of ``predict_proba``."""
+        """Return the logarithm of ``predict_proba``."""
         joint = self._log_joint(X)
         return joint - np.logaddexp.reduce(joint, axis=1, keepdims=True)
 
     def _log_joint(self, X: Any) -> np.ndarray:
+        """Return log P(y = c) + log p(x | y = c), (N, C), on the host."""
         check_is_fitted(self)
         X = read_samples(self, X, reset=False)
         dtype = np.result_type(X, self.means_)
-        with computing(dtype):
+        with data_precision(dtype):
             trained = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), self._trained)
             return np.array(model.log_joint(trained, X))

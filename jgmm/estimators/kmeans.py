@@ -14,7 +14,7 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted
 
 from jgmm import kmeans
-from jgmm.estimators.base import computing, make_key, read_samples, warn_unless_converged
+from jgmm.estimators.base import data_precision, make_key, read_samples, warn_unless_converged
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, BaseEstimator):
@@ -22,16 +22,17 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
 
     Args:
       n_clusters: K.
-      n_init: restarts, of which the one of least inertia is kept.
-      max_iter: Lloyd steps at most, a restart; it stops once the inertia no longer falls.
+      n_init: number of restarts, of which the one with the smallest inertia is kept.
+      max_iter: largest number of Lloyd steps of a restart. It stops earlier once the inertia no
+        longer decreases.
       random_state: seed, ``RandomState``, or None.
 
     Attributes:
       cluster_centers_: (K, D).
       labels_: cluster of each sample of ``fit``, (N,).
       inertia_: Σₙ wₙ |xₙ - center|².
-      n_iter_: steps taken.
-      n_features_in_, feature_names_in_: columns seen in ``fit``.
+      n_iter_: number of steps taken.
+      n_features_in_, feature_names_in_: number and names of the columns in ``fit``.
 
     >>> fitted = KMeans(2, random_state=0).fit([[0.0], [1.0], [9.0]])
     >>> sorted(fitted.cluster_centers_.ravel().tolist())
@@ -46,20 +47,20 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         max_iter: Any = 300,
         random_state: Any = None,
     ):
-        """Keep the arguments as they are; ``fit`` looks at them."""
+        """Store the arguments unchanged; ``fit`` checks them."""
         self.n_clusters = n_clusters
         self.n_init = n_init
         self.max_iter = max_iter
         self.random_state = random_state
 
     def __sklearn_tags__(self) -> Any:
-        """What scikit-learn may expect: distances have the precision of the samples."""
+        """Declare that ``transform`` returns distances in the precision of the samples."""
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
-        """Find the centers.
+        """Find the cluster centers, and the cluster of each sample.
 
         Args:
           X: samples in rows, (N, D).
@@ -70,8 +71,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
           DataError: a ValueError; data or arguments that cannot be used.
         """
         X = read_samples(self, X, sample_weight)
-        with computing(X.dtype):
-            found = kmeans.fit(
+        with data_precision(X.dtype):
+            result = kmeans.fit(
                 make_key(self.random_state),
                 X,
                 self.n_clusters,
@@ -79,33 +80,34 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
                 sample_weight=sample_weight,
                 max_steps=self.max_iter,
             )
-            self.cluster_centers_ = np.array(found.centers)
-            self.labels_ = np.array(found.labels).astype(int)
-        self.inertia_, self.n_iter_ = float(found.inertia), int(found.n_steps)
+            self.cluster_centers_ = np.array(result.centers)
+            self.labels_ = np.array(result.labels).astype(int)
+        self.inertia_, self.n_iter_ = float(result.inertia), int(result.n_steps)
         self._n_features_out = self.n_clusters
-        warn_unless_converged(self, found.status)
+        warn_unless_converged(self, result.status)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The nearest center of each sample, (N,)."""
-        X = self._checked(X)
-        with computing(X.dtype):
+        """Return the index of the nearest center of each sample, (N,)."""
+        X = self._check(X)
+        with data_precision(X.dtype):
             return np.array(kmeans.predict(self.cluster_centers_, X)).astype(int)
 
     def transform(self, X: Any) -> np.ndarray:
-        """Distance of each sample to each center, (N, K)."""
-        X = self._checked(X)
+        """Return the distance of each sample to each center, (N, K)."""
+        X = self._check(X)
         centers = self.cluster_centers_.astype(X.dtype, copy=False)
         return np.stack([np.linalg.norm(X - center, axis=1) for center in centers], axis=1)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Minus the inertia of the samples."""
+        """Return minus the inertia of the samples."""
         squares = self.transform(X).min(axis=1) ** 2
         return -float(
             squares.sum() if sample_weight is None else np.asarray(sample_weight) @ squares
         )
 
-    def _checked(self, X: Any) -> np.ndarray:
+    def _check(self, X: Any) -> np.ndarray:
+        """Check samples for prediction, and convert them to the precision of the result."""
         check_is_fitted(self)
         X = read_samples(self, X, reset=False)
         return X.astype(np.result_type(X, self.cluster_centers_), copy=False)

@@ -1,8 +1,8 @@
-"""scikit-learn's habits for mixtures, k-means and the Bayes classifier: a thin skin.
+"""Gaussian mixtures as scikit-learn estimators, with a given or a selected number of components.
 
-The estimators hold NumPy arrays and no state of JAX: they pickle, clone, and work in pipelines and
-grid searches; data frames keep their column names. Data in float64 are computed in float64 and data
-in float32 in float32, whatever JAX is set to, and that setting is left as it is.
+The estimators hold NumPy arrays and no state of JAX: they can be pickled and cloned, and they work
+in pipelines and grid searches. Data frames keep their column names. Data in float64 are processed
+in float64, and data in float32 in float32, whatever JAX is set to; that setting is not changed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jgmm.covariance.storage import Full
 from jgmm.em.options import Options
 from jgmm.estimators.base import (
     FittedMixture,
-    computing,
+    data_precision,
     make_key,
     read_samples,
     warn_unless_converged,
@@ -37,61 +37,63 @@ from jgmm.mixture.conversion import from_sklearn
 from jgmm.mixture.mixture import Mixture, make_mixture
 from jgmm.selection.selection import select
 
-# What scikit-learn calls starts that have another name here.
-STARTS = {"k-means++": "kmeans++", "random_from_data": "points"}
-# Those that see the data in the data's units, as they do there.
+# Starts with another name in scikit-learn than in ``jgmm.initialization.STARTS``.
+START_NAMES = {"k-means++": "kmeans++", "random_from_data": "points"}
+# Starts that compute distances in the units of the data, as scikit-learn does.
 UNSCALED = ("kmeans", "k-means++")
 UP_TO_NINE = tuple(range(1, 10))
 
 
 class GaussianMixture(FittedMixture):
-    """Mixture of Gaussians: scikit-learn's ``GaussianMixture``, fitted by jgmm.
+    """Gaussian mixture with the interface of scikit-learn's ``GaussianMixture``, fitted by jgmm.
 
     Args:
       n_components: K.
-      covariance_type: a covariance model by name or code: theirs, "full", "tied", "diag" and
-        "spherical", or any other of ``jgmm.covariance.MODELS``.
+      covariance_type: name or code of a covariance model: "full", "tied", "diag" and "spherical"
+        as in scikit-learn, or any other of ``jgmm.covariance.MODELS``.
       tol: a fit has converged when the mean log-likelihood per sample changes by less in a step.
-      reg_covar: added to every variance, in squared units of the data. Inside, a column d is
-        divided by its standard deviation s_d (all by one s where the model needs that), and a
-        ridge of reg_covar / s_d² is added there, which is the same.
-      max_iter: steps at most; zero leaves the start as it is.
-      n_init: starts, run side by side as one program, of which the best is kept.
+      reg_covar: added to every variance, in squared units of the data. Internally, column d is
+        divided by its standard deviation s_d (all columns by one s where the model needs that), and
+        a ridge of reg_covar / s_d² is added to the standardized variances, which is the same.
+      max_iter: largest number of steps; zero keeps the start.
+      n_init: number of starts, run side by side in one program, of which the best is kept.
       init_params: "kmeans", "k-means++", "random", "random_from_data", or any other name in
-        ``jgmm.initialization.STARTS``. The first two take distances between columns as they are, as
-        theirs do; ``jgmm.fit`` would divide columns by their standard deviations first.
-      weights_init, means_init, precisions_init: part of the start, or all of it; what is None
-        comes from ``init_params``.
-      random_state: seed, ``RandomState``, or None, of starts and of ``sample``.
-      warm_start: a second ``fit`` goes on where the first ended.
-      verbose, verbose_interval: print how far the steps are, at most every so many; the program
-        looks up every 25. From 2 on with the time.
-      ridge: added to every variance as a fraction of the data's, whatever its units.
-      race: steps after which starts that fall behind are dropped, see ``jgmm.fit``.
+        ``jgmm.initialization.STARTS``. The first two compute distances in the units of the data, as
+        in scikit-learn; ``jgmm.fit`` would first divide columns by their standard deviations.
+      weights_init, means_init, precisions_init: part of the start, or all of it. Parts that are
+        None come from ``init_params``.
+      random_state: seed, ``RandomState``, or None; for the starts and for ``sample``.
+      warm_start: a second ``fit`` continues where the first ended.
+      verbose, verbose_interval: print the progress, at most once in ``verbose_interval`` steps; the
+        fit reports it every 25 steps. With ``verbose`` from 2 on, also the elapsed time.
+      ridge: added to every variance, as a fraction of the data's variance in any units.
+      race: number of steps after which the least promising starts are dropped, see ``jgmm.fit``.
       accelerate: "anderson" or "squarem" save most of the steps where components overlap, see
-        ``jgmm.fit``; None is EM as it is, as theirs. Steps are then passes over the samples.
+        ``jgmm.fit``. None is plain EM, as in scikit-learn. With acceleration, steps are counted as
+        passes over the samples.
 
     Attributes:
       weights_: (K,).
       means_: (K, D).
       covariances_, precisions_, precisions_cholesky_: in the form of the model: (K, D, D), (K, D)
         or (K,), without K where all components share one.
-      converged_, n_iter_: whether the tolerance was met, and steps taken.
+      converged_, n_iter_: whether the tolerance was met, and the number of steps taken.
       lower_bound_: mean log-likelihood per sample.
       lower_bounds_: the same after each step.
       status_: name of the ``jgmm.Status``.
-      restarts_: what became of every start: log_likelihood, status, n_iter.
-      n_features_in_, feature_names_in_: columns seen in ``fit``.
+      restarts_: outcome of every start: log_likelihood, status, n_iter.
+      n_features_in_, feature_names_in_: number and names of the columns in ``fit``.
 
-    What differs from theirs, because it should:
+    Intended differences from scikit-learn:
 
-    - ``lower_bound_`` and ``lower_bounds_`` belong to the parameters after a step; theirs to those
-      before it. So convergence is seen one step earlier, and ``n_iter_`` is one less.
+    - ``lower_bound_`` and ``lower_bounds_`` belong to the parameters after a step, in scikit-learn
+      to those before it. So convergence is detected one step earlier, and ``n_iter_`` is one less.
     - A component that collapses in spite of the ridge ends its start, not the whole fit. If all
-      starts end so, ``EstimatorError`` says why; it is a ValueError, as theirs.
-    - Starts are jgmm's own, as are the random numbers: a seed gives another start than there.
+      starts end in this way, an ``EstimatorError`` gives the reason. It is a ValueError, as in
+      scikit-learn.
+    - Starts and random numbers are jgmm's own: a seed gives other starts than in scikit-learn.
     - ``sample`` does not sort by component.
-    - ``tol`` is met also by a change within four rounding errors, so zero ends too.
+    - A change of at most four rounding errors also meets ``tol``: a fit with ``tol=0`` ends, too.
 
     >>> x = [[1.0, 2.0], [1.0, 4.0], [1.0, 0.0], [10.0, 2.0], [10.0, 4.0], [10.0, 0.0]]
     >>> fitted = GaussianMixture(n_components=2, random_state=0).fit(x)
@@ -120,7 +122,7 @@ class GaussianMixture(FittedMixture):
         race: Any = 0,
         accelerate: Any = None,
     ):
-        """Keep the arguments as they are; ``fit`` looks at them."""
+        """Store the arguments unchanged; ``fit`` checks them."""
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.tol = tol
@@ -145,17 +147,18 @@ class GaussianMixture(FittedMixture):
         Args:
           X: samples in rows, (N, D).
           y: ignored.
-          sample_weight: how many times each sample counts, (N,); zero equals a missing row.
+          sample_weight: how many times each sample counts, (N,); zero is the same as
+            leaving the row out.
 
         Raises:
           DataError: a ValueError; data or arguments that cannot be used.
           EstimatorError: a ValueError; no start ended in usable parameters.
         """
         X = read_samples(self, X, sample_weight, ensure_min_samples=2)
-        with computing(X.dtype):
+        with data_precision(X.dtype):
             samples, key = make_samples(X, sample_weight), make_key(self.random_state)
-            asked = Options(n_restarts=self.n_init, max_steps=self.max_iter)
-            check_problem(samples, self.n_components, asked)
+            counts = Options(n_restarts=self.n_init, max_steps=self.max_iter)
+            check_problem(samples, self.n_components, counts)
             init = self._start(key, samples)
             options = Options(
                 covariance=self.covariance_type,
@@ -167,19 +170,19 @@ class GaussianMixture(FittedMixture):
                 ridge=self._ridge(samples),
                 accelerate=self.accelerate,
             )
-            shown = _printer(self.verbose, self.verbose_interval)
-            result = fit_unchecked(key, samples, self.n_components, options, progress=shown)
-            self._keep(raise_if_failed(result), samples)
+            printer = _printer(self.verbose, self.verbose_interval)
+            result = fit_unchecked(key, samples, self.n_components, options, progress=printer)
+            self._set_attributes(raise_if_failed(result), samples)
         if self.max_iter:
             warn_unless_converged(self, result.status)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
-        """``fit``, then the most probable component of each sample."""
+        """Fit, and return the most probable component of each sample, (N,)."""
         return self.fit(X, y, sample_weight).predict(X)
 
     def _ridge(self, samples: Samples) -> np.ndarray:
-        """``reg_covar`` and ``ridge`` in the frame, (D,)."""
+        """Return ``reg_covar`` and ``ridge`` together, as a ridge of standardized columns, (D,)."""
         for name in ("reg_covar", "ridge"):
             if not getattr(self, name) >= 0:
                 raise DataError(f"{name} must be at least zero; it is {getattr(self, name)}.")
@@ -187,33 +190,33 @@ class GaussianMixture(FittedMixture):
         return self.reg_covar / np.asarray(frame.scale, np.float64) ** 2 + self.ridge
 
     def _start(self, key: Any, samples: Samples) -> Mixture:
-        """The mixtures to start from, leading axis."""
+        """Return the mixtures to start from, with the starts as leading axis."""
         dtype = samples.x.dtype
         if self.warm_start and hasattr(self, "weights_"):
             return jax.tree.map(lambda leaf: leaf[None], from_sklearn(self, dtype))
         inits = (self.weights_init, self.means_init, self.precisions_init)
         leaves = ("log_weights", "means", "scale")
         given = [leaf for leaf, init in zip(leaves, inits, strict=True) if init is not None]
-        asked = jax.tree.map(lambda leaf: leaf[None], self._asked(samples.n_features, dtype))
+        fixed = jax.tree.map(lambda leaf: leaf[None], self._given_start(samples.n_features, dtype))
         if len(given) == len(leaves):
-            return asked
-        found = draw(
+            return fixed
+        drawn = draw(
             key,
             samples,
             self.n_components,
             covariance=self.covariance_type,
-            init=STARTS.get(self.init_params, self.init_params),
+            init=START_NAMES.get(self.init_params, self.init_params),
             n_restarts=self.n_init,
             scaled=self.init_params not in UNSCALED,
         )
         parts: dict[str, Any] = {
-            leaf: jnp.broadcast_to(getattr(asked, leaf), getattr(found, leaf).shape)
+            leaf: jnp.broadcast_to(getattr(fixed, leaf), getattr(drawn, leaf).shape)
             for leaf in given
         }
-        return replace(found, **parts)
+        return replace(drawn, **parts)
 
-    def _asked(self, n_features: int, dtype: Any) -> Mixture:
-        """The start asked for, with placeholders for what is not."""
+    def _given_start(self, n_features: int, dtype: Any) -> Mixture:
+        """Return the start given by ``…_init`` arguments, with placeholders for missing parts."""
         k, d, entry = self.n_components, n_features, model(self.covariance_type)
         own = entry.storage.identity(d, dtype)[0]
         unit = np.asarray(own if entry.shared else jnp.broadcast_to(own, (k, *own.shape)))
@@ -241,48 +244,48 @@ class GaussianMixture(FittedMixture):
 
 
 def _printer(verbose: int, interval: int) -> ProgressCallback | None:
-    """A callback that prints at most every so many steps."""
+    """Return a callback that prints the progress, at most once in ``interval`` steps."""
     if not verbose:
         return None
-    begun, shown = time.perf_counter(), -interval
+    begun, last = time.perf_counter(), -interval
 
-    def report(told: Progress) -> None:
-        nonlocal shown
-        if told.n_running and told.step < shown + interval:
+    def report(progress: Progress) -> None:
+        nonlocal last
+        if progress.n_running and progress.step < last + interval:
             return
-        shown = told.step
+        last = progress.step
         seconds = f", {time.perf_counter() - begun:.2f} s" if verbose > 1 else ""
         print(
-            f"step {told.step}: log-likelihood {told.log_likelihood:.6g}, "
-            f"{told.n_running} of {told.n_restarts} starts running{seconds}"
+            f"step {progress.step}: log-likelihood {progress.log_likelihood:.6g}, "
+            f"{progress.n_running} of {progress.n_restarts} starts running{seconds}"
         )
 
     return report
 
 
 class MixtureSelector(FittedMixture):
-    """Mixture of Gaussians whose number of components and covariance model a criterion chooses.
+    """Gaussian mixture whose number of components and covariance model are selected by a criterion.
 
     Args:
-      n_components: the K to try, or one.
+      n_components: the numbers of components K to try, or one number.
       covariance_type: the covariance models to try, or one, or "all".
       criterion: "bic", "aic", "aicc", "icl" or "held_out", see ``jgmm.select``.
       n_init, init_params, race, tol, max_iter, random_state: as for ``GaussianMixture``; tol is
         jgmm's own by default.
-      n_folds: folds for "held_out".
-      ridge: added to every variance, as a fraction of the data's.
-      accelerate: as for ``GaussianMixture``, but on, as in ``jgmm.select``.
+      n_folds: number of folds for "held_out".
+      ridge: added to every variance, as a fraction of the data's variance.
+      accelerate: as for ``GaussianMixture``, but "anderson" by default, as in ``jgmm.select``.
 
     Attributes:
-      n_components_, covariance_type_: what was chosen.
-      selection_: the ``jgmm.selection.Selection``; printed, it shows the table of all that was
-        tried. Its arrays are NumPy's.
+      n_components_, covariance_type_: the selected number of components and covariance model.
+      selection_: the ``jgmm.selection.Selection``, with NumPy arrays. Printed, it shows the table
+        of all fits.
 
-    The other attributes are those of ``GaussianMixture``, of the mixture chosen.
+    The other attributes are those of ``GaussianMixture``, for the selected mixture.
 
     >>> x = [[0.0], [0.1], [0.2], [0.3], [5.0], [5.1], [5.3], [5.4]]
-    >>> kept = {"covariance_type": "spherical", "init_params": "random_from_data"}
-    >>> MixtureSelector((1, 2), **kept, random_state=0).fit(x).n_components_
+    >>> options = {"covariance_type": "spherical", "init_params": "random_from_data"}
+    >>> MixtureSelector((1, 2), **options, random_state=0).fit(x).n_components_
     2
     """
 
@@ -302,7 +305,7 @@ class MixtureSelector(FittedMixture):
         random_state: Any = None,
         accelerate: Any = "anderson",
     ):
-        """Keep the arguments as they are; ``fit`` looks at them."""
+        """Store the arguments unchanged; ``fit`` checks them."""
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.criterion = criterion
@@ -317,20 +320,20 @@ class MixtureSelector(FittedMixture):
         self.accelerate = accelerate
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MixtureSelector:
-        """Fit every number of components under every model, and keep the one chosen.
+        """Fit every number of components with every covariance model, and select one fit.
 
-        Arguments and errors as for ``GaussianMixture.fit``.
+        Arguments and errors are those of ``GaussianMixture.fit``.
         """
         X = read_samples(self, X, sample_weight, ensure_min_samples=2)
-        with computing(X.dtype):
-            found = select(
+        with data_precision(X.dtype):
+            selection = select(
                 make_key(self.random_state),
                 X,
                 self.n_components,
                 self.covariance_type,
                 self.criterion,
                 n_restarts=self.n_init,
-                init=STARTS.get(self.init_params, self.init_params),
+                init=START_NAMES.get(self.init_params, self.init_params),
                 race=self.race,
                 n_folds=self.n_folds,
                 sample_weight=sample_weight,
@@ -339,14 +342,14 @@ class MixtureSelector(FittedMixture):
                 ridge=float(self.ridge),
                 accelerate=self.accelerate,
             )
-            self._keep(found.result, make_samples(X, sample_weight))
-        self.n_components_ = found.best.n_components
-        self.covariance_type_ = found.best.covariance
-        results = {cell: to_host(result) for cell, result in found.results.items()}
-        self.selection_ = replace(found, result=to_host(found.result), results=results)
-        warn_unless_converged(self, found.result.status)
+            self._set_attributes(selection.result, make_samples(X, sample_weight))
+        self.n_components_ = selection.best.n_components
+        self.covariance_type_ = selection.best.covariance
+        results = {key: to_host(result) for key, result in selection.results.items()}
+        self.selection_ = replace(selection, result=to_host(selection.result), results=results)
+        warn_unless_converged(self, selection.result.status)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
-        """``fit``, then the most probable component of each sample."""
+        """Fit, and return the most probable component of each sample, (N,)."""
         return self.fit(X, y, sample_weight).predict(X)

@@ -119,8 +119,8 @@ def _to_arrays(item: Any, number: int) -> tuple[np.ndarray, np.ndarray | None]:
 def peek(source: Iterable[Any]) -> tuple[int, np.dtype] | None:
     """Return D and the dtype of the fit, from the first block of a source; None if it is empty.
 
-    >>> peek([np.ones((2, 3), np.int8)])
-    (3, dtype('float64'))
+    >>> peek([np.ones((2, 3), np.float32)])
+    (3, dtype('float32'))
     """
     for item in source:
         x, _ = _to_arrays(item, 0)
