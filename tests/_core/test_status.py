@@ -2,23 +2,9 @@
 
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
-from marks import in_double
 
-import jgmm
 from jgmm._core.status import VALID, Status, among, describe, tally
-
-
-@pytest.fixture(scope="module")
-def x(dtype):
-    return oracle.draw(0, 80, *oracle.parameters(0, k=2, d=2)).astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def result(x):
-    start = jgmm.make_mixture([0.5, 0.5], x[:2], np.eye(2, dtype=x.dtype), "tied")
-    return jgmm.fitting.run_em(start, x, max_steps=200)
 
 
 def test_every_status_has_a_sentence():
@@ -27,9 +13,8 @@ def test_every_status_has_a_sentence():
     assert len(set(sentences)) == len(Status)
 
 
-@in_double
-def test_describe_takes_what_a_result_carries(result):
-    assert describe(result.status) == describe(Status.CONVERGED)
+def test_describe_takes_the_array_that_a_result_carries():
+    assert describe(jnp.asarray(1)) == describe(Status.CONVERGED)
 
 
 def test_describe_refuses_an_unknown_code():

@@ -1,10 +1,12 @@
 """Meshes of devices: what is one, and the bytes that a step sends over it."""
 
+import jax
 import numpy as np
 import pytest
 
 import jgmm
-from jgmm.distributed.mesh import bytes_per_step
+from jgmm._core.errors import DataError
+from jgmm.distributed.mesh import bytes_per_step, make_mesh
 from tests.eight_devices import data
 
 
@@ -15,3 +17,16 @@ def test_the_bytes_of_a_step_are_those_of_the_statistics(covariance):
     found = jgmm.accumulate(mixture, x)
     parts = (found.counts, found.first, found.second, found.log_likelihood)
     assert bytes_per_step(3, 2, covariance) == sum(part.nbytes for part in parts)
+
+
+def test_a_mesh_has_two_axes():
+    mesh = make_mesh()
+    assert mesh.axis_names == ("samples", "restarts")
+    assert dict(mesh.shape) == {"samples": len(jax.devices()), "restarts": 1}
+
+
+@pytest.mark.parametrize(("n_samples", "n_restarts"), [(2, 1), (1, 2), (0, 1)])
+def test_a_mesh_of_more_devices_than_there_are_is_refused(n_samples, n_restarts):
+    said = f"a mesh of {n_samples} × {n_restarts} devices is asked for; there are 1"
+    with pytest.raises(DataError, match=said):
+        make_mesh(n_samples, n_restarts)

@@ -7,6 +7,8 @@ thousand restarts in a notebook runs forty here.
 
 import ast
 import contextlib
+import importlib
+import inspect
 import io
 import os
 import pathlib
@@ -21,6 +23,7 @@ import pytest
 import jgmm
 from jgmm.covariance import models
 from jgmm.em import acceleration_schemes
+from jgmm.gradient import PARAMETRIZATIONS
 
 ROOT = pathlib.Path(jgmm.__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -118,14 +121,65 @@ def test_formulas_can_be_drawn(path, monkeypatch):
     assert drawn or path.name not in ("mathematics.md", "five_minutes.md")
 
 
+REFERENCE = ROOT / "docs" / "api"
+TOPICS = [name for name in dir(jgmm) if inspect.ismodule(getattr(jgmm, name))]
+
+
+def exported(name):
+    """Whether ``jgmm`` and its topics show a name such as ``jgmm.selection.bic``."""
+    found, seen = jgmm, "jgmm"
+    for part in name.split(".")[1:]:
+        if inspect.ismodule(found):
+            is_topic = seen.count(".") < 2 and hasattr(found, "__all__")
+            shown = found.__all__ if is_topic else [each for each in dir(found) if each[0] != "_"]
+            if part not in shown:
+                return False
+        found, seen = getattr(found, part, None), f"{seen}.{part}"
+        if found is None:
+            return False
+    return True
+
+
+def test_what_is_exported_is_known():
+    assert exported("jgmm.fit")
+    assert exported("jgmm.selection.bic")
+    assert exported("jgmm.mixture.gaussian.ellipse")
+    assert exported("jgmm.kmeans.fit")
+    assert not exported("jgmm.selection.criteria.evidence")
+    assert not exported("jgmm._core.status")
+    assert not exported("jgmm.selection.no_such_criterion")
+
+
+USED = [path for path in TEXTS if path.name not in ("extending.md", "glossary.md", "changelog.md")]
+
+
+@pytest.mark.parametrize("path", USED, ids=lambda path: path.name)
+def test_pages_use_what_is_exported(path):
+    names = set(re.findall(r"\bjgmm(?:\.[A-Za-z_]+)+", path.read_text(encoding="utf-8")))
+    names -= {name for name in names if name.startswith("jgmm.workbench")}
+    assert [name for name in sorted(names) if not exported(name)] == []
+
+
 def test_every_module_is_in_the_reference():
     listed = re.findall(
-        r"automodule:: jgmm\.(\w+)$",
-        "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md")),
+        r"automodule:: (jgmm[\w.]*)$",
+        "".join(path.read_text(encoding="utf-8") for path in REFERENCE.glob("*.md")),
         flags=re.MULTILINE,
     )
-    modules = {path.stem for path in (ROOT / "jgmm").glob("*.py")} - {"__init__"}
-    assert sorted(listed) == sorted(modules)  # else put it into one of the pages of docs/api
+    modules = set()
+    for topic in TOPICS:
+        folder = ROOT / "jgmm" / topic
+        modules |= {f"jgmm.{topic}.{path.stem}" for path in folder.glob("*.py")}
+        modules.add(f"jgmm.{topic}")
+    public = {name for name in modules if not name.rpartition(".")[2].startswith("_")}
+    assert sorted(listed) == sorted(public)  # else put it on the page of its topic in docs/api
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_the_reference_lists_what_a_topic_exports(topic):
+    text = (REFERENCE / f"{topic}.md").read_text(encoding="utf-8")
+    names = getattr(importlib.import_module(f"jgmm.{topic}"), "__all__", [])
+    assert [name for name in names if f"`{name}`" not in text] == []
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.name)
@@ -158,7 +212,7 @@ def test_configs_modules_and_tests_that_are_named_exist(path):
 @pytest.fixture
 def _tables_as_they_were():
     """What a page adds to the tables of the package is gone after it."""
-    tables = (models.MODELS, models._BY_NAME, acceleration_schemes.SCHEMES)
+    tables = (models.MODELS, models._BY_NAME, acceleration_schemes.SCHEMES, PARAMETRIZATIONS)
     before = [dict(table) for table in tables]
     yield
     for table, old in zip(tables, before, strict=True):
