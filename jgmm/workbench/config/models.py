@@ -1,25 +1,24 @@
-"""The config of a study: one TOML file, checked in full before any work starts.
+"""The config of a study: one TOML file, validated in full before any work starts.
 
-A config is the record of a study, so nothing in it is ignored: an unknown key is refused
-with the nearest valid name, a value of the wrong kind with the place and the value found.
-Model names are looked up in the library only when a config is checked, so that importing
+A config is the record of a study, so nothing in it is ignored: an unknown key is refused with the
+nearest valid name, and a value of the wrong kind with its place and the value found. Names of
+covariance models are looked up in the library only when a config is validated, so that importing
 this module does not import JAX.
 """
 
-import difflib
 import json
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from jgmm._core.errors import UserError
+from jgmm._core.errors import UserError, suggest
 from jgmm.workbench.config.toml import override, read_toml, short, value_to_toml
 
 MAX_PROBLEMS = 20
-"""Problems listed at once."""
+"""The largest number of problems that one message lists."""
 MAX_NAME = 100
-"""Bytes of a file's name that come from elsewhere: file systems allow 255, suffixes need some."""
+"""The most bytes of a run's name: a file name may have 255, and suffixes need some of them."""
 
 try:
     import pydantic
@@ -30,10 +29,15 @@ except ImportError as error:  # pragma: no cover - the test environment has ever
 
 
 class Strict(pydantic.BaseModel):
-    """A table of a config: unknown keys are refused, values are not converted, nothing changes.
+    """Base class of the tables of a config: strict types, no unknown keys, immutable.
 
-    A study's own `Settings` derives from it. The docstring below a field is its description in
+    A study's own ``Settings`` derives from it. The docstring below a field is its description in
     the JSON Schema.
+
+    >>> class Settings(Strict):
+    ...     n_samples: int = 40
+    >>> validate(Settings, {"n_samples": 50}).n_samples
+    50
     """
 
     model_config = ConfigDict(
@@ -41,7 +45,7 @@ class Strict(pydantic.BaseModel):
         frozen=True,
         strict=True,
         use_attribute_docstrings=True,
-        ser_json_inf_nan="constants",  # TOML has both, and a record must not lose them
+        ser_json_inf_nan="constants",  # TOML can write both, and the record must keep them
     )
 
 
@@ -58,7 +62,7 @@ def _file_name(name: str) -> str:
     return name
 
 
-Count = Annotated[int, Field(ge=1, lt=2**31)]  # what JAX's 32-bit integers can count
+Count = Annotated[int, Field(ge=1, lt=2**31)]  # JAX counts in 32-bit integers
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 
@@ -71,7 +75,7 @@ def _known_models(names: list[str]) -> list[str]:
     for name in names:
         if name == "all":
             raise ValueError('"all" stands alone: leave the other names out')
-        models.model(name)  # raises with the nearest name
+        models.model(name)  # raises an error that suggests the nearest name
     return names
 
 
@@ -79,7 +83,7 @@ COVARIANCES = (
     *("spherical", "diag", "tied", "full"),
     *("EII", "EEI", "VEI", "EVI", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV"),
 )
-"""Names of the covariance models, for editors and shells: here they are known without JAX."""
+"""Names of the covariance models, for editors and shells, which get them without importing JAX."""
 
 Covariances = Annotated[
     list[Name],
@@ -87,24 +91,24 @@ Covariances = Annotated[
     BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
     AfterValidator(_known_models),
 ]
-"""Covariance models by name; one name is a list of one, and "all" stands for every one."""
+"""Covariance models by name; a single name is a list of one, and "all" stands for all models."""
 
 
 class Data(Strict):
-    """Where the samples come from."""
+    """The data set: where the samples come from and which columns are used."""
 
     source: Name
     """A built-in data set's name, or the path of a .csv, .parquet or .npy file."""
     columns: Annotated[list[Name], Field(min_length=1)] | None = None
-    """Columns to model, in this order; default: every numeric column left over."""
+    """Columns to model, in this order; default: every other numeric column."""
     label: Name | None = None
-    """Column of known classes; never used for fitting a mixture."""
+    """Column of known classes; it is never used for fitting a mixture."""
     weight: Name | None = None
-    """Column saying how many times each sample counts."""
+    """Column of sample weights: how many times each sample counts."""
 
 
 class Fit(Strict):
-    """What to fit. Lists are searched by `criterion`; a single value is a list of one."""
+    """What to fit and how. `criterion` chooses among lists; a single value is a list of one."""
 
     n_components: Annotated[
         list[Count],
@@ -113,37 +117,41 @@ class Fit(Strict):
     ] = Field(default=[1, 2, 3, 4, 5, 6, 7, 8, 9], validate_default=True)
     """Numbers of components K to try."""
     covariance: Covariances = ["full"]
-    """Covariance models to try, by name or code; "all" stands for every one."""
+    """Covariance models to try, by name or code; "all" stands for all models."""
     n_restarts: Count = 16
-    """Starts per model; the best one is kept."""
+    """Restarts per model; the best one is kept."""
     init: Name = "kmeans"
-    """How each restart begins."""
+    """Initialization method of each restart."""
     race: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Steps after which only the quarter of the starts that promises most goes on; 0: all do."""
+    """Racing: steps after which only the most promising quarter of the starts goes on; 0: none."""
     accelerate: Literal["anderson", "squarem", "none"] = "anderson"
-    """How EM's steps are extrapolated; "none": EM as it is."""
+    """Acceleration scheme, which extrapolates the steps of EM; "none": plain EM."""
     tol: Amount | None = None
-    """Stop when the mean log-likelihood per sample gains less than this; default by precision."""
+    """Stop when the log-likelihood per sample rises less than this; default: by precision."""
     rtol: Amount | None = None
-    """The same, relative to the mean log-likelihood's size; default: a few roundings."""
+    """The same, relative to the size of the log-likelihood; default: a few rounding errors."""
     max_steps: Count = 1000
     """EM steps after which a restart stops, converged or not."""
     ridge: Amount = 0.0
-    """Added to each covariance's diagonal, relative to the variance of the data."""
+    """Regularization added to each variance, relative to the variance of the data."""
     prior: Literal["conjugate", "none"] = "none"
-    """"conjugate": most probable parameters, under a prior that says little."""
+    """"conjugate": maximum a posteriori under a weak prior; "none": maximum likelihood."""
     floor: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """No variance in any direction falls below this fraction of the data's."""
+    """Least variance in any direction, as a fraction of the variance of the data."""
     criterion: Literal["bic", "aic", "aicc", "icl", "held_out"] = "bic"
-    """What chooses among the models fitted."""
+    """The criterion that chooses among the fitted models."""
     n_folds: Annotated[int, Field(ge=2)] = 5
-    """Folds for the criterion "held_out"."""
+    """Folds of the cross-validation for the criterion "held_out"."""
 
     def options(self, *without: str) -> dict[str, Any]:
-        """Keyword arguments for `jgmm.select`; without some, for those who take fewer."""
+        """Return the keyword arguments for ``jgmm.select``.
+
+        Args:
+          without: names to leave out, for a function that does not take them.
+        """
         exclude = {"n_components", "covariance", "criterion", *without}
-        found = self.model_dump(exclude=exclude)
-        return {name: None if value == "none" else value for name, value in found.items()}
+        values = self.model_dump(exclude=exclude)
+        return {name: None if value == "none" else value for name, value in values.items()}
 
     @pydantic.field_validator("init")
     @classmethod
@@ -151,43 +159,45 @@ class Fit(Strict):
         from jgmm.initialization import methods
 
         if name not in methods.STARTS:
-            raise ValueError(f"unknown start {name!r}; {_nearest(name, methods.STARTS)}")
+            known = ", ".join(methods.STARTS)
+            hint = suggest(name, methods.STARTS, question="did you mean {}?")
+            raise ValueError(f"unknown start {name!r}; {hint or f'known: {known}'}")
         return name
 
 
 class Config(Strict):
-    """One study: what to run, on which data, with which settings."""
+    """The config of one study: what to run, on which data, with which settings."""
 
     study: Name = "mixture"
-    """A built-in study ("mixture", "classify"), or a module that defines one."""
+    """A built-in study ("mixture", "classify", "stream"), or a module that defines one."""
     name: Annotated[str, AfterValidator(_file_name)] = "run"
-    """Names the run folder; default: the file's name without its suffix."""
+    """First part of the run folder's name; default: the config file's name without suffix."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """The source of all randomness."""
+    """Seed of all random numbers."""
     precision: Literal["float64", "float32"] = "float64"
-    """Of every array in the run."""
+    """Floating-point type of every array in the run."""
     output: Name = "runs"
-    """Folder, made if absent, in which the run folder is put."""
+    """Folder that run folders are put in; it is made if it is absent."""
     data: Data | None = None
-    """Absent for a study that makes its own data."""
+    """The data set; absent for a study that makes its own data."""
     fit: Fit = Fit()
-    """Used by the studies that fit mixtures."""
+    """What to fit, for the studies that fit mixtures."""
     settings: dict[str, Any] = {}
-    """The study's own table, checked by the study."""
+    """The study's own table, validated by the study's `Settings`."""
 
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
 def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Config:
-    """Read and check one config file.
+    """Read and validate one config file.
 
     Args:
       path: a TOML file.
-      overrides: changes such as `"fit.n_restarts=64"`, applied before checking.
+      overrides: changes such as ``"fit.n_restarts=64"``, applied before validation.
 
     Returns:
-      The config, complete: every key present or at its default.
+      The complete config, with the default of every key that is absent.
 
     Raises:
       UserError: the file cannot be read, is not TOML, or does not describe a study.
@@ -199,7 +209,7 @@ def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def name_from(path: pathlib.Path) -> str:
-    """Make a run's name of a file's.
+    """Make the name of a run from the name of a file.
 
     >>> name_from(pathlib.Path("data/old faithful.csv"))
     'old-faithful'
@@ -208,7 +218,7 @@ def name_from(path: pathlib.Path) -> str:
 
 
 def name_from_text(text: str) -> str:
-    """Make a file's name of any text.
+    """Make the name of a file from any text.
 
     >>> name_from_text("Iris (versicolor)")
     'Iris--versicolor-'
@@ -220,15 +230,15 @@ def name_from_text(text: str) -> str:
 def from_table(
     table: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "config"
 ) -> Config:
-    """Check a table of settings, with overrides applied, and return it as a `Config`.
+    """Apply overrides to a table of settings, validate it, and return it as a ``Config``.
 
     Args:
       table: nested dictionaries, as a TOML file gives them.
-      overrides: changes such as `"data.source=faithful"`.
+      overrides: changes such as ``"data.source=faithful"``.
       source: where the table is from, for error messages.
 
     Raises:
-      UserError: naming every problem, one line each.
+      UserError: the table is not a config; the text names every problem, one line each.
 
     >>> from_table({"seed": 1}, ["seed=3"]).seed
     3
@@ -240,10 +250,10 @@ def from_table(
 def validate(
     model: type[Model], table: Mapping[str, Any], *, prefix: str = "", source: str = "config"
 ) -> Model:
-    """Check a table against a model.
+    """Validate a table of settings against a pydantic model.
 
     Args:
-      model: a `Strict` model, for instance a study's `Settings`.
+      model: a ``Strict`` model, for instance a study's ``Settings``.
       table: nested dictionaries, as a TOML file gives them.
       prefix: dotted path of the table inside the config, for messages.
       source: file the table is from, for messages.
@@ -251,8 +261,8 @@ def validate(
     Raises:
       UserError: one line per problem, each with its full dotted path and the value found.
     """
-    # In JSON mode a list may fill a tuple and text may fill an enumeration or a path, while
-    # numbers, text and booleans stay apart: the strictness a TOML file calls for.
+    # pydantic's JSON mode accepts a list for a tuple and text for an enumeration or a path, and
+    # does not convert between numbers, text and booleans: this is how strict a TOML file should be.
     try:
         text = json.dumps(table, default=str, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
@@ -263,11 +273,13 @@ def validate(
     try:
         return model.model_validate_json(text)
     except pydantic.ValidationError as error:
-        found = error.errors()
-        lines = dict.fromkeys(_sentence(model, table, e, prefix) for e in found[:MAX_PROBLEMS])
-        more = len(found) - MAX_PROBLEMS
-        said = [*lines, *([f"and {more} problems more"] if more > 0 else [])]
-        raise UserError("\n".join(f"{source}: {line}" for line in said)) from None
+        problems = error.errors()
+        sentences = (_sentence(model, table, each, prefix) for each in problems[:MAX_PROBLEMS])
+        lines = list(dict.fromkeys(sentences))  # a union of types reports some problems twice
+        more = len(problems) - MAX_PROBLEMS
+        if more > 0:
+            lines.append(f"and {more} problems more")
+        raise UserError("\n".join(f"{source}: {line}" for line in lines)) from None
 
 
 _KINDS = {
@@ -285,6 +297,7 @@ _KINDS = {
 
 
 def _sentence(model: type[Any], table: Mapping[str, Any], error: Any, prefix: str) -> str:
+    """Describe one of pydantic's validation errors in the words of a config file."""
     place, value = _locate(table, error["loc"])
     path = f"{prefix}.{place}".strip(".")
     if error["type"] == "extra_forbidden":
@@ -298,9 +311,10 @@ def _sentence(model: type[Any], table: Mapping[str, Any], error: Any, prefix: st
 
 
 def _locate(table: Any, location: tuple[str | int, ...]) -> tuple[str, Any]:
-    """Follow pydantic's location through the raw table, leaving out what is not in the file.
+    """Follow the location that pydantic reports through the raw table, and return path and value.
 
-    (It also names members of unions, and the first entry of a list we made of a single value.)
+    Parts of the location that are not in the file are left out: pydantic also names the members of
+    unions, and the first entry of a list that was made from a single value.
     """
     path, value = "", table
     for part in location:
@@ -319,17 +333,16 @@ def _show(value: Any) -> str:
 
 def _suggest_key(model: type[Any], location: tuple[str | int, ...], prefix: str) -> str:
     key = str(location[-1])
-    here = [str(part) for part in location[:-1]]
-    fields = _fields(model, here)
-    base = ".".join(part for part in (prefix, *here) if part)
-    local = difflib.get_close_matches(key, fields, n=1, cutoff=0.6)
-    if local:
-        return f'did you mean "{base}.{local[0]}"?'.replace('".', '"')
+    parents = [str(part) for part in location[:-1]]
+    fields = _fields(model, parents)
+    base = "".join(f"{part}." for part in (prefix, *parents) if part)
     elsewhere = {path.rpartition(".")[2]: path for path in _paths(model)}
-    moved = difflib.get_close_matches(key, elsewhere, n=1, cutoff=0.8)
-    if moved:
-        return f'did you mean "{elsewhere[moved[0]]}"?'
-    return f"valid here: {', '.join(fields) or 'nothing'}"
+    question = 'did you mean "{}"?'
+    return (
+        suggest(key, fields, quote=lambda name: base + name, question=question)
+        or suggest(key, elsewhere, cutoff=0.8, quote=elsewhere.__getitem__, question=question)
+        or f"valid here: {', '.join(fields) or 'nothing'}"
+    )
 
 
 def _inner_model(annotation: Any) -> type[pydantic.BaseModel] | None:
@@ -354,27 +367,22 @@ def _paths(model: type[pydantic.BaseModel], prefix: str = "") -> Iterator[str]:
             yield from _paths(inner, f"{prefix}{name}.")
 
 
-def _nearest(name: str, known: Mapping[str, Any] | Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-
-
 def schema(settings: Mapping[str, type[Strict]]) -> dict[str, Any]:
     """Return the JSON Schema of config files, for editors that complete and check them.
 
     Args:
-      settings: the `Settings` of each study whose table [settings] is to be checked, by the name
-        of the study; that of any other study may hold anything.
+      settings: the ``Settings`` of each study whose table [settings] is to be validated, by the
+        name of the study; the table of any other study may hold anything.
 
-    It says no more than draft 7 of JSON Schema can, the newest that editors agree on.
+    The schema uses draft 7 of JSON Schema, the newest that all common editors support.
     """
     models = {name: settings[name] for name in sorted(settings)}
     every: list[type[pydantic.BaseModel]] = [Config, *models.values()]
-    found, shared = pydantic.json_schema.models_json_schema(
+    schemas, shared = pydantic.json_schema.models_json_schema(
         [(model, "validation") for model in every]
     )
     definitions = shared["$defs"]
-    whole = definitions.pop(found[Config, "validation"]["$ref"].rpartition("/")[2])
+    whole = definitions.pop(schemas[Config, "validation"]["$ref"].rpartition("/")[2])
     default = Config.model_fields["study"].default
     cases = [
         {
@@ -382,7 +390,7 @@ def schema(settings: Mapping[str, type[Strict]]) -> dict[str, Any]:
                 "properties": {"study": {"const": name}},
                 "required": [] if name == default else ["study"],
             },
-            "then": {"properties": {"settings": found[model, "validation"]}},
+            "then": {"properties": {"settings": schemas[model, "validation"]}},
         }
         for name, model in models.items()
     ]

@@ -1,7 +1,6 @@
-"""TOML in and out: files that people wrote, changes from the command line, records of runs."""
+"""Read and write TOML: config files, overrides from the command line, records of runs."""
 
 import contextlib
-import difflib
 import json
 import pathlib
 import re
@@ -9,13 +8,14 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jgmm._core.errors import UserError
+from jgmm._core.errors import UserError, suggest
 from jgmm.workbench.system.files import read_file
 
 MAX_BYTES = 1 << 20
-"""A longer file is no config, whatever it is."""
+"""The most bytes of a config file; a longer file is something else."""
 MAX_DEPTH = 50
-"""Levels of tables and lists in a config; more than anybody writes by hand, few for a parser."""
+"""The deepest nesting of tables and lists in a config: more than anybody writes by hand, and little
+enough for a recursive parser."""
 
 
 def read_toml(path: pathlib.Path) -> dict[str, Any]:
@@ -23,8 +23,12 @@ def read_toml(path: pathlib.Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(read_file(path, MAX_BYTES).decode("utf-8-sig"))
     except FileNotFoundError:
-        found = difflib.get_close_matches(path.name, _siblings(path), n=1)
-        hint = f'; did you mean "{path.parent / found[0]}"?' if found else ""
+        hint = suggest(
+            path.name,
+            _siblings(path),
+            quote=lambda name: str(path.parent / name),
+            question='; did you mean "{}"?',
+        )
         raise UserError(f"{path}: no such config file{hint}") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder, not a config file") from None
@@ -34,7 +38,7 @@ def read_toml(path: pathlib.Path) -> dict[str, Any]:
         raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from error
-    except ValueError as error:  # the one other that the parser lets through
+    except ValueError as error:  # the only other exception of the parser
         raise UserError(f"{path}: a number has more digits than can be read") from error
     except RecursionError:
         table = None
@@ -44,17 +48,18 @@ def read_toml(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _siblings(path: pathlib.Path) -> list[str]:
+    """Return the names of the TOML files in the same folder."""
     names: list[str] = []
-    with contextlib.suppress(OSError):  # only a suggestion hangs on it
+    with contextlib.suppress(OSError):  # without the names there is only no suggestion
         names = [entry.name for entry in path.parent.iterdir() if entry.suffix == ".toml"]
     return names
 
 
 def override(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return a copy of a table with changes such as `"a.b=c"` made.
+    """Return a copy of a table with changes such as ``"a.b=c"`` applied.
 
-    The value is read as TOML and, where it is not TOML, taken as text. Whether the key exists
-    is not decided here: an unknown one is refused when the table is checked.
+    The value is read as TOML and, where it is not TOML, taken as text. Whether the key exists is
+    not checked here: an unknown key is refused when the table is validated.
 
     >>> override({"fit": {"n_restarts": 4}}, ["fit.n_restarts=64", "data.source=faithful"])
     {'fit': {'n_restarts': 64}, 'data': {'source': 'faithful'}}
@@ -85,13 +90,13 @@ def _copy(value: Any) -> Any:
 def _parse_value(text: str) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
-    except (ValueError, RecursionError):  # not TOML, or more digits or levels than it reads
+    except (ValueError, RecursionError):  # not TOML, or more digits or levels than can be read
         return text
     return parsed["value"] if list(parsed) == ["value"] and not _is_deep(parsed) else text
 
 
 def _is_deep(table: Any) -> bool:
-    """Whether a table is nested deeper than `MAX_DEPTH`, found out without recursion."""
+    """Return whether a table is nested deeper than ``MAX_DEPTH``, without recursion."""
     level: list[Any] = [table]
     for _ in range(MAX_DEPTH):
         inner: list[Any] = []
@@ -104,14 +109,14 @@ def _is_deep(table: Any) -> bool:
 
 
 def short(text: str) -> str:
-    """Text as a message can quote it."""
+    """Shorten a text to at most 60 characters, to quote it in a message."""
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
-    """Write a table of plain values as TOML that reads back to the same table.
+    """Write a table of plain values as TOML that reads back as the same table.
 
-    TOML has no null: a key whose value is None is left out, which reads back as its default.
+    TOML has no null: a key whose value is None is left out, and reads back as its default.
 
     >>> print(to_toml({"seed": 0, "fit": {"init": "kmeans", "tol": None}}))
     seed = 0
@@ -145,7 +150,7 @@ def value_to_toml(value: Any) -> str:
     '["a", 1.0, true]'
     """
     if isinstance(value, str):
-        # JSON's escapes are TOML's, save that TOML wants DEL escaped as well.
+        # TOML has the escapes of JSON, and requires one for the character DEL as well.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, bool):
         return "true" if value else "false"
