@@ -155,7 +155,7 @@ USED = [path for path in TEXTS if path.name not in ("extending.md", "glossary.md
 
 @pytest.mark.parametrize("path", USED, ids=lambda path: path.name)
 def test_pages_use_what_is_exported(path):
-    names = set(re.findall(r"\bjgmm(?:\.[A-Za-z_]+)+", path.read_text(encoding="utf-8")))
+    names = set(re.findall(r"\bjgmm(?:\.[A-Za-z_]\w*)+", path.read_text(encoding="utf-8")))
     names -= {name for name in names if name.startswith("jgmm.workbench")}
     assert [name for name in sorted(names) if not exported(name)] == []
 
