@@ -14,7 +14,9 @@ from jgmm.plot import style
 from jgmm.workbench.studies.context import StudyContext
 
 
-def passes_table(run: StudyContext, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
+def passes_table(
+    study: StudyContext, chosen: list[Problem], scores: list[dict[str, Score]]
+) -> None:
     rows = [
         {
             "problem": problem.name,
@@ -27,7 +29,7 @@ def passes_table(run: StudyContext, chosen: list[Problem], scores: list[dict[str
         }
         for problem, by_method in zip(chosen, scores, strict=True)
     ]
-    run.table(
+    study.table(
         "passes",
         rows,
         "Passes over the samples until the log-likelihood is as high as where EM ends, to a "
@@ -35,12 +37,14 @@ def passes_table(run: StudyContext, chosen: list[Problem], scores: list[dict[str
     )
 
 
-def seconds_table(run: StudyContext, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
+def seconds_table(
+    study: StudyContext, chosen: list[Problem], scores: list[dict[str, Score]]
+) -> None:
     rows = [
         {"problem": problem.name, **_medians(by_method, lambda score: score.seconds)}
         for problem, by_method in zip(chosen, scores, strict=True)
     ]
-    run.table(
+    study.table(
         "seconds",
         rows,
         "Seconds until the log-likelihood is as high as where EM ends, to a relative 1e-10; the "
@@ -57,11 +61,11 @@ def _medians(by_method: dict[str, Score], of: Callable[[Score], np.ndarray]) -> 
     }
 
 
-def ends_table(run: StudyContext, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
+def ends_table(study: StudyContext, chosen: list[Problem], scores: list[dict[str, Score]]) -> None:
     rows = []
     for problem, by_method in zip(chosen, scores, strict=True):
         best = max(score.ends.max() for score in by_method.values())
-        slack = run.settings.within * len(problem.x)
+        slack = study.settings.within * len(problem.x)
         for name, score in by_method.items():
             rows.append(
                 {
@@ -75,29 +79,29 @@ def ends_table(run: StudyContext, chosen: list[Problem], scores: list[dict[str, 
                     "failed": int(np.isinf(score.ends).sum()),
                 }
             )
-    run.table(
+    study.table(
         "ends",
         rows,
         f"Shares of starts at the best optimum of all and at EM's or higher on the way, to "
-        f"{run.settings.within:g} nats a sample; starts that end elsewhere than EM, and failures "
+        f"{study.settings.within:g} nats a sample; starts that end elsewhere than EM, and failures "
         "(collapsed, or on the way to a singularity).",
     )
 
 
-def summary(run: StudyContext, scores: list[dict[str, Score]]) -> None:
+def summary(study: StudyContext, scores: list[dict[str, Score]]) -> None:
     rows = []
     for name in _names(scores):
         row = _summarised([each for each in scores if name in each], name)
         rows.append({"method": name, **row})
-        run.metric(f"{name}: share as high as EM", row["as_high"])
-        run.metric(f"{name}: share at EM's optimum", row["same"])
+        study.metric(f"{name}: share as high as EM", row["as_high"])
+        study.metric(f"{name}: share at EM's optimum", row["same"])
         if name.startswith("EM +"):
-            run.metric(f"{name}: times fewer passes", row["times_fewer"])
-            run.metric(f"{name}: least where EM takes over 1000", row["least_slow"])
+            study.metric(f"{name}: times fewer passes", row["times_fewer"])
+            study.metric(f"{name}: least where EM takes over 1000", row["least_slow"])
     em = np.concatenate([each["EM"].as_high for each in scores])
-    run.metric("problems", int(np.isfinite(em).sum()))
-    run.metric("problems where EM takes over 1000", int((np.isfinite(em) & (em > 1000)).sum()))
-    run.table(
+    study.metric("problems", int(np.isfinite(em).sum()))
+    study.metric("problems where EM takes over 1000", int((np.isfinite(em) & (em > 1000)).sum()))
+    study.table(
         "methods",
         rows,
         "Over all problems that EM ends well on (augmented: those of the model full): shares that "
@@ -164,7 +168,7 @@ def _astray(scores: list[dict[str, Score]], name: str) -> list[tuple[int, int]]:
 
 
 def astray_table(
-    run: StudyContext,
+    study: StudyContext,
     chosen: list[Problem],
     climbs: dict[str, dict[str, Climb]],
     scores: list[dict[str, Score]],
@@ -174,7 +178,7 @@ def astray_table(
     for name in FOLLOWED:
         for i, r in _astray(scores, name):
             problem, by_method = chosen[i], scores[i]
-            slack = run.settings.within * len(problem.x)
+            slack = study.settings.within * len(problem.x)
             result = climbs[problem.name][name].result
             end, goal = float(result.log_likelihood[r]), float(by_method["EM"].ends[r])
             also = [
@@ -197,7 +201,7 @@ def astray_table(
                     "also_reached_by": ", ".join(also[:4]) or "no other",
                 }
             )
-    run.table(
+    study.table(
         "astray",
         rows,
         "Runs of L-BFGS that end elsewhere than EM from the same start: the log-likelihood of both "
@@ -211,12 +215,12 @@ def _drawn(names: Sequence[str]) -> list[str]:
     return [each for each in names if not any(word in each for word in ("soft", "augm", "batch"))]
 
 
-def draw_profiles(run: StudyContext, scores: list[dict[str, Score]]) -> None:
+def draw_profiles(study: StudyContext, scores: list[dict[str, Score]]) -> None:
     figure, axes = plot.new_figure(1, 2, size=(11, 4.2))
     usable = np.concatenate([np.isfinite(each["EM"].as_high) for each in scores])
     names = _drawn(_names(scores, everywhere=True))
     kinds: tuple[tuple[str, Callable[[Score], np.ndarray]], ...] = (
-        (f"within {run.settings.within:g} nats a sample of EM's end", lambda score: score.near),
+        (f"within {study.settings.within:g} nats a sample of EM's end", lambda score: score.near),
         ("within a relative 1e-10 of EM's end", lambda score: score.as_high),
     )
     for ax, (title, of) in zip(axes, kinds, strict=True):
@@ -226,7 +230,7 @@ def draw_profiles(run: StudyContext, scores: list[dict[str, Score]]) -> None:
             share = np.arange(1, len(needed) + 1) / len(needed)
             color, _, line = plot.look(i)
             there = np.isfinite(needed)
-            across = np.append(needed[there], run.settings.em_steps)
+            across = np.append(needed[there], study.settings.em_steps)
             up = np.append(share[there], share[there][-1] if there.any() else 0)
             (handle,) = ax.step(across, up, where="post", color=color, linestyle=line)
             handles.append(handle)
@@ -237,11 +241,11 @@ def draw_profiles(run: StudyContext, scores: list[dict[str, Score]]) -> None:
         ax.grid(axis="y", color=style.GUIDE, alpha=0.3)
     axes[0].set_ylabel("share of problems")
     style.legend(axes[1], handles, names)
-    run.figure("profiles", figure, "Share of problems solved within a budget of passes.")
+    study.figure("profiles", figure, "Share of problems solved within a budget of passes.")
 
 
 def draw_curves(
-    run: StudyContext,
+    study: StudyContext,
     chosen: list[Problem],
     climbs: dict[str, dict[str, Climb]],
     scores: list[dict[str, Score]],
@@ -253,7 +257,7 @@ def draw_curves(
     names = _drawn(_names(scores, everywhere=True))
     shown = sorted(order[:: max(1, len(order) // most)][:most])
     if not shown:
-        run.note("EM failed from half of the starts of every problem, so no curves are drawn.")
+        study.note("EM failed from half of the starts of every problem, so no curves are drawn.")
         return
     figure, axes = plot.new_figure(1, len(shown), size=(3.6 * len(shown), 4.0))
     for ax, i in zip(axes, shown, strict=True):
@@ -276,7 +280,7 @@ def draw_curves(
         ax.grid(axis="y", color=style.GUIDE, alpha=0.3)
     axes[0].set_ylabel("log-likelihood below EM's end (nats)")
     style.legend(axes[-1], handles, names)
-    run.figure(
+    study.figure(
         "convergence",
         figure,
         "The first start that EM ends well from, for problems from quick to slow.",
@@ -284,7 +288,7 @@ def draw_curves(
 
 
 def draw_astray(
-    run: StudyContext,
+    study: StudyContext,
     chosen: list[Problem],
     climbs: dict[str, dict[str, Climb]],
     scores: list[dict[str, Score]],
@@ -320,7 +324,7 @@ def draw_astray(
         ax.set_xlabel("passes")
     places[0].set_ylabel("nats above EM's end")
     style.legend(places[columns - 1], handles, names)
-    run.figure(
+    study.figure(
         "astray",
         figure,
         "The starts from which L-BFGS ends at another optimum than EM (zero): where they part.",

@@ -21,27 +21,27 @@ from jgmm.workbench.readers.datasets import Dataset
 from jgmm.workbench.studies.context import StudyContext
 
 
-def one_problem(run: StudyContext) -> tuple[Dataset, int, str]:
+def one_problem(study: StudyContext) -> tuple[Dataset, int, str]:
     """The samples, the number of components and the covariance model of a study that takes one.
 
     Raises:
       UserError: no samples, or several numbers of components or models.
     """
-    fit = run.config.fit
-    if run.data is None:
+    fit = study.config.fit
+    if study.data is None:
         raise UserError('this study fits data: add a table [data] with source = "faithful"')
     if len(fit.n_components) != 1 or len(fit.covariance) != 1:
         raise UserError("[fit] must name one n_components and one covariance for this study")
-    return run.data, fit.n_components[0], fit.covariance[0]
+    return study.data, fit.n_components[0], fit.covariance[0]
 
 
-def check_own_data(run: StudyContext) -> None:
+def check_own_data(study: StudyContext) -> None:
     """Refuse settings that a study which draws its own samples would ignore.
 
     Raises:
       UserError: the config has a table [data] or [fit].
     """
-    if run.data is not None or run.config.fit != Fit():
+    if study.data is not None or study.config.fit != Fit():
         raise UserError(
             "this study draws its own samples and is set up in [settings]; leave out [data] and "
             "[fit]"

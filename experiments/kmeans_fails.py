@@ -57,17 +57,17 @@ class Settings(Strict):
     """Steps of either at most."""
 
 
-def run(run: StudyContext) -> None:
+def run(study: StudyContext) -> None:
     """Compare both on every scenario, in numbers and in pictures."""
-    check_own_data(run)
-    settings: Settings = run.settings
+    check_own_data(study)
+    settings: Settings = study.settings
     mixtures = {n: each for n, each in scenarios().items() if n in settings.scenarios}
     figure, axes = plot.new_figure(len(mixtures), 3, size=(12, 3.2 * len(mixtures)))
     means: list[dict[str, Any]] = []
     table: list[dict[str, Any]] = []
     failed = 0
     for i, (name, truth) in enumerate(mixtures.items()):
-        keys = jax.random.split(jax.random.fold_in(run.key, i), settings.n_seeds)
+        keys = jax.random.split(jax.random.fold_in(study.key, i), settings.n_seeds)
         found = cluster(keys, truth, settings)
         valid = np.isin(found.status, VALID)
         failed += int((~valid).sum())
@@ -82,20 +82,20 @@ def run(run: StudyContext) -> None:
         table.append(
             {"scenario": name, **found_means, "gain": gain.mean, "low": gain.low, "high": gain.high}
         )
-        run.metric(f"{name}: gain", gain.mean)
+        study.metric(f"{name}: gain", gain.mean)
         first: Clustered = jax.tree.map(lambda leaf: leaf[0], found)
         _draw(axes[3 * i : 3 * i + 3], name, truth, first)
-    run.metric("EM fits that failed", failed)
+    study.metric("EM fits that failed", failed)
     caption = (
         f"Adjusted Rand index, mean over {settings.n_seeds} data sets of {settings.n_samples} "
         "samples with its 95 % interval; the gain is the mixture's less that of k-means on the "
         "same data."
     )
-    run.table("adjusted_rand", table, caption)
+    study.table("adjusted_rand", table, caption)
     chart, (ax,) = plot.new_figure(size=(8, 4.2))
     plot.intervals(means, ax, xlabel="adjusted Rand index, mean and 95 % interval")
-    run.figure("adjusted_rand", chart, caption)
-    run.figure(
+    study.figure("adjusted_rand", chart, caption)
+    study.figure(
         "clusters",
         figure,
         "The first data set of each scenario. Left: the component that produced each sample, with "

@@ -35,42 +35,44 @@ class Settings(Strict):
     """A log-likelihood is lower than another if by more than this share of it."""
 
 
-def run(run: StudyContext) -> None:
+def run(study: StudyContext) -> None:
     """Fill the table twice, check it, and show it by log-likelihood and by BIC."""
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
-        found = _fill(run)
+        found = _fill(study)
         seconds.append(time.perf_counter() - start)
-    run.metric("seconds, compiling included", round(seconds[0], 2))
-    run.metric("seconds", round(seconds[1], 2))
-    broken = violations(found.table, run.settings.rounding)
-    run.metric("cells", len(found.table))
-    run.metric("holes", sum(not Status[row.status].is_valid for row in found.table))
-    run.metric("violations of nesting", sum(each["by"] == "model" for each in broken))
-    run.metric("violations of growth", sum(each["by"] == "components" for each in broken))
-    run.metric("reached from a special case alone", sum(row.n_agree == 0 for row in found.table))
-    run.metric("inherited", sum(row.status == "INHERITED" for row in found.table))
-    run.metric("chosen by BIC", f"{model(found.best.covariance).code}, {found.best.n_components}")
-    run.metric("log-likelihood of the chosen", found.best.log_likelihood)
-    run.metric("BIC of the chosen", found.best.bic)
-    run.table("log_likelihood", _by_model(found.table, "log_likelihood"), "Log-likelihood, nats.")
-    run.table("bic", _by_model(found.table, "bic"), "BIC, the lower the better.")
-    run.table("agree", _by_model(found.table, "n_agree"), "Starts drawn that found the same again.")
-    run.table("status", _by_model(found.table, "status"), "How each cell ended.", show=False)
-    run.table("violations", broken, "Cells below a special case of theirs.", show=bool(broken))
+    study.metric("seconds, compiling included", round(seconds[0], 2))
+    study.metric("seconds", round(seconds[1], 2))
+    broken = violations(found.table, study.settings.rounding)
+    study.metric("cells", len(found.table))
+    study.metric("holes", sum(not Status[row.status].is_valid for row in found.table))
+    study.metric("violations of nesting", sum(each["by"] == "model" for each in broken))
+    study.metric("violations of growth", sum(each["by"] == "components" for each in broken))
+    study.metric("reached from a special case alone", sum(row.n_agree == 0 for row in found.table))
+    study.metric("inherited", sum(row.status == "INHERITED" for row in found.table))
+    study.metric("chosen by BIC", f"{model(found.best.covariance).code}, {found.best.n_components}")
+    study.metric("log-likelihood of the chosen", found.best.log_likelihood)
+    study.metric("BIC of the chosen", found.best.bic)
+    study.table("log_likelihood", _by_model(found.table, "log_likelihood"), "Log-likelihood, nats.")
+    study.table("bic", _by_model(found.table, "bic"), "BIC, the lower the better.")
+    study.table(
+        "agree", _by_model(found.table, "n_agree"), "Starts drawn that found the same again."
+    )
+    study.table("status", _by_model(found.table, "status"), "How each cell ended.", show=False)
+    study.table("violations", broken, "Cells below a special case of theirs.", show=bool(broken))
     figure, (ax,) = plot.new_figure(size=(7, 4.5))
     plot.criterion_curves(found.table, "bic", ax)
-    run.figure("bic", figure, "BIC against the number of components, by covariance model.")
+    study.figure("bic", figure, "BIC against the number of components, by covariance model.")
 
 
-def _fill(run: StudyContext) -> Selection:
-    fit = run.config.fit
-    if run.data is None:
+def _fill(study: StudyContext) -> Selection:
+    fit = study.config.fit
+    if study.data is None:
         raise UserError('this study fits data: add a table [data] with source = "faithful"')
-    x, weights = run.data.x, run.data.weights
+    x, weights = study.data.x, study.data.weights
     options = fit.options()
-    return select(run.key, x, fit.n_components, fit.covariance, sample_weight=weights, **options)
+    return select(study.key, x, fit.n_components, fit.covariance, sample_weight=weights, **options)
 
 
 def violations(table: list[Row], rounding: float) -> list[dict[str, Any]]:

@@ -112,22 +112,22 @@ def problems(n_samples: int) -> list[Problem]:
     ]
 
 
-def run(run: StudyContext) -> None:
+def run(study: StudyContext) -> None:
     """Climb from every start of every problem by every method, and compare."""
-    check_own_data(run)
-    settings: Settings = run.settings
+    check_own_data(study)
+    settings: Settings = study.settings
     every = {each.name: each for each in problems(settings.n_samples)}
     chosen = [every[name] for name in _named("problems", settings.problems, list(every))]
-    climbs = {each.name: _climbs(run, each) for each in chosen}
+    climbs = {each.name: _climbs(study, each) for each in chosen}
     scores = [score(each, climbs[each.name], settings.within) for each in chosen]
-    _optimisers_report.passes_table(run, chosen, scores)
-    _optimisers_report.seconds_table(run, chosen, scores)
-    _optimisers_report.ends_table(run, chosen, scores)
-    _optimisers_report.summary(run, scores)
-    _optimisers_report.astray_table(run, chosen, climbs, scores)
-    _optimisers_report.draw_profiles(run, scores)
-    _optimisers_report.draw_curves(run, chosen, climbs, scores)
-    _optimisers_report.draw_astray(run, chosen, climbs, scores)
+    _optimisers_report.passes_table(study, chosen, scores)
+    _optimisers_report.seconds_table(study, chosen, scores)
+    _optimisers_report.ends_table(study, chosen, scores)
+    _optimisers_report.summary(study, scores)
+    _optimisers_report.astray_table(study, chosen, climbs, scores)
+    _optimisers_report.draw_profiles(study, scores)
+    _optimisers_report.draw_curves(study, chosen, climbs, scores)
+    _optimisers_report.draw_astray(study, chosen, climbs, scores)
 
 
 def _named(setting: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -168,12 +168,12 @@ def _methods(settings: Settings, n_samples: int, covariance: str) -> dict[str, A
     return {"EM": em, **{each: others[each] for each in own}}
 
 
-def _climbs(run: StudyContext, problem: Problem) -> dict[str, Climb]:
+def _climbs(study: StudyContext, problem: Problem) -> dict[str, Climb]:
     """By every method from the same starts, each in the frame that suits the covariance model."""
-    settings: Settings = run.settings
+    settings: Settings = study.settings
     samples, entry = make_samples(problem.x), model(problem.covariance)
     begun = draw(
-        run.key,
+        study.key,
         samples,
         problem.n_components,
         covariance=entry.name,
@@ -186,7 +186,7 @@ def _climbs(run: StudyContext, problem: Problem) -> dict[str, Climb]:
     found = {}
     for name, method in _methods(settings, len(problem.x), entry.name).items():
         if isinstance(method, algorithm.GradientAlgorithm):
-            steepest = make_gradient_control(run.key, dtype, gradient_tol=1e-9)
+            steepest = make_gradient_control(study.key, dtype, gradient_tol=1e-9)
             numbered = (starts, jnp.arange(settings.n_starts))
             found[name] = climb(method, numbered, inside, steepest)
         else:

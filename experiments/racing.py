@@ -53,13 +53,13 @@ class Settings(Strict):
     """A race is right when it ends within so many nats of the best of all starts."""
 
 
-def run(run: StudyContext) -> None:
+def run(study: StudyContext) -> None:
     """Race with every first round from every seed, and count what is saved and what is lost."""
-    settings: Settings = run.settings
-    found = [_of_seed(run, jax.random.fold_in(run.key, seed)) for seed in range(settings.seeds)]
+    settings: Settings = study.settings
+    found = [_of_seed(study, jax.random.fold_in(study.key, seed)) for seed in range(settings.seeds)]
     whole = [each[0] for each in found]
     at_best = [_share_at_best(each, settings.within) for each in whole]
-    run.metric("share of starts at the best", float(np.mean(at_best)))
+    study.metric("share of starts at the best", float(np.mean(at_best)))
     rows = []
     for place, steps in enumerate(settings.rounds, start=1):
         raced = [each[place] for each in found]
@@ -68,8 +68,8 @@ def run(run: StudyContext) -> None:
         ]
         right = sum(loss <= settings.within for loss in losses)
         saved = sum(map(_work, whole)) / sum(map(_work, raced))
-        run.metric(f"race {steps}: share right", right / len(losses))
-        run.metric(f"race {steps}: times less work", saved)
+        study.metric(f"race {steps}: share right", right / len(losses))
+        study.metric(f"race {steps}: times less work", saved)
         rows.append(
             {
                 "first_round": steps,
@@ -79,11 +79,13 @@ def run(run: StudyContext) -> None:
                 "worst_loss": max(losses),
             }
         )
-    run.table("races", rows, "How often a race ends at the best of all starts, and what it saves.")
-    _draw(run, rows)
+    study.table(
+        "races", rows, "How often a race ends at the best of all starts, and what it saves."
+    )
+    _draw(study, rows)
 
 
-def _draw(run: StudyContext, rows: Sequence[dict[str, Any]]) -> None:
+def _draw(study: StudyContext, rows: Sequence[dict[str, Any]]) -> None:
     figure, (ax,) = plot.new_figure(size=(6, 4))
     ax.spines[["top", "right"]].set_visible(False)
     work = [row["times_less_work"] for row in rows]
@@ -96,13 +98,13 @@ def _draw(run: StudyContext, rows: Sequence[dict[str, Any]]) -> None:
     ax.set_ylim(-0.05, 1.05)
     ax.set_xlabel("times less work than running every start to its end")
     ax.set_ylabel("share of seeds with the same best")
-    run.figure("races", figure, "What a longer first round costs, and what it buys.")
+    study.figure("races", figure, "What a longer first round costs, and what it buys.")
 
 
-def _of_seed(run: StudyContext, key: jax.Array) -> list[FitResult]:
+def _of_seed(study: StudyContext, key: jax.Array) -> list[FitResult]:
     """The fit without a race, and with a race of each kind."""
-    fit, settings = run.config.fit, run.settings
-    data, n_components, covariance = one_problem(run)
+    fit, settings = study.config.fit, study.settings
+    data, n_components, covariance = one_problem(study)
     samples = make_samples(data.x, data.weights)
     options = Options(covariance, **fit.options("race", "n_folds", "accelerate"))
     return [

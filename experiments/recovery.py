@@ -48,15 +48,15 @@ class Settings(Strict):
     """EM steps at most."""
 
 
-def run(run: StudyContext) -> None:
+def run(study: StudyContext) -> None:
     """Measure the errors at every size, and the slopes of the lines they lie on."""
-    check_own_data(run)
-    settings: Settings = run.settings
+    check_own_data(study)
+    settings: Settings = study.settings
     truth = known_mixture()
-    run.mixture("truth", truth)
+    study.mixture("truth", truth)
     sizes, errors, table, failed = settings.n_samples, [], [], 0
     for i, n in enumerate(sizes):
-        keys = jax.random.split(jax.random.fold_in(run.key, i), settings.n_repetitions)
+        keys = jax.random.split(jax.random.fold_in(study.key, i), settings.n_repetitions)
         error, status = refit(keys, truth, settings, jnp.asarray(n))
         valid = np.isin(status, VALID)
         failed += int((~valid).sum())
@@ -71,10 +71,10 @@ def run(run: StudyContext) -> None:
         slopes.append(
             {"scenario": name, "method": "least squares on the logarithms", **slope._asdict()}
         )
-        run.metric(f"slope of {name}", slope.mean)
-        run.metric(f"slope of {name}: 95 % interval", f"{slope.low:.3f} to {slope.high:.3f}")
-    run.metric("fits that failed", failed)
-    _report(run, sizes, stacked, table, slopes)
+        study.metric(f"slope of {name}", slope.mean)
+        study.metric(f"slope of {name}: 95 % interval", f"{slope.low:.3f} to {slope.high:.3f}")
+    study.metric("fits that failed", failed)
+    _report(study, sizes, stacked, table, slopes)
 
 
 def known_mixture() -> Mixture:
@@ -120,19 +120,23 @@ def _by_parameter(values: Any) -> dict[str, Any]:
 
 
 def _report(
-    run: StudyContext, sizes: Sequence[int], errors: np.ndarray, table: list[Any], slopes: list[Any]
+    study: StudyContext,
+    sizes: Sequence[int],
+    errors: np.ndarray,
+    table: list[Any],
+    slopes: list[Any],
 ) -> None:
     repetitions = errors.shape[1]
-    run.table(
+    study.table(
         "errors",
         table,
         f"Error, the Euclidean length of estimate less truth over all components: median of "
         f"{repetitions} data sets.",
     )
-    run.table("slopes", slopes, "Slope of log error against log N, with its 95 % interval.")
+    study.table("slopes", slopes, "Slope of log error against log N, with its 95 % interval.")
     figure, (ax,) = plot.new_figure(size=(7, 4.5))
     plot.errors(sizes, _by_parameter(np.moveaxis(errors, 2, 0)), ax)
-    run.figure(
+    study.figure(
         "errors",
         figure,
         f"Median error and the band from the first to the third quartile, {repetitions} data sets "
@@ -140,4 +144,4 @@ def _report(
     )
     figure, (ax,) = plot.new_figure(size=(7, 2.4))
     plot.intervals(slopes, ax, xlabel="slope and 95 % interval", reference=-0.5)
-    run.figure("slopes", figure, "Theory says −1/2, the dashed line.")
+    study.figure("slopes", figure, "Theory says −1/2, the dashed line.")

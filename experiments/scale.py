@@ -71,20 +71,20 @@ class Settings(Strict):
     """Numbers of simulated devices."""
 
 
-def run(run: StudyContext) -> None:
+def run(study: StudyContext) -> None:
     """Make the files, measure, and remove them."""
-    settings = run.settings
-    place = run.path / "data"
+    settings = study.settings
+    place = study.path / "data"
     place.mkdir()
     start = place / "start.safetensors"
     files = {kind: place / f"x.{kind}" for kind in settings.formats}
     try:
-        make(run.key, settings, files, start)
-        _streams(run, settings, files, start)
+        make(study.key, settings, files, start)
+        _streams(study, settings, files, start)
         first = next(iter(files.values()))
-        _processes(run, settings, first, start)
-        _devices(run, settings, first, start)
-        _shortcuts(run, settings, start)
+        _processes(study, settings, first, start)
+        _devices(study, settings, first, start)
+        _shortcuts(study, settings, start)
     finally:
         for path in (*files.values(), start):
             path.unlink(missing_ok=True)
@@ -158,7 +158,7 @@ def answer(process: "subprocess.Popen[str]") -> dict[str, Any]:
 
 
 def _streams(
-    run: StudyContext, settings: Settings, files: dict[str, pathlib.Path], start: pathlib.Path
+    study: StudyContext, settings: Settings, files: dict[str, pathlib.Path], start: pathlib.Path
 ) -> None:
     rows = []
     for kind, path in files.items():
@@ -167,20 +167,20 @@ def _streams(
         between = range(1, settings.n_steps)
         steady = [row for row in found["passes"] if row["pass"] in between]
         speed = float(np.mean([row["rows_per_second"] for row in steady]))
-        run.metric(f"{kind}: peak memory, GB", found["peak_gb"])
-        run.metric(f"{kind}: million rows a second", speed / 1e6)
-        run.metric(f"{kind}: of the engine in memory", speed / memory)
+        study.metric(f"{kind}: peak memory, GB", found["peak_gb"])
+        study.metric(f"{kind}: million rows a second", speed / 1e6)
+        study.metric(f"{kind}: of the engine in memory", speed / memory)
         rows += [{"file": kind, **row} for row in found["passes"]]
         rows += [
             {"file": kind, "pass": "in memory", "rows": settings.memory_rows, "rows_per_second": v}
             for v in found["in_memory"]
         ]
     caption = "Seconds of each pass; reading happens beside computing and waiting."
-    run.table("passes", rows, caption)
+    study.table("passes", rows, caption)
 
 
 def _processes(
-    run: StudyContext, settings: Settings, path: pathlib.Path, start: pathlib.Path
+    study: StudyContext, settings: Settings, path: pathlib.Path, start: pathlib.Path
 ) -> None:
     rows: list[dict[str, Any]] = []
     first: dict[str, Any] = {}
@@ -211,9 +211,9 @@ def _processes(
                 "relative_difference": apart,
             }
         )
-        run.metric(f"{n} processes: relative difference", apart)
-    run.metric("bytes a process sends a step", travels)
-    run.table("processes", rows, "The same fit by several processes of this machine.")
+        study.metric(f"{n} processes: relative difference", apart)
+    study.metric("bytes a process sends a step", travels)
+    study.table("processes", rows, "The same fit by several processes of this machine.")
 
 
 def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -223,10 +223,10 @@ def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
     return max(float(np.abs(a - b).max() / np.abs(a).max()), abs(ratio))
 
 
-def _shortcuts(run: StudyContext, settings: Settings, start: pathlib.Path) -> None:
+def _shortcuts(study: StudyContext, settings: Settings, start: pathlib.Path) -> None:
     """What starts from few rows lose, and what one pass is worth."""
     n = min(settings.memory_rows, settings.n_samples, MANY)
-    mixture, key = truth(run.key, settings), jax.random.fold_in(run.key, MANY)
+    mixture, key = truth(study.key, settings), jax.random.fold_in(study.key, MANY)
     x = np.asarray(jgmm.sample(key, mixture, n)[0])
     options: dict[str, Any] = {"accelerate": "anderson", "n_restarts": 8}
 
@@ -239,7 +239,7 @@ def _shortcuts(run: StudyContext, settings: Settings, start: pathlib.Path) -> No
     def enter(name: str, result: jgmm.FitResult) -> None:
         lost = float(best.log_likelihood - result.log_likelihood) / n
         rows.append({"way": name, "nats_lost_a_sample": lost, "steps": int(result.n_steps)})
-        run.metric(f"{name}: nats lost a sample", lost)
+        study.metric(f"{name}: nats lost a sample", lost)
 
     for size in settings.subsamples:
         enter(f"start from {size} rows", refined(subsample=size))
@@ -252,11 +252,11 @@ def _shortcuts(run: StudyContext, settings: Settings, start: pathlib.Path) -> No
     caption = (
         f"Below the optimum near the truth, for {n} samples; steps are passes over all of them."
     )
-    run.table("shortcuts", rows, caption)
+    study.table("shortcuts", rows, caption)
 
 
 def _devices(
-    run: StudyContext, settings: Settings, path: pathlib.Path, start: pathlib.Path
+    study: StudyContext, settings: Settings, path: pathlib.Path, start: pathlib.Path
 ) -> None:
     n_rows = min(settings.memory_rows, settings.n_samples)
     rows: list[dict[str, Any]] = []
@@ -264,5 +264,5 @@ def _devices(
         found = answer(child("devices", path, start, n_rows, n))
         rows.append({"devices": n, "rows_per_second": n_rows / found["seconds"], **found})
         fast = rows[-1]["rows_per_second"] / rows[0]["rows_per_second"]
-        run.metric(f"{n} simulated devices: times as fast as one", fast)
-    run.table("devices", rows, "Steps in memory on simulated devices of this machine.")
+        study.metric(f"{n} simulated devices: times as fast as one", fast)
+    study.table("devices", rows, "Steps in memory on simulated devices of this machine.")

@@ -57,36 +57,36 @@ class Settings(Strict):
     """Log-likelihoods that differ by less, in nats, count as the same optimum."""
 
 
-def run(run: StudyContext) -> None:
+def run(study: StudyContext) -> None:
     """Start in every way, and tabulate optima, steps and seconds."""
-    settings: Settings = run.settings
-    if run.config.fit.init != Fit().init:
+    settings: Settings = study.settings
+    if study.config.fit.init != Fit().init:
         raise UserError("this study compares ways to start: name them in settings.starts")
     fits: dict[str, FitResult] = {}
     clock: dict[str, tuple[float, float]] = {}
     for name in settings.starts:
-        with run.progress(run.config.fit.max_steps, name) as show:
-            fits[name], *seconds = _timed(run, name, show)
+        with study.progress(study.config.fit.max_steps, name) as show:
+            fits[name], *seconds = _timed(study, name, show)
         clock[name] = (seconds[0], seconds[1])
-        run.restarts(fits[name], "restarts_" + name.replace("+", "p"))
+        study.restarts(fits[name], "restarts_" + name.replace("+", "p"))
     ends = {name: _valid_ends(result) for name, result in fits.items()}
     best = max(float(values.max()) for values in ends.values())
     if math.isinf(best):
         raise UserError("no start of any kind ended in usable parameters; try a smaller K.")
     winner = max(fits, key=lambda name: float(ends[name].max()))
-    run.metric("best log-likelihood", best)
+    study.metric("best log-likelihood", best)
     rows = [_row(name, fits[name], ends[name], best, settings, clock[name]) for name in fits]
     for row in rows:
-        run.metric(f"{row['start']}: share at the best", row["at_best"])
-    run.table("starts", rows, _CAPTION.format(within=settings.within))
-    run.table(
+        study.metric(f"{row['start']}: share at the best", row["at_best"])
+    study.table("starts", rows, _CAPTION.format(within=settings.within))
+    study.table(
         "optima",
         optima(ends, settings.within),
         f"The highest optima, and how many starts of each kind end within {settings.within:g} "
         "nats of one another there.",
     )
-    run.mixture("best", fits[winner].mixture)
-    _draw(run, fits, ends)
+    study.mixture("best", fits[winner].mixture)
+    _draw(study, fits, ends)
 
 
 _CAPTION = (
@@ -98,11 +98,11 @@ _CAPTION = (
 
 
 def _timed(
-    run: StudyContext, name: str, show: Callable[[Progress], None]
+    study: StudyContext, name: str, show: Callable[[Progress], None]
 ) -> tuple[FitResult, float, float]:
     """A fit from all starts, and the seconds that compiling and running took."""
-    fit = run.config.fit
-    data, n_components, covariance = one_problem(run)
+    fit = study.config.fit
+    data, n_components, covariance = one_problem(study)
     samples = make_samples(data.x, data.weights)
 
     options = Options(
@@ -117,7 +117,7 @@ def _timed(
     def start(tol: float | None) -> tuple[FitResult, float]:
         begun = time.perf_counter()
         result = fit_unchecked(
-            run.key,
+            study.key,
             samples,
             n_components,
             replace(options, tol=tol),
@@ -187,15 +187,15 @@ def optima(
     return rows
 
 
-def _draw(run: StudyContext, fits: dict[str, FitResult], ends: dict[str, np.ndarray]) -> None:
+def _draw(study: StudyContext, fits: dict[str, FitResult], ends: dict[str, np.ndarray]) -> None:
     height = 1.2 + 0.75 * len(fits)
     figure, (ax,) = plot.new_figure(size=(9, height))
-    plot.restarts(ends, ax, within=run.settings.within)
-    run.figure("optima", figure, "Where every start ended; the dashed line is the best of all.")
+    plot.restarts(ends, ax, within=study.settings.within)
+    study.figure("optima", figure, "Where every start ended; the dashed line is the best of all.")
     taken = {name: _steps(result)[np.isfinite(ends[name])] for name, result in fits.items()}
     figure, (ax,) = plot.new_figure(size=(9, height))
-    plot.steps(taken, ax, max_steps=run.config.fit.max_steps)
-    run.figure(
+    plot.steps(taken, ax, max_steps=study.config.fit.max_steps)
+    study.figure(
         "steps",
         figure,
         "EM steps of every start that did not fail. What the start itself takes is not counted: "

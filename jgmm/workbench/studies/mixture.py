@@ -47,44 +47,44 @@ class Settings(Strict):
         return n
 
 
-def run(run: StudyContext) -> None:
+def run(study: StudyContext) -> None:
     """Fit every model asked for, keep the best by the criterion, and show what it says."""
     import jgmm
 
-    data, selection = _data(run), select_mixture(run)
+    data, selection = _data(study), select_mixture(study)
     mixture = selection.result.mixture
     responsibilities = np.asarray(jgmm.responsibilities(mixture, data.x))
-    _headlines(run, data, selection, responsibilities)
-    _notes(run, selection)
-    run.table(
+    _headlines(study, data, selection, responsibilities)
+    _notes(study, selection)
+    study.table(
         "summary",
         table(selection),
         f"Every fit; the one with the best {selection.criterion} is chosen.",
     )
-    run.restarts(selection.result)
-    run.mixture("mixture", mixture, data.columns)
-    _assignments(run, data, responsibilities)
-    _figures(run, data, selection, responsibilities)
-    if run.settings.n_bootstrap:
-        _uncertainty(run, data, mixture)
+    study.restarts(selection.result)
+    study.mixture("mixture", mixture, data.columns)
+    _assignments(study, data, responsibilities)
+    _figures(study, data, selection, responsibilities)
+    if study.settings.n_bootstrap:
+        _uncertainty(study, data, mixture)
 
 
-def _data(run: StudyContext) -> "Dataset":
-    if run.data is None:
+def _data(study: StudyContext) -> "Dataset":
+    if study.data is None:
         raise UserError(
             'the study "mixture" fits data: add a table [data] with source = "faithful" or a file'
         )
-    return run.data
+    return study.data
 
 
-def select_mixture(run: StudyContext) -> "Selection":
+def select_mixture(study: StudyContext) -> "Selection":
     """Fit every model asked for, and choose by the criterion."""
     import jgmm
     from jgmm.selection.grid import n_extra
 
-    data, fit = _data(run), run.config.fit
+    data, fit = _data(study), study.config.fit
     n_fits = len(fit.n_components) * len(fit.covariance)
-    run.foresee(
+    study.foresee(
         Problem(
             n_samples=len(data.x),
             n_features=data.x.shape[1],
@@ -93,12 +93,12 @@ def select_mixture(run: StudyContext) -> "Selection":
             n_restarts=fit.n_restarts + n_extra(fit.n_components, fit.covariance, fit.init),
             max_steps=fit.max_steps,
             n_fits=n_fits,
-            itemsize=np.dtype(run.config.precision).itemsize,
+            itemsize=np.dtype(study.config.precision).itemsize,
         )
     )
-    with run.progress(n_fits * fit.max_steps, "fitting") as progress:
+    with study.progress(n_fits * fit.max_steps, "fitting") as progress:
         return jgmm.select(
-            run.key,
+            study.key,
             data.x,
             fit.n_components,
             fit.covariance,
@@ -110,50 +110,50 @@ def select_mixture(run: StudyContext) -> "Selection":
 
 
 def _headlines(
-    run: StudyContext, data: "Dataset", selection: "Selection", responsibilities: np.ndarray
+    study: StudyContext, data: "Dataset", selection: "Selection", responsibilities: np.ndarray
 ) -> None:
     from jgmm.selection.agreement import adjusted_rand_index
 
     best = selection.best
-    run.metric("n_components", best.n_components)
-    run.metric("covariance", best.covariance)
-    run.metric("log_likelihood", best.log_likelihood)
-    run.metric("bic", best.bic)
+    study.metric("n_components", best.n_components)
+    study.metric("covariance", best.covariance)
+    study.metric("log_likelihood", best.log_likelihood)
+    study.metric("bic", best.bic)
     if selection.criterion != "bic":
-        run.metric(selection.criterion, getattr(best, selection.criterion))
-    run.metric("status", best.status.lower())
+        study.metric(selection.criterion, getattr(best, selection.criterion))
+    study.metric("status", best.status.lower())
     if data.labels is not None:
         found = responsibilities.argmax(axis=1)
-        run.metric("adjusted_rand_index", adjusted_rand_index(data.labels, found))
+        study.metric("adjusted_rand_index", adjusted_rand_index(data.labels, found))
 
 
-def _notes(run: StudyContext, selection: "Selection") -> None:
+def _notes(study: StudyContext, selection: "Selection") -> None:
     """Say what a reader of the numbers should know about how they came about."""
     from jgmm._core.status import Status, describe
 
     best, tried = selection.best, {row.n_components for row in selection.table}
     if Status[best.status] is not Status.CONVERGED:
-        run.note(describe(Status[best.status]))
+        study.note(describe(Status[best.status]))
     if len(tried) > 1 and best.n_components == max(tried):
-        run.note(
+        study.note(
             f"The best number of components, {best.n_components}, is the largest that was tried: "
             "a larger one may be better still."
         )
-    n_restarts = run.config.fit.n_restarts
+    n_restarts = study.config.fit.n_restarts
     if n_restarts > 1 and best.n_agree == 1:
-        run.note(
+        study.note(
             f"Only one of {n_restarts} restarts reached the chosen log-likelihood, so a better "
             "one may exist: try more restarts."
         )
     if n_restarts > 1 and best.n_agree == 0:
-        run.note(
+        study.note(
             "No restart reached the chosen log-likelihood: it comes from a special case, fewer "
             "components or a simpler model, whose fit was carried on. Try more restarts."
         )
     failed = [row for row in selection.table if not Status[row.status].is_valid]
     if failed:
         cells = ", ".join(f"{row.n_components} {row.covariance}" for row in failed)
-        run.note(
+        study.note(
             f"{len(failed)} of {len(selection.table)} fits failed in every restart and took no "
             f"part in the choice: {cells}. The table says how."
         )
@@ -181,7 +181,7 @@ def _summary(row: "Row", chosen: bool) -> dict[str, Any]:
     return {**shown, "chosen": "yes" if chosen else ""}
 
 
-def _assignments(run: StudyContext, data: "Dataset", responsibilities: np.ndarray) -> None:
+def _assignments(study: StudyContext, data: "Dataset", responsibilities: np.ndarray) -> None:
     """Write who belongs where, hard and soft, and how that compares with the labels."""
     component, largest = responsibilities.argmax(axis=1), responsibilities.max(axis=1)
     names = _label_names(data)
@@ -189,18 +189,18 @@ def _assignments(run: StudyContext, data: "Dataset", responsibilities: np.ndarra
         rows = []
         for i, chances in enumerate(responsibilities.tolist()):
             row: dict[str, Any] = {"sample": i, "component": int(component[i])}
-            row["doubtful"] = int(largest[i] < run.settings.certainty)
+            row["doubtful"] = int(largest[i] < study.settings.certainty)
             if data.labels is not None:
                 row["label"] = names[data.labels[i]]
             rows.append(row | {f"p{k}": chance for k, chance in enumerate(chances)})
-        run.table("assignments", rows, show=False)
+        study.table("assignments", rows, show=False)
     else:
-        run.note(
+        study.note(
             f"Assignments of more than {MAX_ASSIGNMENTS} samples are not written; "
             "jgmm.responsibilities computes them from mixture.safetensors."
         )
-    doubtful = int((largest < run.settings.certainty).sum())
-    run.metric("doubtful_samples", doubtful)
+    doubtful = int((largest < study.settings.certainty).sum())
+    study.metric("doubtful_samples", doubtful)
     if data.labels is not None:
         n_components = responsibilities.shape[1]
         counts = np.zeros((len(names), n_components), int)
@@ -209,7 +209,7 @@ def _assignments(run: StudyContext, data: "Dataset", responsibilities: np.ndarra
             {"label": name, **{f"component {k}": int(n) for k, n in enumerate(row)}}
             for name, row in zip(names, counts, strict=True)
         ]
-        run.table("confusion", table, "Samples of each label by their most probable component.")
+        study.table("confusion", table, "Samples of each label by their most probable component.")
 
 
 def _label_names(data: "Dataset") -> list[str]:
@@ -217,26 +217,26 @@ def _label_names(data: "Dataset") -> list[str]:
 
 
 def _figures(
-    run: StudyContext, data: "Dataset", selection: "Selection", responsibilities: np.ndarray
+    study: StudyContext, data: "Dataset", selection: "Selection", responsibilities: np.ndarray
 ) -> None:
     from jgmm import plot
 
     if len(selection.table) > 1:
         figure, (ax,) = plot.new_figure(size=(7, 4))
         plot.criterion_curves(selection.table, selection.criterion, ax)
-        run.figure("criterion", figure, "The criterion of every fit, the best one ringed.")
+        study.figure("criterion", figure, "The criterion of every fit, the best one ringed.")
     mixture, columns = selection.result.mixture, data.columns
     if mixture.n_features == 1:
         figure, (ax,) = plot.new_figure(size=(7, 4))
         plot.density_1d(mixture, data.x, ax, columns=columns)
-        run.figure("density", figure, "Histogram, components and density of the chosen mixture.")
+        study.figure("density", figure, "Histogram, components and density of the chosen mixture.")
     else:
-        _plane_figures(run, data, selection, responsibilities)
-    _panels(run, data, selection)
+        _plane_figures(study, data, selection, responsibilities)
+    _panels(study, data, selection)
 
 
 def _plane_figures(
-    run: StudyContext, data: "Dataset", selection: "Selection", responsibilities: np.ndarray
+    study: StudyContext, data: "Dataset", selection: "Selection", responsibilities: np.ndarray
 ) -> None:
     from jgmm import plot
 
@@ -244,7 +244,7 @@ def _plane_figures(
     if mixture.n_features == 2:
         figure, (ax,) = plot.new_figure(size=(7, 5.2))
         plot.density_contours(_widened(mixture, selection), data.x, ax, columns=columns)
-        run.figure("density", figure, "Joint density: regions that hold the given probability.")
+        study.figure("density", figure, "Joint density: regions that hold the given probability.")
     else:
         from matplotlib.figure import Figure
 
@@ -253,18 +253,18 @@ def _plane_figures(
         labels = responsibilities.argmax(axis=1)
         plot.pairs(data.x, mixture, labels, columns, dims=shown, figure=figure)
         note = "" if len(shown) == mixture.n_features else f" (the first {len(shown)} columns)"
-        run.figure("pairs", figure, f"Every pair of columns{note}, with ellipses of 95 %.")
+        study.figure("pairs", figure, f"Every pair of columns{note}, with ellipses of 95 %.")
     figure, (ax,) = plot.new_figure(size=(7, 5.2))
-    certainty = run.settings.certainty
+    certainty = study.settings.certainty
     plot.uncertainty(data.x, responsibilities, ax, threshold=certainty, columns=columns)
-    run.figure(
+    study.figure(
         "uncertainty",
         figure,
         f"Most probable component; samples whose responsibility is below {certainty:g} are ringed.",
     )
 
 
-def _uncertainty(run: StudyContext, data: "Dataset", mixture: "Mixture") -> None:
+def _uncertainty(study: StudyContext, data: "Dataset", mixture: "Mixture") -> None:
     """Refit the chosen mixture to reweighted samples, and say how far it moves."""
     import jax
     from matplotlib.figure import Figure
@@ -272,28 +272,28 @@ def _uncertainty(run: StudyContext, data: "Dataset", mixture: "Mixture") -> None
     from jgmm import plot
     from jgmm.uncertainty.bootstrap import bootstrap
 
-    fit = run.config.fit.model_dump(include={"tol", "rtol", "max_steps", "ridge"})
+    fit = study.config.fit.model_dump(include={"tol", "rtol", "max_steps", "ridge"})
     found = bootstrap(
-        jax.random.fold_in(run.key, BOOTSTRAP),
+        jax.random.fold_in(study.key, BOOTSTRAP),
         mixture,
         data.x,
         data.weights,
-        n_replicates=run.settings.n_bootstrap,
+        n_replicates=study.settings.n_bootstrap,
         **fit,
     )
-    run.metric("refits_that_failed", found.n_failed)
+    study.metric("refits_that_failed", found.n_failed)
     uncertainty = found.uncertainty()
     caption = f"Standard errors and intervals of 95 % by the {uncertainty.method}."
-    run.table("uncertainty", uncertainty.rows(data.columns), caption)
+    study.table("uncertainty", uncertainty.rows(data.columns), caption)
     if mixture.n_components <= MAX_PANELS:
         height = 2 + 0.9 * mixture.n_components
         width = 2.4 * min(max(mixture.n_features, 2), plot.MAX_COLUMNS) + 1.2
         figure = Figure(figsize=(width, height), layout="constrained")
         plot.parameter_intervals({found.method: uncertainty}, data.columns, figure=figure)
-        run.figure("intervals", figure, caption)
+        study.figure("intervals", figure, caption)
 
 
-def _panels(run: StudyContext, data: "Dataset", selection: "Selection") -> None:
+def _panels(study: StudyContext, data: "Dataset", selection: "Selection") -> None:
     """Draw the best fit of every number of components, side by side."""
     from jgmm import plot
 
@@ -313,7 +313,7 @@ def _panels(run: StudyContext, data: "Dataset", selection: "Selection") -> None:
     caption = f"The best fit of each number of components, by {selection.criterion}."
     if len(shown) < len(best):
         caption += f" The first {len(shown)} of {len(best)} are drawn."
-    run.figure("components", figure, caption)
+    study.figure("components", figure, caption)
 
 
 def _widened(mixture: "Mixture", selection: "Selection") -> "Mixture":
