@@ -102,7 +102,7 @@ def test_origin_of_cars_from_consumption_and_year():
 
     Always to guess America, the commonest, is right for 245 of 392, 62.5 %.
     """
-    folder = Path(jgmm.__file__).parent / "workbench" / "data"
+    folder = Path(jgmm.__file__).parent / "workbench" / "readers" / "data"
     cars = pandas.read_csv(folder / "autompg.csv")
     x, origin = cars[["mpg", "model_year"]], cars["origin"]
     trained = fit(x, origin)

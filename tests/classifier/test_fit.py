@@ -24,11 +24,10 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticD
 from sklearn.naive_bayes import GaussianNB
 
 import jgmm
+from jgmm import classifier
 from jgmm.classifier.fit import fit
 from jgmm.classifier.labels import class_indices
 from jgmm.classifier.model import class_mixture, log_joint, n_parameters, predict, predict_names
-from jgmm.classifier.model import log_prob as model_log_prob
-from jgmm.classifier.model import posterior as model_posterior
 
 # What the arguments say, and the model of the textbook with the classes for components.
 MODELS = [
@@ -50,12 +49,12 @@ def test_matches_the_textbook(arguments, model, dtype, tolerance):
     trained = fit(X.astype(dtype), TEXT, sample_weight=WEIGHTS, **arguments)
     expected = oracle.m_step(X, np.eye(3)[LABELS], model, WEIGHTS)
     posterior, log_prob = bayes(X, *expected)
-    found = model_posterior(trained, X.astype(dtype))
+    found = classifier.posterior(trained, X.astype(dtype))
     assert trained.class_names == NAMES
     assert found.dtype == dtype
     np.testing.assert_allclose(trained.priors, expected[0], **tolerance)
     np.testing.assert_allclose(found, posterior, **tolerance)
-    np.testing.assert_allclose(model_log_prob(trained, X.astype(dtype)), log_prob, **tolerance)
+    np.testing.assert_allclose(classifier.log_prob(trained, X.astype(dtype)), log_prob, **tolerance)
     np.testing.assert_array_equal(predict(trained, X), posterior.argmax(axis=1))
     names = predict_names(trained, X)
     np.testing.assert_array_equal(names, np.array(NAMES)[posterior.argmax(axis=1)])
@@ -73,7 +72,7 @@ THEIRS = {"rtol": 1e-9, "atol": 1e-12}
 def test_shared_covariance_is_linear_discriminant_analysis():
     """Its solver "lsqr" divides by the number of samples, as maximum likelihood does."""
     theirs = LinearDiscriminantAnalysis(solver="lsqr").fit(X, TEXT)
-    found = model_posterior(fit(X, TEXT, shared=True), X)
+    found = classifier.posterior(fit(X, TEXT, shared=True), X)
     np.testing.assert_allclose(found, theirs.predict_proba(X), **THEIRS)
 
 
@@ -82,7 +81,7 @@ def test_general_covariance_is_quadratic_discriminant_analysis():
     theirs = QuadraticDiscriminantAnalysis().fit(X, TEXT)
     totals = [X[name == TEXT].var(axis=0).sum() for name in NAMES]
     theirs.scalings_ = [s * t / s.sum() for s, t in zip(theirs.scalings_, totals, strict=True)]
-    found = model_posterior(fit(X, TEXT), X)
+    found = classifier.posterior(fit(X, TEXT), X)
     np.testing.assert_allclose(found, theirs.predict_proba(X), **THEIRS)
 
 
@@ -91,7 +90,7 @@ def test_aligned_covariance_is_naive_bayes():
     theirs = GaussianNB(var_smoothing=0, priors=priors).fit(X, TEXT, sample_weight=WEIGHTS)
     trained = fit(X, TEXT, covariance="aligned", priors=priors, sample_weight=WEIGHTS)
     np.testing.assert_allclose(trained.priors, priors, rtol=1e-15)
-    np.testing.assert_allclose(model_posterior(trained, X), theirs.predict_proba(X), **THEIRS)
+    np.testing.assert_allclose(classifier.posterior(trained, X), theirs.predict_proba(X), **THEIRS)
 
 
 def test_weight_zero_is_a_missing_row_and_two_is_a_row_twice(dtype, tolerance):
@@ -110,7 +109,7 @@ def test_names_do_not_matter_but_for_their_order(dtype):
     x = X.astype(dtype)
     forwards, backwards = fit(x, LABELS), fit(x, -LABELS)
     assert backwards.class_names == (-2, -1, 0)
-    a, b = model_posterior(forwards, x), model_posterior(backwards, x)
+    a, b = classifier.posterior(forwards, x), classifier.posterior(backwards, x)
     # The same sums over the same classes, taken in another order.
     tolerance = 100 * np.finfo(dtype).eps
     np.testing.assert_allclose(a, b[:, ::-1], rtol=tolerance, atol=tolerance)
@@ -186,11 +185,11 @@ def test_under_jit_and_vmap():
     weights = jnp.stack([jnp.ones(N), jnp.asarray(WEIGHTS)])
 
     def posterior(x, weight):
-        return model_posterior(fit(x, TEXT, sample_weight=weight), x)
+        return classifier.posterior(fit(x, TEXT, sample_weight=weight), x)
 
     found = jax.jit(jax.vmap(posterior, in_axes=(None, 0)))(jnp.asarray(X), weights)
     for i in range(2):
-        expected = model_posterior(fit(X, TEXT, sample_weight=weights[i]), X)
+        expected = classifier.posterior(fit(X, TEXT, sample_weight=weights[i]), X)
         np.testing.assert_allclose(found[i], expected, rtol=1e-9, atol=1e-12)
     trained = jax.jit(lambda x: fit(x, TEXT))(jnp.asarray(FLAT))
     broken = jnp.isnan(log_joint(trained, X)).any(axis=0)

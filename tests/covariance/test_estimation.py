@@ -108,4 +108,4 @@ def test_loops_are_bounded():
 
     found = jax.jit(lambda v: estimation._fixed_point(restless, v))(jnp.asarray([1.0, 1.5]))
     np.testing.assert_array_equal(found, [1.0, 1.5])  # after an even number
-    assert estimation.MOST_STEPS % 2 == 0
+    assert estimation.MAX_STEPS % 2 == 0

@@ -8,7 +8,7 @@ import jgmm
 from jgmm._data.samples import make_samples
 from jgmm.em import exponential_family
 
-K, D, N = 3, 4, 200
+K, D = 3, 4
 
 
 def given(name, dtype, seed=3):

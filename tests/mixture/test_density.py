@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jgmm
+from jgmm._core import budget
 from jgmm._core.errors import DataError
 from jgmm.mixture.conditioning import cov, mean
 
@@ -134,7 +135,7 @@ def test_a_nan_row_spoils_no_other(mixture, x):
 
 def test_blocks_do_not_show(monkeypatch, full, x, tolerance):
     whole = jgmm.e_step(full, x)
-    monkeypatch.setattr("jgmm.mixture.BLOCK_BYTES", 7 * K * D * x.itemsize)
+    monkeypatch.setattr(budget, "DIFFERENCE_BLOCK_BYTES", 7 * K * D * x.itemsize)
     blocks = jgmm.e_step(full, x[:-1])  # another shape, so compiled anew
     chex.assert_trees_all_close(blocks, jax.tree.map(lambda leaf: leaf[:-1], whole), **tolerance)
 

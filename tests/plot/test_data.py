@@ -8,15 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from plot_cases import (
-    COLLAPSED,
-    ENDS,
-    HISTORIES,
-    INTERVALS,
     LABELS,
     ONE,
-    RATIOS,
-    REFITS,
-    ROWS,
     SWITCHED_OFF,
     THREE_D,
     TWO,
@@ -29,39 +22,7 @@ from plot_cases import (
 
 from jgmm import plot
 from jgmm._core.errors import DataError
-from jgmm.mixture.density import predict
 from jgmm.plot import data, style
-
-DRAWINGS = {
-    "scatter": lambda ax: plot.scatter(X, LABELS, ax, names=["short", "long"]),
-    "scatter_plain": lambda ax: plot.scatter(
-        X, None, ax, columns=["a very long name " * 9, "$y$ $"]
-    ),
-    "ellipses": lambda ax: plot.ellipses(TWO, ax),
-    "contours": lambda ax: plot.density_contours(TWO, X, ax, labels=LABELS),
-    "contours_one": lambda ax: plot.density_contours(ONE, None, ax),
-    "contours_off": lambda ax: plot.density_contours(SWITCHED_OFF, X, ax),
-    "contours_collapsed": lambda ax: plot.density_contours(COLLAPSED, X, ax),
-    "density_1d": lambda ax: plot.density_1d(TWO, X, ax, dim=1),
-    "density_1d_regions": lambda ax: plot.density_1d(TWO, X, ax, dim=1, masses=(0.5, 0.95)),
-    "density_1d_off": lambda ax: plot.density_1d(SWITCHED_OFF, None, ax),
-    "density_1d_collapsed": lambda ax: plot.density_1d(COLLAPSED, X, ax),
-    "responsibilities": lambda ax: plot.responsibilities(plot.responsibilities(TWO, X), ax),
-    "uncertainty": lambda ax: plot.uncertainty(X, plot.responsibilities(TWO, X), ax),
-    "criterion_curves": lambda ax: plot.criterion_curves(ROWS, "bic", ax),
-    "convergence": lambda ax: plot.convergence(HISTORIES, ax),
-    "convergence_gap": lambda ax: plot.convergence(HISTORIES, ax, gap=True),
-    "restarts": lambda ax: plot.restarts(ENDS, ax),
-    "steps": lambda ax: plot.steps({"EM": [3, 90, 100], "gradient": [100, 100]}, ax, max_steps=100),
-    "confusion": lambda ax: plot.confusion([[9, 1], [0, 5]], ["America", "Europe"], ax),
-    "decision_regions": lambda ax: plot.decision_regions(
-        lambda points: predict(TWO, points), X, LABELS, ax=ax
-    ),
-    "errors": lambda ax: plot.errors([10, 100], {"means": [1.0, 0.3]}, ax),
-    "intervals": lambda ax: plot.intervals(INTERVALS, ax, reference=1.0),
-    "refits": lambda ax: plot.refits(REFITS, X, ax),
-    "likelihood_ratios": lambda ax: plot.likelihood_ratios(RATIOS, ax),
-}
 
 
 @pytest.fixture
@@ -74,12 +35,6 @@ def ax():
 def _no_figures_left():
     yield
     plt.close("all")
-
-
-def drawn(name):
-    figure, (axes,) = plot.new_figure()
-    assert DRAWINGS[name](axes) is axes
-    return figure, axes
 
 
 # Points
@@ -188,7 +143,7 @@ def test_uncertain_samples_are_ringed_and_the_larger_the_less_certain(ax):
 
 
 def test_one_component_is_never_doubted(ax):
-    plot.uncertainty(X, plot.responsibilities(ONE, X), ax)
+    plot.uncertainty(X, responsibilities(ONE, X), ax)
     assert legend_texts(ax) == ["0", f"below 0.9: 0 of {len(X)}"]
 
 

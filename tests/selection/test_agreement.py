@@ -2,7 +2,6 @@
 
 import itertools
 
-import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,13 +11,10 @@ from sklearn.metrics import adjusted_rand_score
 import jgmm
 from jgmm.selection import agreement
 
-KEY = jax.random.key(0)
 RNG = np.random.default_rng(7)
 # Two round clusters, eight standard deviations apart.
-X = np.concatenate([RNG.normal(size=(20, 2)), 8 + RNG.normal(size=(20, 2))])
 WEIGHTS = np.array([1.0, 2.0, 0.0, 1.0] * 10)
 # The same for all, so that what is compiled for one test serves the others.
-OPTIONS = {"n_restarts": 8, "init": "points", "sample_weight": WEIGHTS}
 
 
 # --- agreement of two partitions ---------------------------------------------------------------
