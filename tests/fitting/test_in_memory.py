@@ -7,7 +7,7 @@ import oracle
 import jgmm
 from jgmm._core import budget
 
-N, K, D, R = 80, 3, 2, 13
+N, K, D = 80, 3, 2
 
 
 def test_waves_do_not_change_restarts(monkeypatch):

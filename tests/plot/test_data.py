@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import matplotlib.image
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,22 +21,8 @@ from plot_cases import (
 
 from jgmm import plot
 from jgmm._core.errors import DataError
+from jgmm.mixture.density import responsibilities
 from jgmm.plot import data, style
-
-
-@pytest.fixture
-def ax():
-    _, (axes,) = plot.new_figure()
-    return axes
-
-
-@pytest.fixture(autouse=True)
-def _no_figures_left():
-    yield
-    plt.close("all")
-
-
-# Points
 
 
 def test_scatter_draws_each_class_where_it_is_in_its_own_look(ax):

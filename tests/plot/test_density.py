@@ -24,18 +24,6 @@ from jgmm.mixture.density import log_prob, sample
 from jgmm.plot import density
 
 
-@pytest.fixture
-def ax():
-    _, (axes,) = plot.new_figure()
-    return axes
-
-
-@pytest.fixture(autouse=True)
-def _no_figures_left():
-    yield
-    plt.close("all")
-
-
 def test_density_levels_of_a_gaussian_are_known():
     masses = np.array([0.1, 0.5, 0.95])
     n = 100_000

@@ -22,7 +22,7 @@ from plot_cases import (
 )
 
 from jgmm import plot
-from jgmm.mixture.density import predict
+from jgmm.mixture.density import predict, responsibilities
 
 DRAWINGS = {
     "scatter": lambda ax: plot.scatter(X, LABELS, ax, names=["short", "long"]),
@@ -54,12 +54,6 @@ DRAWINGS = {
     "refits": lambda ax: plot.refits(REFITS, X, ax),
     "likelihood_ratios": lambda ax: plot.likelihood_ratios(RATIOS, ax),
 }
-
-
-@pytest.fixture(autouse=True)
-def _no_figures_left():
-    yield
-    plt.close("all")
 
 
 def drawn(name):

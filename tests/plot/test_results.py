@@ -1,26 +1,10 @@
 """Pictures of results: criteria, convergence, restarts, confusion, errors."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from plot_cases import ENDS, HISTORIES, INTERVALS, ROWS, legend_texts, texts
 
 from jgmm import plot
-
-
-@pytest.fixture
-def ax():
-    _, (axes,) = plot.new_figure()
-    return axes
-
-
-@pytest.fixture(autouse=True)
-def _no_figures_left():
-    yield
-    plt.close("all")
-
-
-# Results
 
 
 def test_the_best_criterion_is_marked(ax):

@@ -1,26 +1,9 @@
 """What all pictures share: colours, markers, names and legends."""
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pytest
 from plot_cases import LABELS, X, legend_texts
 
 from jgmm import plot
-
-
-@pytest.fixture
-def ax():
-    _, (axes,) = plot.new_figure()
-    return axes
-
-
-@pytest.fixture(autouse=True)
-def _no_figures_left():
-    yield
-    plt.close("all")
-
-
-# Looks
 
 
 def test_looks_differ_in_colour_and_marker_and_later_ones_in_their_combination():

@@ -10,18 +10,6 @@ from jgmm.mixture.conditioning import marginal
 from jgmm.uncertainty.intervals import Parameters, Uncertainty
 
 
-@pytest.fixture
-def ax():
-    _, (axes,) = plot.new_figure()
-    return axes
-
-
-@pytest.fixture(autouse=True)
-def _no_figures_left():
-    yield
-    plt.close("all")
-
-
 def test_columns_of_responsibilities_stand_in_groups_and_fill_the_axes(ax):
     chances = np.array([[0.6, 0.4], [0.0, 1.0], [1.0, 0.0], [0.3, 0.7]])
     plot.responsibilities(chances, ax, names=["short", "long"])

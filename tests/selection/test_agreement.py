@@ -2,7 +2,6 @@
 
 import itertools
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,14 +9,6 @@ from sklearn.metrics import adjusted_rand_score
 
 import jgmm
 from jgmm.selection import agreement
-
-RNG = np.random.default_rng(7)
-# Two round clusters, eight standard deviations apart.
-WEIGHTS = np.array([1.0, 2.0, 0.0, 1.0] * 10)
-# The same for all, so that what is compiled for one test serves the others.
-
-
-# --- agreement of two partitions ---------------------------------------------------------------
 
 LABELS = st.lists(st.tuples(st.integers(0, 4), st.integers(-2, 1)), min_size=2, max_size=40)
 
