@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool
 
 
@@ -45,3 +46,16 @@ def where(condition: Bool[Array, "..."], tree: Tree, other: Tree) -> Tree:
         return jnp.where(condition.reshape(condition.shape + axes), a, b)
 
     return jax.tree.map(choose, tree, other)
+
+
+def to_host(tree: Tree, dtype: Any = None) -> Tree:
+    """Copy every leaf of a pytree to a NumPy array on the host.
+
+    Args:
+      tree: a pytree of arrays and numbers.
+      dtype: of all copies; by default each leaf keeps its own.
+
+    >>> to_host({"x": jnp.asarray([1.0, 2.0])}, np.float64)
+    {'x': array([1., 2.])}
+    """
+    return jax.tree.map(lambda leaf: np.array(leaf, dtype), tree)

@@ -1,21 +1,22 @@
-"""Differentiate a fit: implicitly at the optimum, by unrolled steps, by sample weight."""
+"""Derivatives of a fit: implicit at the optimum, through unrolled steps, influence of samples."""
 
 from jgmm.differentiation.implicit import fit, optimum, regularity
 from jgmm.differentiation.influence import (
     influence,
     jackknife_standard_errors,
     leave_one_out,
-    parameters,
 )
 from jgmm.differentiation.unrolled import run_unrolled
+from jgmm.uncertainty.intervals import DenseParameters, dense_parameters_of
 
 __all__ = [
+    "DenseParameters",
+    "dense_parameters_of",
     "fit",
     "influence",
     "jackknife_standard_errors",
     "leave_one_out",
     "optimum",
-    "parameters",
     "regularity",
     "run_unrolled",
 ]

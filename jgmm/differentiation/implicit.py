@@ -1,16 +1,17 @@
-"""Derivatives of a fit by its samples, their weights, ridge and prior, without unrolling steps.
+"""Implicit differentiation of a fit by its samples, their weights, ridge and prior.
 
-EM ends where its step changes nothing, θ = T(θ, data). So, as the data move, do the parameters:
+A fit is a fixed point of EM's step T: θ = T(θ, data). By the implicit function theorem, a change of
+the data changes the parameters by
 
     dθ = (I − ∂T/∂θ)⁻¹ (∂T/∂data) ddata
 
-whatever the number of steps that led there, and whichever method took them. θ are the unconstrained
-parameters of ``jgmm.mixture.unconstrained`` in the data's frame; the frame moves with the data,
-too. The alternative for short runs, through the steps themselves, is
-``jgmm.differentiation.unrolled``.
+This does not depend on the number of steps that led to the fixed point, nor on the method that took
+them. θ are the unconstrained parameters of ``jgmm.mixture.unconstrained`` in the data's frame; the
+frame depends on the data and is differentiated as well. The alternative for short runs, the
+derivative through the steps themselves, is in ``jgmm.differentiation.unrolled``.
 
-Where the optimum is singular (components that have merged, or are empty) there is no such
-derivative: then it is NaN inside transformations, and an error outside.
+Where the optimum is singular (components that have merged or are empty) there is no such
+derivative: it is NaN inside transformations, and an error outside.
 
 References: Krantz & Parks (2013), "The implicit function theorem"; Jaeckel (1972) for the
 infinitesimal jackknife; Huber (1967) for the sandwich, which here is the same.
@@ -41,23 +42,24 @@ from jgmm.mixture.prior import Prior, as_prior, log_density
 from jgmm.mixture.unconstrained import Free, check_free, from_free, to_free
 
 NEWTON_STEPS = 8
-# In a frame where the data's variance is one. A Newton step longer than this says that the start is
-# no end of a fit, and that where the step leads need not be the optimum EM was on its way to.
-LONGEST_STEP = 0.1
-# Powers of the rounding unit. The smallest singular value of I − ∂T/∂θ: below it the derivatives
-# have lost half of their digits, and below twice it all of them. And how far the optimum may be
-# once Newton has settled there: near a singular one, where that distance is δ, the singular value
-# is of order δ², so that no δ passes both.
+# In a frame where the data's variance is one. If a Newton step is longer than this, the start is no
+# end of a fit, and the step need not lead to the optimum to which EM would converge.
+MAX_NEWTON_STEP = 0.1
+# Limits of the two tests of regularity, as powers of the rounding unit. Where the smallest singular
+# value of I − ∂T/∂θ is at its limit, the derivatives have lost half of their digits; with twice the
+# power, all of them. The second limit is on the distance to the optimum after Newton's method.
+# Near a singular optimum, at distance δ, the singular value is of order δ², so that no δ passes
+# both tests.
 SINGULAR_POWER, DISTANCE_POWER = 0.5, 0.4
 
 
 class Regularity(NamedTuple):
-    """Whether a mixture is at an optimum at which derivatives exist.
+    """Test of whether a mixture is at an optimum at which derivatives exist.
 
     Attributes:
-      smallest: singular value of I − ∂T/∂θ, () : zero where the optimum is singular.
-      distance: largest entry of the Newton step towards the optimum, ().
-      is_regular: both are as they must be, ().
+      smallest: smallest singular value of I − ∂T/∂θ, (); zero where the optimum is singular.
+      distance: largest absolute entry of the Newton step towards the optimum, ().
+      is_regular: whether both are within their limits, ().
     """
 
     smallest: Array
@@ -66,19 +68,19 @@ class Regularity(NamedTuple):
 
 
 def fit(key: Key[Array, ""], x: Any, n_components: int, **options: Any) -> FitResult:
-    """``jgmm.fit`` with parameters and a log-likelihood that can be differentiated.
+    """Fit a mixture as ``jgmm.fit`` does; its parameters and log-likelihood are differentiable.
 
     Args:
       key: typed key.
-      x: samples in rows, (N, D); may be what is differentiated by.
+      x: samples in rows, (N, D). The result can be differentiated with respect to them.
       n_components: K.
-      **options: those of ``jgmm.fit``. ``sample_weight``, ``ridge`` and ``prior`` may be
-        differentiated by, too. The covariance model must have free coordinates
-        (``jgmm.mixture.unconstrained``).
+      **options: those of ``jgmm.fit``. The result can be differentiated with respect to
+        ``sample_weight``, ``ridge`` and ``prior`` as well. The covariance model must have free
+        coordinates (``jgmm.mixture.unconstrained``).
 
     Returns:
-      The ``FitResult`` of ``jgmm.fit`` with its mixture settled at the optimum to the last digits,
-      as ``optimum`` does. What says how the fit went (status, history) has no derivative.
+      The ``FitResult`` of ``jgmm.fit``; its mixture is moved to the optimum to the last digits by
+      ``optimum``. The record of the fit (status, history) has no derivative.
 
     Raises:
       DataError, FitError: as ``jgmm.fit``.
@@ -92,16 +94,16 @@ def fit(key: Key[Array, ""], x: Any, n_components: int, **options: Any) -> FitRe
     >>> [f"{slope:.2f}" for slope in jnp.abs(jax.grad(mean)(x)[:, 0])]
     ['0.00', '0.00', '0.00', '0.33', '0.33', '0.33']
     """
-    still = lax.stop_gradient
+    stop = lax.stop_gradient
     weights, ridge = options.pop("sample_weight", None), options.pop("ridge", 0.0)
     samples = make_samples(x, weights)
     prior = as_prior(options.pop("prior", None), samples, n_components)
-    fixed = {"sample_weight": still(weights), "ridge": still(ridge), "prior": still(prior)}
-    result = _fit.fit(key, still(x), n_components, **fixed, **options)
-    found = optimum(still(result.mixture), x, weights, ridge, prior)
-    reached = _log_likelihood(found, samples)
-    believed = result.log_prior if prior is None else log_density(prior, found)
-    return replace(still(result), mixture=found, log_likelihood=reached, log_prior=believed)
+    fixed = {"sample_weight": stop(weights), "ridge": stop(ridge), "prior": stop(prior)}
+    result = _fit.fit(key, stop(x), n_components, **fixed, **options)
+    found = optimum(stop(result.mixture), x, weights, ridge, prior)
+    log_likelihood = _log_likelihood(found, samples)
+    log_prior = result.log_prior if prior is None else log_density(prior, found)
+    return replace(stop(result), mixture=found, log_likelihood=log_likelihood, log_prior=log_prior)
 
 
 @jit
@@ -112,13 +114,13 @@ def _log_likelihood(mixture: Mixture, samples: Samples) -> Array:
 
 
 class Regularization(NamedTuple):
-    """What a fit knows beside the samples: ``ridge`` (), ``prior`` or None."""
+    """Ridge, (), and prior, or None: the arguments of an M-step in addition to the statistics."""
 
     ridge: Array
     prior: Prior | None
 
     def maximize(self, statistics: Statistics, covariance: str, frame: Standardization) -> Mixture:
-        """The M-step in a frame."""
+        """Compute the M-step in a frame."""
         prior = self.prior and self.prior.standardize(frame)
         return maximize(statistics, covariance, ridge_in(frame, self.ridge), prior=prior)
 
@@ -126,31 +128,39 @@ class Regularization(NamedTuple):
 def make_regularization(
     samples: Samples, mixture: Mixture, ridge: Any, prior: Any
 ) -> Regularization:
-    """What was given beside the samples, checked."""
-    believed = as_prior(prior, samples, mixture.n_components)
-    return Regularization(jnp.asarray(ridge, samples.x.dtype), believed)
+    """Check a ridge and a prior, and return them as arrays."""
+    checked = as_prior(prior, samples, mixture.n_components)
+    return Regularization(jnp.asarray(ridge, samples.x.dtype), checked)
 
 
 def optimum(
     mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0, prior: Any = None
 ) -> Mixture:
-    """The optimum a fit has ended at, as a function of the samples, their weights and the prior.
+    """Return the optimum of a fit as a differentiable function of samples, weights and prior.
 
     Args:
-      mixture: fitted to exactly these samples, in the units of x; has no derivative itself.
+      mixture: fitted to exactly these samples, in the units of x; it has no derivative itself.
       x: samples in rows, (N, D).
       sample_weight: how many times each sample counts, (N,). A row of weight zero is missing, and
         the derivative by its weight is zero.
-      ridge, prior: those of the fit; of the ridge one number.
+      ridge, prior: those of the fit; the ridge must be one number.
 
     Returns:
-      The mixture after a few Newton steps on the fixed point of EM, which leave it there to the
-      last digits. ``jax.grad``, ``jvp`` and ``vmap`` go through it, forwards and backwards. Both
-      cost one derivative of the E-step for each parameter, and memory that does not depend on how
-      the fit got there. Derivatives are NaN where ``regularity`` says that there are none.
+      The mixture after a few Newton steps towards the fixed point of EM, which reach it to the last
+      digits. ``jax.grad``, ``jvp`` and ``vmap`` work on it, in forward and in reverse mode. Each
+      derivative costs one derivative of the E-step for each parameter, and memory that does not
+      depend on the number of steps of the fit. Derivatives are NaN where ``regularity`` finds that
+      they do not exist.
 
     Raises:
       DataError: see ``as_samples``; or a covariance model without free coordinates.
+
+    >>> import jax, jax.numpy as jnp, jgmm
+    >>> x = jnp.asarray([[-1.0], [1.0], [3.0], [5.0]])
+    >>> one = jgmm.make_mixture([1.0], [[2.0]], [5.0], "spherical")
+    >>> slope = jax.grad(lambda x: optimum(one, x).means[0, 0])(x)  # of the mean of the samples
+    >>> [f"{each:.2f}" for each in slope[:, 0].tolist()]
+    ['0.25', '0.25', '0.25', '0.25']
     """
     mixture, samples = check_inputs(mixture, x, sample_weight)
     check_free(mixture.model, mixture.n_components, mixture.n_features)
@@ -159,103 +169,118 @@ def optimum(
 
 @jit
 def _optimum(mixture: Mixture, samples: Samples, regularization: Regularization) -> Mixture:
-    inside, free = _settled(mixture, samples, regularization)
+    inside, free = _solve_fixed_point(mixture, samples, regularization)
     found = from_free(
-        _attached(mixture.covariance, free, inside, regularization), mixture.covariance
+        _fixed_point(mixture.covariance, free, inside, regularization), mixture.covariance
     )
     return to_original(found, inside.frame)
 
 
-def _settled(
+def _solve_fixed_point(
     mixture: Mixture, samples: Samples, regularization: Regularization
 ) -> tuple[Samples, Free]:
-    """The samples in their frame, and the free parameters of the optimum there."""
-    inside = standardize(counted(samples), mixture.model)
-    still, fixed = lax.stop_gradient(inside), lax.stop_gradient(regularization)
-    start = to_free(to_standard(lax.stop_gradient(mixture), still.frame))
+    """Return the samples in their frame, and the free parameters of the optimum there."""
+    inside = standardize(stop_missing_weights(samples), mixture.model)
+    constant_samples, constant_regularization = (
+        lax.stop_gradient(inside),
+        lax.stop_gradient(regularization),
+    )
+    start = to_free(to_standard(lax.stop_gradient(mixture), constant_samples.frame))
 
     def newton(_: Any, free: Free) -> Free:
         vector, unravel = ravel_pytree(free)
-        step, _ = _newton(mixture.covariance, free, still, fixed)
-        # NaN is not short, either: what has no optimum stays where it is, and is found out later.
-        short = jnp.abs(step).max() <= LONGEST_STEP
-        moved: Free = unravel(jnp.where(short, vector + step, vector))
-        return moved
+        step, _ = _newton_step(mixture.covariance, free, constant_samples, constant_regularization)
+        # False for NaN: without an optimum nearby the point stays, and ``_regularity_of`` says so.
+        is_short = jnp.abs(step).max() <= MAX_NEWTON_STEP
+        updated: Free = unravel(jnp.where(is_short, vector + step, vector))
+        return updated
 
     return inside, lax.fori_loop(0, NEWTON_STEPS, newton, start)
 
 
-def counted(samples: Samples) -> Samples:
-    """The same samples; rows that are missing have no derivative by their weights."""
+def stop_missing_weights(samples: Samples) -> Samples:
+    """Return the same samples, with zero derivative by the weights of missing rows."""
     weights = samples.weights
     if weights is None:
         return samples
     return replace(samples, weights=jnp.where(weights > 0, weights, lax.stop_gradient(weights)))
 
 
-def _update(covariance: str, free: Free, samples: Samples, regularization: Regularization) -> Free:
-    """T: one step of EM in free parameters, in the frame."""
+def _em_step(covariance: str, free: Free, samples: Samples, regularization: Regularization) -> Free:
+    """Compute T: one step of EM in free parameters, in the frame."""
     statistics = accumulate(from_free(free, covariance), samples)
     return to_free(regularization.maximize(statistics, covariance, samples.frame))
 
 
-def _newton(
+def _newton_step(
     covariance: str, free: Free, samples: Samples, regularization: Regularization
 ) -> tuple[Array, Array]:
-    """The Newton step towards the fixed point, (P,), and I − ∂T/∂θ, (P, P)."""
+    """Return the Newton step towards the fixed point, (P,), and I − ∂T/∂θ, (P, P)."""
     vector, unravel = ravel_pytree(free)
 
     def residual(vector: Array) -> Array:
-        updated = _update(covariance, unravel(vector), samples, regularization)
+        updated = _em_step(covariance, unravel(vector), samples, regularization)
         return vector - ravel_pytree(updated)[0]
 
     matrix = jax.jacfwd(residual)(vector)
     return -jnp.linalg.solve(matrix, residual(vector)), matrix
 
 
-def _check_ended(step: Array, matrix: Array) -> Regularity:
+def _regularity_of(step: Array, matrix: Array) -> Regularity:
+    """Test regularity, given the Newton step and I − ∂T/∂θ."""
     eps = jnp.finfo(matrix.dtype).eps
     smallest = jnp.linalg.svd(matrix, compute_uv=False).min()
     distance = jnp.abs(step).max()
-    near = distance <= eps**DISTANCE_POWER  # False for NaN
-    return Regularity(smallest, distance, near & (smallest > eps**SINGULAR_POWER))
+    is_near = distance <= eps**DISTANCE_POWER  # False for NaN
+    return Regularity(smallest, distance, is_near & (smallest > eps**SINGULAR_POWER))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _attached(
+def _fixed_point(
     covariance: str, free: Free, samples: Samples, regularization: Regularization
 ) -> Free:
-    """The fixed point ``free``, as a function of the samples and what is beside them."""
+    """Return the fixed point ``free``; its derivatives are those of the implicit function."""
     del covariance, samples, regularization
     return free
 
 
-@_attached.defjvp
-def _attached_jvp(covariance: str, primals: Any, tangents: Any) -> tuple[Free, Free]:
+@_fixed_point.defjvp
+def _fixed_point_jvp(covariance: str, primals: Any, tangents: Any) -> tuple[Free, Free]:
     free, samples, regularization = primals
-    _, moved_samples, moved_beside = tangents
+    _, samples_tangent, regularization_tangent = tangents
     _, direct = jax.jvp(
-        partial(_update, covariance, free), (samples, regularization), (moved_samples, moved_beside)
+        partial(_em_step, covariance, free),
+        (samples, regularization),
+        (samples_tangent, regularization_tangent),
     )
-    step, matrix = _newton(covariance, free, samples, regularization)
-    # A factor, and no choice between values: it also spoils what goes backwards.
-    spoil = jnp.where(_check_ended(step, matrix).is_regular, 1, jnp.nan).astype(step.dtype)
+    step, matrix = _newton_step(covariance, free, samples, regularization)
+    # A factor instead of a choice between values: it makes reverse-mode derivatives NaN as well.
+    nan_factor = jnp.where(_regularity_of(step, matrix).is_regular, 1, jnp.nan).astype(step.dtype)
     vector, unravel = ravel_pytree(direct)
-    return _attached(covariance, free, samples, regularization), unravel(
-        spoil * jnp.linalg.solve(matrix, vector)
+    return _fixed_point(covariance, free, samples, regularization), unravel(
+        nan_factor * jnp.linalg.solve(matrix, vector)
     )
 
 
 def regularity(
     mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0, prior: Any = None
 ) -> Regularity:
-    """Whether a fit has ended at an optimum at which derivatives exist.
+    """Test whether a fit has ended at an optimum at which derivatives exist.
 
     Args:
       mixture, x, sample_weight, ridge, prior: as for ``optimum``.
 
+    Returns:
+      A ``Regularity``: the smallest singular value, the distance to the optimum, and the verdict.
+
     Raises:
       DataError: as ``optimum``.
+
+    >>> import jgmm
+    >>> x = [[-1.0], [1.0], [3.0], [5.0]]
+    >>> one = jgmm.make_mixture([1.0], [[2.0]], [5.0], "spherical")
+    >>> bool(regularity(one, x).is_regular)
+    True
     """
     mixture, samples = check_inputs(mixture, x, sample_weight)
     check_free(mixture.model, mixture.n_components, mixture.n_features)
@@ -264,5 +289,5 @@ def regularity(
 
 @jit
 def _regularity(mixture: Mixture, samples: Samples, regularization: Regularization) -> Regularity:
-    inside, free = _settled(mixture, samples, regularization)
-    return _check_ended(*_newton(mixture.covariance, free, inside, regularization))
+    inside, free = _solve_fixed_point(mixture, samples, regularization)
+    return _regularity_of(*_newton_step(mixture.covariance, free, inside, regularization))

@@ -1,11 +1,14 @@
-"""What each sample does to a fit: influence, leave-one-out estimates, jackknife standard errors."""
+"""Influence functions of a fit, leave-one-out densities, and jackknife standard errors.
+
+All are derivatives of the optimum by the samples' weights (``jgmm.differentiation.implicit``).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,26 +31,16 @@ from jgmm.em.e_step import check_inputs
 from jgmm.mixture.density import log_joint, normalise
 from jgmm.mixture.mixture import Mixture, to_standard
 from jgmm.mixture.unconstrained import Free, check_free, from_free, to_free
-
-
-class Parameters(NamedTuple):
-    """πₖ (K,), μₖ (K, D) and Σₖ (K, D, D)."""
-
-    weights: Array
-    means: Array
-    covariances: Array
-
-
-def parameters(mixture: Mixture) -> Parameters:
-    """Weights, means and covariances as matrices, whatever the covariance model."""
-    return Parameters(mixture.weights, mixture.means, mixture.covariances)
+from jgmm.uncertainty.intervals import dense_parameters_of
 
 
 def _check_regular(mixture: Mixture, samples: Samples, regularization: Regularization) -> None:
-    """Refuse an optimum without derivatives.
+    """Check that derivatives exist at the optimum.
+
+    Inside a transformation nothing is checked.
 
     Raises:
-      FitError: saying what is wrong with it.
+      FitError: they do not exist; the text says why, the likely causes, and what to try.
     """
     if is_traced(mixture, samples, regularization):
         return
@@ -74,20 +67,21 @@ def _check_regular(mixture: Mixture, samples: Samples, regularization: Regulariz
 def influence(
     mixture: Mixture,
     x: Any,
-    of: Callable[[Mixture], Any] = parameters,
+    of: Callable[[Mixture], Any] = dense_parameters_of,
     sample_weight: Any = None,
     ridge: Any = 0.0,
     prior: Any = None,
 ) -> Any:
-    """What each sample does to the fit: the derivative by how many times it counts.
+    """Compute the influence of each sample: the derivative of the fit by the sample's weight.
 
     Args:
       mixture, x, sample_weight, ridge, prior: as for ``optimum``.
-      of: ``mixture -> `` any pytree of arrays; by default weights, means and covariances.
+      of: maps a mixture to any pytree of arrays; by default weights, means and covariances,
+        ``DenseParameters``.
 
     Returns:
-      The same pytree, each leaf with a leading axis N. Leaving sample n out changes the fit by
-      ``-wₙ`` times its row, to first order.
+      The same pytree, each leaf with a leading axis N. To first order, leaving sample n out changes
+      the fit by ``-wₙ`` times row n.
 
     Raises:
       DataError: as ``optimum``.
@@ -95,14 +89,22 @@ def influence(
         NaN instead.
 
     Reference: Hampel (1974).
+
+    >>> import jgmm
+    >>> x = [[-1.0], [1.0], [3.0], [5.0]]
+    >>> one = jgmm.make_mixture([1.0], [[2.0]], [5.0], "spherical")
+    >>> rows = influence(one, x)
+    >>> [f"{row:.2f}" for row in rows.means[:, 0, 0].tolist()]  # (x - mean) / N
+    ['-0.75', '-0.25', '0.25', '0.75']
     """
-    mixture, samples, regularization = _checked(mixture, x, sample_weight, ridge, prior)
+    mixture, samples, regularization = _check_arguments(mixture, x, sample_weight, ridge, prior)
     return _influence(mixture, samples, regularization, of)
 
 
-def _checked(
+def _check_arguments(
     mixture: Mixture, x: Any, sample_weight: Any, ridge: Any, prior: Any
 ) -> tuple[Mixture, Samples, Regularization]:
+    """Check the arguments and the optimum, and fill in weights of one."""
     mixture, samples = check_inputs(mixture, x, sample_weight)
     check_free(mixture.model, mixture.n_components, mixture.n_features)
     regularization = make_regularization(samples, mixture, ridge, prior)
@@ -126,31 +128,40 @@ def _influence(
 def jackknife_standard_errors(
     mixture: Mixture,
     x: Any,
-    of: Callable[[Mixture], Any] = parameters,
+    of: Callable[[Mixture], Any] = dense_parameters_of,
     sample_weight: Any = None,
     ridge: Any = 0.0,
     prior: Any = None,
 ) -> Any:
-    """Standard errors by the infinitesimal jackknife, which is the sandwich of robust statistics.
+    """Compute standard errors by the infinitesimal jackknife, the sandwich of robust statistics.
 
         Var θ̂ ≈ Σₙ wₙ Iₙ Iₙᵀ = H⁻¹ (Σₙ wₙ sₙ sₙᵀ) H⁻¹
 
     with Iₙ the influence of sample n, sₙ its score and H the observed information: without a ridge
-    Iₙ = H⁻¹ sₙ. They hold whether the model is true or not. Components must keep their numbers from
-    one sample of the data to the next for them to mean anything: where they overlap much they do
-    not.
+    Iₙ = H⁻¹ sₙ. They are valid whether the model is true or not. They have a meaning only if
+    components keep their numbers from one set of samples to another, which fails where components
+    overlap much.
 
     Args:
       mixture, x, sample_weight, ridge, prior: as for ``optimum``; a weight of two is two samples.
-      of: ``mixture -> `` any pytree of arrays; by default weights, means and covariances.
+      of: maps a mixture to any pytree of arrays; by default weights, means and covariances,
+        ``DenseParameters``.
 
     Returns:
-      The same pytree, of standard errors.
+      The same pytree, with standard errors in its leaves.
 
     Raises:
       DataError, FitError: as ``influence``.
+
+    Reference: Jaeckel (1972), "The infinitesimal jackknife".
+
+    >>> import jgmm
+    >>> x = [[-1.0], [1.0], [-1.0], [1.0]]
+    >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> jackknife_standard_errors(one, x).means.round(3).tolist()  # σ / √N
+    [[0.5]]
     """
-    mixture, samples, regularization = _checked(mixture, x, sample_weight, ridge, prior)
+    mixture, samples, regularization = _check_arguments(mixture, x, sample_weight, ridge, prior)
     rows = _influence(mixture, samples, regularization, of)
     return jax.tree.map(
         lambda leaf: jnp.sqrt(jnp.einsum("n,n...->...", samples.weights, leaf**2)), rows
@@ -160,26 +171,34 @@ def jackknife_standard_errors(
 def leave_one_out(
     mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0, prior: Any = None
 ) -> Float[Array, "N"]:
-    """Log density of every sample under the mixture fitted without it, without fitting again.
+    """Compute leave-one-out log densities without refitting.
+
+    That is the log density of every sample under the mixture fitted without it,
 
         log p(xₙ | θ̂₋ₙ),    θ̂₋ₙ ≈ θ̂ − wₙ dθ̂/dwₙ
 
-    in free parameters. Their sum tells how well the mixture does on data it has not seen, as
-    cross-validation with as many folds as samples does.
+    in free parameters. Their sum estimates the log-likelihood of new data, as cross-validation with
+    as many folds as samples does.
 
     Args:
       mixture, x, sample_weight, ridge, prior: as for ``optimum``.
 
     Returns:
-      Log densities in nats, (N,). A sample that alone holds up a component is told by a number
-      that is far too low, but not by the right one: there the fit without it is another.
+      Log densities in nats, (N,). If one sample alone determines a component, its number is far too
+      low and shows this, but it is not accurate: the fit without that sample is a different one.
 
     Raises:
       DataError, FitError: as ``influence``.
 
     Reference: Giordano et al. (2019), "A swiss army infinitesimal jackknife".
+
+    >>> import jgmm
+    >>> x = [[-1.0], [1.0], [-1.0], [1.0]]
+    >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> bool((leave_one_out(one, x) < jgmm.log_prob(one, x)).all())
+    True
     """
-    mixture, samples, regularization = _checked(mixture, x, sample_weight, ridge, prior)
+    mixture, samples, regularization = _check_arguments(mixture, x, sample_weight, ridge, prior)
     return _leave_one_out(mixture, samples, regularization)
 
 
@@ -192,18 +211,18 @@ def _leave_one_out(mixture: Mixture, samples: Samples, regularization: Regulariz
         return to_free(to_standard(found, frame))
 
     weights = samples.weights
-    assert weights is not None  # _checked sees to it
+    assert weights is not None  # filled in by _check_arguments
     free = fitted(weights)
     by_weight = jax.jacrev(fitted)(weights)
 
-    def one(n: Array) -> Array:
-        def without(value: Array, rows: Array) -> Array:
+    def log_prob_without(n: Array) -> Array:
+        def without_n(value: Array, rows: Array) -> Array:
             return value - weights[n] * rows[..., n]
 
-        left = from_free(jax.tree.map(without, free, by_weight), mixture.covariance)
-        difference = at.take(n[None]) - left.means
-        return normalise(log_joint(left, storage.invert(left.scale), difference))[0]
+        refit = from_free(jax.tree.map(without_n, free, by_weight), mixture.covariance)
+        difference = inside.take(n[None]) - refit.means
+        return normalise(log_joint(refit, storage.invert(refit.scale), difference))[0]
 
-    at = Samples(samples.x, weights, frame)
-    found = lax.map(one, jnp.arange(samples.n_samples), batch_size=256)
-    return found - frame.log_volume()
+    inside = Samples(samples.x, weights, frame)
+    log_probs = lax.map(log_prob_without, jnp.arange(samples.n_samples), batch_size=256)
+    return log_probs - frame.log_volume()

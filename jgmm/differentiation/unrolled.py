@@ -1,13 +1,13 @@
-"""Derivatives of a fit through its steps, one after the other: for short runs.
+"""Unrolled differentiation: derivatives through a fixed number of EM steps, for short runs.
 
-What ``jgmm.differentiation.implicit`` gives is the derivative of the optimum. This is that of a
-fixed number of steps of EM, by the start as well, whether they get to an optimum or not: for a fit
-that is cut short on purpose, such as a layer of a few steps inside a larger model, or where the
-optimum is singular. It tends to the derivative of the optimum as fast as EM does to the optimum.
-Where that is slow it takes many steps, and the implicit derivative costs far less.
+``jgmm.differentiation.implicit`` differentiates the optimum. This module differentiates a fixed
+number of steps of EM, also with respect to the start, whether they reach an optimum or not. Use it
+for a fit that is stopped early on purpose, such as a layer of a few steps inside a larger model, or
+where the optimum is singular. The derivative converges to that of the optimum at the rate at which
+EM converges. Where EM is slow it needs many steps, and the implicit derivative costs far less.
 
 References: Domke (2012), "Generic methods for optimization-based modeling"; Griewank (1992), for
-memory that holds the ends of steps only.
+checkpointing, which keeps only the ends of steps in memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._data.samples import Samples
 from jgmm._data.standardization import standardize
-from jgmm.differentiation.implicit import Regularization, counted, make_regularization
+from jgmm.differentiation.implicit import (
+    Regularization,
+    make_regularization,
+    stop_missing_weights,
+)
 from jgmm.em.degeneracy import collapsed_components
 from jgmm.em.e_step import accumulate, check_inputs
 from jgmm.mixture.mixture import Mixture, to_original, to_standard
@@ -40,30 +44,32 @@ def run_unrolled(
     *,
     n_steps: int,
 ) -> Mixture:
-    """Take so many steps of EM, in a way that can be differentiated.
+    """Take a fixed number of EM steps that can be differentiated.
 
     Args:
-      mixture: where to start, in the units of x.
+      mixture: the start, in the units of x.
       x: samples in rows, (N, D).
       sample_weight: how many times each sample counts, (N,). A row of weight zero is missing, and
         the derivative by its weight is zero.
-      ridge, prior: as for ``jgmm.fit``; of the ridge one number.
-      n_steps: T.
+      ridge, prior: as for ``jgmm.fit``; the ridge must be one number.
+      n_steps: T, the number of steps.
 
     Returns:
-      The mixture after T steps of EM, that of ``jgmm.em_step`` T times.
-      ``jax.grad``, ``jvp`` and ``vmap`` go through it, by all arguments that are numbers. Backwards
-      every step is taken a second time, so that memory holds one mixture a step, and the E-step's
-      own of one. A component that collapses on the way makes everything NaN.
+      The mixture after T steps of EM, equal to ``jgmm.em_step`` applied T times. ``jax.grad``,
+      ``jvp`` and ``vmap`` work on it, for all arguments that are numbers. Reverse mode computes
+      every step a second time, so that memory holds one mixture for each step and the intermediate
+      values of one E-step. If a component collapses in any step, the whole result is NaN.
 
     Raises:
       DataError: see ``as_samples``; a covariance model without free coordinates, whose M-step may
         iterate; or a negative number of steps.
 
-    >>> import jax, jgmm >>> x = jax.numpy.asarray([[0.0], [0.1], [0.2], [5.0], [5.1], [5.3]]) >>>
-    start = jgmm.m_step(x, [[1, 0]] * 3 + [[0, 1]] * 3, "tied") >>> slope = jax.grad(lambda x:
-    jgmm.differentiation.run_unrolled(start, x, n_steps=5).means[1, 0])(x) >>> [f"{abs(each):.2f}"
-    for each in slope[:, 0].tolist()] ['0.00', '0.00', '0.00', '0.33', '0.33', '0.33']
+    >>> import jax, jgmm
+    >>> x = jax.numpy.asarray([[0.0], [0.1], [0.2], [5.0], [5.1], [5.3]])
+    >>> start = jgmm.m_step(x, [[1, 0]] * 3 + [[0, 1]] * 3, "tied")
+    >>> slope = jax.grad(lambda x: run_unrolled(start, x, n_steps=5).means[1, 0])(x)
+    >>> [f"{abs(each):.2f}" for each in slope[:, 0].tolist()]
+    ['0.00', '0.00', '0.00', '0.33', '0.33', '0.33']
     """
     mixture, samples = check_inputs(mixture, x, sample_weight)
     check_free(mixture.model, mixture.n_components, mixture.n_features)
@@ -76,7 +82,7 @@ def run_unrolled(
 def _run(
     mixture: Mixture, samples: Samples, regularization: Regularization, n_steps: int
 ) -> Mixture:
-    inside = standardize(counted(samples), mixture.model)
+    inside = standardize(stop_missing_weights(samples), mixture.model)
 
     @jax.checkpoint
     def step(before: Mixture, _: None) -> tuple[Mixture, Array]:
@@ -86,6 +92,6 @@ def _run(
         return updated, collapsed_components(updated, before, inside.frame).any()
 
     ended, broken = lax.scan(step, to_standard(mixture, inside.frame), length=n_steps)
-    # A factor, and no choice between values: it also spoils what goes backwards.
-    spoil = jnp.where(broken.any(), jnp.nan, 1).astype(inside.x.dtype)
-    return to_original(jax.tree.map(lambda leaf: spoil * leaf, ended), inside.frame)
+    # A factor instead of a choice between values: it makes reverse-mode derivatives NaN as well.
+    nan_factor = jnp.where(broken.any(), jnp.nan, 1).astype(inside.x.dtype)
+    return to_original(jax.tree.map(lambda leaf: nan_factor * leaf, ended), inside.frame)

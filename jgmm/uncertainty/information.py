@@ -1,14 +1,15 @@
-"""Standard errors from the observed information: how sharply the log-likelihood curves.
+"""Standard errors from the observed information, the curvature of the log-likelihood.
 
 At the maximum of ℓ over free coordinates θ (``jgmm.mixture.unconstrained``) the estimate has, in
 large samples, the covariance
 
-    V = J⁻¹              where the model is right (Fisher 1925; Efron & Hinkley 1978)
-    V = J⁻¹ S J⁻¹        where it need not be (Huber 1967; White 1982), the sandwich
+    V = J⁻¹              if the model is right (Fisher 1925; Efron & Hinkley 1978)
+    V = J⁻¹ S J⁻¹        whether it is right or not (Huber 1967; White 1982), the sandwich
 
-with J = -∂²ℓ/∂θ² and S = Σₙ wₙ sₙ sₙᵀ, the scores sₙ = ∂ log p(xₙ)/∂θ. The delta method carries it
-over to weights, means and variances. The sandwich is what the nonparametric and the weighted
-bootstrap tend to. All sums are over blocks of samples, in the frame fits are made in.
+with J = -∂²ℓ/∂θ² and S = Σₙ wₙ sₙ sₙᵀ, where sₙ = ∂ log p(xₙ)/∂θ are the scores. The delta method
+gives the covariance of weights, means and variances. In large samples the nonparametric and the
+weighted bootstrap agree with the sandwich. All sums are over blocks of samples, in the frame in
+which fits are made.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from jaxtyping import Array, Float
 
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError, FitError
+from jgmm._core.pytree import to_host
 from jgmm._data import standardization
 from jgmm._data.samples import Samples, Standardization, fold
 from jgmm._data.validation import check_level
@@ -33,21 +35,21 @@ from jgmm.em.e_step import block_rows, check_inputs
 from jgmm.mixture.density import log_joint, normalise
 from jgmm.mixture.mixture import Mixture, to_original, to_standard
 from jgmm.mixture.unconstrained import check_free, from_free, to_free
-from jgmm.uncertainty.intervals import Parameters, Uncertainty, parameters_of, to_host
+from jgmm.uncertainty.intervals import Parameters, Uncertainty, parameters_of
 
-# How far from the maximum, in standard errors, the curvature is still taken for that of the
-# maximum: it changes by a share of about 1/√N a standard error.
-FARTHEST = 0.5
+# Largest distance from the maximum, in standard errors, at which the curvature is taken for that of
+# the maximum: the curvature changes by a fraction of about 1/√N per standard error.
+MAX_DISTANCE = 0.5
 
 
 class Curvature(NamedTuple):
-    """The log-likelihood around a mixture, in P free coordinates.
+    """Gradient and curvature of the log-likelihood at a mixture, in P free coordinates.
 
     Attributes:
       gradient: ∂ℓ/∂θ, (P,), zero at a maximum.
-      information: J = -∂²ℓ/∂θ², (P, P).
-      outer: S = Σₙ wₙ sₙ sₙᵀ, (P, P).
-      jacobian: of weights, means and variances in the user's units by θ, (…, P) each.
+      information: J = -∂²ℓ/∂θ², the observed information, (P, P).
+      outer: S = Σₙ wₙ sₙ sₙᵀ, the sum of outer products of the scores, (P, P).
+      jacobian: derivatives of weights, means and variances, in the user's units, by θ; (…, P) each.
     """
 
     gradient: Array
@@ -65,61 +67,63 @@ def standard_errors(
     robust: bool = False,
     equal_weights: bool = False,
 ) -> Uncertainty:
-    """Standard errors and intervals of a maximum-likelihood fit, without refitting.
+    """Compute standard errors and intervals of a maximum-likelihood fit, without refitting.
 
     Args:
       mixture: a fit to these samples that has converged, of a covariance model that has free
-        coordinates; with one component, of any.
+        coordinates; with one component, of any model.
       x: samples in rows, (N, D).
       sample_weight: how many times each sample counts, (N,).
-      level: how often the intervals are to hold the truth.
-      robust: take the sandwich, which does not need the components to be Gaussian.
-      equal_weights: the weights were held equal, and are known.
+      level: probability that an interval contains the true value.
+      robust: use the sandwich, which does not assume that the components are Gaussian.
+      equal_weights: whether the weights were held equal in the fit; they then have no error.
 
     Returns:
       An ``Uncertainty``. Intervals are symmetric in the logit of a weight, in a mean, and in the
-      logarithm of a variance, so that none leaves the range of its parameter.
+      logarithm of a variance, so that no interval leaves the range of its parameter.
 
     Raises:
       DataError: bad samples or weights; a model without free coordinates (the bootstrap,
-        ``jgmm.uncertainty.bootstrap``, takes every model); a component of weight zero.
-      FitError: the log-likelihood does not curve down in all directions, or the mixture is not
-        where it has its maximum: there standard errors mean nothing.
+        ``jgmm.uncertainty.bootstrap``, works for every model); a component of weight zero.
+      FitError: the log-likelihood does not curve down in all directions, or the mixture is not at
+        its maximum. Standard errors have no meaning there.
 
     >>> import jgmm
     >>> x = [[-1.0], [1.0], [-1.0], [1.0]]
     >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
-    >>> found = standard_errors(one, x)
-    >>> found.standard_error.means.round(3).tolist()  # σ / √N
+    >>> uncertainty = standard_errors(one, x)
+    >>> uncertainty.standard_error.means.round(3).tolist()  # σ / √N
     [[0.5]]
     """
     mixture, samples = check_inputs(mixture, x, sample_weight)
     check_level(level)
     check_free(mixture.model, mixture.n_components, mixture.n_features)
-    off = np.flatnonzero(np.asarray(mixture.log_weights) == -np.inf)
-    if off.size:
+    empty = np.flatnonzero(np.asarray(mixture.log_weights) == -np.inf)
+    if empty.size:
         raise DataError(
-            f"component {off[0]} has weight zero: no sample says anything about it. Leave it out."
+            f"component {empty[0]} has weight zero: no sample says anything about it. Leave it out."
         )
     found = curvature(mixture, samples, equal_weights)
     covariance = _covariance(found, robust, float(jnp.finfo(samples.x.dtype).eps))
-    error = Parameters(*(_spread(each, covariance) for each in to_host(found.jacobian)))
-    estimate = to_host(parameters_of(mixture))
+    jacobian = to_host(found.jacobian, np.float64)
+    error = Parameters(*(_delta_method(each, covariance) for each in jacobian))
+    estimate = to_host(parameters_of(mixture), np.float64)
     low, high = _intervals(estimate, error, NormalDist().inv_cdf((1 + level) / 2))
     method = "sandwich of the observed information" if robust else "observed information"
     return Uncertainty(estimate, error, low, high, level, method)
 
 
 def curvature(mixture: Mixture, samples: Samples, equal_weights: bool = False) -> Curvature:
-    """Gradient, information and scores of the log-likelihood at a mixture.
-
-    Args:
-      mixture: of positive weights, in the units of the samples.
-      samples: checked.
-      equal_weights: leave the weights out of the coordinates.
+    """Compute the gradient, the observed information and the scores at a mixture.
 
     The coordinates are those of ``jgmm.mixture.unconstrained`` in the frame, without the last
-    logit, which the others determine, and without what is above the diagonal of a factor.
+    logit, which the others determine, and without the entries above the diagonal of a Cholesky
+    factor.
+
+    Args:
+      mixture: with positive weights, in the units of the samples.
+      samples: checked samples, see ``jgmm.em.e_step.check_inputs``.
+      equal_weights: leave the weights out of the coordinates.
     """
     return _curvature(mixture, samples, equal_weights)
 
@@ -127,12 +131,12 @@ def curvature(mixture: Mixture, samples: Samples, equal_weights: bool = False) -
 @partial(jit, static_argnums=2)
 def _curvature(mixture: Mixture, samples: Samples, equal_weights: bool) -> Curvature:
     inside = standardization.standardize(samples, mixture.model)
-    there, rebuild = _coordinates(to_standard(mixture, inside.frame), equal_weights)
+    coordinates, rebuild = _coordinates(to_standard(mixture, inside.frame), equal_weights)
 
     def log_prob(theta: Array, row: Array) -> Array:
-        one = rebuild(theta)
-        inverse = one.model.storage.invert(one.scale)
-        return normalise(log_joint(one, inverse, row[None, :] - one.means))[0]
+        rebuilt = rebuild(theta)
+        inverse = rebuilt.model.storage.invert(rebuilt.scale)
+        return normalise(log_joint(rebuilt, inverse, row[None, :] - rebuilt.means))[0]
 
     def body(x: Array, weights: Array, rows: Array) -> tuple[Array, Array, Array]:
         del rows
@@ -140,17 +144,17 @@ def _curvature(mixture: Mixture, samples: Samples, equal_weights: bool) -> Curva
         def total(theta: Array) -> Array:
             return (weights * jax.vmap(partial(log_prob, theta))(x)).sum()
 
-        scores = jax.vmap(jax.grad(log_prob), (None, 0))(there, x)
+        scores = jax.vmap(jax.grad(log_prob), (None, 0))(coordinates, x)
         outer = (weights[:, None] * scores).T @ scores
-        return weights @ scores, -jax.hessian(total)(there), outer
+        return weights @ scores, -jax.hessian(total)(coordinates), outer
 
-    row_bytes = len(there) * mixture.means.size * mixture.means.dtype.itemsize
+    row_bytes = len(coordinates) * mixture.means.size * mixture.means.dtype.itemsize
     sums = fold(inside, block_rows(inside, row_bytes), body)
-    return Curvature(*sums, jax.jacfwd(_in_user_units(rebuild, inside.frame))(there))
+    return Curvature(*sums, jax.jacfwd(_in_user_units(rebuild, inside.frame))(coordinates))
 
 
 def _coordinates(mixture: Mixture, equal_weights: bool) -> tuple[Array, Callable[[Array], Mixture]]:
-    """Free coordinates of a mixture that determine each other in no way, (P,), and the way back."""
+    """Return the independent free coordinates θ of a mixture, (P,), and the map back from θ."""
     free = to_free(mixture)
     k, scale = mixture.n_components, free.scale
     logits = np.arange(k) < (0 if equal_weights else k - 1)
@@ -172,7 +176,7 @@ def _in_user_units(
 
 
 def _covariance(found: Curvature, robust: bool, eps: float) -> Float[np.ndarray, "P P"]:
-    """V from J, and S for the sandwich.
+    """Compute V, the covariance of the estimates: J⁻¹, or the sandwich.
 
     Raises:
       FitError: J is not positive definite, or the gradient is not zero.
@@ -180,49 +184,53 @@ def _covariance(found: Curvature, robust: bool, eps: float) -> Float[np.ndarray,
     gradient, information, outer = (np.asarray(each, np.float64) for each in found[:3])
     diagonal = np.diagonal(information)
     unit = np.sqrt(np.where(diagonal > 0, diagonal, 1))
-    # In units in which the diagonal is one, rounding is about P roundings in every direction.
+    # In units in which the diagonal of J is one, the error of an eigenvalue is about P roundings.
     scaled = information / np.outer(unit, unit)
-    least = float(np.linalg.eigvalsh(scaled)[0]) if np.isfinite(scaled).all() else np.nan
-    if not (least > 100 * len(unit) * eps and (diagonal > 0).all()):
+    smallest = float(np.linalg.eigvalsh(scaled)[0]) if np.isfinite(scaled).all() else np.nan
+    if not (smallest > 100 * len(unit) * eps and (diagonal > 0).all()):
         raise FitError(
             "The log-likelihood does not curve down in every direction at this mixture (smallest "
-            f"eigenvalue of its scaled information: {least:.2g}), so that it has no standard "
+            f"eigenvalue of its scaled information: {smallest:.2g}), so that it has no standard "
             "errors. Likely causes, in order: components that coincide, a component with hardly "
             "any samples of its own, a fit that has not converged. Try fewer components, or a "
             "smaller tol."
         )
     inverse = np.linalg.inv(scaled) / np.outer(unit, unit)
-    away = float(np.sqrt(gradient @ inverse @ gradient))
-    if not away < FARTHEST:
+    distance = float(np.sqrt(gradient @ inverse @ gradient))
+    if not distance < MAX_DISTANCE:
         raise FitError(
             "The mixture is not where the log-likelihood has its maximum: a Newton step would move "
-            f"it by {away:.2g} standard errors. Likely causes, in order: a fit with a ridge, other "
-            "samples or weights than it was fitted to, equal weights, a fit that has not "
-            "converged. Refit without a ridge and with a smaller tol, or use jgmm.bootstrap."
+            f"it by {distance:.2g} standard errors. Likely causes, in order: a fit with a ridge, "
+            "other samples or weights than it was fitted to, equal weights, a fit that has not "
+            "converged. Refit without a ridge and with a smaller tol, or use "
+            "jgmm.uncertainty.bootstrap."
         )
     return inverse @ outer @ inverse if robust else inverse
 
 
-def _spread(jacobian: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """√diag(G V Gᵀ), the standard errors by the delta method."""
+def _delta_method(jacobian: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    """Compute standard errors by the delta method, √diag(G V Gᵀ)."""
     return np.sqrt(np.einsum("...p,pq,...q->...", jacobian, covariance, jacobian))
 
 
 def _intervals(
     estimate: Parameters, error: Parameters, width: float
 ) -> tuple[Parameters, Parameters]:
-    """Ends of the intervals ``width`` standard errors away, on scales without bounds."""
+    """Compute the ends of intervals of ± ``width`` standard errors.
+
+    Weights are on the logit scale and variances on the logarithmic scale, which have no bounds.
+    """
     weights, means, variances = estimate
-    spare = weights * (1 - weights)
-    odds = width * error.weights / np.where(spare > 0, spare, 1)
-    ratio = width * error.variances / variances
+    slope = weights * (1 - weights)
+    logit_error = width * error.weights / np.where(slope > 0, slope, 1)
+    log_error = width * error.variances / variances
 
     def end(sign: int) -> Parameters:
-        moved = weights * np.exp(sign * odds)
+        scaled = weights * np.exp(sign * logit_error)
         return Parameters(
-            moved / (moved + 1 - weights),
+            scaled / (scaled + 1 - weights),
             means + sign * width * error.means,
-            variances * np.exp(sign * ratio),
+            variances * np.exp(sign * log_error),
         )
 
     return end(-1), end(1)

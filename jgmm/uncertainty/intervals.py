@@ -1,8 +1,9 @@
-"""How sure the parameters of a mixture are: standard errors and intervals, and the form they take.
+"""Standard errors and confidence intervals of a mixture's parameters: the records that hold them.
 
-``jgmm.uncertainty.bootstrap`` finds them by refitting resampled data,
-``jgmm.uncertainty.information`` from the curvature of the log-likelihood. Both speak of weights,
-means and variances.
+``jgmm.uncertainty.bootstrap`` computes them by refitting resampled data,
+``jgmm.uncertainty.information`` from the curvature of the log-likelihood. Both report weights,
+means and variances, ``Parameters``. Derivatives (``jgmm.differentiation.influence``) are reported
+of whole covariance matrices, ``DenseParameters``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from jgmm.mixture.mixture import Mixture
 
 
 class Parameters(NamedTuple):
-    """What is known of a mixture, or how well: weights (K,), means (K, D), variances (K, D)."""
+    """Weights (K,), means (K, D) and variances (K, D), or one number for each, such as its error.
+
+    It makes no D × D matrices, so it serves models with many columns.
+    """
 
     weights: Any
     means: Any
@@ -25,20 +29,50 @@ class Parameters(NamedTuple):
 
 
 def parameters_of(mixture: Mixture) -> Parameters:
-    """Weights, means, and the diagonals of the covariances, whatever the storage."""
+    """Return the weights, means and variances of a mixture of any covariance model.
+
+    The variances are the diagonals of the covariances. The function also works under ``jit``,
+    ``vmap`` and ``grad``.
+
+    >>> import jgmm
+    >>> one = jgmm.make_mixture([1.0], [[0.0, 1.0]], [4.0], "spherical")
+    >>> parameters_of(one).variances.tolist()
+    [[4.0, 4.0]]
+    """
     return Parameters(mixture.weights, mixture.means, mixture.variances)
+
+
+class DenseParameters(NamedTuple):
+    """Weights (K,), means (K, D) and covariance matrices (K, D, D), or one number for each."""
+
+    weights: Any
+    means: Any
+    covariances: Any
+
+
+def dense_parameters_of(mixture: Mixture) -> DenseParameters:
+    """Return the weights, means and covariance matrices of a mixture of any covariance model.
+
+    The function also works under ``jit``, ``vmap`` and ``grad``.
+
+    >>> import jgmm
+    >>> one = jgmm.make_mixture([1.0], [[0.0, 1.0]], [4.0], "spherical")
+    >>> dense_parameters_of(one).covariances.tolist()
+    [[[4.0, 0.0], [0.0, 4.0]]]
+    """
+    return DenseParameters(mixture.weights, mixture.means, mixture.covariances)
 
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """Estimates, their standard errors and intervals; NumPy arrays in float64.
+    """Estimates with standard errors and confidence intervals, as NumPy arrays in float64.
 
     Attributes:
       estimate: the parameters of the mixture.
-      standard_error: of each of them.
-      low, high: ends of the intervals.
-      level: how often such an interval holds the truth, if its method is right.
-      method: where it comes from.
+      standard_error: standard error of each parameter.
+      low, high: lower and upper ends of the intervals.
+      level: probability that such an interval contains the true value, if its method is right.
+      method: name of the method, for tables.
     """
 
     estimate: Parameters
@@ -49,29 +83,29 @@ class Uncertainty:
     method: str
 
     def rows(self, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """A row for each parameter, for tables.
+        """Return one row for each parameter, for tables.
 
         Args:
-          columns: names of the D columns, ``x0``, ``x1``, … by default.
+          columns: names of the D columns; by default ``x0``, ``x1``, ….
 
         Returns:
           Mappings with ``parameter`` ("weight", "mean", "variance"), ``component``, ``column``
           (empty for a weight), ``estimate``, ``standard_error``, ``low`` and ``high``.
         """
         names = columns or [f"x{d}" for d in range(self.estimate.means.shape[1])]
-        every = (self.estimate, self.standard_error, self.low, self.high)
+        parts = (self.estimate, self.standard_error, self.low, self.high)
         table = []
-        for word, *values in zip(("weight", "mean", "variance"), *every, strict=True):
-            for place in np.ndindex(values[0].shape):
-                numbers = (float(value[place]) for value in values)
-                column = names[place[1]] if len(place) > 1 else ""
-                row = {"parameter": word, "component": place[0], "column": column}
+        for parameter, *values in zip(("weight", "mean", "variance"), *parts, strict=True):
+            for index in np.ndindex(values[0].shape):
+                numbers = (float(value[index]) for value in values)
+                column = names[index[1]] if len(index) > 1 else ""
+                row = {"parameter": parameter, "component": index[0], "column": column}
                 keys = ("estimate", "standard_error", "low", "high")
                 table.append(row | dict(zip(keys, numbers, strict=True)))
         return table
 
     def __str__(self) -> str:
-        """The rows as text."""
+        """Return the rows as a text table."""
         heads = ("", "estimate", "std. error", "low", "high")
         lines = [f"{heads[0]:24s}" + "".join(f"{head:>14s}" for head in heads[1:])]
         for row in self.rows():
@@ -79,8 +113,3 @@ class Uncertainty:
             numbers = (row[key] for key in ("estimate", "standard_error", "low", "high"))
             lines.append(f"{name:24s}" + "".join(f"{number:14.6g}" for number in numbers))
         return "\n".join([*lines, f"{self.method}; intervals of {100 * self.level:g} %"])
-
-
-def to_host(parameters: Parameters) -> Parameters:
-    """The same as NumPy arrays in float64."""
-    return Parameters(*(np.asarray(value, np.float64) for value in parameters))

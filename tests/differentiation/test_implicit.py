@@ -12,7 +12,8 @@ from jax.flatten_util import ravel_pytree
 import jgmm
 from jgmm._core.errors import DataError, FitError
 from jgmm.differentiation import implicit
-from jgmm.differentiation.influence import influence, parameters
+from jgmm.differentiation.influence import influence
+from jgmm.uncertainty.intervals import dense_parameters_of
 
 N, K, D = 60, 2, 2
 RIDGE = 0.05
@@ -26,7 +27,7 @@ def samples():
 
 def said_of(mixture):
     """One number that depends on all parameters."""
-    found, _ = ravel_pytree(parameters(mixture))
+    found, _ = ravel_pytree(dense_parameters_of(mixture))
     return found @ jnp.cos(1 + jnp.arange(found.size, dtype=found.dtype))
 
 
