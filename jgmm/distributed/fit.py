@@ -68,7 +68,7 @@ class Sharded:
         """Take one step; its result is the same on all devices of the axis."""
         statistics, precision = self.algorithm.e_step(states, samples)
         whole = add_over(self.axis, statistics)
-        return self.algorithm.advance(states, whole, precision, samples, control)
+        return self.algorithm.update(states, whole, precision, samples, control)
 
 
 def add_over(axis: str, statistics: Statistics) -> Statistics:

@@ -1,13 +1,14 @@
-"""EM in fewer steps: extrapolation from those it has taken, and never below where it stands.
+"""Accelerated EM: extrapolation from the last steps, never to a lower log-likelihood.
 
-Near its end EM converges linearly, by a factor that is close to one where components overlap. From
-a few of its steps one can tell where they lead to. A *scheme* does that; ``Accelerated`` puts it
-around EM as a ``algorithm.Algorithm``. Every step is one pass over the samples: of a point that a
-scheme proposes, or of the point EM itself leads to. A proposal counts only where the log-likelihood
-is not lower there; otherwise the next point is the one EM leads to from the last that counted.
+Near its end EM converges linearly, by a factor that is close to one where components overlap. A few
+of its steps show where they lead to. A *scheme* extrapolates them; ``AcceleratedEM`` combines EM
+and a scheme to an ``AdditiveAlgorithm``. Every step is one pass over the samples: an E-step at a
+point that the scheme proposes, or at the point to which EM leads. A proposal is accepted only if
+its log-likelihood is no lower; otherwise the next point is the one to which EM leads from the last
+accepted point.
 
-Points are seen in coordinates of the storage (``unconstrained.coordinates``), and a proposal is
-brought back to the covariance model by its own estimate; so every model can be accelerated.
+Points are vectors of unconstrained coordinates (``unconstrained.coordinates``). A proposal is
+brought back to the covariance model by the model's own estimate; so every model can be accelerated.
 
 References: those of ``jgmm.em.acceleration_schemes``, where the schemes are.
 """
@@ -25,9 +26,10 @@ from jaxtyping import Array, Bool, Float
 from jgmm._core import pytree
 from jgmm._core.errors import DataError, suggest
 from jgmm._core.pytree import Leaf
-from jgmm._core.status import Status, among
+from jgmm._core.status import Status
 from jgmm._data.samples import HasTotals, Samples
 from jgmm.covariance.estimation import trailing
+from jgmm.em import convergence
 from jgmm.em.acceleration_schemes import SCHEMES, Iterate, Scheme
 from jgmm.em.algorithm import EM
 from jgmm.em.cancellation import Precision
@@ -40,16 +42,17 @@ from jgmm.mixture.unconstrained import Free, coordinates, from_free
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class AcceleratedState:
-    """One accelerated run; the first six are those of ``algorithm.EMState``.
+    """The state of one accelerated run; the first six fields are those of ``EMState``.
 
     Attributes:
-      mixture: the point the next E-step is of.
-      log_likelihood: of ``reached``.
-      n_steps, status, collapsed, use_exact: as there.
-      proposed: the point is a scheme's.
-      reached: the last point that counted.
-      image: where EM leads to from there.
-      memory: the scheme's.
+      mixture: the point of the next E-step, in the frame.
+      log_likelihood: of ``accepted``, with the log prior.
+      n_steps: passes over the samples.
+      status, collapsed, use_exact: as in ``EMState``.
+      proposed: whether the scheme proposed ``mixture``.
+      accepted: the last accepted point.
+      image: the point to which EM leads from ``accepted``.
+      scheme_state: the state of the scheme.
     """
 
     mixture: Mixture
@@ -59,21 +62,21 @@ class AcceleratedState:
     collapsed: Leaf
     use_exact: Leaf
     proposed: Leaf
-    reached: Mixture
+    accepted: Mixture
     image: Mixture
     scheme_state: Any
 
     @property
     def noise(self) -> None:
-        """None: what schemes extrapolate are Gaussians."""
+        """None: schemes extrapolate Gaussians only."""
 
 
 @dataclass(frozen=True)
 class AcceleratedEM:
-    """EM with a scheme around it, as a ``algorithm.Algorithm``.
+    """EM with an extrapolation scheme, as an ``AdditiveAlgorithm``.
 
-    ``n_steps`` counts passes over the samples, those of proposals that came to nothing among them,
-    as EM's does; ``history`` holds the log-likelihood of the last point that counted.
+    ``n_steps`` counts passes over the samples, rejected proposals included, as EM's does.
+    ``history`` holds the log-likelihood of the last accepted point.
     """
 
     em: EM
@@ -81,54 +84,54 @@ class AcceleratedEM:
 
     @property
     def max_steps(self) -> int:
-        """Passes over the samples at most, but for the first."""
+        """Maximal number of passes over the samples after the first."""
         return int(self.em.max_steps)
 
     def approximate(self) -> AcceleratedEM:
-        """The same around EM that takes no differences where rough products find the way."""
+        """Return the same with ``EM.approximate``."""
         return replace(self, em=self.em.approximate())
 
     def init(self, start: Mixture) -> AcceleratedState:
-        """The lane before its first step."""
+        """Return the state before the first step."""
         first = self.em.init(start)
-        here = first.mixture
-        scheme_state = self.scheme.init(ravel_pytree(coordinates(here))[0])
+        point = first.mixture
+        scheme_state = self.scheme.init(ravel_pytree(coordinates(point))[0])
         return AcceleratedState(
-            here,
+            point,
             first.log_likelihood,
             first.n_steps,
             first.status,
             first.collapsed,
             first.use_exact,
             jnp.asarray(False),
-            here,
-            here,
+            point,
+            point,
             scheme_state,
         )
 
     def step(self, states: AcceleratedState, samples: Samples, control: Any) -> AcceleratedState:
-        """One E-step of every lane, and where to go from there."""
-        return self.advance(states, *self.e_step(states, samples), samples, control)
+        """Take one step of every run: an E-step, and the choice of the next point."""
+        return self.update(states, *self.e_step(states, samples), samples, control)
 
     def e_step(self, states: AcceleratedState, samples: Samples) -> tuple[Statistics, Precision]:
-        """``EM.expect`` of the points the lanes are at."""
+        """Return what ``EM.e_step`` returns at the points of the runs."""
         return self.em.e_step(states, samples)
 
-    def advance(
+    def update(
         self,
         states: AcceleratedState,
         statistics: Statistics,
         precision: Precision,
-        population: HasTotals,
+        totals: HasTotals,
         control: Any,
     ) -> AcceleratedState:
-        """What of a step follows its E-step."""
-        statistics = self.em.add_log_prior(states, statistics, population, control)
+        """Do everything after the E-step: M-step, convergence test, proposal, new state."""
+        statistics = self.em.add_log_prior(states, statistics, totals, control)
 
         def one(
-            state: AcceleratedState, sums: Statistics, precision: Precision
+            state: AcceleratedState, statistics: Statistics, precision: Precision
         ) -> AcceleratedState:
-            return self._step(state, sums, precision, population, control)
+            return self._step(state, statistics, precision, totals, control)
 
         return jax.vmap(one)(states, statistics, precision)
 
@@ -137,64 +140,59 @@ class AcceleratedEM:
         state: AcceleratedState,
         statistics: Statistics,
         precision: Precision,
-        samples: HasTotals,
+        totals: HasTotals,
         control: Any,
     ) -> AcceleratedState:
-        found = self.em.check_step(state, statistics, precision, samples, control)
-        counts = ~state.proposed | (
-            (statistics.log_likelihood >= state.log_likelihood) & ~found.broken.any()
+        check = self.em.check_step(state, statistics, precision, totals, control)
+        accepted_now = ~state.proposed | (
+            (statistics.log_likelihood >= state.log_likelihood) & ~check.broken.any()
         )
-        # Nothing ends at a proposal: that EM's own step gains no more than the tolerance is what
-        # its end means, and a collapse may be the scheme's doing.
-        fell_short = state.proposed & among(found.status, _ENDS)
-        otherwise = jnp.where(found.out_of_steps, int(Status.STEPS_RAN_OUT), int(Status.RUNNING))
-        status = jnp.where(fell_short, otherwise, found.status)
-        reached = pytree.where(counts, state.mixture, state.reached)
-        total = samples.total_weight()
-        status, which = self.em.mark_ended(status, found.broken, reached, total, samples, control)
-        retry_exactly = found.retry_exactly & ~state.proposed
-        going_on = (status == Status.RUNNING) & ~found.out_of_steps & ~retry_exactly
-        image = pytree.where(counts, found.updated, state.image)
-        prior = control.prior and control.prior.standardize(samples.frame)
-        iterate = _iterate(state.mixture, found.updated, statistics, total, prior)
-        learned = self.scheme.update(state.scheme_state, iterate, state.proposed)
-        scheme_state = pytree.where(counts, learned, self.scheme.reset(state.scheme_state))
+        status, fell_short = convergence.accelerated_status(
+            check.status, state.proposed, check.out_of_steps
+        )
+        accepted = pytree.where(accepted_now, state.mixture, state.accepted)
+        total, frame = totals.total_weight(), totals.frame
+        status, culprit = self.em.mark_degenerate(
+            status, check.broken, accepted, total, frame, control
+        )
+        retry_exactly = check.retry_exactly & ~state.proposed
+        moves = (status == Status.RUNNING) & ~check.out_of_steps & ~retry_exactly
+        image = pytree.where(accepted_now, check.updated, state.image)
+        iterate = _iterate(state.mixture, check.updated, statistics, total, control.prior_in(frame))
+        extended = self.scheme.update(state.scheme_state, iterate, state.proposed)
+        scheme_state = pytree.where(accepted_now, extended, self.scheme.reset(state.scheme_state))
         plan = self.scheme.propose(scheme_state)
-        proposal = _of_model(_at(plan.point, reached), self.em.least(control, samples))
-        going_there = plan.is_sensible & counts & ~fell_short & _is_finite(proposal)
+        proposal = _of_model(_at(plan.point, accepted), control.floor_in(frame))
+        propose = plan.is_sensible & accepted_now & ~fell_short & _is_finite(proposal)
         scheme_state = replace(
             scheme_state,
-            response=jnp.where(going_there, plan.response, scheme_state.last.gradient),
-            limited=plan.limited & going_there,
+            response=jnp.where(propose, plan.response, scheme_state.last.gradient),
+            limited=plan.limited & propose,
         )
         moved = AcceleratedState(
-            pytree.where(going_there, proposal, image),
-            jnp.where(counts, statistics.log_likelihood, state.log_likelihood),
+            pytree.where(propose, proposal, image),
+            jnp.where(accepted_now, statistics.log_likelihood, state.log_likelihood),
             state.n_steps + 1,
             status,
             jnp.asarray(-1),
-            jnp.where(counts, state.use_exact | found.exact_from_now_on, state.use_exact),
-            going_there,
-            reached,
+            jnp.where(accepted_now, state.use_exact | check.exact_from_now_on, state.use_exact),
+            propose,
+            accepted,
             image,
             scheme_state,
         )
-        # At the end, or where a step has yet to be confirmed, the lane stays where it is.
-        confirming = (status == Status.RUNNING) & (found.out_of_steps | retry_exactly)
+        # At the end, or where a step has yet to be confirmed, the run stays where it is.
+        confirming = (status == Status.RUNNING) & (check.out_of_steps | retry_exactly)
         stayed = replace(
             state,
-            mixture=pytree.where(confirming, state.mixture, reached),
+            mixture=pytree.where(confirming, state.mixture, accepted),
             log_likelihood=jnp.where(retry_exactly, state.log_likelihood, moved.log_likelihood),
             status=status,
-            collapsed=which,
-            use_exact=state.use_exact | found.exact_from_now_on,
+            collapsed=culprit,
+            use_exact=state.use_exact | check.exact_from_now_on,
         )
         ended = state.status != Status.RUNNING
-        return pytree.where(ended, state, pytree.where(going_on, moved, stayed))
-
-
-# What a proposal cannot be the end of a run by.
-_ENDS = (Status.CONVERGED, Status.COLLAPSED, Status.NON_FINITE_PARAMETERS)
+        return pytree.where(ended, state, pytree.where(moves, moved, stayed))
 
 
 def _is_finite(mixture: Mixture) -> Bool[Array, ""]:

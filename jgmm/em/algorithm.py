@@ -1,4 +1,4 @@
-"""Expectation–maximisation: one step, and the loop.
+"""Expectation–maximisation: one step, and EM as an algorithm that runs from many starts.
 
 Each step takes parameters to parameters whose log-likelihood is no lower (Dempster, Laird & Rubin
 1977), provided the ridge is zero. The log-likelihood reported always belongs to the parameters
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,11 @@ from jaxtyping import Array, Float
 from jgmm._core import pytree
 from jgmm._core.compilation import jit
 from jgmm._core.pytree import Leaf
-from jgmm._core.status import VALID, Status, among
-from jgmm._data.samples import HasTotals, Samples
+from jgmm._core.status import Status
+from jgmm._data.samples import HasTotals, Samples, Standardization
 from jgmm._data.standardization import standardize
-from jgmm.em import cancellation
+from jgmm.em import cancellation, convergence
 from jgmm.em.cancellation import Precision, recompute_unsafe
-from jgmm.em.convergence import StepCheck, _judge
 from jgmm.em.degeneracy import collapsed_components, mark_degenerate
 from jgmm.em.e_step import Form, accumulate, check_inputs, product_rows
 from jgmm.em.m_step import equal_log_weights, maximize, ridge_in
@@ -37,7 +36,7 @@ from jgmm.mixture.prior import Prior, as_prior, log_density_in
 def em_step(
     mixture: Mixture, x: Any, sample_weight: Any = None, ridge: float = 0.0, prior: Any = None
 ) -> tuple[Mixture, Float[Array, ""]]:
-    """One E-step and one M-step.
+    """Take one step of EM: an E-step and an M-step.
 
     Args:
       mixture: current parameters, in the units of x.
@@ -50,8 +49,8 @@ def em_step(
       DataError: see ``as_samples``; or another number of columns than the mixture's.
     """
     mixture, samples = check_inputs(mixture, x, sample_weight)
-    believed = as_prior(prior, samples, mixture.n_components)
-    return _em_step(mixture, samples, jnp.asarray(ridge, samples.x.dtype), believed)
+    prior = as_prior(prior, samples, mixture.n_components)
+    return _em_step(mixture, samples, jnp.asarray(ridge, samples.x.dtype), prior)
 
 
 @jit
@@ -61,8 +60,8 @@ def _em_step(
     inside = standardize(samples, mixture.model)
     before = to_standard(mixture, inside.frame)
     statistics = accumulate(before, inside)
-    added, believed = ridge_in(inside.frame, ridge), prior and prior.standardize(inside.frame)
-    updated = maximize(statistics, mixture.covariance, added, before.scale, prior=believed)
+    ridge, prior = ridge_in(inside.frame, ridge), prior and prior.standardize(inside.frame)
+    updated = maximize(statistics, mixture.covariance, ridge, before.scale, prior=prior)
     shift = samples.total_weight() * inside.frame.log_volume()
     return to_original(updated, inside.frame), statistics.log_likelihood - shift
 
@@ -70,10 +69,17 @@ def _em_step(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class EMState:
-    """One run of EM: what the next step needs, and how things stand.
+    """The state of one run of EM.
 
-    ``use_exact`` says that products will not do any more: the end is near and they are rough, or a
-    component has vanished in them. ``noise`` is that beside the mixture, in the frame, or None.
+    Attributes:
+      mixture: current parameters, in the frame.
+      log_likelihood: of the parameters at the last E-step, with the log prior, in nats.
+      n_steps: M-steps taken.
+      status: code of a ``Status``.
+      collapsed: the component that collapsed or is spurious, or -1.
+      use_exact: whether the E-step must use the exact (difference) form from now on, because the
+        matrix-product form has lost too many digits.
+      noise: the uniform noise component, in the frame, or None.
     """
 
     mixture: Mixture
@@ -85,15 +91,40 @@ class EMState:
     noise: Noise | None = None
 
 
-# Where a run begins: a mixture in the frame, or one with noise beside it.
+class StepCheck(NamedTuple):
+    """The outcome of an E-step: where the M-step leads, and whether the run ends.
+
+    Attributes:
+      updated: the parameters after the M-step.
+      status: code of a ``Status``.
+      broken: components that collapse in the M-step, (K,).
+      out_of_steps: whether ``max_steps`` M-steps have been taken.
+      retry_exactly: whether the step failed in the matrix-product form and is repeated in the exact
+        form.
+      exact_from_now_on: whether all further E-steps use the exact form.
+    """
+
+    updated: Mixture
+    status: Array
+    broken: Array
+    out_of_steps: Array
+    retry_exactly: Array
+    exact_from_now_on: Array
+
+
+# The start of a run: a mixture in the frame, or a mixture and a noise component.
 Start = Mixture | tuple[Mixture, Noise]
 
 
 @dataclass(frozen=True)
 class EM:
-    """Expectation–maximisation as a ``algorithm.Algorithm``; a start is a mixture in the frame.
+    """Expectation–maximisation as an ``AdditiveAlgorithm``; a start is a mixture in the frame.
 
-    ``scouting`` goes by rough products to the end, and leaves it to others to confirm that.
+    Attributes:
+      max_steps: maximal number of M-steps.
+      equal_weights: give all components the same weight.
+      coarse: end a run by the approximate matrix-product form, and leave it to a later run to
+        confirm the end with the exact form.
     """
 
     max_steps: int
@@ -101,11 +132,11 @@ class EM:
     coarse: bool = False
 
     def approximate(self) -> EM:
-        """EM that takes no differences where rough products find the way."""
+        """Return EM that avoids the slow exact form where the approximate form finds the way."""
         return replace(self, coarse=True)
 
     def init(self, start: Start) -> EMState:
-        """The lane before its first step; a start may have noise with it."""
+        """Return the state before the first step; a start may have a noise component."""
         start, noise = (start, None) if isinstance(start, Mixture) else start
         if self.equal_weights:
             start = replace(start, log_weights=equal_log_weights(start.log_weights))
@@ -121,65 +152,70 @@ class EM:
         )
 
     def step(self, states: EMState, samples: Samples, control: Control) -> EMState:
-        """One step of every lane: E-step of the current parameters; then stop there, or M-step."""
-        return self.advance(states, *self.e_step(states, samples), samples, control)
-
-    def advance(
-        self,
-        states: EMState,
-        statistics: Statistics,
-        precision: Precision,
-        population: HasTotals,
-        control: Control,
-    ) -> EMState:
-        """What of a step follows its E-step, given what ``expect`` returns for all samples."""
-        statistics = self.add_log_prior(states, statistics, population, control)
-
-        def one(state: EMState, sums: Statistics, precision: Precision) -> EMState:
-            return self._step(state, sums, precision, population, control)
-
-        return jax.vmap(one)(states, statistics, precision)
+        """Take one step of every run: the E-step; then stop there, or take the M-step."""
+        return self.update(states, *self.e_step(states, samples), samples, control)
 
     def e_step(self, states: Any, samples: Samples) -> tuple[Statistics, Precision]:
-        """Statistics of every lane, by products where they may be used.
+        """Return the statistics of every run, by matrix products where they are accurate enough.
 
         Args:
-          lanes: with a leading axis; of them ``mixture``, ``noise``, ``status`` and ``use_exact``
-            are read.
+          states: W runs, leading axis; ``mixture``, ``noise``, ``status`` and ``use_exact`` are
+            read.
           samples: in the frame.
 
         Returns:
-          The statistics, and whether they are safe or rough products, or neither, (W,).
+          The statistics, and whether products are accurate, approximate, or neither, (W,).
         """
         precision = jax.vmap(cancellation.assess)(states.mixture)
         precision = Precision(
             precision.safe & ~states.use_exact, precision.approximate & ~states.use_exact
         )
-        entry, (n_lanes, n_components) = states.mixture.model, states.mixture.log_weights.shape
-        rows = product_rows(entry, samples, n_components, n_lanes)
+        entry, (n_runs, n_components) = states.mixture.model, states.mixture.log_weights.shape
+        rows = product_rows(entry, samples, n_components, n_runs)
 
-        def pass_over(state: tuple[Mixture, Noise | None], form: Form) -> Statistics:
-            mixture, noise = state
+        def pass_over(run: tuple[Mixture, Noise | None], form: Form) -> Statistics:
+            mixture, noise = run
             size = rows if form == "product" else None
             noise_density = None if noise is None else noise.density()
             return accumulate(mixture, samples, None, size, form, noise_density)
 
-        seen = states.mixture, states.noise
-        products = jax.vmap(partial(pass_over, form="product"))(seen)
+        runs = states.mixture, states.noise
+        products = jax.vmap(partial(pass_over, form="product"))(runs)
         use_products = precision.safe | precision.approximate | (states.status != Status.RUNNING)
         exact = partial(pass_over, form="difference")
-        return recompute_unsafe(use_products, products, exact, seen), precision
+        return recompute_unsafe(use_products, products, exact, runs), precision
+
+    def update(
+        self,
+        states: EMState,
+        statistics: Statistics,
+        precision: Precision,
+        totals: HasTotals,
+        control: Control,
+    ) -> EMState:
+        """Do everything after the E-step: M-step, convergence test, new state.
+
+        Args:
+          states: W runs, leading axis.
+          statistics, precision: what ``e_step`` returns, summed over all samples.
+          totals: the frame and the total weight of all samples.
+          control: tolerances, ridge, prior and floor.
+        """
+        statistics = self.add_log_prior(states, statistics, totals, control)
+
+        def one(state: EMState, statistics: Statistics, precision: Precision) -> EMState:
+            return self._step(state, statistics, precision, totals, control)
+
+        return jax.vmap(one)(states, statistics, precision)
 
     def add_log_prior(
-        self, states: Any, statistics: Statistics, population: HasTotals, control: Control
+        self, states: Any, statistics: Statistics, totals: HasTotals, control: Control
     ) -> Statistics:
-        """The same statistics with the log prior in their log-likelihood.
+        """Add the log prior to the log-likelihood of every run.
 
-        It is both together that EM increases, and that all that comes after compares.
+        EM increases the sum of both, and the convergence test compares it.
         """
-        log_prior = jax.vmap(partial(log_density_in, control.prior, population.frame))(
-            states.mixture
-        )
+        log_prior = jax.vmap(partial(log_density_in, control.prior, totals.frame))(states.mixture)
         return replace(statistics, log_likelihood=statistics.log_likelihood + log_prior)
 
     def check_step(
@@ -187,85 +223,78 @@ class EM:
         state: Any,
         statistics: Statistics,
         precision: Precision,
-        samples: HasTotals,
+        totals: HasTotals,
         control: Control,
     ) -> StepCheck:
-        """The M-step from where a lane is, and how things stand before it."""
+        """Take the M-step from a state, and decide whether the run ends before it."""
+        before, frame, total = state.mixture, totals.frame, totals.total_weight()
         log_likelihood = statistics.log_likelihood
-        before = state.mixture
-        added = ridge_in(samples.frame, control.ridge)
-        prior = control.prior and control.prior.standardize(samples.frame)
-        least = self.least(control, samples)
         updated = maximize(
-            statistics, before.covariance, added, before.scale, self.equal_weights, prior, least
+            statistics,
+            before.covariance,
+            ridge_in(frame, control.ridge),
+            before.scale,
+            self.equal_weights,
+            control.prior_in(frame),
+            control.floor_in(frame),
         )
-        broken = collapsed_components(updated, before, samples.frame)
+        broken = collapsed_components(updated, before, frame)
         # Only a start can be singular before the step: from then on a collapse has ended the fit.
-        singular = collapsed_components(before, before, samples.frame)
+        singular = collapsed_components(before, before, frame)
         broken = jnp.where(jnp.isfinite(log_likelihood), broken, singular)
         out_of_steps = state.n_steps >= self.max_steps
-        total = samples.total_weight()
-        status = _judge(state, log_likelihood, broken, updated, total, out_of_steps, control)
-        # What rough products call the end, differences have yet to confirm. Nor may the
-        # log-likelihood fall: where it does, rounding is larger than the steps.
+        small_gain = convergence.gain_is_small(
+            log_likelihood, state.log_likelihood, total, control.tol, control.rtol
+        )
+        finite = jnp.isfinite(updated.means).all()
+        status = convergence.em_status(log_likelihood, small_gain, broken, finite, out_of_steps)
         fell = log_likelihood < state.log_likelihood
-        confirm = precision.approximate & (fell | among(status, VALID))
-        # A component that a step makes much narrower may vanish in the products before it; such a
-        # step is taken again, by differences.
-        failed = (Status.COLLAPSED, Status.NON_FINITE_PARAMETERS)
-        retry_exactly = (precision.safe | precision.approximate) & among(status, failed)
+        confirm = convergence.must_confirm(status, fell, precision)
+        retry_exactly = convergence.must_repeat(status, precision)
         status = jnp.where(confirm | retry_exactly, int(Status.RUNNING), status)
         exact_from_now_on = retry_exactly | (confirm & (not self.coarse))
         return StepCheck(updated, status, broken, out_of_steps, retry_exactly, exact_from_now_on)
 
-    def least(self, control: Control, population: HasTotals) -> Array | None:
-        """The covariance, seen in the frame, that a floor keeps all others above, or None."""
-        if control.floor is None:
-            return None
-        return population.frame.unit_variances(control.floor)
-
-    def mark_ended(
+    def mark_degenerate(
         self,
         status: Array,
         broken: Array,
         mixture: Mixture,
         total: Array,
-        population: HasTotals,
+        frame: Standardization,
         control: Control,
     ) -> tuple[Array, Array]:
-        """``end_in_spike`` under the prior and the floor there are."""
-        bounded, least = control.prior is not None, self.least(control, population)
-        return mark_degenerate(status, broken, mixture, total, bounded, least)
+        """``degeneracy.mark_degenerate`` with the prior and the floor of the fit."""
+        bounded, floor = control.prior is not None, control.floor_in(frame)
+        return mark_degenerate(status, broken, mixture, total, bounded, floor)
 
     def _step(
         self,
         state: EMState,
         statistics: Statistics,
         precision: Precision,
-        samples: HasTotals,
+        totals: HasTotals,
         control: Control,
     ) -> EMState:
-        found = self.check_step(state, statistics, precision, samples, control)
-        total = samples.total_weight()
+        check = self.check_step(state, statistics, precision, totals, control)
+        total = totals.total_weight()
         noise = state.noise and state.noise.update(statistics.counts, total)
         if state.noise is not None:
             total = total * (1 - state.noise.weight)
-        status, which = self.mark_ended(
-            found.status, found.broken, state.mixture, total, samples, control
+        status, culprit = self.mark_degenerate(
+            check.status, check.broken, state.mixture, total, totals.frame, control
         )
-        going_on = (status == Status.RUNNING) & ~found.out_of_steps & ~found.retry_exactly
-        mixture, noise = pytree.where(
-            going_on, (found.updated, noise), (state.mixture, state.noise)
-        )
+        moves = (status == Status.RUNNING) & ~check.out_of_steps & ~check.retry_exactly
+        mixture, noise = pytree.where(moves, (check.updated, noise), (state.mixture, state.noise))
         stepped = EMState(
             mixture=mixture,
             log_likelihood=jnp.where(
-                found.retry_exactly, state.log_likelihood, statistics.log_likelihood
+                check.retry_exactly, state.log_likelihood, statistics.log_likelihood
             ),
-            n_steps=jnp.where(going_on, state.n_steps + 1, state.n_steps),
+            n_steps=jnp.where(moves, state.n_steps + 1, state.n_steps),
             status=status,
-            collapsed=which,
-            use_exact=state.use_exact | found.exact_from_now_on,
+            collapsed=culprit,
+            use_exact=state.use_exact | check.exact_from_now_on,
             noise=noise,
         )
         return pytree.where(state.status != Status.RUNNING, state, stepped)

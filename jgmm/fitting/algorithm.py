@@ -42,7 +42,7 @@ class AdditiveAlgorithm(Algorithm, Protocol):
     def e_step(self, states: Any, samples: Samples) -> tuple[Any, Any]:
         """The ``Statistics`` of every lane, and what of them is no sum, the same for all blocks."""
 
-    def advance(
+    def update(
         self, states: Any, statistics: Any, precision: Any, population: HasTotals, control: Any
     ) -> Any:
         """The lanes after a step, from the statistics of all samples."""

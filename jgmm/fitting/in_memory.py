@@ -20,7 +20,7 @@ from jgmm.fitting.results import FitResult, best_of, to_result
 from jgmm.fitting.single_run import algorithm_for
 from jgmm.initialization.draw import ExtraStarts, batches_of_starts
 from jgmm.initialization.problem import check_problem
-from jgmm.mixture.noise import as_log_volume, at_start
+from jgmm.mixture.noise import as_log_volume, initial_noise
 from jgmm.mixture.prior import Prior
 
 
@@ -64,7 +64,7 @@ def fit_unchecked(
     for mixtures, inside in batches_of_starts(check_key(key), samples, active, options, extra):
         starts: Start = mixtures
         if log_volume is not None:
-            starts = mixtures, at_start(log_volume, inside.frame, len(mixtures.means))
+            starts = mixtures, initial_noise(log_volume, inside.frame, len(mixtures.means))
         n_rows, size, d = inside.n_samples, len(active), samples.n_features
         work = exponential_family.cost_per_step(options.entry, d, size, n_rows)
         if options.race:

@@ -105,7 +105,7 @@ def _rounds_of_race(
     approximate = method.approximate()
     total = samples.total_weight()
 
-    def advance(group: Array, batch: Batch, n_steps: Array) -> Batch:
+    def run_group(group: Array, batch: Batch, n_steps: Array) -> Batch:
         places = group * width + jnp.arange(width)
         part = lax.fori_loop(
             0,
@@ -127,7 +127,7 @@ def _rounds_of_race(
         n_running, n_steps, n_stay = schedule[i]
         n_groups = -(-n_running // width)
         batch = lax.fori_loop(
-            0, n_groups, lambda group, batch: advance(group, batch, n_steps), batch
+            0, n_groups, lambda group, batch: run_group(group, batch, n_steps), batch
         )
         batch = restarts.select_runs(
             batch, ranking(batch, total)

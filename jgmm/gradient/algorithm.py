@@ -13,6 +13,7 @@ from jgmm._core import pytree
 from jgmm._core.pytree import Leaf
 from jgmm._core.status import Status
 from jgmm._data.samples import Samples
+from jgmm.em.convergence import gradient_status
 from jgmm.em.degeneracy import collapsed_components, mark_degenerate
 from jgmm.em.m_step import maximize
 from jgmm.em.statistics import Statistics
@@ -190,14 +191,7 @@ class GradientAlgorithm:
             step = maximize(statistics, self.covariance)
             broken |= collapsed_components(step, mixture, frame) & (converged | out_of_steps)
         finite = jnp.isfinite(evaluation.value) & jnp.isfinite(length)
-        rules = (
-            (~finite, Status.NON_FINITE_PARAMETERS),
-            (broken.any(), Status.COLLAPSED),
-            (converged, Status.CONVERGED),
-            (out_of_steps, Status.STEPS_RAN_OUT),
-        )
-        codes = [jnp.asarray(int(code)) for _, code in rules]
-        status = jnp.select([rule for rule, _ in rules], codes, int(Status.RUNNING))
+        status = gradient_status(finite, broken, converged, out_of_steps)
         return mark_degenerate(status, broken, mixture, samples.total_weight())
 
     def _batch(self, state: GradientState, samples: Samples, control: GradientControl) -> Samples:
@@ -225,6 +219,5 @@ def _gain_within_tolerance(
     state: GradientState, statistics: Statistics, control: GradientControl
 ) -> Array:
     """Return whether the point moved and changed the log-likelihood by no more than ``tol``."""
-    log_likelihood, total = statistics.log_likelihood, statistics.counts.sum()
-    tolerance = control.tol + control.rtol * jnp.abs(log_likelihood) / total
-    return state.moved & (jnp.abs(log_likelihood - state.log_likelihood) / total <= tolerance)
+    now, total = statistics.log_likelihood, statistics.counts.sum()
+    return state.moved & gain_is_small(now, state.log_likelihood, total, control.tol, control.rtol)

@@ -30,6 +30,7 @@ from jgmm._core.pytree import Leaf, is_traced
 from jgmm._core.status import Status, describe
 from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import standardize
+from jgmm.em.convergence import online_status
 from jgmm.em.degeneracy import collapsed_components
 from jgmm.em.e_step import accumulate
 from jgmm.em.m_step import maximize, ridge_in
@@ -206,11 +207,7 @@ def _update(state: OnlineState, samples: Samples) -> OnlineState:
     updated = maximize(blended, before.covariance, added, before.scale)
     collapsed = collapsed_components(updated, before, state.frame).any()
     finite = jnp.isfinite(updated.means).all() & jnp.isfinite(blended.log_likelihood)
-    status = jnp.where(
-        collapsed,
-        int(Status.COLLAPSED),
-        jnp.where(finite, int(Status.RUNNING), int(Status.NON_FINITE_PARAMETERS)),
-    )
+    status = online_status(collapsed, finite)
     after = replace(
         state,
         standardized=updated,

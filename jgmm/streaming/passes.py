@@ -270,7 +270,7 @@ def _add(
 def _advance(algorithm: AdditiveAlgorithm, state: PassState, whole: Statistics) -> PassState:
     """End a pass: take the step of every run from the statistics of all samples."""
     before = state.runs
-    after = algorithm.advance(
+    after = algorithm.update(
         before, whole, state.sums.precision, state.data_summary, state.control
     )
     rows = jnp.arange(len(before.status))
