@@ -1,1 +1,1 @@
-"""Studies that answer a question each; `./dev jgmm run configs/NAME.toml` runs one."""
+"""Studies, each of which answers one question; `./dev jgmm run configs/NAME.toml` runs one."""

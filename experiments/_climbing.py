@@ -1,4 +1,4 @@
-"""A problem climbed by a method from every start, what it cost, and how it compares with EM."""
+"""Run an algorithm from every start of a problem, count its passes, and compare it with EM."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jgmm.mixture.mixture import Mixture
 
 
 class Problem(NamedTuple):
-    """A data set and what is fitted to it."""
+    """A data set, the number of components, and the covariance model fitted to it."""
 
     name: str
     x: Float[np.ndarray, "N D"]
@@ -31,13 +31,13 @@ class Problem(NamedTuple):
 
 
 class Climb(NamedTuple):
-    """What became of R starts.
+    """The fits from R starts, and their cost.
 
     Attributes:
       result: the fits, leading axis R.
-      passes: made until each of their steps, (R, steps + 1).
-      made: passes in all, (R,).
-      seconds: taken by each, without compiling, (R,).
+      passes: number of passes made up to each step, (R, steps + 1).
+      made: number of passes in all, (R,).
+      seconds: seconds each fit took, without compiling, (R,).
     """
 
     result: FitResult
@@ -47,7 +47,7 @@ class Climb(NamedTuple):
 
 
 def climb(method: Any, starts: Any, samples: Samples, control: Any) -> Climb:
-    """Run a method from every start, one after another, and keep the passes and the seconds."""
+    """Run an algorithm from every start, one after another; record passes and seconds."""
     batches = getattr(method, "batch_size", None) is not None
 
     def one(start: Any, samples: Samples, control: Any) -> tuple[FitResult, Array, Array]:
@@ -60,7 +60,7 @@ def climb(method: Any, starts: Any, samples: Samples, control: Any) -> Climb:
             at = states.n_steps[0]
             stepped = method.step(states, samples, control)
             found = stepped.log_likelihood[0]
-            if batches:  # what a batch says of it is an estimate; this pass is the study's, not its
+            if batches:  # the batch gives only an estimate; this pass is not counted
                 found = accumulate(_end(method, states), samples).log_likelihood
             history = history.at[at].set(found)
             passes = passes.at[at].set(_passes(states).astype(passes.dtype) + 1)
@@ -92,28 +92,29 @@ def climb(method: Any, starts: Any, samples: Samples, control: Any) -> Climb:
 
 
 def _passes(states: Any) -> Array:
-    """Passes that the first lane has made."""
+    """Return the number of passes of the first run."""
     made = states.n_passes if hasattr(states, "n_passes") else states.n_steps
     return jnp.asarray(made[0])
 
 
 def _end(method: Any, states: Any) -> Mixture:
-    """Where the first lane is."""
+    """Return the mixture of the first run."""
     state = jax.tree.map(lambda leaf: leaf[0], states)
     found: Mixture = state.mixture if hasattr(state, "mixture") else method.mixture(state)
     return found
 
 
 class Score(NamedTuple):
-    """How one method did from R starts, by EM's ends from them.
+    """Results of one method from R starts, compared with where EM ends from the same starts.
 
     Attributes:
-      ends: log-likelihoods, -inf for a failure, (R,).
-      as_high: passes until within 1e-10 of EM's end, relative; infinite for never, (R,).
-      near: passes until within ``within`` nats a sample of it, (R,).
-      elsewhere: ended at another optimum, above (1) or below (-1), (R,).
-      falls: the most the log-likelihood fell from one step to the next, ().
-      seconds: passes until as high times seconds a pass, (R,).
+      ends: final log-likelihoods, -inf for a failure, (R,).
+      as_high: passes until the log-likelihood is within a relative 1e-10 of EM's end; infinite if
+        it never is, (R,).
+      near: passes until it is within ``within`` nats a sample of EM's end, (R,).
+      elsewhere: 1 for an end at a higher optimum, -1 at a lower one, 0 at EM's, (R,).
+      falls: largest decrease of the log-likelihood from one step to the next, ().
+      seconds: ``as_high`` times seconds per pass, (R,).
     """
 
     ends: Float[np.ndarray, "R"]
@@ -125,6 +126,7 @@ class Score(NamedTuple):
 
 
 def score(problem: Problem, climbs: dict[str, Climb], within: float) -> dict[str, Score]:
+    """Compare every method with EM, from the same starts of one problem."""
     ends = {name: valid_ends(climb.result, problem.x) for name, climb in climbs.items()}
     goal, slack = ends["EM"], within * len(problem.x)
     scores = {}
@@ -152,15 +154,15 @@ def score(problem: Problem, climbs: dict[str, Climb], within: float) -> dict[str
 
 
 def valid_ends(result: FitResult, x: Any) -> Float[np.ndarray, "R"]:
-    """Final log-likelihoods, -inf where the fit failed or was climbing towards a singularity.
+    """Final log-likelihoods, -inf where the fit failed or was on its way to a singularity.
 
-    The likelihood is unbounded: it grows without limit as a component closes in on few samples.
-    EM gets there fast and says that the component collapsed. A gradient method takes so many steps
-    that they run out first, at a log-likelihood that looks better than any: one step of EM from
-    there tells.
+    The likelihood is unbounded: it grows without limit as a component shrinks to a few samples. EM
+    gets there fast and reports that the component collapsed. A gradient method needs so many steps
+    that they run out first, with a log-likelihood that looks better than any other. One step of EM
+    from its end shows whether that is so.
     """
     after = _status_after_a_step(result.mixture, jnp.asarray(x))
-    running = np.asarray(result.status) == Status.RUNNING  # its passes ran out
+    running = np.asarray(result.status) == Status.RUNNING  # the passes ran out
     valid = (running | np.isin(result.status, VALID)) & np.isin(after, VALID)
     return np.where(valid, result.log_likelihood, -np.inf)
 
@@ -171,5 +173,5 @@ def _status_after_a_step(mixtures: Mixture, x: Array) -> Array:
 
 
 def median(values: Sequence[float] | np.ndarray) -> float:
-    """The median; infinite where half of the starts did not get there."""
+    """Return the median; infinite where half of the values are infinite."""
     return float(np.sort(np.asarray(values))[(len(values) - 1) // 2])

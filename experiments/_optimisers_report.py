@@ -53,7 +53,7 @@ def seconds_table(
 
 
 def _medians(by_method: dict[str, Score], of: Callable[[Score], np.ndarray]) -> dict[str, float]:
-    """What each method needs for a problem: the median of the starts from which EM ends well."""
+    """Median cost of each method on a problem, over the starts from which EM ends well."""
     solved = np.isfinite(by_method["EM"].as_high)
     return {
         name: median(of(score)[solved]) if solved.any() else np.nan
@@ -114,13 +114,13 @@ def summary(study: StudyContext, scores: list[dict[str, Score]]) -> None:
 
 
 def _names(scores: list[dict[str, Score]], everywhere: bool = False) -> list[str]:
-    """The methods, in the order of the study: all, or those that every problem was given to."""
+    """Names of the methods, in the order of the study: all, or those run on every problem."""
     found = list(dict.fromkeys(name for each in scores for name in each))
     return [name for name in found if not everywhere or all(name in each for each in scores)]
 
 
 def _summarised(scores: list[dict[str, Score]], name: str) -> dict[str, Any]:
-    """What one method did over all problems that it was given and EM ends well on."""
+    """Results of one method over all problems it was run on and on which EM ends well."""
 
     def column(of: Callable[[Score], np.ndarray], method: str = name) -> np.ndarray:
         usable = np.concatenate([np.isfinite(each["EM"].as_high) for each in scores])
@@ -151,12 +151,12 @@ def _summarised(scores: list[dict[str, Score]], name: str) -> dict[str, Any]:
     }
 
 
-# The methods whose ends are told start by start where they are not EM's.
+# The methods whose ends are listed start by start where they differ from EM's.
 FOLLOWED = ("L-BFGS", "L-BFGS warm")
 
 
 def _astray(scores: list[dict[str, Score]], name: str) -> list[tuple[int, int]]:
-    """Problem and start of the runs that ended elsewhere than EM, or failed where it did not."""
+    """Problem and start of each run that ended at another optimum than EM, or alone failed."""
     return [
         (i, r)
         for i, each in enumerate(scores)
@@ -173,7 +173,7 @@ def astray_table(
     climbs: dict[str, dict[str, Climb]],
     scores: list[dict[str, Score]],
 ) -> None:
-    """Where L-BFGS ends elsewhere than EM: where, and which methods end there, too."""
+    """Tabulate the runs of L-BFGS that end at another optimum than EM, and who also ends there."""
     rows = []
     for name in FOLLOWED:
         for i, r in _astray(scores, name):
@@ -294,7 +294,7 @@ def draw_astray(
     scores: list[dict[str, Score]],
     most: int = 12,
 ) -> None:
-    """Draw the traces of L-BFGS where it ends elsewhere than EM, beside EM's."""
+    """Draw the runs of L-BFGS that end at another optimum than EM, together with EM's."""
     found = _astray(scores, FOLLOWED[0])[:most]
     if not found:
         return

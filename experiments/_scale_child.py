@@ -1,4 +1,4 @@
-"""What experiments/scale.py measures in processes of their own: memory, processes, devices.
+"""Measurements of experiments/scale.py that run in separate processes: memory, processes, devices.
 
     python -m experiments._scale_child ROLE ARGUMENTS...
 
@@ -29,13 +29,13 @@ from jgmm.workbench.readers.streams import FileSource
 from jgmm.workbench.runs.storage import load_mixture
 from jgmm.workbench.studies.stream import Clock
 
-EXACT: dict[str, Any] = {"tol": 0.0, "rtol": 0.0}  # no step is the last before they run out
+EXACT: dict[str, Any] = {"tol": 0.0, "rtol": 0.0}  # no run converges before its steps run out
 
 
 def peak() -> float:
-    """The most memory this process has held so far, in 10⁹ bytes."""
+    """Return the peak memory of this process so far, in 10⁹ bytes."""
     status = pathlib.Path("/proc/self/status")
-    if status.exists():  # on Linux, ru_maxrss begins at the size of whoever started the process
+    if status.exists():  # on Linux, ru_maxrss begins at the size of the parent process
         (held,) = re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())
         return int(held) * 1024 / 1e9
     import resource
@@ -46,7 +46,7 @@ def peak() -> float:
 def steps(
     source: FileSource, mixture: jgmm.Mixture, n_steps: int, clock: Clock, **more: Any
 ) -> jgmm.FitResult:
-    """So many steps of EM from a mixture, over a file."""
+    """Take ``n_steps`` steps of EM from a mixture, over a file."""
     return jgmm.streaming.fit(
         jax.random.key(0),
         source,
@@ -61,7 +61,7 @@ def steps(
 
 
 def stream(data: str, start: str, n_steps: str, memory_rows: str) -> dict[str, Any]:
-    """Stream a file, and time the engine on rows in memory before and after it."""
+    """Stream a file, and time E-steps of rows in memory before and after it."""
     mixture, source, clock = load_mixture(start), FileSource(data), Clock()
     before = in_memory(mixture, source, int(memory_rows))
     memory_before = peak()
@@ -79,7 +79,7 @@ def stream(data: str, start: str, n_steps: str, memory_rows: str) -> dict[str, A
 
 
 def in_memory(mixture: jgmm.Mixture, source: FileSource, n_rows: int) -> list[float]:
-    """Rows a second of the engine's E-step of the first rows, held in memory, three times."""
+    """Rows per second of the E-step of the first rows, held in memory; measured three times."""
     blocks, n = [], 0
     for x, _ in source:
         blocks.append(x.copy())
@@ -92,7 +92,7 @@ def in_memory(mixture: jgmm.Mixture, source: FileSource, n_rows: int) -> list[fl
 
     def rows_per_second() -> float:
         begun = time.perf_counter()
-        # By products, as EM takes all but the last steps here.
+        # In the product form, as all steps of EM here but the last.
         jax.block_until_ready(jgmm.accumulate(there, inside, form="product"))
         return samples.n_samples / (time.perf_counter() - begun)
 
@@ -101,7 +101,7 @@ def in_memory(mixture: jgmm.Mixture, source: FileSource, n_rows: int) -> list[fl
 
 
 def per_step(fit: Callable[[int], jgmm.FitResult], few: int = 2, many: int = 9) -> float:
-    """Seconds of a step: what the steps that one fit takes more than another take longer."""
+    """Seconds per step, from the difference between two fits with few and with many steps."""
 
     def timed(n_steps: int) -> tuple[float, int]:
         begun = time.perf_counter()
@@ -114,7 +114,7 @@ def per_step(fit: Callable[[int], jgmm.FitResult], few: int = 2, many: int = 9) 
 
 
 def member(data: str, start: str, n_steps: str, place: str, size: str, rank: str) -> dict[str, Any]:
-    """One process of several that share a file."""
+    """Run one process of several that share a file."""
     group = processes.join(place, int(size), int(rank)) if int(size) > 1 else reader.SingleProcess()
     mixture, clock = load_mixture(start), Clock()
     source = FileSource(data, rank_and_size=group.rank_and_size)
@@ -129,7 +129,7 @@ def member(data: str, start: str, n_steps: str, place: str, size: str, rank: str
 
 
 def devices(data: str, start: str, n_rows: str, n_devices: str) -> dict[str, Any]:
-    """The engine on simulated devices of this machine."""
+    """Time EM on simulated devices of this machine."""
     jax.config.update("jax_num_cpu_devices", int(n_devices))
     mixture = load_mixture(start)
     x = np.concatenate([x.copy() for x, _ in FileSource(data)])[: int(n_rows)]
@@ -159,4 +159,4 @@ ROLES: dict[str, Callable[..., dict[str, Any]]] = {
 
 if __name__ == "__main__":
     print(json.dumps(ROLES[sys.argv[1]](*sys.argv[2:])), flush=True)
-    os._exit(0)  # neither waits for the others nor takes its memory apart
+    os._exit(0)  # without waiting for the other processes and without freeing memory

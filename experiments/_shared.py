@@ -1,4 +1,4 @@
-"""What several studies need: what they take from a config, intervals, components in order."""
+"""Functions that several studies share: checks of a config, intervals, order of components."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jgmm.workbench.studies.context import StudyContext
 
 
 def one_problem(study: StudyContext) -> tuple[Dataset, int, str]:
-    """The samples, the number of components and the covariance model of a study that takes one.
+    """Samples, number of components and covariance model of a study that takes one of each.
 
     Raises:
       UserError: no samples, or several numbers of components or models.
@@ -36,7 +36,7 @@ def one_problem(study: StudyContext) -> tuple[Dataset, int, str]:
 
 
 def check_own_data(study: StudyContext) -> None:
-    """Refuse settings that a study which draws its own samples would ignore.
+    """Check that a study which draws its own samples is not given data or a fit.
 
     Raises:
       UserError: the config has a table [data] or [fit].
@@ -78,10 +78,10 @@ def slope_interval(x: Any, y: Any) -> Interval:
 
 
 def aligned(mixture: Mixture, reference: Mixture) -> Mixture:
-    """The mixture with its components in the order that fits the reference best.
+    """Return the mixture with its components in the order that fits the reference best.
 
-    The names of components are arbitrary. Of all K! orders the one is taken that makes the sum of
-    the divergences from the reference's components to the mixture's least.
+    The order of components is arbitrary. Of all K! orders, the result has the one with the smallest
+    sum of Kullback–Leibler divergences from the reference's components to the mixture's.
     """
 
     def to_each(mean: Array, cholesky: Array) -> Array:

@@ -1,15 +1,15 @@
-"""All covariance models and numbers of components: a table without holes that respects nesting.
+"""All covariance models and numbers of components: a complete table that respects nesting.
 
     ./dev jgmm run configs/model_table.toml
 
-Fills the table of `jgmm.select` and checks it: every cell must have ended valid, and no cell may
-have a lower log-likelihood than a special case of it, a model that it contains or one component
-less. The table is filled twice, so that the time with and without compiling is known.
+Computes the table of `jgmm.select` and checks it: every fit must have ended valid, and no fit may
+have a lower log-likelihood than a special case of it, which is a model that it contains or one
+component less. The table is computed twice, to measure the time with and without compiling.
 
-Takes a minute and a quarter on two cores. Old Faithful, K = 1 to 9, fourteen models, 64 starts a
-cell, in float64: no hole, no violation; BIC chooses EEE with three components (log-likelihood
--1126.316, BIC 2314.30). In about half of the cells with six components or more the best was reached
-from a special case alone.
+Takes a minute and a quarter on two cores. Old Faithful, K = 1 to 9, fourteen models, 64 starts per
+table entry, in float64: no missing entry, no violation; BIC chooses EEE with three components
+(log-likelihood -1126.316, BIC 2314.30). In about half of the entries with six components or more,
+the best fit was reached from a special case alone.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from jgmm.workbench.studies.context import StudyContext
 
 
 class Settings(Strict):
-    """What counts as lower; [data] and [fit] say what is fitted."""
+    """When a log-likelihood counts as lower; [data] and [fit] say what is fitted."""
 
     rounding: Amount = 1e-9
-    """A log-likelihood is lower than another if by more than this share of it."""
+    """A log-likelihood counts as lower than another if it is by more than this fraction."""
 
 
 def run(study: StudyContext) -> None:
-    """Fill the table twice, check it, and show it by log-likelihood and by BIC."""
+    """Compute the table twice, check it, and show it by log-likelihood and by BIC."""
     seconds = []
     for _ in range(2):
         start = time.perf_counter()
@@ -45,8 +45,8 @@ def run(study: StudyContext) -> None:
     study.metric("seconds, compiling included", round(seconds[0], 2))
     study.metric("seconds", round(seconds[1], 2))
     broken = violations(found.table, study.settings.rounding)
-    study.metric("cells", len(found.table))
-    study.metric("holes", sum(not Status[row.status].is_valid for row in found.table))
+    study.metric("table entries", len(found.table))
+    study.metric("missing entries", sum(not Status[row.status].is_valid for row in found.table))
     study.metric("violations of nesting", sum(each["by"] == "model" for each in broken))
     study.metric("violations of growth", sum(each["by"] == "components" for each in broken))
     study.metric("reached from a special case alone", sum(row.n_agree == 0 for row in found.table))
@@ -59,8 +59,8 @@ def run(study: StudyContext) -> None:
     study.table(
         "agree", _by_model(found.table, "n_agree"), "Starts drawn that found the same again."
     )
-    study.table("status", _by_model(found.table, "status"), "How each cell ended.", show=False)
-    study.table("violations", broken, "Cells below a special case of theirs.", show=bool(broken))
+    study.table("status", _by_model(found.table, "status"), "How each fit ended.", show=False)
+    study.table("violations", broken, "Fits below one of their special cases.", show=bool(broken))
     figure, (ax,) = plot.new_figure(size=(7, 4.5))
     plot.criterion_curves(found.table, "bic", ax)
     study.figure("bic", figure, "BIC against the number of components, by covariance model.")
@@ -76,7 +76,7 @@ def _fill(study: StudyContext) -> Selection:
 
 
 def violations(table: list[Row], rounding: float) -> list[dict[str, Any]]:
-    """Pairs of cells of which the special case has the higher log-likelihood."""
+    """Pairs of fits of which the special case has the higher log-likelihood."""
     rows = {(row.n_components, row.covariance): row for row in table}
     counts = sorted({k for k, _ in rows})
     names = list(dict.fromkeys(name for _, name in rows))
@@ -93,14 +93,14 @@ def violations(table: list[Row], rounding: float) -> list[dict[str, Any]]:
     ]
     return [
         {
-            "n_components": cell.n_components,
-            "covariance": cell.covariance,
+            "n_components": outer.n_components,
+            "covariance": outer.covariance,
             "by": by,
             "special_case": f"{inner.covariance}, {inner.n_components}",
-            "lower_by": inner.log_likelihood - cell.log_likelihood,
+            "lower_by": inner.log_likelihood - outer.log_likelihood,
         }
-        for cell, inner, by in pairs
-        if inner.log_likelihood - cell.log_likelihood > rounding * abs(inner.log_likelihood)
+        for outer, inner, by in pairs
+        if inner.log_likelihood - outer.log_likelihood > rounding * abs(inner.log_likelihood)
     ]
 
 

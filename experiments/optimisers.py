@@ -1,23 +1,23 @@
-"""One likelihood climbed by EM, accelerated EM and gradient methods from the same starts.
+"""One likelihood maximised by EM, accelerated EM and gradient methods from the same starts.
 
     ./dev jgmm run configs/optimisers.toml
 
 EM and the optimisers of optax maximise one function: EM over weights, means and covariances, by
-closed-form steps that never lower it; the others over free parameters that map to them, by
-gradients of all samples. What a method costs is counted in passes over the samples: one for each
-step, whether it was refused or not, one for each point that a line search looks at, and one for
-each Hessian-vector product.
+closed-form steps that never lower it; the others over unconstrained parameters, by gradients over
+all samples. The cost of a method is counted in passes over the samples: one for each step, whether
+it was refused or not, one for each point that a line search evaluates, and one for each
+Hessian-vector product.
 
-A problem is a data set and a start, and EM's end from there is what the others are measured by: how
-many passes it takes them to come as high, or at which other optimum they end.
+A problem is a data set and a start. The other methods are compared with EM's end from that start:
+how many passes they take to come as high, or at which other optimum they end.
 
 Takes about fifteen minutes on two cores, most of it compiling. From 42 starts on eleven data sets
 that EM ends well from, Anderson acceleration ends at EM's optimum in all, in 4.9 times fewer passes
 (geometric mean) and in more passes in none; SQUAREM comes as high in 41, in 2.7 times fewer. Where
-EM takes more than 1,000 passes, Anderson acceleration takes 9.1 times fewer or better. Newton-CG
+EM takes more than 1,000 passes, Anderson acceleration takes at least 9.1 times fewer. Newton-CG
 comes as high from 41 in 3.4 times fewer. L-BFGS of optax comes as high from 37 in 1.9 times fewer,
-but ends within 1e-6 nats a sample of EM's own end from 32 (0.76); started warm, from 39 (0.93).
-The others end at other optima, or run out of steps; the table ``astray`` says where.
+but ends within 1e-6 nats a sample of EM's own end from 32 (0.76); with a warm start, from 39
+(0.93). The others end at other optima, or run out of steps; the table ``astray`` lists them.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ class Settings(Strict):
     """Which problems, for how long, with which step sizes."""
 
     problems: tuple[Name, ...] = ()
-    """Names of the data sets to take; none stands for all."""
+    """Names of the data sets; none means all."""
     methods: tuple[Name, ...] = ()
-    """Names of the methods to compare with EM; none stands for all."""
+    """Names of the methods to compare with EM; none means all."""
     n_starts: Count = 4
-    """Starts from each, the same for all methods."""
+    """Starts per data set, the same for all methods."""
     init: Name = "kmeans++"
     """How each start is made."""
     n_samples: Count = 1000
@@ -80,16 +80,16 @@ class Settings(Strict):
     momentum: Amount = 0.9
     """Momentum of SGD."""
     batches: Count = 10
-    """Mini-batches that the samples are divided into, by number."""
+    """Number of mini-batches that the samples are divided into."""
     within: Amount = 1e-6
     """Log-likelihoods that differ by less, in nats a sample, count as the same optimum."""
 
 
 def problems(n_samples: int) -> list[Problem]:
-    """From easy to hard: separated, real, in many dimensions, and overlapping ever more."""
+    """From easy to hard: separated, real data, many dimensions, and growing overlap."""
 
     def drawn(spread: float, k: int, d: int, seed: int) -> Float[np.ndarray, "N D"]:
-        """Unit Gaussians whose centers are so many standard deviations apart, roughly."""
+        """Draw unit Gaussians whose centers are about ``spread`` standard deviations apart."""
         rng = np.random.default_rng(seed)
         centers = spread * rng.normal(size=(k, d))
         return centers[rng.integers(k, size=n_samples)] + rng.normal(size=(n_samples, d))
@@ -113,7 +113,7 @@ def problems(n_samples: int) -> list[Problem]:
 
 
 def run(study: StudyContext) -> None:
-    """Climb from every start of every problem by every method, and compare."""
+    """Run every method from every start of every problem, and compare."""
     check_own_data(study)
     settings: Settings = study.settings
     every = {each.name: each for each in problems(settings.n_samples)}
@@ -131,7 +131,7 @@ def run(study: StudyContext) -> None:
 
 
 def _named(setting: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
-    """The names asked for, in the order they are known in, or all.
+    """Return the names asked for, in the order of the known names; all if none is given.
 
     Raises:
       UserError: one that is not known.
@@ -143,7 +143,7 @@ def _named(setting: str, names: Sequence[str], known: Sequence[str]) -> list[str
 
 
 def _methods(settings: Settings, n_samples: int, covariance: str) -> dict[str, Algorithm]:
-    """The methods by name; the first is what the others are measured by."""
+    """Return the methods by name; the first, EM, is what the others are compared with."""
     em, name = EM(settings.em_steps), model(covariance).name
 
     def climbing(optimizer: Any, by: str = "log", batch: int | None = None) -> Algorithm:
@@ -169,7 +169,7 @@ def _methods(settings: Settings, n_samples: int, covariance: str) -> dict[str, A
 
 
 def _climbs(study: StudyContext, problem: Problem) -> dict[str, Climb]:
-    """By every method from the same starts, each in the frame that suits the covariance model."""
+    """Run every method from the same starts, on standardized samples."""
     settings: Settings = study.settings
     samples, entry = make_samples(problem.x), model(problem.covariance)
     begun = draw(

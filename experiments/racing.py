@@ -1,8 +1,8 @@
-"""Racing: how much work it saves, and how often it finds what running every start to its end finds.
+"""Racing: how much work it saves, and how often it finds the best optimum of all starts.
 
     ./dev jgmm run configs/racing.toml
 
-For each of many seeds all starts run to their ends, and then race with a first round of several
+For each of many seeds all starts run to their ends, and then race, with first rounds of several
 lengths (`jgmm.fitting.racing`). The work is counted in EM steps of single starts, so it does not
 depend on the machine. A race is right when it ends within a tolerance of the best of all starts.
 
@@ -38,10 +38,10 @@ from jgmm.workbench.studies.context import StudyContext
 
 
 class Settings(Strict):
-    """How often, and how long the first rounds are; [data] and [fit] say what is fitted."""
+    """Number of seeds, and length of the first rounds; [data] and [fit] say what is fitted."""
 
     seeds: Count = 100
-    """Seeds, each of which makes all starts anew."""
+    """Number of seeds; each draws all starts again."""
     rounds: Annotated[tuple[Annotated[int, Field(ge=LEAST_STEPS)], ...], Field(min_length=1)] = (
         3,
         5,
@@ -50,11 +50,11 @@ class Settings(Strict):
     )
     """Steps before the first starts are dropped."""
     within: Amount = 0.01
-    """A race is right when it ends within so many nats of the best of all starts."""
+    """A race is right when it ends within this many nats of the best of all starts."""
 
 
 def run(study: StudyContext) -> None:
-    """Race with every first round from every seed, and count what is saved and what is lost."""
+    """Race with every first round from every seed; measure the work saved and the optima missed."""
     settings: Settings = study.settings
     found = [_of_seed(study, jax.random.fold_in(study.key, seed)) for seed in range(settings.seeds)]
     whole = [each[0] for each in found]
@@ -98,11 +98,15 @@ def _draw(study: StudyContext, rows: Sequence[dict[str, Any]]) -> None:
     ax.set_ylim(-0.05, 1.05)
     ax.set_xlabel("times less work than running every start to its end")
     ax.set_ylabel("share of seeds with the same best")
-    study.figure("races", figure, "What a longer first round costs, and what it buys.")
+    study.figure(
+        "races",
+        figure,
+        "Work saved and share of seeds with the same best, by the length of the first round.",
+    )
 
 
 def _of_seed(study: StudyContext, key: jax.Array) -> list[FitResult]:
-    """The fit without a race, and with a race of each kind."""
+    """Return the fit without a race, and with a race of each first round."""
     fit, settings = study.config.fit, study.settings
     data, n_components, covariance = one_problem(study)
     samples = make_samples(data.x, data.weights)

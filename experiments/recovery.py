@@ -1,11 +1,11 @@
-"""Sample from a known mixture, fit it again, and watch the error fall as 1/√N.
+"""Sample from a known mixture, fit it again, and measure how the error falls as 1/√N.
 
     ./dev jgmm run configs/recovery.toml
 
 Maximum likelihood is consistent and asymptotically efficient: the error of every parameter is
 about 1/√N times a constant. Data sets of growing size are drawn from one mixture of three
-overlapping components, each is fitted by EM, and the components, whose names are arbitrary, are
-put into the order of the truth. On logarithmic axes the errors should lie on lines of slope −1/2.
+overlapping components, each is fitted by EM, and the components, whose order is arbitrary, are put
+into the order of the truth. On logarithmic axes the errors should lie on lines of slope −1/2.
 
 Takes about 40 s on two cores, 55 s the first time, when the program has to be compiled. It prints
 the slopes and their 95 % intervals: weights −0.517 (−0.601 to −0.433), means −0.495 (−0.541 to
@@ -49,7 +49,7 @@ class Settings(Strict):
 
 
 def run(study: StudyContext) -> None:
-    """Measure the errors at every size, and the slopes of the lines they lie on."""
+    """Measure the errors at every size, and the slopes of the fitted lines."""
     check_own_data(study)
     settings: Settings = study.settings
     truth = known_mixture()
@@ -78,7 +78,7 @@ def run(study: StudyContext) -> None:
 
 
 def known_mixture() -> Mixture:
-    """The mixture to recover: three components that overlap."""
+    """Return the mixture to recover: three components that overlap."""
     return jgmm.make_mixture(
         [0.5, 0.3, 0.2],
         [[0.0, 0.0], [3.5, 1.0], [0.0, 4.5]],
@@ -90,10 +90,10 @@ def known_mixture() -> Mixture:
 def refit(
     keys: Key[Array, "R"], truth: Mixture, settings: Settings, n: Int[Array, ""]
 ) -> tuple[Float[Array, "R 3"], Array]:
-    """Errors of each repetition in weights, means and covariances, and how its fit ended.
+    """Return each repetition's errors in weights, means and covariances, and its status.
 
-    Every data set has the largest size, and weight zero for all samples but the first n, which
-    equals a data set of n: so one program, compiled once, serves all sizes.
+    Every data set has the largest size, with weight zero for all samples but the first n, which
+    equals a data set of size n. So one program, compiled once, serves all sizes.
     """
 
     def one(key: Array) -> tuple[Array, Array]:

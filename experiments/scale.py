@@ -1,9 +1,9 @@
-"""Past memory, past one device, past one process: what it costs.
+"""Beyond memory, one device and one process: speed, memory and accuracy.
 
     ./dev jgmm run configs/scale.toml
 
-makes 100 million samples in 8 columns with the package's own sampler, 3.2 GB each as .npy and as
-Parquet, in the folder of the run, and removes them at the end. For 16 components of full
+draws 100 million samples in 8 columns with the package's own sampler, writes them to the folder of
+the run, 3.2 GB each as .npy and as Parquet, and removes them at the end. For 16 components of full
 covariance in float32 on two cores it prints
 
     peak memory of a fit to 3.2 GB                      1.07 GB (.npy), 1.42 GB (Parquet)
@@ -14,8 +14,8 @@ covariance in float32 on two cores it prints
     one pass of online EM: nats lost a sample           0.0024 (batches of 1,000), 0.0008 (10,000)
     start from 4,096 rows: nats lost a sample           0
 
-With `--set settings.n_samples=200000` it is done in two minutes. The other half of the claims, that
-a run killed at any moment ends at the same parameters, is
+With `--set settings.n_samples=200000` it takes two minutes. That a run killed at any moment ends at
+the same parameters is tested by
 
     JGMM_KILLS=50 ./dev pytest tests/workbench/test_checkpoints.py
 """
@@ -46,7 +46,7 @@ BLOCK = 1 << 20  # samples drawn at once, rows of a row group
 
 
 class Settings(Strict):
-    """How large."""
+    """Sizes of the files and of the fits."""
 
     n_samples: Positive = 100_000_000
     """Rows of the files."""
@@ -55,18 +55,18 @@ class Settings(Strict):
     n_components: Positive = 16
     """K, of the truth and of the fits."""
     n_steps: Annotated[int, Field(ge=2, lt=1000)] = 3
-    """EM steps of every fit. The first pass compiles, and the last is taken by differences, to be
-    sure of its digits; the speed is that of those between."""
+    """EM steps of every fit. The first pass compiles, and the last uses the difference form, to be
+    sure of its digits; the speed is measured on the passes in between."""
     formats: list[Literal["npy", "parquet"]] = Field(default=["npy", "parquet"])
     """Kinds of file."""
     memory_rows: Positive = 4_000_000
-    """Rows on which the engine in memory is timed, and the simulated devices."""
+    """Rows in memory on which E-steps and simulated devices are timed."""
     processes: list[Positive] = Field(default=[1, 2, 4])
     """Numbers of processes that share the first file."""
     subsamples: list[Positive] = Field(default=[4096, 32768])
-    """Rows that starts are made of."""
+    """Numbers of rows that starts are made from."""
     batches: list[Positive] = Field(default=[1000, 10_000])
-    """Samples in a step of online EM."""
+    """Numbers of samples in a step of online EM."""
     devices: list[Positive] = Field(default=[1, 2, 4, 8])
     """Numbers of simulated devices."""
 
@@ -92,7 +92,7 @@ def run(study: StudyContext) -> None:
 
 
 def truth(key: jax.Array, settings: Settings) -> jgmm.Mixture:
-    """A mixture whose components overlap, so that EM takes many steps."""
+    """Return a mixture whose components overlap, so that EM takes many steps."""
     centers, factors = jax.random.split(key)
     k, d = settings.n_components, settings.n_features
     a = np.eye(d) + 0.3 * np.asarray(jax.random.normal(factors, (k, d, d)))
@@ -111,7 +111,7 @@ def make(
 
     n, d = settings.n_samples, settings.n_features
     mixture = truth(key, settings)
-    # Every fit starts away from the truth: no step of those that are timed may be the last.
+    # Every fit starts away from the truth, so that it does not converge within the timed steps.
     away = mixture.means + 0.3 * jax.random.normal(key, mixture.means.shape, np.float32)
     save_mixture(start, replace(mixture, means=away))
     names = [f"x{i}" for i in range(d)]
@@ -137,7 +137,7 @@ def make(
 
 
 def child(*arguments: Any) -> "subprocess.Popen[str]":
-    """A measurement in a process of its own; ``answer`` waits for it."""
+    """Start a measurement in a separate process; ``answer`` waits for it."""
     root = pathlib.Path(__file__).resolve().parents[1]
     path = os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
@@ -149,7 +149,7 @@ def child(*arguments: Any) -> "subprocess.Popen[str]":
 
 
 def answer(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    """What it found."""
+    """Wait for a measurement and return its results."""
     output, _ = process.communicate()
     if process.returncode:
         raise UserError(f"a measurement ended with status {process.returncode}; see above")
@@ -175,7 +175,7 @@ def _streams(
             {"file": kind, "pass": "in memory", "rows": settings.memory_rows, "rows_per_second": v}
             for v in found["in_memory"]
         ]
-    caption = "Seconds of each pass; reading happens beside computing and waiting."
+    caption = "Seconds of each pass; reading happens while the process computes or waits."
     study.table("passes", rows, caption)
 
 
@@ -184,7 +184,7 @@ def _processes(
 ) -> None:
     rows: list[dict[str, Any]] = []
     first: dict[str, Any] = {}
-    # Its statistics, and what rounding took from them.
+    # The statistics of a process, and their rounding errors.
     travels = 2 * bytes_per_step(settings.n_components, settings.n_features)
     for n in settings.processes:
         with socket.socket() as found:
@@ -217,14 +217,14 @@ def _processes(
 
 
 def _apart(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """The largest difference of the means, relative to their size, or of the log-likelihoods."""
+    """Largest relative difference of the means, or of the log-likelihoods."""
     a, b = np.asarray(one["means"]), np.asarray(other["means"])
     ratio = other["log_likelihood"] / one["log_likelihood"] - 1
     return max(float(np.abs(a - b).max() / np.abs(a).max()), abs(ratio))
 
 
 def _shortcuts(study: StudyContext, settings: Settings, start: pathlib.Path) -> None:
-    """What starts from few rows lose, and what one pass is worth."""
+    """Measure what starts from few rows lose, and how much one pass gains."""
     n = min(settings.memory_rows, settings.n_samples, MANY)
     mixture, key = truth(study.key, settings), jax.random.fold_in(study.key, MANY)
     x = np.asarray(jgmm.sample(key, mixture, n)[0])

@@ -2,10 +2,10 @@
 
     ./dev jgmm run configs/thousand_starts.toml
 
-The likelihood of a mixture has many local maxima, and which of them EM reaches is decided by where
-it starts. All starts of one kind run side by side as one compiled program. A share p of starts at
-the best optimum means that log(0.01) / log(1 − p) of them find it with a probability of 99 %;
-times the seconds a start takes, that is the price of finding it, which is what should be low.
+The likelihood of a mixture has many local maxima, and the start decides which of them EM reaches.
+All starts of one kind run as one compiled program. If a share p of the starts ends at the best
+optimum, log(0.01) / log(1 − p) starts find it with a probability of 99 %. That number times the
+seconds per start is the cost of finding the best optimum, by which the kinds are compared.
 
 Takes about 25 s on two cores, 40 s the first time, when the programs have to be compiled. On Old
 Faithful with three components it prints the best log-likelihood, −1114.44, and the share of starts
@@ -47,18 +47,18 @@ def _known(name: str) -> str:
 
 
 class Settings(Strict):
-    """What to compare; [data] and [fit] say on which samples and with how many starts."""
+    """Starts to compare; [data] and [fit] say on which samples and how many."""
 
     starts: Annotated[tuple[Annotated[Name, AfterValidator(_known)], ...], Field(min_length=1)] = (
         tuple(methods.STARTS)
     )
-    """Ways to start, by their names in `jgmm.initialization.STARTS`."""
+    """Kinds of start, by their names in `jgmm.initialization.STARTS`."""
     within: Amount = 0.1
     """Log-likelihoods that differ by less, in nats, count as the same optimum."""
 
 
 def run(study: StudyContext) -> None:
-    """Start in every way, and tabulate optima, steps and seconds."""
+    """Fit from every kind of start, and tabulate optima, steps and seconds."""
     settings: Settings = study.settings
     if study.config.fit.init != Fit().init:
         raise UserError("this study compares ways to start: name them in settings.starts")
@@ -100,7 +100,7 @@ _CAPTION = (
 def _timed(
     study: StudyContext, name: str, show: Callable[[Progress], None]
 ) -> tuple[FitResult, float, float]:
-    """A fit from all starts, and the seconds that compiling and running took."""
+    """Fit from all starts; return the result and the seconds of compiling and of running."""
     fit = study.config.fit
     data, n_components, covariance = one_problem(study)
     samples = make_samples(data.x, data.weights)
@@ -126,7 +126,7 @@ def _timed(
         jax.block_until_ready(result)
         return result, time.perf_counter() - begun
 
-    _, first = start(1e9)  # satisfied at once: the same programs compiled, hardly a step taken
+    _, first = start(1e9)  # converges at once: compiles the same programs, takes few steps
     result, seconds = start(fit.tol)
     return result, first, seconds
 
@@ -164,7 +164,7 @@ def _row(
 
 
 def _starts_needed(found: float) -> float:
-    """Starts of which one succeeds with a probability of 99 %, when each does with ``found``."""
+    """Starts needed for a success with probability 99 %, each succeeding with ``found``."""
     if found in (0.0, 1.0):
         return math.inf if found == 0.0 else 1.0
     return max(1.0, math.log(0.01) / math.log1p(-found))
@@ -173,9 +173,9 @@ def _starts_needed(found: float) -> float:
 def optima(
     ends: dict[str, np.ndarray], within: float, most: int = 8
 ) -> list[dict[str, float | int]]:
-    """The highest optima with the number of starts of each kind that end there.
+    """Return the highest optima with the number of starts of each kind that end there.
 
-    Sorted log-likelihoods are cut wherever the gap to the next exceeds ``within``.
+    The sorted log-likelihoods are split wherever the gap to the next exceeds ``within``.
     """
     values = np.sort(np.concatenate([each[np.isfinite(each)] for each in ends.values()]))[::-1]
     groups = np.split(values, np.flatnonzero(-np.diff(values) > within) + 1)
@@ -198,7 +198,7 @@ def _draw(study: StudyContext, fits: dict[str, FitResult], ends: dict[str, np.nd
     study.figure(
         "steps",
         figure,
-        "EM steps of every start that did not fail. What the start itself takes is not counted: "
+        "EM steps of every start that did not fail. The steps of the start itself do not count: "
         "k-means runs to its end in kmeans, and EM runs five times ten steps in short_em.",
     )
 

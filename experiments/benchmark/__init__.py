@@ -1,1 +1,1 @@
-"""How fast, against other libraries and against the machine: `python -m experiments.benchmark`."""
+"""Speed, against other libraries and the machine's limits: `python -m experiments.benchmark`."""

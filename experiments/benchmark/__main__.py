@@ -1,10 +1,10 @@
-"""How fast jgmm is: against other libraries, against the machine, and as problems grow.
+"""Speed of jgmm: against other libraries, against the machine, and as problems grow.
 
     ./dev python -m experiments.benchmark
 
 prints tables and leaves `benchmark.json` and `benchmark.png` in `runs/benchmark`. All contestants
 take turns in one run, so read ratios, not seconds. Expected time: half an hour on two cores.
-Expected numbers: at least the targets printed beside the ratios.
+Expected numbers: at least the targets printed next to the ratios.
 """
 
 from __future__ import annotations

@@ -13,15 +13,15 @@ from jgmm.plot.style import INK, look
 def as_table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows as text; columns in the order in which they first appear."""
     heads = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [heads, *([_cell(row.get(name)) for name in heads] for row in rows)]
+    lines = [heads, *([_entry(row.get(name)) for name in heads] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        "  ".join(entry.ljust(width) for entry, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
 
 
-def _cell(value: Any) -> str:
+def _entry(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):

@@ -1,8 +1,8 @@
-"""The contestants: each takes the same EM steps from the same start, in its own way.
+"""The contestants: libraries that take the same EM steps from the same start.
 
-A contestant is built for a case and returns two functions: one takes ``STEPS`` EM steps from the
-start, the other says what parameters it ended with. A peer that is not installed, or cannot take
-the case, says why instead.
+A contestant is built for a case and has two functions: one takes ``STEPS`` EM steps from the start,
+the other returns the parameters it ended with. A library that is not installed, or cannot compute
+the case, raises ``AbsentError`` with the reason.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ class Case:
 
     @property
     def name(self) -> str:
-        """For tables."""
+        """Name of the case in tables."""
         n = f"{self.n_samples // 1000}k" if self.n_samples >= 1000 else str(self.n_samples)
         return f"{self.covariance} {n}, {self.n_features}, {self.n_components} {self.dtype}"
 
     @property
     def operations(self) -> int:
-        """Of the two matrix products a step cannot do without, a multiply-add counted as two."""
+        """Operations of the two matrix products that every step needs; a multiply-add is two."""
         entry = jgmm.covariance.model(self.covariance)
         features = exponential_family.n_features(entry, self.n_features)
         return 4 * self.n_samples * self.n_components * features
 
     def problem(self) -> tuple[np.ndarray, Mixture]:
-        """Samples of a mixture, and a start: its components moved by half a deviation."""
+        """Draw samples of a mixture, and a start: its components moved by half a deviation."""
         rng = np.random.default_rng(0)
         means = 3 * rng.normal(size=(self.n_components, self.n_features))
         x = rng.normal(size=(self.n_samples, self.n_features))
@@ -79,18 +79,18 @@ class Parameters(NamedTuple):
 
 
 class Contestant(NamedTuple):
-    """``advance`` takes STEPS steps, ``reached`` says where they led."""
+    """``advance`` takes STEPS steps, ``reached`` returns the parameters after them."""
 
     advance: Callable[[], object]
     reached: Callable[[], Parameters]
 
 
 class AbsentError(RuntimeError):
-    """Why a peer takes no part."""
+    """Why a library takes no part in a case."""
 
 
 def ours(case: Case, x: np.ndarray, start: Mixture) -> Contestant:
-    """This package: the E-step and the M-step that ``jgmm.fit`` is made of, in its frame."""
+    """This package: the E-step and the M-step of ``jgmm.fit``, on standardized samples."""
     samples = standardize(make_samples(x), start.model)
     inside = to_standard(start, samples.frame)
 

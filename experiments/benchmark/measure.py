@@ -1,4 +1,4 @@
-"""Clocks: contestants timed in turns, the machine's own limits, memory of a process of its own."""
+"""Time contestants in turns, and measure the machine's limits and the memory of a process."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SQUARE = 2048  # the product whose rate is the limit; large enough to reach the 
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long one call takes, its result waited for."""
+    """Return the seconds one call takes until its result is ready."""
     begun = time.perf_counter()
     jax.block_until_ready(work())
     return time.perf_counter() - begun
 
 
 def in_turns(contestants: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """The median time of each, in seconds; all take a turn, then all the next.
+    """Return the median time of each contestant, in seconds; all take one turn after another.
 
-    A machine that slows down for a while so slows all of them. The first turn, in which programs
+    If the machine slows down for a while, that slows all of them. The first turn, in which programs
     are compiled and caches filled, does not count.
     """
     times: dict[str, list[float]] = {name: [] for name in contestants}
@@ -38,26 +38,26 @@ def in_turns(contestants: Mapping[str, Callable[[], object]], repeats: int) -> d
 
 
 def square_product(dtype: np.dtype) -> Callable[[], object]:
-    """A large square matrix product, 2 SQUARE³ operations."""
+    """Return a large square matrix product, of 2 SQUARE³ operations."""
     a = jnp.asarray(np.random.default_rng(0).normal(size=(SQUARE, SQUARE)), dtype)
     product = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
     return lambda: product(a)
 
 
 def streaming(n_bytes: int) -> Callable[[], object]:
-    """Reading so many bytes once and doing next to nothing with them."""
+    """Return a function that reads ``n_bytes`` once and adds them up."""
     a = jnp.ones(n_bytes // 4, jnp.float32)
     total = jax.jit(jnp.sum)
     return lambda: total(a)
 
 
 def peak_memory(code: str) -> dict[str, float]:
-    """Run code in a process of its own that prints numbers as ``name value``; what it printed.
+    """Run code in a separate process; return the numbers it prints as ``name value``.
 
-    The code may call ``peak()``, the most memory the process has held so far, in MB, and
-    ``forget_peak()``, from which on it counts anew.
+    The code may call ``peak()``, which returns the peak memory of the process so far, in MB, and
+    ``forget_peak()``, which resets that peak.
     """
-    # Not getrusage: its maximum starts at what the parent held.
+    # Not getrusage: its maximum starts at the memory of the parent process.
     before = (
         "import pathlib\n"
         "def peak():\n"

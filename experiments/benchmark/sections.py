@@ -28,8 +28,8 @@ from jgmm.em.options import Options
 from jgmm.fitting import in_memory
 from jgmm.selection.criteria import evidence
 
-# A case, and how many times faster than each peer it should be; at most how many times slower
-# than the bare products.
+# A case, and its targets: how many times faster than each library jgmm should be, and how many
+# times slower than the bare products it may be.
 STEP_CASES: list[tuple[Case, dict[str, float]]] = [
     (Case(200_000, 8, 16, "full", "float32"), {"scikit-learn": 25, "gmmx": 12}),
     (Case(500_000, 2, 8, "full", "float32"), {"scikit-learn": 30, "gmmx": 12}),
@@ -90,7 +90,7 @@ def _entered(case: Case, x: np.ndarray, start: Any) -> tuple[dict[str, Contestan
 
 
 def _log_likelihood(contestant: Contestant, case: Case, x: np.ndarray) -> float:
-    """Of the parameters a contestant ends with, in double precision."""
+    """Log-likelihood of the parameters a contestant ends with, in double precision."""
     reached = contestant.reached()
     with jax.enable_x64(True):
         weights, means, covariances = (np.asarray(leaf, np.float64) for leaf in reached)
@@ -105,7 +105,7 @@ N_RESTARTS = 256
 
 
 def overlapping(n: int, d: int, k: int, seed: int = 0) -> np.ndarray:
-    """Samples of components about two deviations apart, with correlations: many local optima."""
+    """Draw from components about two deviations apart, with correlations: many local optima."""
     rng = np.random.default_rng(seed)
     means = 2 * rng.normal(size=(k, d))
     roots = np.eye(d) + 0.4 * rng.normal(size=(k, d, d))
@@ -152,7 +152,7 @@ RACE_STEPS = 3
 
 def racing(repeats: int) -> list[dict[str, Any]]:
     """How many times faster a race is, and from how many seeds it finds the same best."""
-    del repeats  # the seeds are repeats enough
+    del repeats  # the seeds are the repeats
     rows = []
     for n, d, k, seeds in RESTART_CASES:
         x = make_samples(overlapping(n, d, k)).x
@@ -183,7 +183,6 @@ def racing(repeats: int) -> list[dict[str, Any]]:
 
 _MEMORY = """
 import numpy as np, jax, jax.numpy as jnp, jgmm
-from jgmm.mixture import Mixture
 n, d, k = {n}, {d}, {k}
 rng = np.random.default_rng(0)
 x = np.empty((n, d), np.float32)
@@ -191,15 +190,16 @@ for first in range(0, n, 10_000):
     x[first : first + 10_000] = rng.normal(size=(10_000, d))
 x = jnp.asarray(x).block_until_ready()
 start = jgmm.make_mixture(np.full(k, 1 / k), rng.normal(size=(k, d)), np.ones(k), "spherical")
-start = Mixture(start.log_weights, start.means, jnp.broadcast_to(jnp.eye(d), (k, d, d)), "full")
-forget_peak()  # of the moment in which JAX took over the data
-jgmm.em.run(start, x, max_steps=2, tol=0.0, rtol=0.0).log_likelihood.block_until_ready()
+scale = jnp.broadcast_to(jnp.eye(d), (k, d, d))
+start = jgmm.Mixture(start.log_weights, start.means, scale, "full")
+forget_peak()  # that of copying the data to JAX
+jgmm.fitting.run_em(start, x, max_steps=2, tol=0.0, rtol=0.0).log_likelihood.block_until_ready()
 print("fitted", peak())
 """
 
 
 def memory(repeats: int) -> list[dict[str, Any]]:
-    """The most memory a process holds that fits a large array, in MB, and one that fits a small."""
+    """Peak memory of a process that fits a large array, and of one that fits a small one, in MB."""
     del repeats  # memory does not vary between runs
     n, few, d, k = 10_000_000, 20_000, 8, 64
     held, base = (
@@ -211,9 +211,9 @@ def memory(repeats: int) -> list[dict[str, Any]]:
             "case": f"2 steps of {n}, {d}, {k}",
             "data_mb": size,
             "process_mb": held,
-            "beside_data_mb": held - size,
+            "without_data_mb": held - size,
             f"process_of_{few}_rows_mb": base,
-            "beside_data_and_that_mb": held - size - base,
+            "without_data_and_that_mb": held - size - base,
             "target": 300,
         }
     ]
@@ -221,7 +221,7 @@ def memory(repeats: int) -> list[dict[str, Any]]:
 
 def growth(repeats: int) -> list[dict[str, Any]]:
     """Seconds as N, K and R each grow over three decades; slopes in log-log, at most 1.05."""
-    # (N, K, R), the one that grows over three decades.
+    # (N, K, R); the named one grows over three decades.
     ranges = {
         "N": [(10**e, 4, 1) for e in (4, 5, 6, 7)],
         "K": [(20_000, k, 1) for k in (4, 40, 400, 4000)],

@@ -1,1 +1,1 @@
-"""What results are worth: measured against arithmetic of fifty digits, and by breaking the code."""
+"""Accuracy of the results: against arithmetic of fifty digits, and tests of the tests."""

@@ -1,9 +1,9 @@
-"""Gaussian mixtures at fifty digits: what floating point is measured against.
+"""Gaussian mixtures in fifty digits, the reference for the accuracy of floating point.
 
 Arrays hold numbers of mpmath (``exact`` makes them), or NumPy's long doubles, of 64 bits, where
 mpmath would take hours; the functions are the same. Nothing here shares code or algebra with the
-package: densities and determinants go through Gaussian elimination, moments are written down as the
-textbook has them, and iterations run until nothing moves in the thirtieth digit.
+package: densities and determinants use Gaussian elimination, moments are written as in a textbook,
+and iterations run until nothing changes in the thirtieth digit.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _exact, _log, _exp = (np.frompyfunc(f, 1, 1) for f in (FIFTY.mpf, FIFTY.log, FIF
 
 
 def exact(values: Any) -> np.ndarray:
-    """The numbers that floating point holds, as they are, in fifty digits."""
+    """Convert floating-point numbers to fifty digits, without rounding."""
     return np.asarray(_exact(np.asarray(values, np.float64)), object)
 
 
 def long(values: Any) -> np.ndarray:
-    """The same as long doubles."""
+    """Convert to long doubles."""
     return np.asarray(values, np.longdouble)
 
 
@@ -47,7 +47,7 @@ def log_2pi(like: np.ndarray) -> Any:
 
 
 def eliminate(matrix: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pivots (D,) of A, and what elimination makes of the columns beside it, (D, M).
+    """Pivots (D,) of A, and columns (D, M) after the same elimination steps.
 
     For a symmetric A and a column b, bᵀ A⁻¹ b is the sum of the squares over the pivots, and |A|
     their product.
@@ -96,7 +96,7 @@ def statistics(
 def m_step(
     x: np.ndarray, counted: np.ndarray, code: str, near: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights (K,), means (K, D) and covariances (K, D, D); ``near`` is for axes in common."""
+    """Weights (K,), means (K, D) and covariances (K, D, D); ``near`` is for common axes."""
     counts = counted.sum(axis=0)
     means = counted.T @ x / counts[:, None]
     _, _, scatter = statistics(x, counted, means)
@@ -128,13 +128,13 @@ def criteria(
 def covariances_of(
     counts: np.ndarray, scatter: np.ndarray, code: str, near: np.ndarray | None = None
 ) -> np.ndarray:
-    """Of the model, the covariances (K, D, D) that maximise -Σₖ (Nₖ log|Σₖ| + tr Σₖ⁻¹ Sₖ)/2.
+    """Covariances (K, D, D) of the model that maximise -Σₖ (Nₖ log|Σₖ| + tr Σₖ⁻¹ Sₖ)/2.
 
     Args:
       counts: Nₖ, (K,).
       scatter: Sₖ, (K, D, D).
       code: three letters, for volume, shape and orientation.
-      near: covariances with nearly the best axes in common; of several optima the nearest is meant.
+      near: covariances with nearly the best common axes; of several optima the nearest is found.
     """
     k, d, _ = scatter.shape
     if code[1:] in ("EV", "VE"):
@@ -162,7 +162,7 @@ def identity(like: np.ndarray) -> np.ndarray:
 
 
 def diagonal(matrix: np.ndarray) -> np.ndarray:
-    """The matrix without what is off its diagonal."""
+    """The matrix with zeros off its diagonal."""
     return np.asarray(np.diag(np.diagonal(matrix)) + 0 * matrix)
 
 
@@ -173,7 +173,7 @@ def root_of_determinant(matrix: np.ndarray) -> Any:
 
 
 def equal_shape(counts: np.ndarray, scatter: np.ndarray) -> np.ndarray:
-    """Σₖ = λₖ C with |C| = 1, each in turn until no λ moves."""
+    """Σₖ = λₖ C with |C| = 1; volumes and shape alternate until no λ changes."""
     d = scatter.shape[1]
     volumes = np.array([s.trace() / d / n for s, n in zip(scatter, counts, strict=True)])
     for _ in range(MOST_ROUNDS):
@@ -207,18 +207,18 @@ def eigenvectors(matrix: np.ndarray) -> np.ndarray:
 def common_axes(
     counts: np.ndarray, scatter: np.ndarray, code: str, near: np.ndarray | None
 ) -> np.ndarray:
-    """Axes from which no rotation of two of them leads up, the nearest to those of ``near``."""
+    """Axes that no rotation of two of them improves, the nearest to those of ``near``."""
     k, d, _ = scatter.shape
     begin = scatter if near is None else near
-    # Unequal coefficients: axes of equal length in the one sum would not be told apart.
+    # Unequal coefficients: with equal ones, eigenvalues of the sum could coincide.
     mixed = sum((1 + j * FIFTY.mpf(1) / 7) * c / c.trace() for j, c in enumerate(begin))
     axes = eigenvectors(np.asarray(mixed))
     for _ in range(MOST_ROUNDS):
         moved = FIFTY.mpf(0)
         for i in range(d):
             for j in range(i):
-                seen = np.array([axes.T @ s @ axes for s in scatter])
-                angle = best_angle(counts, seen, code, i, j)
+                along = np.array([axes.T @ s @ axes for s in scatter])
+                angle = best_angle(counts, along, code, i, j)
                 axes = axes @ rotation(axes, i, j, angle)
                 moved = max(moved, abs(angle))
         if moved < SETTLED:
@@ -227,7 +227,7 @@ def common_axes(
 
 
 def best_angle(counts: np.ndarray, scatter: np.ndarray, code: str, i: int, j: int) -> Any:
-    """Where minus the log-likelihood, by the angle of a rotation, is lowest near zero."""
+    """The angle near zero of the rotation with the lowest minus log-likelihood."""
     spread = np.diagonal(scatter, axis1=1, axis2=2).copy()
     first, second, cross = spread[:, i].copy(), spread[:, j].copy(), scatter[:, i, j]
 

@@ -1,11 +1,11 @@
-"""Every covariance model against fifty digits, on ordinary data: how many roundings it is off.
+"""Error of every covariance model against fifty digits, on ordinary data, in roundings.
 
     ./dev python -m experiments.trust.models
 
 prints a table and writes it to `runs/trust/models.json`. Expected time: one minute on two cores.
-Expected numbers: in both precisions log densities, responsibilities, statistics and criteria are
-off by less than 20 roundings, closed M-steps by less than 10, and those that iterate leave less
-than 1e-5 nats a sample in float32 and 1e-11 in float64.
+Expected numbers: in both precisions log densities, responsibilities, statistics and criteria have
+errors below 20 roundings, M-steps in closed form below 10, and those that iterate lose less than
+1e-5 nats a sample in float32 and 1e-11 in float64.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OUTPUT = pathlib.Path("runs/trust/models.json")
 
 @partial(jit, static_argnums=3)
 def everything(mixture: Mixture, x: Array, given: tuple[Array, Array], name: str) -> dict[str, Any]:
-    """All that is measured of one model, as one program: answers to the questions below."""
+    """Compute everything that is measured of one model, as one program."""
     resp, sample_weight = given
     samples = make_samples(x, sample_weight)
     ell, entropy = evidence(mixture, samples)
@@ -108,12 +108,12 @@ def _m_step_errors(
 
 
 def random_mixture(rng: np.random.Generator, code: str, dtype: Any) -> Mixture:
-    """Components that overlap, with covariances of the model's form."""
+    """Draw a mixture whose components overlap, with covariances of the model's form."""
     roots = np.eye(D) + 0.4 * rng.normal(size=(K, D, D))
     scatter = exact.exact(roots @ roots.transpose(0, 2, 1) + 0.2 * np.eye(D))
     sigma = exact.covariances_of(exact.exact(np.ones(K)), scatter, code).astype(np.float64)
     weights, means = 0.1 + 0.7 * rng.dirichlet(np.ones(K)), 2 * rng.normal(size=(K, D))
-    # In float64 until it is checked: rounded to float32 a covariance has lost its form.
+    # In float64 until it is checked: rounding to float32 destroys the form of a covariance.
     made = jgmm.make_mixture(weights, means, (sigma + sigma.mT) / 2, MODELS[code].name)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), made)
 
@@ -121,14 +121,14 @@ def random_mixture(rng: np.random.Generator, code: str, dtype: Any) -> Mixture:
 def exact_parameters(
     mixture: Mixture, number: Callable[[Any], np.ndarray] = exact.exact
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weights (K,), means (K, D) and covariances (K, D, D) that a mixture stands for, exactly."""
+    """Exact weights (K,), means (K, D) and covariances (K, D, D) of a mixture."""
     factors = number(mixture.cholesky)
     covariances = np.array([factor @ factor.T for factor in factors])
     return exact.exp(number(mixture.log_weights)), number(mixture.means), covariances
 
 
 def score(counts: np.ndarray, scatter: np.ndarray, covariances: np.ndarray) -> Any:
-    """What an M-step maximises, of covariances, a sample: -Σₖ (Nₖ log|Σₖ| + tr Σₖ⁻¹ Sₖ) / 2N."""
+    """Objective of the M-step per sample, by covariances: -Σₖ (Nₖ log|Σₖ| + tr Σₖ⁻¹ Sₖ) / 2N."""
     total = 0
     for n, s, c in zip(counts, scatter, covariances, strict=True):
         pivots, _ = exact.eliminate(c, c[:, :0])
@@ -146,7 +146,7 @@ def roundings(found: Any, expected: np.ndarray, dtype: Any = None) -> float:
 
 
 def _stored(code: str, second: np.ndarray) -> np.ndarray:
-    """Second moments (K, D, D) as the model's storage keeps them."""
+    """Second moments (K, D, D) in the storage form of the model."""
     entry = MODELS[code]
     pooled = second.sum(axis=0, keepdims=True) if entry.shared else second
     variances = np.diagonal(pooled, axis1=1, axis2=2)

@@ -1,4 +1,4 @@
-"""Break the library, one line at a time, and see whether a test notices.
+"""Insert errors into the library, one line at a time, and check that a test fails.
 
     ./dev python -m experiments.trust.mutations
 
@@ -69,7 +69,7 @@ MUTATIONS = (
         "return largest + log_sum, score",
     ),
     Mutation(
-        "labels drawn without regard to weights",
+        "labels drawn without the weights",
         "mixture.density",
         "jax.random.categorical(pick, mixture.log_weights,",
         "jax.random.categorical(pick, 0 * mixture.means[:, 0],",
@@ -141,7 +141,7 @@ MUTATIONS = (
         "pytree.where(going_on | True, (found.updated, noise)",
     ),
     Mutation(
-        "a log-likelihood that is NaN not looked at",
+        "a NaN log-likelihood is not checked",
         "em.convergence",
         "            ~jnp.isfinite(log_likelihood),\n",
         "            jnp.isposinf(log_likelihood),\n",
@@ -165,7 +165,7 @@ MUTATIONS = (
         "jnp.where(moves, beta / radius, 0)",
     ),
     Mutation(
-        "a model shares what it should not",
+        "a model shares a parameter that it should not share",
         "covariance.models",
         '("VEV", ("VEV",), own_axes(equal_shape(Diagonal)), False, False)',
         '("VEV", ("VEV",), own_axes(_pooled(Diagonal)), False, False)',
@@ -177,7 +177,7 @@ MUTATIONS = (
         "body(x, weights, rows)",
     ),
     Mutation(
-        "sample weights missing in the frame's variance",
+        "sample weights missing in the variance of the standardization",
         "_data.standardization",
         "block, lambda x, w, _: w @ x**2) / total",
         "block, lambda x, w, _: (x**2).sum(axis=0)) / total",
@@ -219,7 +219,7 @@ MUTATIONS = (
         "prior.pseudo_samples() * log_det + 0.0 * squares",
     ),
     Mutation(
-        "noise counted as what the components keep",
+        "weight of the noise set to the components' share",
         "mixture.noise",
         "share = jnp.clip(1 - counts.sum() / total, 0)",
         "share = jnp.clip(counts.sum() / total, 0)",

@@ -1,17 +1,18 @@
-"""Data made to lose digits: how far off fits are, against fifty digits and next to scikit-learn.
+"""Data that make algorithms lose digits: errors of jgmm and scikit-learn against fifty digits.
 
     ./dev python -m experiments.trust.stress
 
-From one start, and for as many steps, EM runs three times on the same numbers: in fifty digits, in
-jgmm and in scikit-learn. Prints how far the two are from the first, writes it to
-`runs/trust/stress.json`, and fails if jgmm is further off than its bound. Expected time: five
+EM runs three times on the same numbers, from one start and for the same number of steps: in fifty
+digits, in jgmm and in scikit-learn. The program prints the errors of the last two, writes them to
+`runs/trust/stress.json`, and fails if an error of jgmm exceeds its bound. Expected time: five
 minutes on two cores. Expected numbers: jgmm within its bound in every row; scikit-learn beyond it,
-or without a result, in every row far from zero; two variances of 0.1, and 0.1 and 112.1 of theirs.
+or without a result, in every row far from zero; two variances of 0.1 from jgmm, and 0.1 and 112.1
+from scikit-learn.
 
 Errors have no units: the log-likelihood's in nats a sample, or relative to it where it is larger
 than one; the means' in standard deviations of the component, L⁻¹ (found − true); and the
 covariances' as the largest entry of L⁻¹ Σ L⁻ᵀ − 1, Σ found and L Lᵀ true. ``grid`` is the error in
-the means that the precision makes unavoidable: that of the true ones, rounded to it.
+the means that the precision makes unavoidable: that of the true means, rounded to the precision.
 """
 
 from __future__ import annotations
@@ -65,14 +66,13 @@ class Case:
     """One kind of data, fitted with one model.
 
     Attributes:
-      name: what is hard about it.
+      name: the difficulty.
       code: of the covariance model.
       make: ``(generator, precision) -> Problem``.
-      roundings: jgmm's errors are to be below as many roundings, for float32 and float64; those of
-        the means below as much and twice the grid. None where it is to say that a component
-        collapsed: the digits do not suffice.
-      n_steps: of EM.
-      long: long doubles instead of fifty digits, where those would take hours.
+      roundings: bounds of jgmm's errors in roundings, for float32 and float64; for the means, twice
+        the grid is added. None where the digits do not suffice and the status must be collapsed.
+      n_steps: number of EM steps.
+      long: whether to use long doubles instead of fifty digits, which would take hours.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Case:
 def clusters(
     rng: np.random.Generator, means: Any, factors: Any, sizes: tuple[int, int] = (120, 80)
 ) -> Problem:
-    """Samples of two Gaussians, and a start beside the truth with the wrong shapes."""
+    """Draw from two Gaussians; the start is near the truth, with the wrong shapes."""
     means, factors = np.asarray(means, float), np.asarray(factors, float)
     factors = np.broadcast_to(factors, (2, *factors.shape[-2:]))
     x = np.concatenate(
@@ -101,7 +101,7 @@ def clusters(
 
 
 def far_from_zero(rng: np.random.Generator, precision: str) -> Problem:
-    """Unit variances, overlapping, and an offset of as many deviations as the digits bear."""
+    """Overlapping components of unit variance, far from zero: 1e6 or 1e8 standard deviations."""
     made, offset = clusters(rng, [[0, 0, 0], [3, 1, 0]], np.eye(3)), OFFSET[precision]
     return made._replace(x=made.x + offset, means=made.means + offset)
 
@@ -116,14 +116,14 @@ def unlike_columns(rng: np.random.Generator, precision: str) -> Problem:
 
 
 def thin(rng: np.random.Generator, n_shapes: int, condition: float) -> Problem:
-    """Covariances along random axes, the components beside each other along the longest."""
+    """Covariances along random axes; the means differ along the longest axis."""
     turns = np.linalg.qr(rng.normal(size=(n_shapes, 3, 3)))[0]
     factors = turns * (condition ** np.array([0, -0.25, -0.5]))[None, None, :]
     return clusters(rng, [[0, 0, 0], 5 * turns[0, :, 0]], np.resize(factors, (2, 3, 3)))
 
 
 def narrow(rng: np.random.Generator, precision: str) -> Problem:
-    """Components 1e4 times narrower than they are apart."""
+    """Components whose distance is 1e4 times their width."""
     del precision
     return clusters(rng, [[0, 0, 0], [1e4, 0, 5e3]], np.eye(3))
 
@@ -152,16 +152,17 @@ def outlier(rng: np.random.Generator, precision: str) -> Problem:
     del precision
     made = clusters(rng, [[0, 0, 0], [40, 10, 0]], np.eye(3))
     made.x[-1] = [1e6, 0, 0]
-    # Started wide, the component that has the outlier keeps its samples.
+    # With a wide start, the component that has the outlier keeps its samples.
     made.covariances[1] *= 1e9
     return made
 
 
 FAR, UNLIKE, NARROW = "far from zero", "unlike columns", "narrow and far apart"
 OUTLIER, WIDE = "one sample at 1e6", "500 columns"
-# Bounds leave a factor of two to ten above what was measured. What they are of the order of: sums
-# of 200 terms, a few dozen roundings; whitened by one shape, the root of the condition; by no one
-# shape, the condition; distance over deviation; extent of all over deviation of the narrowest.
+# Bounds leave a factor of two to ten above the measured errors. Their order of magnitude: a few
+# dozen roundings for sums of 200 terms; the root of the condition number where all components have
+# one shape, which whitening removes; the condition number where they have two; distance over
+# standard deviation; and the extent of all samples over the deviation of the narrowest component.
 SMALL = (
     Case(FAR, "VVV", far_from_zero, (100, 300)),
     Case(FAR, "EEE", far_from_zero, (100, 100)),
@@ -186,7 +187,7 @@ LARGE = (
 )
 
 
-# One shape and one model, so that they share a program.
+# One array shape and one model, so that all share one compiled program.
 QUICK = tuple(case for case in SMALL if case.code == "VVV")
 
 
@@ -266,12 +267,12 @@ def starting(made: Problem, code: str, dtype: np.dtype[Any]) -> Mixture:
 
 
 def compare(log_likelihood: float, found: Parameters, expected: tuple[Any, Any, Any]) -> Errors:
-    """Errors of parameters and of the log-likelihood that was claimed for them."""
+    """Errors of parameters and of the log-likelihood reported with them."""
     ell, total, truth = expected
     means, covariances = [], []
     for mean, sigma, true_mean, true_sigma in zip(*found[1:], *truth[1:], strict=True):
-        beside = np.concatenate([sigma - true_sigma, (mean - true_mean)[:, None]], axis=1)
-        pivots, once = exact.eliminate(true_sigma, beside)
+        columns = np.concatenate([sigma - true_sigma, (mean - true_mean)[:, None]], axis=1)
+        pivots, once = exact.eliminate(true_sigma, columns)
         _, twice = exact.eliminate(true_sigma, once[:, :-1].T)
         root = np.sqrt(pivots.astype(np.float64))
         covariances.append(np.abs(twice.astype(np.float64) / root[:, None] / root[None, :]).max())
@@ -297,7 +298,7 @@ def _peer(
     number: Number,
     expected: tuple[Any, Any, Any],
 ) -> dict[str, Any]:
-    """What scikit-learn makes of it from the same start, or in what words it gives up."""
+    """Errors of scikit-learn from the same start, or the error message it raises."""
     if (made.sample_weight != 1).any():
         return {"scikit-learn": "has no such fit"}
     try:
@@ -350,7 +351,7 @@ def scikit_learn(
 
 
 def two_points(precision: str) -> dict[str, Any]:
-    """Variances of two components on one sample each, in one column, with 0.1 to be added.
+    """Variances of two components on one sample each, in one column, with 0.1 added to each.
 
     jgmm's ridge is a fraction of the data's variance, here (9999 / 2)².
     """
@@ -381,7 +382,7 @@ def main() -> None:
     storage.write_json(OUTPUT, {"cases": rows, "two points": pairs})
     print(OUTPUT)
     if not all(row["within"] for row in rows):
-        raise SystemExit("jgmm is further off than its bound")
+        raise SystemExit("an error of jgmm exceeds its bound")
 
 
 if __name__ == "__main__":
