@@ -1,7 +1,8 @@
-"""The Gaussian Bayes classifier: a Gaussian, or a mixture, for each class."""
+"""Gaussian Bayes classifier: a Gaussian, or a mixture of Gaussians, for each class."""
 
 from jgmm.classifier.evaluation import CrossValidation, confusion_matrix, cross_validate
 from jgmm.classifier.fit import fit
+from jgmm.classifier.labels import class_indices
 from jgmm.classifier.model import (
     Classifier,
     class_mixture,
@@ -16,6 +17,7 @@ from jgmm.classifier.model import (
 __all__ = [
     "Classifier",
     "CrossValidation",
+    "class_indices",
     "class_mixture",
     "confusion_matrix",
     "cross_validate",

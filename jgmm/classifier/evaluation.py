@@ -1,4 +1,4 @@
-"""How well a classifier predicts: the confusion matrix and cross-validation."""
+"""Evaluation of classifiers: confusion matrix and stratified cross-validation."""
 
 from __future__ import annotations
 
@@ -25,36 +25,37 @@ from jgmm.selection.cross_validation import assign_folds, check_folds
 def confusion_matrix(
     labels: Any, predicted: Any, n_classes: int, sample_weight: Any = None
 ) -> Array:
-    """How often each class was taken for each.
+    """Count how often samples of each true class were predicted as each class.
 
     Args:
-      labels: true classes, (N,), whole numbers from 0 to C - 1, as ``class_indices`` gives.
-      predicted: predicted classes, (N,), the same.
+      labels: true classes, (N,), whole numbers from 0 to C - 1, as ``class_indices`` returns them.
+      predicted: predicted classes, (N,), in the same form, as ``predict`` returns them.
       n_classes: C.
-      sample_weight: how many times each sample counts, (N,); of weight zero, not at all.
+      sample_weight: how many times each sample counts, (N,); samples of weight zero are left out.
 
     Returns:
-      Counts, (C, C): true classes in rows, predicted ones in columns; the trace is what is right.
+      The confusion matrix of counts, (C, C): true classes in rows, predicted classes in columns.
+      Its trace counts the correct predictions.
 
     Raises:
-      DataError: not one label a sample in both, or one out of range.
+      DataError: labels, predictions and weights differ in shape, or a label is out of range.
 
     >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
     [[1, 1], [0, 1]]
     """
-    truth, guess = np.asarray(labels), np.asarray(predicted)
+    truth, predictions = np.asarray(labels), np.asarray(predicted)
     weights = np.ones(truth.shape, int) if sample_weight is None else np.asarray(sample_weight)
-    if truth.ndim != 1 or not truth.shape == guess.shape == weights.shape:
+    if truth.ndim != 1 or not truth.shape == predictions.shape == weights.shape:
         raise DataError(
             "labels, predictions and weights must have one entry a sample; their shapes are "
-            f"{truth.shape}, {guess.shape} and {weights.shape}."
+            f"{truth.shape}, {predictions.shape} and {weights.shape}."
         )
     counted = weights != 0
-    for name, values in (("labels", truth[counted]), ("predictions", guess[counted])):
+    for name, values in (("labels", truth[counted]), ("predictions", predictions[counted])):
         if values.dtype.kind not in "iub" or not ((values >= 0) & (values < n_classes)).all():
             raise DataError(f"{name} must be whole numbers from 0 to {n_classes - 1}.")
     matrix = np.zeros((n_classes, n_classes), weights.dtype)
-    index = (truth[counted].astype(int), guess[counted].astype(int))
+    index = (truth[counted].astype(int), predictions[counted].astype(int))
     np.add.at(matrix, index, weights[counted])
     return jnp.asarray(matrix)
 
@@ -62,15 +63,16 @@ def confusion_matrix(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class CrossValidation:
-    """How well a classifier predicts samples it has not seen.
+    """Cross-validated accuracy of a classifier, and its predictions of held-out samples.
 
     Attributes:
-      accuracy: mean over folds of the share of their samples predicted right, ().
-      standard_error: of that mean, from the spread of the folds, ().
-      per_fold: share predicted right in each fold, (F,).
-      predicted: for each sample the class predicted without its fold, (N,); -1 where missing.
-      folds: the fold of each sample, (N,).
-      class_names: what the classes are called (static).
+      accuracy: mean over folds of the fraction of samples predicted correctly, ().
+      standard_error: standard error of that mean, from the spread of the folds, ().
+      per_fold: fraction of samples predicted correctly in each fold, (F,).
+      predicted: for each sample the class predicted by the fit without its fold, (N,); -1 where the
+        sample is missing.
+      folds: number of the fold of each sample, (N,).
+      class_names: names of the classes (static).
     """
 
     accuracy: Leaf
@@ -95,29 +97,36 @@ def cross_validate(
     options: Options | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> CrossValidation:
-    """Predict every sample by a classifier that was fitted without the sample's fold.
+    """Cross-validate a classifier: predict every sample by a fit without the sample's fold.
 
-    The folds are stratified: each has its share of every class. All are fitted side by side in one
-    program, each with the samples of one fold missing.
+    The folds are stratified: each class is spread evenly over them. All folds are fitted at the
+    same time in one program; in each fit the samples of one fold have weight zero.
 
     Args:
-      key: typed key; the same key deals the same folds whatever the model.
+      key: typed key; the same key assigns the same folds whatever the model.
       x: samples in rows, (N, D).
       labels: class of each sample, (N,).
       n_folds: F.
       n_components, shared, priors, options, **keywords: as for ``fit``.
-      sample_weight: how many times each sample counts, in fitting and in judging, (N,).
+      sample_weight: how many times each sample counts, in fitting and in the
+        accuracy, (N,).
 
     Returns:
       A ``CrossValidation``.
 
     Raises:
-      DataError: as for ``fit``; or a class that has too few samples without a fold.
-      FitError: as for ``fit``, naming the fold.
+      DataError: as for ``fit``; or a class has too few samples when a fold is left out.
+      FitError: as for ``fit``; the text names the fold.
 
     Reference: Kohavi (1995).
+
+    >>> import jax
+    >>> x, labels = [[0.0], [1.0], [2.0], [7.0], [8.0], [9.0]], [0, 0, 0, 1, 1, 1]
+    >>> result = cross_validate(jax.random.key(0), x, labels, n_folds=3, covariance="tied")
+    >>> float(result.accuracy)
+    1.0
     """
-    deal, fit_key = jax.random.split(check_key(key))
+    fold_key, fit_key = jax.random.split(check_key(key))
     options = ACCEPTED.read(options, keywords)
     problem = check_arguments(
         x, labels, n_components, shared, priors, sample_weight, fit_key, options
@@ -126,20 +135,20 @@ def cross_validate(
     weights = weights_of(samples)
     check_folds(samples, n_folds)
     check_sizes(problem, n_folds)
-    folds = assign_folds(deal, samples.n_samples, n_folds, sample_weight=weights, labels=truth)
+    folds = assign_folds(fold_key, samples.n_samples, n_folds, sample_weight=weights, labels=truth)
 
-    def one(f: Array) -> tuple[Array, Array]:
+    def predict_without(f: Array) -> tuple[Array, Array]:
         train = jnp.where(folds == f, 0, weights)
         trained, status = _train(problem, jax.random.fold_in(fit_key, f), train)
         return jnp.argmax(_log_joint(trained, samples.x), axis=1), status
 
-    guesses, status = jax.vmap(one)(jnp.arange(n_folds))
+    predictions, status = jax.vmap(predict_without)(jnp.arange(n_folds))
     for f in range(n_folds):
         check_status(problem, status[f], f", without fold {f} of {n_folds}")
-    predicted = guesses[folds, jnp.arange(samples.n_samples)]
+    predicted = predictions[folds, jnp.arange(samples.n_samples)]
     zeros = jnp.zeros(n_folds, weights.dtype)
-    right = zeros.at[folds].add(jnp.where(predicted == truth, weights, 0))
-    per_fold = right / zeros.at[folds].add(weights)
+    correct = zeros.at[folds].add(jnp.where(predicted == truth, weights, 0))
+    per_fold = correct / zeros.at[folds].add(weights)
     return CrossValidation(
         per_fold.mean(),
         per_fold.std(ddof=1) / jnp.sqrt(jnp.asarray(n_folds, per_fold.dtype)),

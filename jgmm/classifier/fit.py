@@ -1,4 +1,4 @@
-"""Fit a Gaussian, or a mixture of Gaussians, to each class."""
+"""Fit a Gaussian Bayes classifier: a Gaussian, or a mixture of Gaussians, for each class."""
 
 from __future__ import annotations
 
@@ -47,17 +47,18 @@ def fit(
     options: Options | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> Classifier:
-    """Learn the prior and the density of each class from labelled samples.
+    """Fit a Gaussian Bayes classifier to labelled samples: prior and density of each class.
 
     Args:
       x: samples in rows, (N, D).
       labels: class of each sample, (N,): whole numbers, text or truth values.
-      n_components: Gaussians a class, one number for all or one for each in the order of
-        ``class_names``. More than one needs a ``key``.
-      shared: one covariance of the given form, pooled over classes; for one Gaussian a class.
-      priors: P(y = c), (C,), in the order of ``class_names``; by default the classes' shares of
+      n_components: number of Gaussians in each class: one number for all classes, or one for each
+        in the order of ``class_names``. More than one needs a ``key``.
+      shared: whether one covariance of the given form is pooled over all classes; only with one
+        Gaussian per class.
+      priors: P(y = c), (C,), in the order of ``class_names``; by default each class's fraction of
         the total weight.
-      sample_weight: how many times each sample counts, (N,); zero equals a missing row.
+      sample_weight: how many times each sample counts, (N,); a row of weight zero is missing.
       key: typed key, for mixtures; class c uses ``fold_in(key, c)``.
       options, **keywords: see ``jgmm.Options``. With one Gaussian a class, ``covariance`` says what
         the classes share, so "tied" has one covariance for all; with more, it says what the
@@ -72,7 +73,8 @@ def fit(
         too few samples.
       FitError: the covariance of a class is singular, or no restart of its mixture ended valid.
 
-    ``x`` and ``sample_weight`` may be traced; then nothing is raised, and what failed is NaN.
+    ``x`` and ``sample_weight`` may be traced. Then no ``FitError`` is raised, and the
+    covariances of a class that failed are NaN.
 
     >>> import jgmm
     >>> x, y = [[0.0], [1.0], [9.0], [10.0]], ["small", "small", "big", "big"]
@@ -91,11 +93,15 @@ def fit(
 def _train(
     problem: ClassificationProblem, key: Array | None, weights: Array
 ) -> tuple[Classifier, Array]:
-    """Fit all classes to samples weighted anew; status (C,). Works under ``vmap``."""
+    """Fit all classes to the problem's samples with other weights; works under ``vmap``.
+
+    Returns:
+      The classifier, and the code of the ``Status`` of each class, (C,).
+    """
     names, counts = problem.class_names, problem.n_components
     samples = replace(problem.samples, weights=weights)
-    shares = jnp.zeros(len(names), weights.dtype).at[problem.labels].add(weights)
-    priors = shares / shares.sum() if problem.priors is None else problem.priors
+    totals = jnp.zeros(len(names), weights.dtype).at[problem.labels].add(weights)
+    priors = totals / totals.sum() if problem.priors is None else problem.priors
     if problem.single:
         mixtures, status = _gaussians(
             samples, problem.labels, problem.control, len(names), problem.covariance
@@ -103,9 +109,10 @@ def _train(
     else:
         mixtures, status = _mixtures(problem, check_key(key), weights)
     valid = among(status, USABLE)
-    # Nearly singular is no better than singular: where nothing can be raised, say it by NaN.
-    spoil = jax.vmap(lambda ok, scale: jnp.where(ok, scale, jnp.nan))
-    mixtures = replace(mixtures, scale=spoil(valid, mixtures.scale))
+    # Inside a transformation nothing can be raised, and a nearly singular covariance would give
+    # results that look valid: mark it by NaN.
+    mark = jax.vmap(lambda ok, scale: jnp.where(ok, scale, jnp.nan))
+    mixtures = replace(mixtures, scale=mark(valid, mixtures.scale))
     return Classifier(jnp.log(priors), mixtures, names, counts), status
 
 
@@ -113,7 +120,12 @@ def _train(
 def _gaussians(
     samples: Samples, labels: Array, control: Control, n_classes: int, covariance: str
 ) -> tuple[Mixture, Array]:
-    """The M-step with labels for responsibilities, its components taken apart as classes."""
+    """Fit one Gaussian per class: an M-step with the labels as responsibilities.
+
+    Returns:
+      Mixtures of one component, with a leading axis of classes, and the code of the ``Status`` of
+      each class, (C,).
+    """
 
     def resp(rows: Array) -> Array:
         return jax.nn.one_hot(labels[rows], n_classes, dtype=samples.x.dtype)
@@ -130,15 +142,20 @@ def _gaussians(
     broken = collapsed_components(fitted, fitted, inside.frame)
     fitted = to_original(fitted, inside.frame)
     scale = jnp.broadcast_to(fitted.scale, (n_classes, *fitted.scale.shape[1:]))
-    one_each = Mixture(
+    mixtures = Mixture(
         jnp.zeros((n_classes, 1), scale.dtype), fitted.means[:, None], scale[:, None], covariance
     )
-    return one_each, jnp.where(broken, int(Status.COLLAPSED), int(Status.CONVERGED))
+    return mixtures, jnp.where(broken, int(Status.COLLAPSED), int(Status.CONVERGED))
 
 
 def _mixtures(problem: ClassificationProblem, key: Array, weights: Array) -> tuple[Mixture, Array]:
-    """A mixture for each class, fitted with the samples of all others missing."""
-    samples, fits, widest = problem.samples, [], max(problem.n_components)
+    """Fit a mixture to each class; the samples of all other classes have weight zero.
+
+    Returns:
+      Mixtures with a leading axis of classes, padded to the largest number of components, and the
+      code of the ``Status`` of each class, (C,).
+    """
+    samples, fits, largest = problem.samples, [], max(problem.n_components)
     for c, k in enumerate(problem.n_components):
         own = jnp.where(problem.labels == c, weights, 0)
         try:
@@ -148,7 +165,7 @@ def _mixtures(problem: ClassificationProblem, key: Array, weights: Array) -> tup
                     replace(samples, weights=own),
                     k,
                     problem.options,
-                    padded_size=widest,
+                    padded_size=largest,
                 )
             )
         except DataError as error:

@@ -1,4 +1,4 @@
-"""Classes: reading their labels, refusing those that cannot be learned, counting confusions."""
+"""Class labels: number the classes that occur, look up known classes, check class priors."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from jgmm._core.errors import DataError
 from jgmm._core.pytree import is_traced
 
 Name = str | int | bool
-
-
+# Labels must all be of one of these kinds.
 _KINDS: tuple[tuple[type, ...], ...] = ((str,), (bool, np.bool_), (int, np.integer))
 
 
 def read_labels(
     labels: Any, n_samples: int, used: np.ndarray
 ) -> tuple[np.ndarray, tuple[Name, ...]]:
-    """Find the classes that occur, and number them.
+    """Find the classes that occur in the labels, and number them.
 
     Args:
       labels: class of each sample, (N,): whole numbers, text or truth values.
       n_samples: N.
-      used: which samples are not missing, (N,), at least one; the labels of others are not read.
+      used: mask of the samples that are not missing, (N,), at least one of them; the labels of
+        missing samples are not read.
 
     Returns:
-      For each sample an index into the names, 0 where it is missing, on the host, where the number
-      of classes can be seen; and the names that occur, in increasing order.
+      For each sample an index into the names, 0 where it is missing; and the names that occur, in
+      increasing order. The indices are a NumPy array, because the number of classes must be known
+      on the host.
 
     Raises:
-      DataError: not one label a sample, one that is missing, fractions, or kinds mixed.
+      DataError: not exactly one label per sample, a missing label, fractions, or labels of
+        different kinds.
 
     >>> read_labels(["b", "a", "b"], 3, np.ones(3, bool))
     (array([1, 0, 1]), ('a', 'b'))
@@ -46,29 +48,32 @@ def read_labels(
 
 
 def class_indices(labels: Any, class_names: Sequence[Name]) -> Int[Array, "N"]:
-    """Labels as indices into the names of classes that are known.
+    """Return labels as indices into the names of known classes.
 
     Args:
       labels: class of each sample, (N,).
       class_names: such as ``Classifier.class_names``.
 
+    Returns:
+      Indices from 0 to C - 1, (N,).
+
     Raises:
-      DataError: a label that is none of the names; the text says in which row.
+      DataError: a label that is none of the names; the text names its row.
 
     >>> class_indices(["b", "a"], ("a", "b")).tolist()
     [1, 0]
     """
     n_samples = len(labels)
     values = _plain(labels, n_samples, np.ones(n_samples, bool)).tolist()
-    place = {name: i for i, name in enumerate(class_names)}
+    index = {name: i for i, name in enumerate(class_names)}
     for row, value in enumerate(values):
-        if value not in place:
+        if value not in index:
             raise DataError(f"label {value!r} in row {row} is none of {list(class_names)}.")
-    return jnp.asarray([place[value] for value in values], int)
+    return jnp.asarray([index[value] for value in values], int)
 
 
 def _plain(labels: Any, n_samples: int, used: np.ndarray) -> np.ndarray:
-    """The labels of the samples used, as a NumPy array of whole numbers, text or truth values."""
+    """Return the labels of the used samples as an array of whole numbers, text or truth values."""
     host = np.asarray(labels)
     if host.shape != (n_samples,):
         raise DataError(
@@ -81,7 +86,7 @@ def _plain(labels: Any, n_samples: int, used: np.ndarray) -> np.ndarray:
     for kind in _KINDS:
         if all(isinstance(value, kind) for value in listed):
             return np.asarray(listed)
-    known = tuple(one for kind in _KINDS for one in kind)
+    known = tuple(each for kind in _KINDS for each in kind)
     for row, value in zip(np.flatnonzero(used), listed, strict=True):
         if not isinstance(value, known):
             raise DataError(
@@ -92,10 +97,19 @@ def _plain(labels: Any, n_samples: int, used: np.ndarray) -> np.ndarray:
 
 
 def read_priors(priors: Any, class_names: Sequence[Name], dtype: Any) -> Float[Array, "C"]:
-    """Given probabilities of classes, checked and normalised.
+    """Check class priors, and normalise them.
+
+    Args:
+      priors: probability of each class, (C,).
+      class_names: names of the C classes.
+      dtype: of the result.
 
     Raises:
-      DataError: not one a class, negative, or a sum that is not one to within 1e-4.
+      DataError: not exactly one number per class, a negative number, or a sum that differs from one
+        by 1e-4 or more.
+
+    >>> read_priors([0.25, 0.75], ("a", "b"), float).tolist()
+    [0.25, 0.75]
     """
     given = jnp.asarray(priors, dtype)
     if given.shape != (len(class_names),):

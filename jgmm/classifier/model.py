@@ -1,8 +1,9 @@
-"""The Gaussian Bayes classifier: labels are known, and each class has a Gaussian or a mixture.
+"""The Gaussian Bayes classifier: each class has a prior, and a Gaussian or a mixture as density.
 
-``P(y = c | x) = P(y = c) p(x | y = c) / Σ_c' P(y = c') p(x | y = c')``. With one Gaussian a class
-the fit is the M-step of EM with labels for responsibilities, so every covariance model serves:
-``full`` is quadratic and ``tied`` linear discriminant analysis, ``diag`` is naive Bayes.
+``P(y = c | x) = P(y = c) p(x | y = c) / Σ_c' P(y = c') p(x | y = c')``. With one Gaussian per class
+the fit is the M-step of EM with the labels as responsibilities, so every covariance model works:
+``full`` is quadratic discriminant analysis, ``tied`` is linear discriminant analysis, and ``diag``
+is Gaussian naive Bayes.
 References: Bishop (2006), section 4.2; for mixtures Hastie & Tibshirani (1996).
 """
 
@@ -29,14 +30,14 @@ from jgmm.mixture.mixture import Mixture
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Classifier:
-    """Prior and density of each of C classes.
+    """A Gaussian Bayes classifier: prior and density of each of C classes.
 
     Attributes:
       log_priors: log P(y = c), (C,).
       mixtures: p(x | y = c), with a leading axis of classes on every leaf; classes with fewer
         components than others are padded with components of weight zero.
-      class_names: what the classes are called, in increasing order (static).
-      n_components: of each class, padding left out (static).
+      class_names: names of the classes, in increasing order (static).
+      n_components: number of components of each class, without padding (static).
     """
 
     log_priors: Leaf
@@ -75,23 +76,42 @@ def _normalise(joint: Array) -> tuple[Array, Array]:
 
 
 def log_joint(classifier: Classifier, x: Any) -> Float[Array, "N C"]:
-    """``log P(y = c) + log p(x | y = c)``, in nats: all that a decision depends on.
+    """Compute the log joint density ``log P(y = c) + log p(x | y = c)``, in nats.
+
+    Decisions depend on these numbers only.
+
+    Args:
+      classifier: C classes in D dimensions.
+      x: samples in rows, (N, D).
 
     Raises:
       DataError: bad samples, or another number of columns than the classifier was made for.
+
+    >>> import jgmm
+    >>> trained = jgmm.classifier.fit([[0.0], [1.0], [3.0], [4.0]], [False, False, True, True])
+    >>> log_joint(trained, [[2.0]]).shape
+    (1, 2)
     """
     return _log_joint(classifier, _samples_for(classifier, x))
 
 
 def log_prob(classifier: Classifier, x: Any) -> Float[Array, "N"]:
-    """Log density of samples whatever their class, ``log Σ_c P(y = c) p(x | y = c)``, in nats."""
+    """Compute the log density of samples of any class, ``log Σ_c P(y = c) p(x | y = c)``, in nats.
+
+    >>> import jgmm
+    >>> trained = jgmm.classifier.fit([[0.0], [1.0], [3.0], [4.0]], [False, False, True, True])
+    >>> left, right = log_prob(trained, [[1.0], [3.0]]).tolist()
+    >>> abs(left - right) < 1e-6
+    True
+    """
     return _normalise(log_joint(classifier, x))[0]
 
 
 def posterior(classifier: Classifier, x: Any) -> Float[Array, "N C"]:
-    """Probability of each class given the sample, ``P(y = c | x)``, by Bayes' rule; rows sum to 1.
+    """Compute the posterior probability of each class, ``P(y = c | x)``, by Bayes' rule.
 
-    Columns are in the order of ``class_names``. A class of prior zero gets exactly zero.
+    Rows sum to one. Columns are in the order of ``class_names``. A class of prior zero gets exactly
+    zero.
 
     >>> import jgmm
     >>> trained = jgmm.classifier.fit([[0.0], [1.0], [3.0], [4.0]], [False, False, True, True])
@@ -102,17 +122,39 @@ def posterior(classifier: Classifier, x: Any) -> Float[Array, "N C"]:
 
 
 def predict(classifier: Classifier, x: Any) -> Int[Array, "N"]:
-    """The most probable class of each sample, (N,), as an index into ``class_names``."""
+    """Return the most probable class of each sample, (N,), as an index into ``class_names``.
+
+    >>> import jgmm
+    >>> trained = jgmm.classifier.fit([[0.0], [1.0], [3.0], [4.0]], ["a", "a", "b", "b"])
+    >>> predict(trained, [[0.5], [3.5]]).tolist()
+    [0, 1]
+    """
     return jnp.argmax(log_joint(classifier, x), axis=1)
 
 
 def predict_names(classifier: Classifier, x: Any) -> np.ndarray:
-    """The name of the most probable class of each sample, (N,), a NumPy array."""
+    """Return the name of the most probable class of each sample, (N,), a NumPy array.
+
+    >>> import jgmm
+    >>> trained = jgmm.classifier.fit([[0.0], [1.0], [3.0], [4.0]], ["a", "a", "b", "b"])
+    >>> predict_names(trained, [[0.5], [3.5]]).tolist()
+    ['a', 'b']
+    """
     return np.asarray(classifier.class_names)[np.asarray(predict(classifier, x))]
 
 
 def class_mixture(classifier: Classifier, c: int) -> Mixture:
-    """The density of one class, ``p(x | y = c)``, without padding."""
+    """Return the density of one class, ``p(x | y = c)``, as a mixture without padding.
+
+    Args:
+      classifier: C classes.
+      c: index of the class in ``class_names``.
+
+    >>> import jgmm
+    >>> trained = jgmm.classifier.fit([[0.0], [1.0], [3.0], [4.0]], ["a", "a", "b", "b"])
+    >>> class_mixture(trained, 1).means.tolist()
+    [[3.5]]
+    """
     k = classifier.n_components[c]
     own = jax.tree.map(lambda leaf: leaf[c], classifier.mixtures)
     scale = own.scale if own.model.shared else own.scale[:k]
@@ -120,7 +162,7 @@ def class_mixture(classifier: Classifier, c: int) -> Mixture:
 
 
 def n_parameters(classifier: Classifier) -> int:
-    """Number of free parameters: C - 1 priors, given or not, and those of the densities.
+    """Return the number of free parameters: C - 1 priors, given or not, and those of the densities.
 
     >>> import jgmm
     >>> x, y = [[0.0], [1.0], [3.0], [5.0]], [0, 0, 1, 1]

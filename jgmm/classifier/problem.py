@@ -1,4 +1,4 @@
-"""The arguments of a classifier's fit, checked: samples, labels, class sizes and options."""
+"""Checks of a classifier's arguments (samples, labels, class sizes, options) and of its status."""
 
 from __future__ import annotations
 
@@ -29,7 +29,18 @@ SINGULAR = (
 
 @dataclass(frozen=True)
 class ClassificationProblem:
-    """What is to be learned, about which classes, and how: the checked arguments of a fit."""
+    """The checked arguments of a classifier's fit.
+
+    Attributes:
+      samples: N samples in D dimensions.
+      labels: index of the class of each sample, (N,), 0 where the sample is missing.
+      class_names: names of the C classes.
+      n_components: number of Gaussians in each class.
+      covariance: name of the covariance model.
+      priors: P(y = c), (C,), or None to estimate them.
+      control: tolerances and ridge.
+      options: options of the fits of mixtures.
+    """
 
     samples: Samples
     labels: np.ndarray
@@ -56,13 +67,21 @@ def check_arguments(
     key: Any,
     options: Options,
 ) -> ClassificationProblem:
-    """Check and complete the arguments of a fit."""
+    """Check and complete the arguments of a fit.
+
+    Args:
+      x, labels, n_components, shared, priors, sample_weight, key: as for ``fit``.
+      options: the options of the fit.
+
+    Raises:
+      DataError: an argument that ``fit`` does not accept.
+    """
     samples = make_samples(x, sample_weight)
     indices, names = read_labels(labels, samples.n_samples, _used(samples))
     if len(names) < 2:
         raise DataError(f"labels hold one class only, {names[0]!r}; a classifier needs two.")
-    several = [n_components] * len(names) if np.ndim(n_components) == 0 else list(n_components)
-    counts = tuple(int(k) if isinstance(k, np.integer) else k for k in several)
+    given = [n_components] * len(names) if np.ndim(n_components) == 0 else list(n_components)
+    counts = tuple(int(k) if isinstance(k, np.integer) else k for k in given)
     if len(counts) != len(names) or not all(isinstance(k, int) and k >= 1 for k in counts):
         raise DataError(
             f"n_components must be a whole number of at least 1, or {len(names)} of them, one a "
@@ -94,28 +113,29 @@ def check_arguments(
 
 
 def _used(samples: Samples) -> np.ndarray:
-    """Which rows are not missing; all of them where weights are traced."""
+    """Return the mask of rows that are not missing; all rows where weights are traced."""
     if samples.weights is None or is_traced(samples.weights):
         return np.ones(samples.n_samples, bool)
     return np.asarray(samples.weights) > 0
 
 
 def weights_of(samples: Samples) -> Array:
-    """The weights of the samples, ones where none were given."""
+    """Return the weights of the samples, or ones if none were given."""
     if samples.weights is None:
         return jnp.ones(samples.n_samples, samples.x.dtype)
     return samples.weights
 
 
 def check_sizes(problem: ClassificationProblem, n_folds: int | None = None) -> None:
-    """Refuse classes that have too few samples for their covariances to be regular.
+    """Check that classes have enough samples for their covariances to be regular.
 
     Args:
-      problem: what is to be learned.
-      n_folds: when given, from what is left of each class without the largest of its folds.
+      problem: the checked arguments.
+      n_folds: if given, each class is counted without the largest of its folds.
 
     Raises:
-      DataError: naming the class, or the sum of classes where they share one covariance.
+      DataError: too few samples; the text names the class, or has the total where classes share one
+        covariance.
     """
     used = problem.labels[_used(problem.samples)]
     sizes, where = np.bincount(used, minlength=len(problem.class_names)), ""
@@ -125,31 +145,37 @@ def check_sizes(problem: ClassificationProblem, n_folds: int | None = None) -> N
     ridge = problem.control.ridge
     regular = is_traced(ridge) or float(ridge) > 0
     rank = d if entry.storage is Full else 1
-    # Classes share nothing where two have twice as many parameters as one.
-    alone = entry.count(2, d) == 2 * entry.count(1, d)
+    # Classes share no parameter if two of them have twice as many as one.
+    separate = entry.count(2, d) == 2 * entry.count(1, d)
     advice = "Use a simpler covariance model, shared=True, a ridge such as ridge=1e-6, or more data"
     for name, size, k in zip(
         problem.class_names, sizes.tolist(), problem.n_components, strict=True
     ):
-        least = max(k, rank + 1 if alone and not regular else 1)
-        if size < least:
+        smallest = max(k, rank + 1 if separate and not regular else 1)
+        if size < smallest:
             raise DataError(
                 f"class {name!r} has {size} sample(s){where}; {k} {entry.name!r} Gaussian(s) in "
-                f"{d} column(s) need at least {least}. {advice}, or drop the class."
+                f"{d} column(s) need at least {smallest}. {advice}, or drop the class."
             )
-    total, least = int(sizes.sum()), rank + len(sizes)
-    if entry.shared and problem.single and not regular and total < least:
+    total, smallest = int(sizes.sum()), rank + len(sizes)
+    if entry.shared and problem.single and not regular and total < smallest:
         raise DataError(
             f"there are {total} samples{where}; one covariance shared by {len(sizes)} classes in "
-            f"{d} column(s) needs at least {least}. {advice}."
+            f"{d} column(s) needs at least {smallest}. {advice}."
         )
 
 
 def check_status(problem: ClassificationProblem, status: Array, where: str = "") -> None:
-    """Raise a FitError for the first class that failed; inside a transformation do nothing."""
+    """Raise a FitError for the first class that failed; inside a transformation do nothing.
+
+    Args:
+      problem: the checked arguments.
+      status: code of the ``Status`` of each class, (C,).
+      where: added after the name of the class, such as the fold.
+    """
     if is_traced(status):
         return
     for name, code in zip(problem.class_names, status.tolist(), strict=True):
         if code not in USABLE:
-            said = SINGULAR if problem.single else describe(code)
-            raise FitError(f"Class {name!r}{where}: {said}")
+            reason = SINGULAR if problem.single else describe(code)
+            raise FitError(f"Class {name!r}{where}: {reason}")

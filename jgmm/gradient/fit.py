@@ -137,6 +137,11 @@ def fit(
 
 
 def _find_parametrization(name: str) -> Parametrization:
+    """Return the parametrization of a name.
+
+    Raises:
+      DataError: an unknown name; the text lists the known ones.
+    """
     if name not in PARAMETRIZATIONS:
         known = ", ".join(PARAMETRIZATIONS)
         raise DataError(f"unknown parametrization {name!r}. Known: {known}.")
@@ -144,10 +149,11 @@ def _find_parametrization(name: str) -> Parametrization:
 
 
 @partial(jit, static_argnums=2)
-def _finish(batch: Batch, samples: Samples, method: GradientAlgorithm) -> FitResult:
-    mixture = method.mixture(batch.best)
+def _finish(batch: Batch, samples: Samples, algorithm: GradientAlgorithm) -> FitResult:
+    """Turn a finished batch of restarts into a result."""
+    mixture = algorithm.mixture(batch.best)
     log_likelihood = batch.best.log_likelihood
-    if method.batch_size is not None:  # so far only estimated from a mini-batch
+    if algorithm.batch_size is not None:  # so far only estimated from a mini-batch
         log_likelihood = accumulate(mixture, samples).log_likelihood
     history, table = batch.best_history, batch.outcomes
     return to_result(mixture, log_likelihood, batch.best, history, table, samples)
