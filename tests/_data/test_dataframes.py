@@ -211,7 +211,7 @@ def test_without_narwhals_arrays_are_read_and_frames_refused():
         import sys
         sys.modules["narwhals"] = None  # as if it were not installed
         import numpy, pandas
-        from jgmm.inputs import as_samples
+        from jgmm._data.validation import as_samples
         print(as_samples([[1.0]]).shape, as_samples(numpy.ones((1, 2))).shape)
         try:
             as_samples(pandas.DataFrame({"a": [1.0]}))
