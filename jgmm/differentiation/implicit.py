@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -29,14 +29,15 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Key
 
-from jgmm import _fit
 from jgmm._core.compilation import jit
 from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import standardize
 from jgmm.em.e_step import accumulate, check_inputs
 from jgmm.em.m_step import maximize, ridge_in
+from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
 from jgmm.em.statistics import Statistics
-from jgmm.fitting.results import FitResult
+from jgmm.fitting.in_memory import fit_unchecked
+from jgmm.fitting.results import FitResult, raise_if_failed
 from jgmm.mixture.mixture import Mixture, to_original, to_standard
 from jgmm.mixture.prior import Prior, as_prior, log_density
 from jgmm.mixture.unconstrained import Free, check_free, from_free, to_free
@@ -67,16 +68,35 @@ class Regularity(NamedTuple):
     is_regular: Array
 
 
-def fit(key: Key[Array, ""], x: Any, n_components: int, **options: Any) -> FitResult:
+ACCEPTED = AcceptedOptions(
+    refused={
+        "equal_weights": "the derivatives are those of an optimum over the weights, too.",
+        "floor": "an optimum that rests on a bound has no such derivatives.",
+    }
+)
+
+
+@ACCEPTED.signature
+def fit(
+    key: Key[Array, ""],
+    x: Any,
+    n_components: int,
+    *,
+    sample_weight: Any = None,
+    options: Options | None = None,
+    **keywords: Unpack[OptionKeywords],
+) -> FitResult:
     """Fit a mixture as ``jgmm.fit`` does; its parameters and log-likelihood are differentiable.
 
     Args:
       key: typed key.
       x: samples in rows, (N, D). The result can be differentiated with respect to them.
       n_components: K.
-      **options: those of ``jgmm.fit``. The result can be differentiated with respect to
-        ``sample_weight``, ``ridge`` and ``prior`` as well. The covariance model must have free
-        coordinates (``jgmm.mixture.unconstrained``).
+      sample_weight: how many times each sample counts, (N,). The result can be differentiated with
+        respect to it.
+      options, **keywords: see ``jgmm.Options``. The result can be differentiated with respect to
+        ``ridge`` and ``prior`` as well. The covariance model must have free coordinates
+        (``jgmm.mixture.unconstrained``).
 
     Returns:
       The ``FitResult`` of ``jgmm.fit``; its mixture is moved to the optimum to the last digits by
@@ -95,12 +115,12 @@ def fit(key: Key[Array, ""], x: Any, n_components: int, **options: Any) -> FitRe
     ['0.00', '0.00', '0.00', '0.33', '0.33', '0.33']
     """
     stop = lax.stop_gradient
-    weights, ridge = options.pop("sample_weight", None), options.pop("ridge", 0.0)
-    samples = make_samples(x, weights)
-    prior = as_prior(options.pop("prior", None), samples, n_components)
-    fixed = {"sample_weight": stop(weights), "ridge": stop(ridge), "prior": stop(prior)}
-    result = _fit.fit(key, stop(x), n_components, **fixed, **options)
-    found = optimum(stop(result.mixture), x, weights, ridge, prior)
+    options = ACCEPTED.read(options, keywords)
+    samples = make_samples(x, sample_weight)
+    ridge, prior = options.ridge, as_prior(options.prior, samples, n_components)
+    fixed = replace(options, ridge=stop(ridge), prior=stop(prior))
+    result = raise_if_failed(fit_unchecked(key, stop(samples), n_components, fixed))
+    found = optimum(stop(result.mixture), x, sample_weight, ridge, prior)
     log_likelihood = _log_likelihood(found, samples)
     log_prior = result.log_prior if prior is None else log_density(prior, found)
     return replace(stop(result), mixture=found, log_likelihood=log_likelihood, log_prior=log_prior)

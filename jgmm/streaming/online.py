@@ -16,7 +16,7 @@ models".
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ from jgmm.em.convergence import online_status
 from jgmm.em.degeneracy import collapsed_components
 from jgmm.em.e_step import accumulate
 from jgmm.em.m_step import maximize, ridge_in
-from jgmm.em.options import Options
+from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
 from jgmm.em.statistics import Statistics, recentred
 from jgmm.fitting import in_memory
 from jgmm.fitting.results import FitResult, raise_if_failed
@@ -219,6 +219,18 @@ def _update(state: OnlineState, samples: Samples) -> OnlineState:
     return replace(chosen, status=jnp.where(state.status == Status.RUNNING, status, state.status))
 
 
+NOT_ONLINE = "the M-step of online EM does not take it."
+ACCEPTED = AcceptedOptions(
+    defaults=Options(n_restarts=16),
+    refused={
+        "equal_weights": NOT_ONLINE,
+        "prior": "its weight against the samples depends on how many there will be.",
+        "floor": NOT_ONLINE,
+    },
+)
+
+
+@ACCEPTED.signature
 def fit(
     key: Key[Array, ""],
     source: Any,
@@ -226,14 +238,12 @@ def fit(
     *,
     batch: int = 4096,
     n_passes: int = 1,
-    covariance: str = "full",
-    n_restarts: int = 16,
-    init: Any = "kmeans",
     subsample: int = SUBSAMPLE,
     alpha: float = ALPHA,
     min_step: float = 0.0,
-    ridge: float = 0.0,
     full_steps: int = 0,
+    options: Options | None = None,
+    **keywords: Unpack[OptionKeywords],
 ) -> FitResult:
     """Fit a mixture by online EM, in one pass over a source or a few.
 
@@ -244,11 +254,12 @@ def fit(
       n_components: K.
       batch: number of samples per step.
       n_passes: number of passes over the source.
-      covariance, n_restarts, ridge: as for ``streaming.fit``.
-      init: the name of a kind of start, or a ``Mixture`` to start from.
       subsample: number of rows, from the beginning of the source, that the start is fitted to.
       alpha, min_step: step sizes, see ``start``.
       full_steps: number of EM steps over all samples at the end; each takes one pass.
+      options, **keywords: see ``jgmm.Options``; they are those of the fit to the first rows.
+        ``init`` may be a ``Mixture``, which then takes its place. ``covariance``, ``ridge``,
+        ``tol``, ``rtol`` and ``accelerate`` are also those of the steps at the end.
 
     Returns:
       A ``FitResult``. Its log-likelihood is that of all samples, which takes one more pass. Its
@@ -258,33 +269,22 @@ def fit(
       DataError: see ``streaming.fit``.
       FitError: a component collapsed after some batches.
     """
+    options = ACCEPTED.read(options, keywords)
     reader = open_reader(as_source(source), batch, SingleProcess())
     x, weights = _first_rows(reader, subsample)
-    if isinstance(init, Mixture):
-        first = init
-    else:
-        result = in_memory.fit_unchecked(
-            key,
-            make_samples(x, weights),
-            n_components,
-            Options(covariance, n_restarts, init, ridge=ridge),
-        )
+    first = options.init
+    if not isinstance(first, Mixture):
+        samples = make_samples(x, weights)
+        result = in_memory.fit_unchecked(key, samples, n_components, options)
         first = raise_if_failed(result).mixture
-    state = start(first, x, weights, alpha=alpha, min_step=min_step, ridge=ridge)
+    state = start(first, x, weights, alpha=alpha, min_step=min_step, ridge=options.ridge)
     for _ in range(n_passes):
         for block in reader.blocks(Timings()):
             state = partial_fit(state, block.x, block.weights)
     if not is_traced(state) and int(state.status) != Status.RUNNING:
         raise FitError(f"After {int(state.n_batches)} batches: {describe(state.status)}")
-    return fit_by_passes(
-        key,
-        source,
-        n_components,
-        covariance=covariance,
-        init=state.mixture,
-        ridge=ridge,
-        max_steps=full_steps,
-    )
+    at_the_end = replace(options, init=state.mixture, max_steps=full_steps, race=0)
+    return fit_by_passes(key, source, n_components, options=at_the_end)
 
 
 def _first_rows(reader: Reader, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
