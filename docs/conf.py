@@ -60,7 +60,7 @@ SECTION = re.compile(r"\s*(Args|Attributes|Returns|Raises|Reference|References|E
 
 
 def setup(app: Any) -> None:
-    """Register what makes docstrings into reStructuredText."""
+    """Register the functions that turn docstrings into reStructuredText."""
     app.connect("autodoc-process-docstring", _as_markup, priority=1)
     app.connect("autodoc-process-docstring", _without_any, priority=900)
     app.connect("autodoc-process-signature", _without_arguments)
@@ -69,7 +69,7 @@ def setup(app: Any) -> None:
 
 
 def _mark_short_entries(app: Any, doctree: Any) -> None:
-    """Numbers, shapes and names in tables are not to be broken: site.css holds them together."""
+    """Mark short entries of tables (numbers, shapes, names), which site.css keeps on one line."""
     del app
     for row in doctree.findall(nodes.row):
         for entry in row.findall(nodes.entry):
@@ -78,7 +78,7 @@ def _mark_short_entries(app: Any, doctree: Any) -> None:
 
 
 def _skip(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:
-    """Leave out what docstrings of classes tell, and what scikit-learn's base classes add."""
+    """Leave out fields of named tuples, which docstrings describe, and methods of scikit-learn."""
     del app, what, options
     is_field = type(value).__name__ == "_tuplegetter"
     return True if is_field or re.fullmatch(r"set_\w+_request", name) else None
@@ -87,7 +87,7 @@ def _skip(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) 
 def _without_arguments(
     app: Any, what: str, name: str, value: Any, options: Any, signature: str | None, returns: Any
 ) -> tuple[str, Any] | None:
-    """A protocol is not made by calling it, whatever Python says."""
+    """Leave out the signature of protocols, which are not made by calling them."""
     del app, name, value, options
     return ("", returns) if what == "class" and signature == "(*args, **kwargs)" else None
 
@@ -95,14 +95,14 @@ def _without_arguments(
 def _without_any(
     app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]
 ) -> None:
-    """Leaves of pytrees may be anything to a type checker; their text says what they are."""
+    """Leave out the type Any of the leaves of pytrees, which docstrings describe."""
     del app, what, name, value, options
     lines[:] = [line for line in lines if not re.fullmatch(r"\s*:vartype \w+: Any", line)]
 
 
 def _as_markup(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """Docstrings are plain text: formulas set off by indentation are shown as they are written,
-    and signs that would be markup are not.
+    """Turn a plain-text docstring into reStructuredText: indented formulas become literal blocks,
+    and characters that would be markup are escaped.
     """
     del app, name, value, options
     text = inspect.cleandoc("\n".join(lines))
@@ -110,9 +110,8 @@ def _as_markup(app: Any, what: str, name: str, value: Any, options: Any, lines: 
         text = text.replace(": ", " – ", 1)
     text = re.sub(r"^(  [\w, ]+,)\n +", r"\1 ", text, flags=re.MULTILINE)  # names on two lines
     # Several names before a colon are not a type and a name.
-    text = re.sub(
-        r"^  \w+(, \w+)+:", lambda names: "  " + names[0].replace(" ", ""), text, flags=re.MULTILINE
-    )
+    several = r"^  \w+(, (\*\*)?\w+)+:"
+    text = re.sub(several, lambda names: "  " + names[0].replace(" ", ""), text, flags=re.MULTILINE)
     lines[:] = []
     in_section = literal = False
     given = text.splitlines()
@@ -131,13 +130,13 @@ def _as_markup(app: Any, what: str, name: str, value: Any, options: Any, lines: 
 
 
 def _plain(line: str) -> str:
-    """Escape stars, bars and final underscores outside of code."""
+    """Escape stars, bars and final underscores outside of code; keep the stars of lists."""
     line = re.sub(r"``\s*(.*?)\s*``", r"``\1``", line)  # code may not end with a space
     line = re.sub(r"(^|: )( *[A-Za-z])\.$", r"\1\2\\.", line)  # "K." is no list
-    parts = re.split(r"(``.*?``|\*\*\w+:)", line)
+    parts = re.split(r"(``.*?``|^ *\*\*\w+:|^ *\* )", line)
     return "".join(
         part
-        if part.startswith(("``", "**"))
+        if part.lstrip().startswith(("``", "**", "* "))
         else re.sub(r"([*|])|(?<=\w)_(?=\W|$)", r"\\\g<0>", part)
         for part in parts
     )

@@ -1,4 +1,4 @@
-"""Formulas as drawings inside the page: matplotlib typesets them, so no reader needs a network."""
+"""Typeset formulas with matplotlib as drawings in the page, so that no network is needed."""
 
 import html
 import re
@@ -15,14 +15,14 @@ LETTERS = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C
 
 
 def svg(tex: str) -> str:
-    """A formula as an SVG that is as large as the text around it and stands on its line.
+    """Draw a formula as an SVG of the size of the text around it, on the same baseline.
 
     Raises:
-      ValueError: matplotlib cannot read it; it knows most of TeX's mathematics.
+      ValueError: matplotlib cannot parse it; it supports most of TeX's mathematics.
     """
-    # matplotlib leaves no room between a symbol and the name of a function.
+    # matplotlib leaves no space between a symbol and the name of a function.
     spaced = re.sub(r"(?<=[\w}])\s*\\(log|min)\b", r"\\,\\\1", " ".join(tex.split()))
-    # To matplotlib, the sign of a transpose is a relation, with room on both sides.
+    # matplotlib treats the transpose sign as a relation, with space on both sides.
     spaced = spaced.replace(r"\top", r"{\mathsf{T}}")
     written = f"${spaced}$"
     width, height, descent = text_to_path.get_text_width_height_descent(written, FONT, True)
@@ -38,7 +38,7 @@ def svg(tex: str) -> str:
 
 
 def _outline(points: Any, codes: Any) -> str:
-    """The path in SVG's letters; its vertical axis points down."""
+    """Write a path as SVG commands; the vertical axis of SVG points down."""
     drawn = []
     for corners, code in Path(points, codes).iter_segments(simplify=False):
         if code == Path.CLOSEPOLY:
@@ -61,7 +61,7 @@ def _block(translator: Any, node: Any) -> None:
 
 
 def _leave_out() -> None:
-    """The source of the formula has been drawn, and is not to be written as well."""
+    """Skip the source of a formula, which has been drawn."""
     from docutils.nodes import SkipNode
 
     raise SkipNode
