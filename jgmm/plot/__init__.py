@@ -1,17 +1,18 @@
-"""Pictures of data, mixtures and fits, with matplotlib: ``jgmm.plot``.
+"""Plots of data, mixtures and fits, with matplotlib: ``jgmm.plot``.
 
-Every function takes ``ax`` and returns the Axes it drew on (``pairs`` takes and returns a Figure,
-``kmeans_beside_mixture`` two Axes, ``density_surface`` Axes of three dimensions). Without one it
-opens a new pyplot figure, which a notebook shows. A program that saves its pictures makes them with
-``new_figure`` instead: no global state, nothing to close.
+Every function takes ``ax`` and returns the Axes on which it has drawn. There are three exceptions:
+``pairs`` takes and returns a Figure, ``kmeans_and_mixture`` two Axes, ``density_surface`` Axes of
+three dimensions. Without ``ax`` a function opens a new pyplot figure, which a notebook shows. A
+program that saves figures should make them with ``new_figure``: they are no global state, and need
+not be closed.
 
     figure, (left, right) = plot.new_figure(1, 2)
     plot.density_contours(mixture, x, left)
     plot.uncertainty(x, jgmm.responsibilities(mixture, x), right)
     figure.savefig("mixture.png")
 
-Data and mixtures are drawn by ``data``, densities by ``density``, results of fits and studies by
-``results``, and their uncertainty by ``uncertainty``; all functions are public here.
+The module ``data`` draws data and mixtures, ``density`` densities, ``results`` results of fits and
+studies, and ``uncertainty`` their uncertainty. All public functions are available here.
 """
 
 from jgmm._core.errors import UserError
@@ -24,7 +25,7 @@ except ImportError as error:
 from jgmm.plot.data import (
     decision_regions,
     ellipses,
-    kmeans_beside_mixture,
+    kmeans_and_mixture,
     pairs,
     scatter,
     uncertainty,
@@ -45,7 +46,7 @@ from jgmm.plot.results import (
     restarts,
     steps,
 )
-from jgmm.plot.style import COLORS, MARKERS, look, new_figure, png
+from jgmm.plot.style import COLORS, MARKERS, component_style, new_figure, png
 from jgmm.plot.uncertainty import (
     MAX_COLUMNS,
     likelihood_ratios,
@@ -58,6 +59,7 @@ __all__ = [
     "COLORS",
     "MARKERS",
     "MAX_COLUMNS",
+    "component_style",
     "confusion",
     "convergence",
     "criterion_curves",
@@ -70,9 +72,8 @@ __all__ = [
     "ellipses",
     "errors",
     "intervals",
-    "kmeans_beside_mixture",
+    "kmeans_and_mixture",
     "likelihood_ratios",
-    "look",
     "new_figure",
     "pairs",
     "parameter_intervals",

@@ -1,4 +1,4 @@
-"""Pictures of data and mixtures: scatter plots, ellipses, pairs, decision regions, k-means."""
+"""Plots of data and mixtures: scatter plots, ellipses, pairs, decision regions, k-means."""
 
 from __future__ import annotations
 
@@ -16,23 +16,21 @@ from jgmm.mixture import gaussian
 from jgmm.mixture.mixture import Mixture
 from jgmm.plot.density import density_1d, draw_histogram, limits
 from jgmm.plot.style import (
-    INK,
-    class_legend,
-    classes_of,
-    dot,
+    DARK,
+    column_labels,
+    component_style,
+    draw_group_legend,
+    draw_legend,
     draw_points,
-    look,
-    marginal_of,
+    finite_marginal,
+    group_by_label,
+    label_axes,
+    legend_marker,
     marker_area,
-    name_axes,
-    named,
-    plain,
-    points_of,
-    prepare,
+    prepare_axes,
     pyplot_figure,
-)
-from jgmm.plot.style import (
-    legend as style_legend,
+    read_points,
+    wrap_text,
 )
 
 
@@ -50,25 +48,31 @@ def scatter(
 
     Args:
       x: samples in rows, (N, D), an array or a data frame.
-      labels: component or class of each sample, (N,). An integer k gets the look of component k,
-        a negative one is grey; anything else is numbered in sorted order.
+      labels: component or class of each sample, (N,). An integer k gets the style of component k,
+        a negative integer is drawn in grey. Other labels are numbered in sorted order.
       ax: where to draw.
       columns: names of the D columns, for the axes; by default those of the data frame.
       names: names of the classes, for the legend; by default the labels.
       dims: the two columns to draw.
-      legend: whether to name the classes beside the axes.
+      legend: whether to draw a legend with the names of the classes, next to the axes.
 
     Raises:
       DataError: samples that are not finite numbers.
       ValueError: a column or label that does not fit the samples.
+
+    >>> import jgmm
+    >>> _, (ax,) = jgmm.plot.new_figure()
+    >>> ax = jgmm.plot.scatter([[0.0, 1.0], [2.0, 3.0]], [0, 1], ax, columns=["width", "height"])
+    >>> ax.get_xlabel()
+    'width'
     """
-    points, found = points_of(x, dims)
-    classes = classes_of(labels, len(points), names)
-    ax = prepare(ax)
+    points, own_names = read_points(x, dims)
+    classes = group_by_label(labels, len(points), names)
+    ax = prepare_axes(ax)
     draw_points(ax, points, classes)
     if legend:
-        class_legend(ax, classes)
-    name_axes(ax, named(found, columns, dims))
+        draw_group_legend(ax, classes)
+    label_axes(ax, column_labels(own_names, columns, dims))
     return ax
 
 
@@ -78,33 +82,40 @@ def ellipses(
     mass: Sequence[float] = (0.5, 0.95),
     dims: tuple[int, int] = (0, 1),
 ) -> Axes:
-    """Draw each component as the ellipses that hold the given shares of its probability.
+    """Draw each component as ellipses that contain the given fractions of its probability.
 
-    A cross marks the mean; the lines of a light component are fainter than those of a heavy one,
-    and a component of weight zero is left out. Of a collapsed component only the cross is visible.
+    A cross marks the mean. The smaller the weight of a component, the fainter its lines; a
+    component of weight zero is left out. Of a collapsed component only the cross is visible.
 
     Args:
       mixture: K components in D >= 2 dimensions.
       ax: where to draw.
       mass: probability inside each ellipse, of that component alone.
       dims: the two columns to draw; the others are integrated out.
+
+    >>> import jgmm
+    >>> _, (ax,) = jgmm.plot.new_figure()
+    >>> round_one = jgmm.make_mixture([1.0], [[0.0, 0.0]], [1.0], "spherical")
+    >>> ax = jgmm.plot.ellipses(round_one, ax, mass=(0.5,))
+    >>> round(float(ax.lines[0].get_xdata().max()), 1)  # √(2 log 2)
+    1.2
     """
-    flat = marginal_of(mixture, dims)
-    ax = prepare(ax)
+    flat = finite_marginal(mixture, dims)
+    ax = prepare_axes(ax)
     weights, means, covariances = map(np.asarray, (flat.weights, flat.means, flat.covariances))
     for k in np.flatnonzero(weights > 0):
         alpha = 0.4 + 0.6 * min(1.0, float(weights[k] / weights.max()))
-        for share in mass:
-            curve = np.asarray(gaussian.ellipse(means[k], covariances[k], share))
-            color = look(int(k)).color
+        for probability in mass:
+            curve = np.asarray(gaussian.ellipse(means[k], covariances[k], probability))
+            color = component_style(int(k)).color
             ax.plot(curve[:, 0], curve[:, 1], color=color, alpha=alpha, linewidth=1.6)
         _cross(ax, means[k])
     return ax
 
 
 def _cross(ax: Axes, center: np.ndarray) -> None:
-    """A dark cross with a white rim, which shows on points of any colour."""
-    for color, size, width in (("white", 10, 4.0), (INK, 8, 1.8)):
+    """Draw a dark cross with a white border, which is visible on points of any colour."""
+    for color, size, width in (("white", 10, 4.0), (DARK, 8, 1.8)):
         ax.plot(*center, "+", color=color, markersize=size, markeredgewidth=width, zorder=4)
 
 
@@ -118,7 +129,7 @@ def pairs(
     dims: Sequence[int] | None = None,
     figure: Figure | None = None,
 ) -> Figure:
-    """Draw every pair of columns as points and every column as a histogram.
+    """Draw a scatter plot of every pair of columns, and a histogram of every column.
 
     With a mixture the panels also show its ellipses of 95 % and its densities.
 
@@ -132,14 +143,21 @@ def pairs(
       figure: where to draw; by default a new pyplot figure.
 
     Raises:
-      ValueError: more than 10 columns asked for.
+      ValueError: no columns or more than 10 columns to draw.
+
+    >>> import jgmm
+    >>> figure, axes = jgmm.plot.new_figure()
+    >>> axes[0].remove()
+    >>> figure = jgmm.plot.pairs([[0.0, 1.0], [2.0, 3.0], [4.0, 4.0]], figure=figure)
+    >>> len(figure.axes)
+    3
     """
     chosen = list(range(len(column_names(x))) if dims is None else dims)
     n = len(chosen)
     if not 1 <= n <= 10:
         raise ValueError(f"{n} columns asked for; choose 1 to 10 of them with dims=[…].")
-    points, found = points_of(x, chosen)
-    classes = classes_of(labels, len(points), names)
+    points, own_names = read_points(x, chosen)
+    classes = group_by_label(labels, len(points), names)
     if figure is None:
         figure = pyplot_figure((min(2 * n + 2, 14), min(2 * n + 2, 14)))
     panels: Any = figure.subplots(n, n, squeeze=False, sharex="col")
@@ -147,8 +165,8 @@ def pairs(
         if column > row:
             panels[row, column].remove()
             continue
-        ax = prepare(panels[row, column])
-        ax.ticklabel_format(useOffset=False)  # an offset's text has no room between panels
+        ax = prepare_axes(panels[row, column])
+        ax.ticklabel_format(useOffset=False)  # there is no space for its text between the panels
         ax.locator_params(nbins=4 if n > 2 else 6)
         if _tick_length(points[:, column]) > 5:
             ax.tick_params(axis="x", labelrotation=30)
@@ -158,38 +176,39 @@ def pairs(
             draw_points(ax, points[:, [column, row]], classes)
             if mixture is not None:
                 ellipses(mixture, ax, mass=(0.95,), dims=(chosen[column], chosen[row]))
-    _label_edges(panels, named(found, columns, chosen))
+    _label_edges(panels, column_labels(own_names, columns, chosen))
     if classes:
-        handles = [dot(each.look) for each in classes[:16]]
-        texts = [plain(each.name, 28, 2) for each in classes[:16]]
+        handles = [legend_marker(each.number) for each in classes[:16]]
+        texts = [wrap_text(each.name, 28, 2) for each in classes[:16]]
         figure.legend(handles, texts, loc="upper right", frameon=False)
     return figure
 
 
 def _tick_length(values: np.ndarray) -> float:
-    """About how many digits the numbers along an axis have."""
+    """Estimate how many digits the numbers along an axis have."""
     size, step = float(np.abs(values).max()), float(np.ptp(values)) / 4
-    before = np.log10(size) if size > 1 else 1
-    return float(before + (max(-np.log10(step), 0) if step > 0 else 0))
+    integer_digits = np.log10(size) if size > 1 else 1
+    return float(integer_digits + (max(-np.log10(step), 0) if step > 0 else 0))
 
 
 def _diagonal(ax: Axes, values: np.ndarray, mixture: Mixture | None, dim: int) -> None:
+    """Draw one column as a histogram, with the marginal density of the mixture if there is one."""
     if mixture is None:
         draw_histogram(ax, values[:, 0])
     else:
-        density_1d(marginal_of(mixture, [dim]), values, ax, legend=False)
+        density_1d(finite_marginal(mixture, [dim]), values, ax, legend=False)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
     ax.set_ylabel("")
 
 
 def _label_edges(panels: Any, titles: Sequence[str]) -> None:
-    """Name columns along the bottom and rows along the left, once each."""
+    """Label the columns of panels along the bottom, and the rows along the left."""
     last = len(titles) - 1
     for i, title in enumerate(titles):
-        panels[i, 0].set_ylabel(plain(title, 20) if i else "")
+        panels[i, 0].set_ylabel(wrap_text(title, 20) if i else "")
         for j in range(i + 1):
-            panels[i, j].set_xlabel(plain(titles[j], 20) if i == last else "")
+            panels[i, j].set_xlabel(wrap_text(titles[j], 20) if i == last else "")
             panels[i, j].tick_params(labelbottom=i == last, labelleft=j == 0)
 
 
@@ -202,52 +221,60 @@ def uncertainty(
     columns: Sequence[str] | None = None,
     dims: tuple[int, int] = (0, 1),
 ) -> Axes:
-    """Draw samples coloured by their most probable component, the doubtful ones marked.
+    """Draw samples coloured by their most probable component, and mark the uncertain ones.
 
-    A sample whose largest responsibility is below ``threshold`` is ringed, and the less certain it
-    is the larger: the area grows linearly from certainty to all components being equally probable.
+    A sample whose largest responsibility is below ``threshold`` is uncertain. It gets a dark
+    border, and it is the larger, the less certain it is: its area grows linearly from certainty to
+    equal probabilities of all components.
 
     Args:
       x: samples in rows, (N, D).
       responsibilities: p(z = k | x), (N, K), rows summing to one.
       ax: where to draw.
-      threshold: below which largest responsibility a sample counts as doubtful.
+      threshold: a sample counts as uncertain if its largest responsibility is below this value.
       columns: names of the D columns.
       dims: the two columns to draw.
 
     Raises:
       ValueError: responsibilities of another number of samples, or not finite.
+
+    >>> import jgmm
+    >>> _, (ax,) = jgmm.plot.new_figure()
+    >>> x, probabilities = [[0.0, 1.0], [2.0, 3.0]], [[1.0, 0.0], [0.4, 0.6]]
+    >>> ax = jgmm.plot.uncertainty(x, probabilities, ax)
+    >>> ax.get_legend().get_texts()[-1].get_text()
+    'below 0.9: 1 of 2'
     """
-    points, found = points_of(x, dims)
+    points, own_names = read_points(x, dims)
     chances = np.asarray(responsibilities, np.float64)
     if chances.ndim != 2 or len(chances) != len(points) or not np.isfinite(chances).all():
         raise ValueError(
             f"responsibilities must be finite, shape ({len(points)}, K); they have shape "
             f"{chances.shape}."
         )
-    ax = prepare(ax)
+    ax = prepare_axes(ax)
     best = chances.max(axis=1)
-    doubtful, doubt = best < threshold, (1 - best) / (1 - 1 / max(chances.shape[1], 2))
-    area = 0.6 * marker_area(len(points))  # the eye should go to the doubtful ones
-    classes = classes_of(chances.argmax(axis=1), len(points))
+    uncertain, degree = best < threshold, (1 - best) / (1 - 1 / max(chances.shape[1], 2))
+    area = 0.6 * marker_area(len(points))  # small, so that the uncertain ones stand out
+    classes = group_by_label(chances.argmax(axis=1), len(points))
     for index, members, _ in classes:
-        color, marker, _line = look(index)
-        sure, rest = members & ~doubtful, members & doubtful
+        color, marker, _line = component_style(index)
+        sure, rest = members & ~uncertain, members & uncertain
         style: dict[str, Any] = {"marker": marker, "rasterized": len(points) > 5000}
         across, up = points.T
         ax.scatter(across[sure], up[sure], area, color=color, alpha=0.5, linewidths=0, **style)
-        style |= {"s": area * (1.5 + 3 * doubt[rest]), "edgecolor": INK, "linewidths": 0.8}
+        style |= {"s": area * (1.5 + 3 * degree[rest]), "edgecolor": DARK, "linewidths": 0.8}
         ax.scatter(across[rest], up[rest], facecolor=color, **style)
-    ring = dot(0)
-    ring.set(markersize=7, markerfacecolor="white", markeredgecolor=INK)
-    handles = [*(dot(each.look) for each in classes), ring]
-    doubts = f"below {threshold:g}: {doubtful.sum()} of {len(points)}"
-    style_legend(ax, handles, [*(each.name for each in classes), doubts])
-    name_axes(ax, named(found, columns, dims))
+    ring = legend_marker(0)
+    ring.set(markersize=7, markerfacecolor="white", markeredgecolor=DARK)
+    handles = [*(legend_marker(each.number) for each in classes), ring]
+    text = f"below {threshold:g}: {uncertain.sum()} of {len(points)}"
+    draw_legend(ax, handles, [*(each.name for each in classes), text])
+    label_axes(ax, column_labels(own_names, columns, dims))
     return ax
 
 
-def kmeans_beside_mixture(
+def kmeans_and_mixture(
     x: Any,
     kmeans_labels: npt.ArrayLike,
     mixture: Mixture,
@@ -257,11 +284,11 @@ def kmeans_beside_mixture(
     columns: Sequence[str] | None = None,
     dims: tuple[int, int] = (0, 1),
 ) -> list[Axes]:
-    """Draw the same samples as k-means and as a mixture divide them, side by side.
+    """Draw the clusters of k-means and the components of a mixture, in two axes side by side.
 
-    Crosses mark the means of the clusters on the left and of the components on the right, where
-    ellipses hold 50 % and 95 % of each. The numbering of k-means is arbitrary, so each cluster
-    takes the look of the component with which it shares most samples.
+    Crosses mark the means of the clusters on the left, and of the components on the right. There
+    ellipses contain 50 % and 95 % of each component. The numbers of k-means clusters are arbitrary,
+    so each cluster is drawn in the style of the component with which it shares most samples.
 
     Args:
       x: samples in rows, (N, D).
@@ -274,13 +301,21 @@ def kmeans_beside_mixture(
 
     Returns:
       The two axes, with equal limits.
+
+    >>> import jgmm
+    >>> _, axes = jgmm.plot.new_figure(1, 2)
+    >>> x = [[0.0, 0.0], [1.0, 0.0], [9.0, 1.0], [9.0, 2.0]]
+    >>> two = jgmm.make_mixture([0.5, 0.5], [[0.5, 0.0], [9.0, 1.5]], [1.0, 1.0], "spherical")
+    >>> left, right = jgmm.plot.kmeans_and_mixture(x, [1, 1, 0, 0], two, [0, 0, 1, 1], axes)
+    >>> left.get_title("left"), right.get_title("left")
+    ('k-means', 'mixture')
     """
     if axes is None:
         axes = list(pyplot_figure((10, 4.2)).subplots(1, 2))
     left, right = axes
     matched = _matched(np.asarray(kmeans_labels), np.asarray(mixture_labels))
     scatter(x, matched, left, columns=columns, dims=dims, legend=False)
-    points, _ = points_of(x, dims)
+    points, _ = read_points(x, dims)
     for cluster in np.unique(matched):
         _cross(left, points[matched == cluster].mean(axis=0))
     scatter(x, mixture_labels, right, columns=columns, dims=dims, legend=False)
@@ -293,7 +328,10 @@ def kmeans_beside_mixture(
 
 
 def _matched(labels: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Labels renumbered so that the largest overlaps with the reference get equal numbers."""
+    """Renumber labels: a cluster gets the number of the reference cluster that overlaps it most.
+
+    The largest overlap is assigned first; every number is assigned once.
+    """
     n = int(max(labels.max(), reference.max())) + 1
     overlap = np.zeros((n, n), int)
     np.add.at(overlap, (labels, reference), 1)
@@ -313,10 +351,10 @@ def decision_regions(
     columns: Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw which class a classifier gives each place in the plane, under the samples.
+    """Draw the decision regions of a classifier in the plane, under the samples.
 
     Args:
-      predict: turns points (M, 2) into classes (M,), integers from 0.
+      predict: function from points (M, 2) to predicted classes (M,), integers from 0.
       x: samples in rows, (N, 2).
       labels: true class of each sample, (N,), integers from 0.
       names: names of the classes.
@@ -325,13 +363,20 @@ def decision_regions(
 
     Raises:
       ValueError: samples with other than two columns, or predictions of the wrong shape.
+
+    >>> import jgmm
+    >>> _, (ax,) = jgmm.plot.new_figure()
+    >>> x, labels = [[0.0, 1.0], [2.0, 3.0]], [0, 1]
+    >>> ax = jgmm.plot.decision_regions(lambda points: points[:, 0] > 1, x, labels, ax=ax)
+    >>> ax.images[0].get_array().shape
+    (300, 300)
     """
-    points, found = points_of(x, (0, 1))
+    points, own_names = read_points(x, (0, 1))
     n_columns = len(column_names(x))
     if n_columns != 2:
         raise ValueError(f"regions are drawn in a plane; x has {n_columns} columns, not 2.")
-    classes = classes_of(labels, len(points), names)
-    ax = prepare(ax)
+    classes = group_by_label(labels, len(points), names)
+    ax = prepare_axes(ax)
     horizontal, vertical = (limits(points[:, d], (points[0, d], points[0, d])) for d in range(2))
     grids = [np.linspace(*horizontal, 300), np.linspace(*vertical, 300)]
     mesh = np.stack(np.meshgrid(*grids), axis=-1).reshape(-1, 2)
@@ -339,8 +384,8 @@ def decision_regions(
     if region.shape != (len(mesh),):
         raise ValueError(f"predict must return shape ({len(mesh)},); it returned {region.shape}.")
     region = region.astype(int).reshape(300, 300)
-    tint = ListedColormap([look(k).color for k in range(int(region.max()) + 1)])
-    # One pixel a point: its centre, not its corner, lies on the grid.
+    tint = ListedColormap([component_style(k).color for k in range(int(region.max()) + 1)])
+    # One pixel per grid point; its centre, not its corner, is at the grid point.
     half = [0.5 * (places[1] - places[0]) for places in grids]
     edges = [(p[0] - h, p[-1] + h) for p, h in zip(grids, half, strict=True)]
     image: dict[str, Any] = {"origin": "lower", "aspect": "auto", "interpolation": "nearest"}
@@ -354,10 +399,10 @@ def decision_regions(
         **image,
     )
     for k in np.unique(region)[1:]:
-        ax.contour(*grids, region >= k, [0.5], colors=INK, linewidths=0.8)
+        ax.contour(*grids, region >= k, [0.5], colors=DARK, linewidths=0.8)
     draw_points(ax, points, classes)
-    class_legend(ax, classes)
+    draw_group_legend(ax, classes)
     ax.set_xlim(*horizontal)
     ax.set_ylim(*vertical)
-    name_axes(ax, named(found, columns, (0, 1)))
+    label_axes(ax, column_labels(own_names, columns, (0, 1)))
     return ax

@@ -1,4 +1,4 @@
-"""Pictures of a mixture's density: contours and surfaces in two dimensions, curves in one."""
+"""Plots of a mixture's density: contours and surfaces in two dimensions, curves in one."""
 
 from __future__ import annotations
 
@@ -13,49 +13,56 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]
 
+from jgmm._core import budget
 from jgmm.mixture.density import sample
 from jgmm.mixture.mixture import Mixture
 from jgmm.plot.style import (
-    BATCH,
-    INK,
-    classes_of,
+    DARK,
+    column_labels,
+    component_style,
+    draw_legend,
     draw_points,
+    finite_marginal,
+    group_by_label,
+    label_axes,
     log_density_at,
-    look,
-    marginal_of,
-    name_axes,
-    named,
-    plain,
-    points_of,
-    prepare,
+    prepare_axes,
     pyplot_figure,
-)
-from jgmm.plot.style import (
-    legend as style_legend,
+    read_points,
+    wrap_text,
 )
 
-LEVEL_SAMPLES = 2 * BATCH
+LEVEL_SAMPLES = 2 * budget.PLOT_BATCH_POINTS
 
 
 def density_levels(
     mixture: Mixture, masses: Sequence[float], n_samples: int = LEVEL_SAMPLES
 ) -> np.ndarray:
-    """Log densities that bound the highest-density regions of a mixture.
+    """Compute the log densities that bound the highest-density regions of a mixture.
 
-    The highest-density region of mass m is the smallest set that holds probability m. It is
+    The highest-density region of mass m is the smallest set that has probability m. It is
     {x : log p(x) >= c}, where c is the (1 - m)-quantile of log p(X) for X drawn from the mixture.
-    The quantile is taken over a sample, so a region holds its mass up to a standard error of
-    sqrt(m (1 - m) / n_samples), at most 0.2 % by default.
+    The quantile is computed from a random sample, so the probability of a region is m up to a
+    standard error of sqrt(m (1 - m) / n_samples), at most 0.2 % by default.
 
     Args:
       mixture: K components in D dimensions.
       masses: probabilities strictly between 0 and 1.
-      n_samples: size of the sample, always the same one: a picture does not change when redrawn.
+      n_samples: size of the sample. It is drawn with a fixed key: a plot does not change when it
+        is drawn again.
 
     Returns:
       One log density per mass, in nats.
 
+    Raises:
+      ValueError: no masses, or a mass not between 0 and 1.
+
     Reference: Hyndman (1996), Computing and graphing highest density regions.
+
+    >>> import jgmm
+    >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> density_levels(one, [0.95]).round(1).tolist()  # log p(1.96) = -0.92 - 1.92
+    [-2.8]
     """
     if not masses or any(not 0 < m < 1 for m in masses):
         raise ValueError(f"masses must lie strictly between 0 and 1; they are {tuple(masses)}.")
@@ -75,42 +82,52 @@ def density_contours(
     dims: tuple[int, int] = (0, 1),
     n_samples: int = LEVEL_SAMPLES,
 ) -> Axes:
-    """Draw the joint density as nested highest-density regions, over the samples.
+    """Draw the joint density of two columns as nested highest-density regions, over the samples.
 
-    The line labelled 50 % encloses the smallest region that holds half of the probability, and so
-    on: see ``density_levels``. That tells more than round density values would, whose unit depends
-    on the data's. A region may have several parts; its label stands on the largest, or in a legend
-    beside the axes if one of them has no room. Lines are drawn in the log density, which is smooth,
-    on a grid that is finer around components narrower than its cells, so that one close to collapse
-    is still found. A component too narrow to see has no visible lines.
+    The line labelled 50 % encloses the smallest region that has half of the probability, and so on;
+    see ``density_levels``. These levels say more than round values of the density would, whose unit
+    depends on that of the data. A region may have several parts; its label is on the largest part,
+    or in a legend next to the axes if there is no space for one of the labels. Contours are
+    computed from the log density, which is smooth. The grid is finer around components narrower
+    than its spacing, so that a component close to collapse is not missed. A component too narrow to
+    see has no visible lines.
 
     Args:
       mixture: K components in D >= 2 dimensions; columns not in ``dims`` are integrated out.
-      x: samples to draw underneath, (N, D), which set the limits; without them the components do.
+      x: samples to draw under the contours, (N, D). They set the limits of the axes; without
+        samples the components do.
       ax: where to draw.
-      masses: probabilities whose regions to draw, strictly between 0 and 1.
-      labels: component of each sample, to colour them.
+      masses: probabilities of the regions to draw, strictly between 0 and 1.
+      labels: component of each sample, (N,), for its colour.
       columns: names of the D columns.
       dims: the two columns to draw.
-      n_samples: how many are drawn to find the levels, see ``density_levels``.
+      n_samples: number of samples drawn to compute the levels, see ``density_levels``.
+
+    >>> import jgmm
+    >>> _, (ax,) = jgmm.plot.new_figure()
+    >>> one = jgmm.make_mixture([1.0], [[0.0, 0.0]], [1.0], "spherical")
+    >>> ax = jgmm.plot.density_contours(one, ax=ax, masses=(0.5, 0.95))
+    >>> [text.get_text() for text in ax.texts]
+    ['95 %', '50 %']
     """
-    flat = marginal_of(mixture, dims)
-    ax = prepare(ax)
-    found, points = [f"x{d}" for d in dims], None
+    flat = finite_marginal(mixture, dims)
+    ax = prepare_axes(ax)
+    own_names, points = [f"x{d}" for d in dims], None
     if x is not None:
-        points, found = points_of(x, dims)
-        draw_points(ax, points, classes_of(labels, len(points)))
+        points, own_names = read_points(x, dims)
+        draw_points(ax, points, group_by_label(labels, len(points)))
     grids = [_axis_grid(flat, points, d, 160) for d in range(2)]
     mesh = np.stack(np.meshgrid(*grids), axis=-1)
     log_density = log_density_at(flat, mesh.reshape(-1, 2)).reshape(mesh.shape[:2])
     ax.set_xlim(grids[0][0], grids[0][-1])
     ax.set_ylim(grids[1][0], grids[1][-1])
     _draw_regions(ax, grids, log_density, masses, density_levels(flat, masses, n_samples))
-    name_axes(ax, named(found, columns, dims))
+    label_axes(ax, column_labels(own_names, columns, dims))
     return ax
 
 
 def _axis_grid(flat: Mixture, points: np.ndarray | None, d: int, n: int) -> np.ndarray:
+    """Return about ``n`` coordinates along axis ``d``, from limit to limit."""
     weights, means = np.asarray(flat.weights), np.asarray(flat.means)[:, d]
     deviations = np.sqrt(np.asarray(flat.variances))[:, d]
     used = weights > 0
@@ -123,7 +140,10 @@ def _axis_grid(flat: Mixture, points: np.ndarray | None, d: int, n: int) -> np.n
 
 
 def limits(values: np.ndarray | None, span: tuple[float, float]) -> tuple[float, float]:
-    """Limits of one axis: the samples with a margin, or ``span`` where they have no extent."""
+    """Return the limits of one axis: those of the samples, with a margin.
+
+    Without samples, or where all samples have the same value, ``span`` takes their place.
+    """
     if values is not None and np.ptp(values) > 0:
         low, high = float(values.min()), float(values.max())
         margin = 0.08 * (high - low)
@@ -131,7 +151,7 @@ def limits(values: np.ndarray | None, span: tuple[float, float]) -> tuple[float,
         low, high = span
         if values is not None:
             low, high = min(low, float(values[0])), max(high, float(values[0]))
-        # A single point without width still needs an axis that floating point can resolve.
+        # For a single point, the margin must be large enough for floating-point numbers to differ.
         margin = max(0.05 * (high - low), 1e-3 * abs(high)) or 1.0
     return low - margin, high + margin
 
@@ -144,10 +164,13 @@ def _grid(
     deviations: np.ndarray,
     n: int,
 ) -> np.ndarray:
-    """Coordinates along one axis: even, and closer around components narrower than the spacing."""
+    """Return coordinates along one axis: evenly spaced, and finer around narrow components.
+
+    A component is narrow if its standard deviation is less than four times the spacing.
+    """
     even = np.linspace(low, high, n)
     narrow = np.flatnonzero((deviations < 4 * (high - low) / n) & (weights > 0))
-    heaviest = narrow[np.argsort(-weights[narrow])][:16]  # more would make the grid too large
+    heaviest = narrow[np.argsort(-weights[narrow])][:16]  # with more, the grid would be too large
     close = means[heaviest, None] + deviations[heaviest, None] * np.linspace(-4, 4, 25)
     return np.unique(np.concatenate([even, close[(close > low) & (close < high)]]))
 
@@ -159,7 +182,10 @@ def _draw_regions(
     masses: Sequence[float],
     levels: np.ndarray,
 ) -> None:
-    """Filled, outlined and labelled regions; those above the highest grid value are left out."""
+    """Draw filled, outlined and labelled regions.
+
+    A region whose level is above all values on the grid is left out.
+    """
     texts = {float(levels[i]): f"{100 * masses[i]:g} %" for i in np.argsort(levels)}
     top = float(log_density.max())
     shown = [level for level in texts if log_density.min() < level < top]
@@ -173,11 +199,11 @@ def _draw_regions(
     curves = [path.to_polygons(closed_only=False) for path in lines.get_paths()]
     if not _label_on_lines(ax, curves, [texts[level] for level in shown], colors):
         handles = [Line2D([], [], color=color, linewidth=2.5) for color in colors]
-        style_legend(ax, handles, [f"holds {texts[level]}" for level in shown])
+        draw_legend(ax, handles, [f"holds {texts[level]}" for level in shown])
 
 
 def _shades(n: int) -> np.ndarray:
-    """Colours of n nested regions, from the widest to the narrowest, (n, 3)."""
+    """Return the colours of n nested regions, from the widest to the narrowest, (n, 3)."""
     shades = np.linspace(0.0, 1.0, n + 1)[1:, None]
     return np.asarray(
         (1 - shades) * np.array(to_rgb("#7FB2DA")) + shades * np.array(to_rgb("#08306B"))
@@ -185,9 +211,13 @@ def _shades(n: int) -> np.ndarray:
 
 
 def _label_on_lines(ax: Axes, curves: Any, texts: Sequence[str], colors: Any) -> bool:
-    """Write each label on the longest part of its line; False, writing none, if one has no room.
+    """Write each label on the longest part of its line, if there is space for all labels.
 
-    The labels of nested lines go around the centre, so that they do not meet.
+    The labels of nested lines are placed in different directions from the centre, so that they do
+    not overlap.
+
+    Returns:
+      True if all labels are written; False if there is no space for one of them: then none is.
     """
     corner = np.array([ax.get_xlim()[0], ax.get_ylim()[0]])
     extent = np.array([np.ptp(ax.get_xlim()), np.ptp(ax.get_ylim())])
@@ -209,19 +239,21 @@ def _label_on_lines(ax: Axes, curves: Any, texts: Sequence[str], colors: Any) ->
 def _free_place(
     parts: Sequence[np.ndarray], first: float, taken: Sequence[np.ndarray]
 ) -> np.ndarray | None:
-    """A vertex of the longest part, away from the border and the places taken.
+    """Return a vertex of the longest part, away from the border and from other labels, or None.
 
-    Everything is in units of the axes. Directions are tried around the centre, from the angle
-    ``first`` on.
+    Args:
+      parts: curves (n, 2), in units of the axes: from 0 to 1.
+      first: angle, in radians, of the direction from the centre that is tried first.
+      taken: places of other labels.
     """
     if not parts:
         return None
     longest = max(parts, key=lambda part: float(np.ptp(part, axis=0).sum()))
     if np.ptp(longest, axis=0).max() < 0.08:  # smaller than the label itself
         return None
-    inside = longest[((longest > 0.05) & (longest < 0.95)).all(axis=1)]
-    for angle in first + np.pi * 0.25 * np.arange(8) if len(inside) else ():
-        place = inside[np.argmax(inside @ np.array([np.cos(angle), np.sin(angle)]))]
+    inner = longest[((longest > 0.05) & (longest < 0.95)).all(axis=1)]
+    for angle in first + np.pi * 0.25 * np.arange(8) if len(inner) else ():
+        place = inner[np.argmax(inner @ np.array([np.cos(angle), np.sin(angle)]))]
         if all((np.abs(place - other) > (0.11, 0.055)).any() for other in taken):
             return np.asarray(place)
     return None
@@ -236,23 +268,32 @@ def density_surface(
     dims: tuple[int, int] = (0, 1),
     n_samples: int = LEVEL_SAMPLES,
 ) -> Axes:
-    """Draw the joint density as a surface over the plane of two columns.
+    """Draw the joint density of two columns as a surface in three dimensions.
 
-    The lines on the floor bound the highest-density regions of the given masses; ``density_levels``
-    says how they are found. Heights are densities, in one over the product of the columns' units.
+    The lines under the surface bound the highest-density regions of the given masses, see
+    ``density_levels``. Heights are densities; their unit is one over the product of the units of
+    the two columns.
 
     Args:
       mixture: K components in D >= 2 dimensions; columns not in ``dims`` are integrated out.
       ax: where to draw, with ``projection="3d"``; by default those of a new pyplot figure.
-      masses: probabilities whose regions to draw, strictly between 0 and 1.
+      masses: probabilities of the regions to draw, strictly between 0 and 1.
       columns: names of the D columns.
       dims: the two columns to draw.
-      n_samples: how many are drawn to find the levels.
+      n_samples: number of samples drawn to compute the levels.
 
     Raises:
       ValueError: axes of two dimensions.
+
+    >>> import jgmm
+    >>> figure, axes = jgmm.plot.new_figure()
+    >>> axes[0].remove()
+    >>> one = jgmm.make_mixture([1.0], [[0.0, 0.0]], [1.0], "spherical")
+    >>> ax = figure.add_subplot(projection="3d")
+    >>> jgmm.plot.density_surface(one, ax, columns=["width", "height"]).get_xlabel()
+    'width'
     """
-    flat = marginal_of(mixture, dims)
+    flat = finite_marginal(mixture, dims)
     if ax is None:
         ax = pyplot_figure((6.5, 5.0)).add_subplot(projection="3d")
     if not isinstance(ax, Axes3D):
@@ -266,13 +307,13 @@ def density_surface(
     order = np.argsort(density_levels(flat, masses, n_samples))
     levels = np.exp(density_levels(flat, masses, n_samples)[order])
     colors: Any = _shades(len(levels))
-    floor = -0.25 * float(density.max())
+    bottom = -0.25 * float(density.max())
     for level, color in zip(levels, colors, strict=True):
-        ax.contour(across, up, density, [level], colors=[color], offset=floor, linewidths=1.6)
-    ax.set_zlim(floor, 1.05 * float(density.max()))
+        ax.contour(across, up, density, [level], colors=[color], offset=bottom, linewidths=1.6)
+    ax.set_zlim(bottom, 1.05 * float(density.max()))
     ax.set_zticks([tick for tick in ax.get_zticks() if 0 <= tick <= density.max()])
     ax.tick_params(labelsize="small")
-    name_axes(ax, named([f"x{d}" for d in dims], columns, dims))
+    label_axes(ax, column_labels([f"x{d}" for d in dims], columns, dims))
     handles = [Line2D([], [], color=color, linewidth=2.5) for color in colors]
     ax.legend(
         handles,
@@ -287,36 +328,36 @@ def density_surface(
 def density_intervals(
     mixture: Mixture, mass: float, dim: int = 0, n_samples: int = LEVEL_SAMPLES
 ) -> np.ndarray:
-    """The highest-density region of one column: the intervals it consists of.
+    """Compute the highest-density region of one column, as a union of intervals.
 
-    It is the smallest set that holds the given probability: several intervals where the density has
-    several peaks, with lower density everywhere outside than inside.
+    It is the smallest set that has the given probability. It may consist of several intervals,
+    where the density has several peaks. Everywhere outside of it the density is lower than inside.
 
     Args:
       mixture: K components in D dimensions; other columns are integrated out.
-      mass: probability inside, strictly between 0 and 1.
+      mass: probability of the region, strictly between 0 and 1.
       dim: the column.
-      n_samples: how many are drawn to find the level, see ``density_levels``.
+      n_samples: number of samples drawn to compute the level, see ``density_levels``.
 
     Returns:
-      Ends of the intervals, (M, 2), in increasing order.
+      Lower and upper ends of the M intervals, (M, 2), in increasing order.
 
     >>> import jgmm
     >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
     >>> density_intervals(one, 0.95).round(1).tolist()
     [[-2.0, 2.0]]
     """
-    flat = marginal_of(mixture, [dim])
+    flat = finite_marginal(mixture, [dim])
     level = float(density_levels(flat, [mass], n_samples)[0])
     weights, means = np.asarray(flat.weights), np.asarray(flat.means)[:, 0]
     deviations = np.sqrt(np.asarray(flat.variances))[:, 0]
-    # Around every component, so that none is missed, however narrow.
+    # Places around every component, so that none is missed, however narrow it is.
     around = means[weights > 0, None] + deviations[weights > 0, None] * np.linspace(-8, 8, 1601)
     places = np.unique(around)
     above = log_density_at(flat, places[:, None]) - level
     crossing = np.flatnonzero((above[:-1] < 0) != (above[1:] < 0))
-    share = above[crossing] / (above[crossing] - above[crossing + 1])
-    ends = places[crossing] + share * (places[crossing + 1] - places[crossing])
+    fraction = above[crossing] / (above[crossing] - above[crossing + 1])
+    ends = places[crossing] + fraction * (places[crossing + 1] - places[crossing])
     return np.asarray(ends.reshape(-1, 2))
 
 
@@ -333,32 +374,38 @@ def density_1d(
 ) -> Axes:
     """Draw the density of one column, its weighted components, and a histogram of the samples.
 
-    The components πₖ N(x | μₖ, σₖ²) add up to the density; the histogram has area one, so both
-    share the vertical axis. Bars below it are highest-density regions: the smallest set that holds
-    the given probability, which may consist of several intervals. A peak more than four times
-    higher than the histogram is cut off and its height written down: a nearly collapsed component
-    would flatten everything else.
+    The components πₖ N(x | μₖ, σₖ²) add up to the density. The histogram has area one, so both have
+    the same vertical axis. Bars below the horizontal axis are highest-density regions: a region is
+    the smallest set that has the given probability, and may consist of several intervals. A peak
+    more than four times higher than the histogram is cut off, and its height is written in the
+    axes: otherwise a nearly collapsed component would flatten everything else.
 
     Args:
       mixture: K components in D dimensions; other columns are integrated out.
       x: samples, (N, D), or (N,) for one column: arrays, a data frame or a series.
       ax: where to draw.
-      masses: probabilities whose highest-density regions to draw, strictly between 0 and 1.
+      masses: probabilities of the highest-density regions to draw, strictly between 0 and 1.
       columns: names of the D columns.
       dim: the column to draw.
       bins: number of bins, by default the square root of N, between 8 and 100.
-      legend: whether to name the components beside the axes.
+      legend: whether to draw a legend with the components, next to the axes.
+
+    >>> import jgmm
+    >>> _, (ax,) = jgmm.plot.new_figure()
+    >>> two = jgmm.make_mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
+    >>> jgmm.plot.density_1d(two, [0.0, 1.0, 4.0], ax, columns=["width"]).get_xlabel()
+    'width'
     """
-    flat = marginal_of(mixture, [dim])
-    ax = prepare(ax)
-    found, points, tallest = [f"x{dim}"], None, np.inf
+    flat = finite_marginal(mixture, [dim])
+    ax = prepare_axes(ax)
+    own_names, points, tallest = [f"x{dim}"], None, np.inf
     if x is not None:
-        points, found = points_of(x, [dim], one_column=True)
+        points, own_names = read_points(x, [dim], one_column=True)
         tallest = draw_histogram(ax, points[:, 0], bins)
     places = _axis_grid(flat, points, 0, 400)
     handles = _component_curves(ax, flat, places)
     density = np.exp(log_density_at(flat, places[:, None]))
-    handles += ax.plot(places, density, color=INK, linewidth=1.8)
+    handles += ax.plot(places, density, color=DARK, linewidth=1.8)
     peak = float(density.max())
     if peak > 4 * tallest:
         text = f"peak of {peak:.4g} cut off"
@@ -367,18 +414,18 @@ def density_1d(
     ax.set_ylim(0, 1.06 * height)
     ax.set_xlim(places[0], places[-1])
     bars = _region_bars(ax, flat, sorted(masses), 1.06 * height)
-    ax.set_xlabel(plain(named(found, columns, [dim])[0]))
+    ax.set_xlabel(wrap_text(column_labels(own_names, columns, [dim])[0]))
     ax.set_ylabel("density")
     if legend:
         weights = np.asarray(flat.weights)
         texts = [f"{k} ({100 * weights[k]:.3g} %)" for k in np.flatnonzero(weights > 0)]
         texts += [f"holds {100 * mass:g} %" for mass in sorted(masses)]
-        style_legend(ax, [handles[-1], *handles[:-1], *bars], ["mixture", *texts])
+        draw_legend(ax, [handles[-1], *handles[:-1], *bars], ["mixture", *texts])
     return ax
 
 
 def _region_bars(ax: Axes, flat: Mixture, masses: Sequence[float], top: float) -> list[Line2D]:
-    """A row of bars below zero for each highest-density region, the smallest uppermost."""
+    """Draw each highest-density region as a row of bars below zero, the smallest region on top."""
     if not masses:
         return []
     colors: Any = _shades(len(masses))[::-1]
@@ -395,8 +442,8 @@ def _region_bars(ax: Axes, flat: Mixture, masses: Sequence[float], top: float) -
 def draw_histogram(ax: Axes, values: np.ndarray, bins: int | None = None) -> float:
     """Draw a histogram of area one and return the height of its highest bar.
 
-    By default it has √N bins, between 8 and 100. Rules that look at the spread ask for billions
-    of bins when one sample lies far away.
+    By default it has √N bins, between 8 and 100. Rules that depend on the spread of the samples
+    would need billions of bins when one sample is far away.
     """
     bins = int(np.clip(np.sqrt(len(values)), 8, 100)) if bins is None else bins
     heights, _, _ = ax.hist(values, bins=bins, density=True, color="#D7DBE0", edgecolor="white")
@@ -404,13 +451,14 @@ def draw_histogram(ax: Axes, values: np.ndarray, bins: int | None = None) -> flo
 
 
 def _component_curves(ax: Axes, flat: Mixture, places: np.ndarray) -> list[Line2D]:
+    """Draw πₖ N(x | μₖ, σₖ²) of each component, and return the lines."""
     curves = []
     weights, means = np.asarray(flat.weights), np.asarray(flat.means)[:, 0]
     deviations = np.sqrt(np.asarray(flat.variances))[:, 0]
     for k in np.flatnonzero(weights > 0):
         z = (places - means[k]) / deviations[k]
         height = weights[k] * np.exp(-0.5 * z**2) / (deviations[k] * np.sqrt(2 * np.pi))
-        color, _, line = look(int(k))
+        color, _, line = component_style(int(k))
         curves += ax.plot(places, height, color=color, linestyle=line, linewidth=1.4)
         ax.fill_between(places, height, color=color, alpha=0.12, linewidth=0)
     return curves
