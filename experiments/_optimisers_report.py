@@ -228,7 +228,7 @@ def draw_profiles(study: StudyContext, scores: list[dict[str, Score]]) -> None:
         for i, name in enumerate(names):
             needed = np.sort(np.concatenate([of(each[name]) for each in scores])[usable])
             share = np.arange(1, len(needed) + 1) / len(needed)
-            color, _, line = plot.look(i)
+            color, _, line = plot.component_style(i)
             there = np.isfinite(needed)
             across = np.append(needed[there], study.settings.em_steps)
             up = np.append(share[there], share[there][-1] if there.any() else 0)
@@ -238,9 +238,9 @@ def draw_profiles(study: StudyContext, scores: list[dict[str, Score]]) -> None:
         ax.set_ylim(0, 1.02)
         ax.set_title(title, loc="left")
         ax.set_xlabel("passes over the samples")
-        ax.grid(axis="y", color=style.GUIDE, alpha=0.3)
+        ax.grid(axis="y", color=style.LIGHT_GREY, alpha=0.3)
     axes[0].set_ylabel("share of problems")
-    style.legend(axes[1], handles, names)
+    style.draw_legend(axes[1], handles, names)
     study.figure("profiles", figure, "Share of problems solved within a budget of passes.")
 
 
@@ -269,7 +269,7 @@ def draw_curves(
             climb = climbs[problem.name][name]
             below = goal - np.asarray(climb.result.history)[start]
             passes = np.asarray(climb.passes)[start]
-            color, _, line = plot.look(j)
+            color, _, line = plot.component_style(j)
             drawn = np.where(below > 0, below, np.nan)
             handles += ax.plot(passes, drawn, color=color, linestyle=line, linewidth=1.5)
         ax.set_xscale("log")
@@ -277,9 +277,9 @@ def draw_curves(
         ax.set_ylim(bottom=1e-9)
         ax.set_title(problem.name, loc="left")
         ax.set_xlabel("passes over the samples")
-        ax.grid(axis="y", color=style.GUIDE, alpha=0.3)
+        ax.grid(axis="y", color=style.LIGHT_GREY, alpha=0.3)
     axes[0].set_ylabel("log-likelihood below EM's end (nats)")
-    style.legend(axes[-1], handles, names)
+    style.draw_legend(axes[-1], handles, names)
     study.figure(
         "convergence",
         figure,
@@ -310,20 +310,20 @@ def draw_astray(
         for j, name in enumerate(names):
             climb = by_method[name]
             above = np.asarray(climb.result.history)[r] - goal
-            color, _, line = plot.look(j)
+            color, _, line = plot.component_style(j)
             handles += ax.plot(np.asarray(climb.passes)[r], above, color=color, linestyle=line)
         ax.set_xscale("log")
         ends = [float(by_method[name].result.log_likelihood[r] - goal) for name in names]
         reach = max(1.0, 1.5 * max(abs(end) for end in ends if abs(end) < 1e3))
         ax.set_ylim(-reach, reach)
-        ax.axhline(0, color=style.GUIDE, alpha=0.5, linewidth=1)
+        ax.axhline(0, color=style.LIGHT_GREY, alpha=0.5, linewidth=1)
         ax.set_title(f"{chosen[i].name}, start {r}", loc="left", fontsize="small")
     for ax in places[len(found) :]:
         ax.set_axis_off()
     for ax in places[-columns:]:
         ax.set_xlabel("passes")
     places[0].set_ylabel("nats above EM's end")
-    style.legend(places[columns - 1], handles, names)
+    style.draw_legend(places[columns - 1], handles, names)
     study.figure(
         "astray",
         figure,

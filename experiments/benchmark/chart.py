@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jgmm import plot
-from jgmm.plot.style import INK, look
+from jgmm.plot.style import DARK, component_style
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -43,11 +43,11 @@ def _draw_steps(rows: Sequence[dict[str, Any]], ax: Any) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     libraries = list(dict.fromkeys(row["library"] for row in rows))
     for place, row in enumerate(rows):
-        ratio, color = row["times jgmm"], look(libraries.index(row["library"])).color
+        ratio, color = row["times jgmm"], component_style(libraries.index(row["library"])).color
         ax.barh(-place, math.log10(ratio), color=color, alpha=0.8)
         ax.text(math.log10(ratio), -place, f" {ratio:.3g}", va="center", fontsize="x-small")
         if row.get("target"):
-            ax.plot([math.log10(row["target"])] * 2, [-place - 0.4, -place + 0.4], color=INK)
+            ax.plot([math.log10(row["target"])] * 2, [-place - 0.4, -place + 0.4], color=DARK)
     ax.set_yticks([-place for place in range(len(rows))])
     ax.set_yticklabels([f"{row['case']}: {row['library']}" for row in rows], fontsize="x-small")
     ax.set_xticks([-1, 0, 1, 2])
@@ -59,7 +59,7 @@ def _draw_growth(rows: Sequence[dict[str, Any]], ax: Any) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     for index, axis in enumerate(dict.fromkeys(row["axis"] for row in rows)):
         own = [row for row in rows if row["axis"] == axis]
-        color, marker, line = look(index)
+        color, marker, line = component_style(index)
         label = f"{axis}: exponent {own[0]['exponent']:.2f}"
         sizes, times = [row["size"] for row in own], [row["seconds"] for row in own]
         ax.loglog(sizes, times, color=color, marker=marker, linestyle=line, label=label)

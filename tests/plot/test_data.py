@@ -49,7 +49,7 @@ def test_labels_may_be_words_and_negative_ones_are_grey(ax):
     plot.scatter(X[:2], [-1, 4], other)
     assert legend_texts(other) == ["none", "4"]
     np.testing.assert_allclose(
-        other.collections[0].get_facecolor()[0, :3], matplotlib.colors.to_rgb(style.GUIDE)
+        other.collections[0].get_facecolor()[0, :3], matplotlib.colors.to_rgb(style.LIGHT_GREY)
     )
 
 
@@ -135,7 +135,7 @@ def test_one_component_is_never_doubted(ax):
 def test_clusters_take_the_look_of_the_component_they_overlap_with():
     figure, axes = plot.new_figure(1, 2)
     both = np.array(axes)  # as ``plt.subplots`` gives them
-    left, right = plot.kmeans_beside_mixture(X, 1 - LABELS, TWO, LABELS, both)
+    left, right = plot.kmeans_and_mixture(X, 1 - LABELS, TWO, LABELS, both)
     assert [left, right] == axes
     for k in range(2):
         np.testing.assert_array_equal(

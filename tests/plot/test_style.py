@@ -7,10 +7,10 @@ from jgmm import plot
 
 
 def test_looks_differ_in_colour_and_marker_and_later_ones_in_their_combination():
-    first = [plot.look(k) for k in range(8)]
+    first = [plot.component_style(k) for k in range(8)]
     assert len({look.color for look in first}) == len({look.marker for look in first}) == 8
-    assert len({plot.look(k)[:2] for k in range(64)}) == 64
-    assert plot.look(-1).color not in plot.COLORS
+    assert len({plot.component_style(k)[:2] for k in range(64)}) == 64
+    assert plot.component_style(-1).color not in plot.COLORS
 
 
 def test_every_pair_of_the_first_colours_differs_in_print_or_marker():
