@@ -1,4 +1,4 @@
-"""Fits on eight simulated devices, for test_sharding.py: parameters as JSON."""
+"""Fits on eight simulated devices, for distributed/test_fit.py: parameters as JSON."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Many starts as one program: what each does, and which is kept."""
+"""``jgmm.fit``: the outcome of every restart, and the choice of the best."""
 
 import dataclasses
 import itertools

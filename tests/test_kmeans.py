@@ -1,4 +1,4 @@
-"""k-means: against loops, and where clusters run empty."""
+"""k-means against plain loops; clusters that run empty."""
 
 import chex
 import jax

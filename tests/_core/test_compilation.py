@@ -1,4 +1,4 @@
-"""Every product keeps the digits of its operands, and the user may ask for fewer."""
+"""Compilation: matrix products in full precision, and quick programs for little work."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""A choice between pytrees."""
+"""Pytrees: a choice between two, and values that are traced."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Samples seen in their own frame."""
+"""Standardization: samples centred and scaled, or whitened, and back."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""What users hand in becomes one kind of array, or an error that says where it is bad."""
+"""Validation of samples: arrays of every kind are read, or refused with place and reason."""
 
 import jax
 import jax.numpy as jnp

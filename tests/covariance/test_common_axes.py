@@ -1,4 +1,4 @@
-"""Axes in common by rotations: against trying angles, and where matrices do have them in common."""
+"""Common axes of matrices, by Jacobi rotations: against a search over angles."""
 
 import functools
 
@@ -123,7 +123,7 @@ def test_the_search_is_bounded_and_ends_at_nan():
     np.testing.assert_array_equal(search(MANY_SWEEPS)(0 * roots, np.eye(4)).axes, np.eye(4))
 
 
-def test_lanes_do_not_disturb_each_other():
+def test_searches_in_one_batch_do_not_disturb_each_other():
     states = [problem(seed, 4, np.float64, noise) for seed, noise in ((0, 0.0), (1, 0.5), (2, 1.0))]
     roots, start = jnp.stack([state[1] for state in states]), np.eye(4)
     batch = jax.vmap(search(MANY_SWEEPS), (0, None))(roots, start)

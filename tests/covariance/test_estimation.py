@@ -1,4 +1,4 @@
-"""Estimators that share volume, shape or orientation: what is special to each."""
+"""Estimates of covariances that share volume, shape or orientation: what is special to each."""
 
 import jax
 import jax.numpy as jnp

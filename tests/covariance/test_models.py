@@ -335,7 +335,7 @@ def test_a_scatter_that_is_nothing_but_singular_or_nan_ends(name, dtype):
 
 @pytest.mark.parametrize("name", oracle.NAMES)
 def test_estimates_are_batched(name):
-    """Under vmap all lanes iterate until the slowest ends, and each ends where it would alone."""
+    """Under vmap all fits iterate until the slowest ends, and each ends where it would alone."""
     states = [(*random_scatter(seed), random_scale(name, 3 + seed)) for seed in range(3)]
     found = jax.vmap(estimator(name))(*map(jnp.stack, zip(*states, strict=True)))[0]
     for state, alone in enumerate(states):

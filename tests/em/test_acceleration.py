@@ -1,4 +1,4 @@
-"""Accelerated EM: the same optimum in fewer passes, and never below where it stands."""
+"""Accelerated EM: the optimum of EM in fewer passes, by a log-likelihood that never falls."""
 
 import jax
 import jax.numpy as jnp
@@ -220,7 +220,7 @@ def test_components_that_are_switched_off_stay_off():
 
 
 @in_double
-def test_in_few_lanes_as_alone(runs, x, monkeypatch):
+def test_in_small_batches_as_alone(runs, x, monkeypatch):
     monkeypatch.setattr(budget, "MIN_BATCH", 2)
     monkeypatch.setattr(budget, "BATCH_WORK", 1)
     queued = jgmm.fit(

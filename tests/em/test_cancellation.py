@@ -96,7 +96,7 @@ def test_roundings_are_variance_inflation_and_squared_distance(dtype):
     np.testing.assert_allclose(cancellation.lost_digits(mixture), [expected], rtol=1e-5)
 
 
-def test_safe_is_judged_where_it_is_used(dtype):
+def test_safety_depends_on_the_coordinates_of_the_mixture(dtype):
     mixture = given("full", dtype)
     assert cancellation.is_safe(mixture)
     assert not cancellation.is_safe(
@@ -134,8 +134,8 @@ def test_at_the_limit_of_safety_products_agree_with_differences(name, dtype):
     )
 
 
-def test_only_the_lane_that_needs_differences_takes_them(dtype):
-    """Beside a mixture whose components are narrow and far out, one that products are safe for."""
+def test_only_the_run_that_needs_differences_takes_them(dtype):
+    """In a batch of a mixture of narrow components far out and one that products are safe for."""
     x, (weights, means, covariances) = narrow_and_far(dtype, 1e3 if dtype == np.float32 else 1e6)
     far = jgmm.make_mixture(*(np.asarray(a, dtype) for a in (weights, means, covariances)))
     wide = np.broadcast_to(np.cov(x.T), (2, 2, 2))

@@ -1,4 +1,4 @@
-"""What is called a spike, whatever the units; collapses are in test_em, where they happen."""
+"""Spurious components, whatever the units; and components that have collapsed."""
 
 import jax
 import jax.numpy as jnp
@@ -123,7 +123,7 @@ def test_a_fit_prefers_what_is_no_spike(dtype):
     np.testing.assert_allclose(highest, spike.log_likelihood, rtol=1e-4)
 
 
-def test_collapsed_components_judges_each_by_itself(dtype):
+def test_collapse_is_found_in_each_component_by_itself(dtype):
     eps = np.finfo(dtype).eps
     fine, spike = np.eye(2), eps * np.eye(2)
     flat = np.array([[1.0, 0.0], [1.0, eps]])

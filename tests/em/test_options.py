@@ -1,14 +1,20 @@
-"""What stops EM, and what it is given beside the samples."""
+"""Options of a fit: defaults, checks, the record that every function takes, and refusals."""
 
+import dataclasses
+import inspect
+import typing
+
+import jax
 import numpy as np
 import pytest
 
 import jgmm
 from jgmm._data import standardization
 from jgmm._data.samples import identity, make_samples
-from jgmm.em.options import Options, make_control
+from jgmm.em.options import AcceptedOptions, OptionKeywords, Options, OtherKeywords, make_control
 
 X = np.random.default_rng(0).normal(size=(20, 2)) * [1, 3] + [5, 0]
+FIELDS = [each.name for each in dataclasses.fields(Options)]
 
 
 @pytest.mark.parametrize("value", [-1e-3, np.nan])
@@ -40,3 +46,115 @@ def test_what_the_model_cannot_bear_is_refused():
     prior = jgmm.mixture.conjugate(X, 2)
     with pytest.raises(jgmm.DataError, match="the prior is for 2 columns; x has 3"):
         Options(prior=prior).control(identity(3, np.float64), 2)
+
+
+def test_keywords_for_type_checkers_are_the_fields_of_the_record():
+    assert set(typing.get_type_hints(OptionKeywords)) == set(FIELDS)
+    assert set(typing.get_type_hints(OtherKeywords)) == set(FIELDS) - {"covariance"}
+
+
+def test_keywords_replace_fields_of_the_record_and_the_record_replaces_defaults():
+    accepted = AcceptedOptions(defaults=Options(n_restarts=16, tol=1e-3))
+    assert accepted.read(None, {}) == Options(n_restarts=16, tol=1e-3)
+    assert accepted.read(None, {"tol": 0.1}) == Options(n_restarts=16, tol=0.1)
+    assert accepted.read(Options(ridge=0.1), {"tol": 0.1}) == Options(ridge=0.1, tol=0.1)
+
+
+def test_an_unknown_keyword_is_refused_with_the_known_ones():
+    with pytest.raises(TypeError, match=r"unknown option 'n_init'\. Known: covariance, n_restarts"):
+        AcceptedOptions().read(None, {"n_init": 3})
+
+
+@pytest.mark.parametrize("value", [np.ones(2), "conjugate", 0.5])
+def test_a_refused_option_is_an_error_as_keyword_and_in_a_record(value):
+    accepted = AcceptedOptions(refused={"prior": "there is no room for it."})
+    for options, keywords in ((None, {"prior": value}), (Options(prior=value), {})):
+        with pytest.raises(jgmm.DataError, match="prior cannot be used here: there is no room"):
+            accepted.read(options, keywords)
+    assert accepted.read(Options(ridge=0.1), {"prior": None}) == Options(ridge=0.1)
+
+
+def test_a_decided_option_is_an_error_as_keyword_and_has_no_effect_in_a_record():
+    accepted = AcceptedOptions(decided={"init": "the start is given."})
+    with pytest.raises(jgmm.DataError, match="init cannot be given here: the start is given"):
+        accepted.read(None, {"init": "kmeans"})
+    assert accepted.read(Options(init="points", ridge=0.1), {}) == Options(ridge=0.1)
+
+
+# Every function that fits. What it does not take it refuses with a sentence.
+FUNCTIONS = {
+    "fit": jgmm.fit,
+    "select": jgmm.select,
+    "run_em": jgmm.fitting.run_em,
+    "held_out": jgmm.selection.held_out,
+    "bootstrap_test": jgmm.selection.bootstrap_test,
+    "sequential_test": jgmm.selection.sequential_test,
+    "bootstrap": jgmm.uncertainty.bootstrap,
+    "classifier": jgmm.classifier.fit,
+    "cross_validate": jgmm.classifier.cross_validate,
+    "gradient": jgmm.gradient.fit,
+    "differentiation": jgmm.differentiation.fit,
+    "stream": jgmm.streaming.fit,
+    "online": jgmm.streaming.online.fit,
+}
+
+
+def accepted_by(function):
+    module = inspect.getmodule(inspect.unwrap(function))
+    return module.ACCEPTED
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_function_shows_the_options_it_takes_and_gives_reasons_for_the_others(name):
+    function, accepted = FUNCTIONS[name], accepted_by(FUNCTIONS[name])
+    shown = inspect.signature(function).parameters
+    assert "options" in shown
+    left_out = {*accepted.decided, *accepted.refused}
+    for field in FIELDS:
+        own = field == "covariance" and name in ("select", "held_out")
+        assert (field in shown) == (field not in left_out or own), field
+        if field in shown and not own:
+            assert shown[field].default == getattr(accepted.defaults, field)
+    for reason in (*accepted.decided.values(), *accepted.refused.values()):
+        assert reason.endswith(".")
+        assert len(reason.split()) >= 4
+
+
+TWO = jgmm.make_mixture([0.5, 0.5], [[-3.0, 0.0], [3.0, 0.0]], [1.0, 1.0], "spherical")
+CLOUD = np.asarray(jgmm.sample(jax.random.key(0), TWO, 60)[0])
+PRIOR = Options(covariance="spherical", prior="conjugate", n_restarts=2, init="points")
+
+
+def test_a_prior_reaches_the_bootstrap():
+    fitted = jgmm.fit(jax.random.key(1), CLOUD, 2, options=PRIOR)
+    assert float(fitted.log_prior) != 0
+    plain, known = (
+        jgmm.uncertainty.bootstrap(
+            jax.random.key(2), fitted.mixture, CLOUD, n_replicates=2, options=options
+        )
+        for options in (dataclasses.replace(PRIOR, prior=None), PRIOR)
+    )
+    # The prior's scatter adds to every variance, in every replicate.
+    assert (known.replicates.scale > plain.replicates.scale).all()
+
+
+def test_a_prior_and_a_floor_reach_a_classifier_of_one_gaussian_a_class():
+    labels = (CLOUD[:, 0] > 0).astype(int)
+    kept = {"covariance": "spherical"}
+    plain = jgmm.classifier.fit(CLOUD, labels, **kept)
+    known = jgmm.classifier.fit(CLOUD, labels, **kept, prior="conjugate")
+    assert (known.mixtures.scale > plain.mixtures.scale).all()
+    held_up = jgmm.classifier.fit(CLOUD, labels, **kept, floor=0.9)
+    variance = np.var(CLOUD, axis=0).mean()
+    np.testing.assert_allclose(held_up.mixtures.scale**2, 0.9 * variance, rtol=1e-6)
+
+
+def test_acceleration_reaches_the_test_of_one_component_more():
+    kept = {"covariance": "spherical", "n_replicates": 2, "n_restarts": 1, "init": "points"}
+    plain, fast = (
+        jgmm.selection.bootstrap_test(jax.random.key(3), CLOUD, 1, accelerate=scheme, **kept)
+        for scheme in (None, "squarem")
+    )
+    np.testing.assert_allclose(fast.statistic, plain.statistic, rtol=1e-3)
+    with pytest.raises(jgmm.DataError, match="prior cannot be used here: the statistic is"):
+        jgmm.selection.bootstrap_test(jax.random.key(3), CLOUD, 1, prior="conjugate", **kept)

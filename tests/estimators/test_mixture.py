@@ -38,14 +38,14 @@ def pair(request, x):
         return GaussianMixture(K, **options).fit(x), Theirs(K, **options).fit(x)
 
 
-beside_theirs = pytest.mark.parametrize(
+next_to_theirs = pytest.mark.parametrize(
     ("pair", "dtype"),
     [*((name, "float64") for name in ("full", "tied", "diag", "spherical")), ("full", "float32")],
     indirect=True,
 )
 
 
-@beside_theirs
+@next_to_theirs
 def test_parameters_are_theirs(pair, dtype):
     ours, theirs = pair
     assert ours.n_iter_ == theirs.n_iter_ == STEPS
@@ -58,7 +58,7 @@ def test_parameters_are_theirs(pair, dtype):
         np.testing.assert_allclose(found / size, expected / size, **CLOSE[dtype])
 
 
-@beside_theirs
+@next_to_theirs
 def test_answers_are_theirs(pair, x, dtype):
     ours, theirs = pair
     for ask in ("score_samples", "predict_proba", "score", "aic", "bic"):
@@ -71,7 +71,7 @@ def test_answers_are_theirs(pair, x, dtype):
     assert ours._n_parameters() == theirs._n_parameters()
 
 
-@beside_theirs
+@next_to_theirs
 def test_lower_bounds_are_theirs_one_step_later(pair, x, dtype):
     ours, theirs = pair
     np.testing.assert_allclose(ours.lower_bounds_[:-1], theirs.lower_bounds_[1:], **CLOSE[dtype])

@@ -1,4 +1,4 @@
-"""What has the methods of an ``Algorithm``, and which of its copies are one program."""
+"""The methods of an ``Algorithm``, and that equal algorithms share one program."""
 
 from dataclasses import replace
 
@@ -7,8 +7,8 @@ from jgmm.em.algorithm import EM
 from jgmm.fitting import algorithm
 
 
-def test_a_method_is_hashable_and_scouts():
-    method = accelerated(EM(10), "anderson")
-    assert isinstance(method, algorithm.Algorithm)
-    assert hash(method) == hash(accelerated(EM(10), "anderson"))
-    assert method.approximate() == replace(method, em=EM(10).approximate())
+def test_an_algorithm_is_hashable_and_has_an_approximate_form():
+    anderson = accelerated(EM(10), "anderson")
+    assert isinstance(anderson, algorithm.Algorithm)
+    assert hash(anderson) == hash(accelerated(EM(10), "anderson"))
+    assert anderson.approximate() == replace(anderson, em=EM(10).approximate())

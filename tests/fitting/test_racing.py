@@ -1,4 +1,4 @@
-"""Racing: who stays, and that those who stay do as they would alone."""
+"""Racing: which runs go on, and that they end as they would without a race."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def test_every_round_costs_about_the_same_and_ends_with_the_finalists():
     assert racing.rounds(8, 3) == []
 
 
-def test_the_best_is_found_and_the_others_are_told_apart(raced, unraced):
+def test_the_best_is_found_and_other_runs_are_dropped(raced, unraced):
     assert raced.status == Status.CONVERGED
     np.testing.assert_allclose(raced.log_likelihood, unraced.log_likelihood, rtol=1e-9)
     status = np.asarray(raced.restarts.status)
@@ -75,7 +75,7 @@ def test_runs_that_stay_end_as_they_do_without_a_race(raced, unraced):
         np.testing.assert_allclose(raced.history[:steps], unraced.history[:steps], rtol=1e-10)
 
 
-def test_what_is_dropped_stood_lower(raced, unraced):
+def test_runs_that_are_dropped_have_lower_log_likelihoods(raced, unraced):
     """The log-likelihood of a run that was dropped is the one it had after as many steps."""
     outrun = np.flatnonzero(np.asarray(raced.restarts.status) == Status.OUTRUN)
     assert (raced.restarts.log_likelihood[outrun] <= raced.log_likelihood).all()
@@ -122,13 +122,13 @@ def test_too_short_a_round_is_refused(data, steps):
 
 @pytest.fixture(scope="module")
 def batch(data):
-    """Six lanes of which the first four have taken three steps; what they hold is set below."""
+    """A batch of six runs; ``with_history`` sets their states."""
     samples = center_and_scale(make_samples(data), True)
     starts = draw_numbered(KEY, jnp.arange(6), samples, np.ones(K, bool), "full", "points")
     return restarts.open_batch(EM(10), starts, 6)
 
 
-def standing(batch, rows, status):
+def with_history(batch, rows, status):
     history = jnp.full_like(batch.history, jnp.nan).at[:, :4].set(jnp.asarray(rows))
     held = replace(
         batch.states,
@@ -139,25 +139,25 @@ def standing(batch, rows, status):
     return replace(batch, states=held, history=history)
 
 
-def test_a_promise_is_the_limit_of_geometric_gains(batch):
+def test_the_limit_of_geometric_gains_is_exact(batch):
     ratio = np.array([0.5, 0.9, 0.0, 0.98, 0.5, 0.5])
     gains = np.stack([ratio**step for step in range(1, 4)], axis=1)
     rows = np.concatenate([np.zeros((6, 1)), np.cumsum(gains, axis=1)], axis=1)
-    found = racing.promise(standing(batch, rows, [Status.RUNNING] * 6))
+    found = racing.extrapolated_limit(with_history(batch, rows, [Status.RUNNING] * 6))
     np.testing.assert_allclose(found, ratio / (1 - ratio), rtol=1e-10)
 
 
-def test_a_run_that_has_ended_promises_what_it_has(batch):
+def test_the_limit_of_a_run_that_has_ended_is_its_log_likelihood(batch):
     rows = np.array([[0.0, 1.0, 1.5, 1.75]] * 6)
     status = [Status.CONVERGED] + [Status.RUNNING] * 5
-    found = racing.promise(standing(batch, rows, status))
+    found = racing.extrapolated_limit(with_history(batch, rows, status))
     np.testing.assert_allclose(found, [1.75, *[2.0] * 5])
 
 
 def test_ranking_puts_copies_and_failures_behind(batch):
     best = np.array([1.0, 9.0, 5.0, 9.0, 7.0, 20.0])
-    rows = best[:, None] * np.ones(4)  # at rest: each promises what it has
+    rows = best[:, None] * np.ones(4)  # without gains: each is at its limit
     running, collapsed = Status.RUNNING, Status.COLLAPSED
-    held = standing(batch, rows, [running] * 5 + [collapsed])
+    held = with_history(batch, rows, [running] * 5 + [collapsed])
     order = np.asarray(racing.ranking(held, jnp.asarray(float(N)))).tolist()
     assert order == [1, 4, 2, 0, 3, 5]

@@ -35,48 +35,50 @@ def ran(problem, work, progress=None):
 
 
 @pytest.fixture(scope="module")
-def seated(problem):
-    """A lane for every start."""
+def together(problem):
+    """All starts side by side."""
     return ran(problem, work=1)
 
 
 @pytest.mark.parametrize("width", [1, 4])
-def test_a_queue_gives_what_a_lane_for_each_gives(problem, seated, width, monkeypatch):
+def test_starts_that_wait_give_the_same_results(problem, together, width, monkeypatch):
     monkeypatch.setattr(budget, "MIN_BATCH", width)
-    queued = ran(problem, work=budget.BATCH_WORK // width)
-    assert queued.states.status.shape == (width,)
+    in_turn = ran(problem, work=budget.BATCH_WORK // width)
+    assert in_turn.states.status.shape == (width,)
     for name in ("status", "n_steps", "collapsed", "best"):
         np.testing.assert_array_equal(
-            getattr(queued.outcomes, name), getattr(seated.outcomes, name)
+            getattr(in_turn.outcomes, name), getattr(together.outcomes, name)
         )
     np.testing.assert_allclose(
-        queued.outcomes.log_likelihood, seated.outcomes.log_likelihood, rtol=1e-10
+        in_turn.outcomes.log_likelihood, together.outcomes.log_likelihood, rtol=1e-10
     )
-    steps = int(seated.best.n_steps) + 1
-    np.testing.assert_allclose(queued.best_history[:steps], seated.best_history[:steps], rtol=1e-10)
-    np.testing.assert_allclose(queued.best.mixture.means, seated.best.mixture.means, atol=1e-6)
+    steps = int(together.best.n_steps) + 1
+    np.testing.assert_allclose(
+        in_turn.best_history[:steps], together.best_history[:steps], rtol=1e-10
+    )
+    np.testing.assert_allclose(in_turn.best.mixture.means, together.best.mixture.means, atol=1e-6)
 
 
-def test_narrowing_changes_nothing(problem, seated, monkeypatch):
+def test_narrowing_changes_nothing(problem, together, monkeypatch):
     monkeypatch.setattr(budget, "MIN_BATCH", 2)
     monkeypatch.setattr(budget, "NARROWING_WORK", 1)
     narrowed = ran(problem, work=budget.BATCH_WORK // 8)
     assert narrowed.states.status.shape == (2,)  # it did narrow, from 8
-    np.testing.assert_array_equal(narrowed.outcomes.n_steps, seated.outcomes.n_steps)
+    np.testing.assert_array_equal(narrowed.outcomes.n_steps, together.outcomes.n_steps)
     np.testing.assert_allclose(
-        narrowed.outcomes.log_likelihood, seated.outcomes.log_likelihood, rtol=1e-10
+        narrowed.outcomes.log_likelihood, together.outcomes.log_likelihood, rtol=1e-10
     )
-    np.testing.assert_array_equal(narrowed.outcomes.best, seated.outcomes.best)
+    np.testing.assert_array_equal(narrowed.outcomes.best, together.outcomes.best)
 
 
-def test_progress_ends_with_the_result_and_nothing_running(problem, seated):
-    told, compiled = [], restarts._compiled_iterate.quick._cache_size()
-    found = ran(problem, work=1, progress=told.append)
+def test_progress_ends_with_the_result_and_nothing_running(problem, together):
+    reports, compiled = [], restarts._compiled_iterate.quick._cache_size()
+    found = ran(problem, work=1, progress=reports.append)
     assert (
         restarts._compiled_iterate.quick._cache_size() == compiled
     )  # with progress, too, there is one program
-    np.testing.assert_array_equal(found.outcomes.n_steps, seated.outcomes.n_steps)
-    assert len(told) == -(-int(seated.iterations) // budget.CHUNK_STEPS)
-    assert told[-1].n_running == 0
-    assert told[-1].n_restarts == R
-    assert all(after.n_running <= before.n_running for before, after in itertools.pairwise(told))
+    np.testing.assert_array_equal(found.outcomes.n_steps, together.outcomes.n_steps)
+    assert len(reports) == -(-int(together.iterations) // budget.CHUNK_STEPS)
+    assert reports[-1].n_running == 0
+    assert reports[-1].n_restarts == R
+    assert all(after.n_running <= before.n_running for before, after in itertools.pairwise(reports))

@@ -1,4 +1,4 @@
-"""How a fit ends: the codes, their sentences, and the one place that raises."""
+"""Results of a fit: the choice among restarts, and the error raised where all have failed."""
 
 import dataclasses
 

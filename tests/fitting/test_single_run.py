@@ -167,7 +167,7 @@ def test_axes_in_common_come_to_rest_where_the_textbook_has_them(name, x, ones, 
 
 
 @in_double
-def test_one_lane_of_a_batch_fails_alone(full, x):
+def test_one_run_of_a_batch_fails_alone(full, x):
     """Bit for bit: the others end as they would without it."""
     broken = Mixture(full.log_weights, full.means * jnp.nan, full.scale, "full")
     moved = Mixture(full.log_weights, full.means + 0.1, full.scale, "full")

@@ -36,7 +36,7 @@ def test_labels_are_one_m_step(covariance, x, dtype, tolerance):
     mixture = given.from_labels(labels, samples, K, covariance)
     found = to_original(mixture, samples.frame)
     expected = oracle.m_step(x.astype(np.float64), np.eye(K)[labels], covariance)
-    if covariance in oracle.ITERATED:  # see test_em.py
+    if covariance in oracle.ITERATED:  # see em_cases.py
         tolerance = {"rtol": 3e-2, "atol": 3e-2} if dtype == np.float32 else {"rtol": 1e-4}
     np.testing.assert_allclose(found.weights, expected[0], **tolerance)
     np.testing.assert_allclose(found.means, expected[1], **tolerance)

@@ -57,7 +57,7 @@ def program(start):
     return begin(start, "full")
 
 
-# The M-step of the models is tried in both precisions in test_em.
+# The M-step of the models is tried in both precisions in tests/em/test_m_step.py.
 @pytest.mark.parametrize(
     ("start", "covariance", "dtype"),
     [

@@ -1,4 +1,4 @@
-"""Mixtures and scikit-learn's fitted ones, from each to the other."""
+"""Conversion of mixtures to those of scikit-learn, and back."""
 
 import subprocess
 import sys
@@ -124,7 +124,7 @@ def test_what_to_install_is_said():
         "import jgmm\n"
         "from jgmm import *\n"
         "one = jgmm.make_mixture([1.0], [[0.0]], [1.0], 'spherical')\n"
-        "for ask in (lambda: jgmm.conversion.to_sklearn(one), lambda: jgmm.estimators):\n"
+        "for ask in (lambda: jgmm.mixture.conversion.to_sklearn(one), lambda: jgmm.estimators):\n"
         "    try: ask()\n"
         "    except ImportError as error: print(error)\n"
     )
@@ -133,6 +133,6 @@ def test_what_to_install_is_said():
 
 
 def test_importing_jgmm_imports_no_scikit_learn():
-    code = "import sys, jgmm; jgmm.fit; jgmm.conversion; print('sklearn' in sys.modules)"
+    code = "import sys, jgmm; jgmm.fit; jgmm.mixture.conversion; print('sklearn' in sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "False\n"

@@ -50,7 +50,7 @@ def test_contours_of_a_gaussian_are_the_circles_that_hold_the_mass(ax):
     for path, mass in zip(lines.get_paths(), (0.95, 0.5), strict=True):
         radius = np.linalg.norm(path.vertices, axis=1)
         # One percent: the sampling error of the level, five times 0.16 % of mass, moves the
-        # radius by at most 0.8 %, and straight lines across a cell of 0.04 by 0.02 %.
+        # radius by at most 0.8 %, and straight lines across a grid square of 0.04 by 0.02 %.
         np.testing.assert_allclose(radius, np.sqrt(-2 * np.log(1 - mass)), rtol=0.01)
     assert sorted(texts(ax)) == ["50 %", "95 %"]
 

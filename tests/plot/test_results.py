@@ -129,7 +129,7 @@ def test_repeated_errors_are_drawn_as_their_median(ax):
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [2.0, 0.2])
 
 
-def test_intervals_stand_beside_their_scenario(ax):
+def test_intervals_stand_in_the_row_of_their_scenario(ax):
     plot.intervals(INTERVALS, ax, reference=1.0)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["overlapping", "elongated"]
     assert legend_texts(ax) == ["k-means", "mixture"]

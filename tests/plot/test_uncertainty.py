@@ -84,7 +84,7 @@ def test_refits_that_failed_are_not_drawn(ax):
     assert legend_texts(ax) == ["component 0", "component 1", "2 refits"]
 
 
-def test_the_data_stand_beside_what_was_drawn(ax):
+def test_the_statistic_of_the_data_stands_among_its_replicates(ax):
     plot.likelihood_ratios(RATIOS, ax)
     assert [label.get_text() for label in ax.get_yticklabels()] == [
         "1 against 2\np = 0.05",

@@ -108,13 +108,13 @@ def test_the_table_of_models_is_complete_and_respects_nesting(tmp_path):
 
 
 def test_violations_of_nesting_are_seen():
-    def cell(k, covariance, log_likelihood):
+    def row(k, covariance, log_likelihood):
         return SimpleNamespace(n_components=k, covariance=covariance, log_likelihood=log_likelihood)
 
-    good = [cell(1, "EII", -9.0), cell(2, "EII", -8.0)]
-    good += [cell(1, "full", -7.0), cell(2, "full", -6.0)]
+    good = [row(1, "EII", -9.0), row(2, "EII", -8.0)]
+    good += [row(1, "full", -7.0), row(2, "full", -6.0)]
     assert model_table.violations(good, 1e-9) == []
-    good[3] = cell(2, "full", -8.5)
+    good[3] = row(2, "full", -8.5)
     found = model_table.violations(good, 1e-9)
     assert [(each["by"], each["special_case"], each["lower_by"]) for each in found] == [
         ("model", "EII, 2", 0.5),

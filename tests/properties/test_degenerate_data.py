@@ -1,4 +1,4 @@
-"""Data that are numbers, and yet too few, too equal or too far: each ends in words of its own."""
+"""Degenerate data: too few samples, too many equal ones, or too far out; each has its message."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""A floor of the variances: the best covariances above it, and what rests on it is no optimum."""
+"""A floor of the variances: the best covariances above it; a fit that ends on it is degenerate."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Folds, and held-out likelihood against one fit a fold."""
+"""Cross-validation: folds, and held-out likelihood against one fit a fold."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Tables without holes, whose likelihoods fall neither with components nor with freedom."""
+"""Fits on a grid: every point has one, none with a lower likelihood than its special cases."""
 
 import itertools
 from dataclasses import replace
@@ -24,23 +24,23 @@ OPTIONS = Options(init="points", max_steps=200)
 
 @pytest.fixture(scope="module")
 def table(dtype):
-    """Old Faithful from one start a cell, which alone would fall short in many."""
+    """Old Faithful from one start a grid point, which alone would fall short at many."""
     x = make_samples(datasets.load("faithful").x.astype(dtype))
     return grid.fit_grid(KEY, x, COUNTS, MODELS, OPTIONS)
 
 
-def test_all_cells_are_filled(table):
+def test_every_grid_point_has_a_fit(table):
     assert set(table) == set(itertools.product(COUNTS, MODELS))
     assert all(Status(int(result.status)).is_valid for result in table.values())
-    used = {cell: int((result.mixture.weights > 0).sum()) for cell, result in table.items()}
+    used = {point: int((result.mixture.weights > 0).sum()) for point, result in table.items()}
     assert used == {(k, name): k for k, name in table}
 
 
 def reached(table):
-    return {cell: float(result.log_likelihood) for cell, result in table.items()}
+    return {point: float(result.log_likelihood) for point, result in table.items()}
 
 
-def test_no_cell_is_below_its_special_cases(table, dtype):
+def test_no_grid_point_is_below_its_special_cases(table, dtype):
     ell = reached(table)
     rounding = 1e3 * np.finfo(dtype).eps * abs(ell[1, "EII"])
     for k, name in ell:
@@ -52,13 +52,13 @@ def test_no_cell_is_below_its_special_cases(table, dtype):
 
 def test_special_cases_give_what_the_start_drawn_misses(table):
     """Behind the one start drawn come those given; without them the table would be worse."""
-    drawn = {cell: float(r.restarts.log_likelihood[0]) for cell, r in table.items()}
-    given = {cell: np.asarray(r.restarts.log_likelihood[1:]).max() for cell, r in table.items()}
-    assert sum(given[cell] > drawn[cell] + 0.1 for cell in table) >= 3
+    drawn = {point: float(r.restarts.log_likelihood[0]) for point, r in table.items()}
+    given = {point: np.asarray(r.restarts.log_likelihood[1:]).max() for point, r in table.items()}
+    assert sum(given[point] > drawn[point] + 0.1 for point in table) >= 3
 
 
 @in_double
-def test_a_cell_that_fails_alone_inherits(dtype):
+def test_a_grid_point_that_fails_alone_inherits(dtype):
     """Three places, each repeated: three Gaussians of their own collapse onto them, two as well."""
     places = np.array([[0.0, 0.0], [1.0, 5.0], [7.0, 0.0]])
     x = np.repeat(places, 10, axis=0).astype(dtype)

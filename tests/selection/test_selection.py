@@ -24,34 +24,34 @@ OPTIONS = {"n_restarts": 8, "init": "points", "sample_weight": WEIGHTS}
 
 @pytest.fixture(scope="module")
 def found(dtype):
-    """One table that most tests look at; what is named twice is one cell."""
+    """One table that most tests look at; what is named twice is one grid point."""
     counts, models = np.array([1, 2, 1]), ["VII", "EII", "spherical"]
     return selection.select(KEY, X.astype(dtype), counts, models, **OPTIONS)
 
 
 @in_double
-def test_every_cell_is_there_in_order(found):
-    cells = [(row.n_components, row.covariance) for row in found.table]
-    assert cells == [(1, "spherical"), (2, "spherical"), (1, "EII"), (2, "EII")]
-    assert list(found.results) == cells
+def test_every_grid_point_is_there_in_order(found):
+    points = [(row.n_components, row.covariance) for row in found.table]
+    assert points == [(1, "spherical"), (2, "spherical"), (1, "EII"), (2, "EII")]
+    assert list(found.results) == points
     assert [row.n_parameters for row in found.table] == [3, 7, 3, 6]
     assert all(row.held_out is None for row in found.table)
 
 
 @in_double
-def test_the_first_cell_is_what_fit_returns(found, dtype, tolerance):
-    """It has no special cases in the table; its program is made for the largest cell."""
+def test_the_first_grid_point_is_what_fit_returns(found, dtype, tolerance):
+    """It has no special cases in the table; its program is made for the largest grid point."""
     alone = jgmm.fit(KEY, X.astype(dtype), 1, covariance="EII", **OPTIONS)
-    cell = found.results[1, "EII"]
-    chex.assert_trees_all_close(alone.mixture, cell.mixture, **tolerance)
-    np.testing.assert_allclose(alone.log_likelihood, cell.log_likelihood, **tolerance)
+    fitted = found.results[1, "EII"]
+    chex.assert_trees_all_close(alone.mixture, fitted.mixture, **tolerance)
+    np.testing.assert_allclose(alone.log_likelihood, fitted.log_likelihood, **tolerance)
 
 
 @in_double
 def test_the_starts_drawn_are_those_of_fit(found, dtype, tolerance):
     alone = jgmm.fit(KEY, X.astype(dtype), 2, covariance="spherical", **OPTIONS)
-    cell, row = found.results[2, "spherical"], found.table[1]
-    reached = cell.restarts.log_likelihood[:8]
+    fitted, row = found.results[2, "spherical"], found.table[1]
+    reached = fitted.restarts.log_likelihood[:8]
     np.testing.assert_allclose(alone.restarts.log_likelihood, reached, **tolerance)
     # Two clusters this far apart leave no other optimum.
     assert (row.status, row.n_valid, row.n_agree) == ("CONVERGED", 8, 8)
@@ -131,7 +131,7 @@ PLACES = np.array([[0.0, 0.0], [1.0, 5.0], [7.0, 0.0], [7.0, 0.0]] * 10)
 APART = {**OPTIONS, "init": "kmeans"}
 
 
-def test_a_cell_that_failed_stays_and_is_not_chosen():
+def test_a_grid_point_that_failed_stays_and_is_not_chosen():
     """With equal weights one component is no special case of three."""
     told = selection.select(KEY, PLACES, (3, 1), "EII", equal_weights=True, **APART)
     failed, good = told.table
@@ -161,7 +161,7 @@ def test_by_held_out_likelihood_the_highest_is_chosen():
     assert f"{two.held_out:.4f}" in str(told)
 
 
-def test_a_cell_whose_folds_failed_is_not_chosen():
+def test_a_grid_point_whose_folds_failed_is_not_chosen():
     """All rows have a variance; without the last they have none."""
     spike = np.zeros((40, 2))
     spike[-1] = 1

@@ -1,4 +1,4 @@
-"""A fit to blocks is the fit to samples in memory, whatever the blocks; and it can be taken up."""
+"""A fit to blocks of samples is the fit to the same samples in memory."""
 
 import dataclasses
 
@@ -76,7 +76,9 @@ def test_several_runs_share_the_reading(start):
     found = fit(KEY, counted, 3, init=moved, **SHORT)
     assert found.restarts.status.shape == (2,)
     assert int(found.restarts.best) == int(np.argmax(found.restarts.log_likelihood))
-    assert counted.passes == 1 + 1 + 5  # the first block, the survey, and one more E-step
+    assert (
+        counted.passes == 1 + 1 + 5
+    )  # the first block, the moments, and an E-step more than steps
 
 
 class Counted:
@@ -90,14 +92,14 @@ class Counted:
 
 def test_progress_tells_where_a_fit_is(start):
     x, _ = data(np.float32)
-    ticks = []
-    fit(KEY, x, 3, init=start, progress=ticks.append, **SHORT)
-    assert [(pass_progress.step, pass_progress.n_rows) for pass_progress in ticks] == [
+    told = []
+    fit(KEY, x, 3, init=start, progress=told.append, **SHORT)
+    assert [(pass_progress.step, pass_progress.n_rows) for pass_progress in told] == [
         (step, n) for step in range(-1, 5) for n in (256, 512, 768, 900)
     ]
-    assert np.isnan(ticks[4].log_likelihood) or ticks[4].log_likelihood == -np.inf
-    assert ticks[-1].log_likelihood < 0
-    assert ticks[-1].timings.computing > 0
+    assert np.isnan(told[4].log_likelihood) or told[4].log_likelihood == -np.inf
+    assert told[-1].log_likelihood < 0
+    assert told[-1].timings.computing > 0
 
 
 def test_bad_problems_are_refused():

@@ -1,4 +1,4 @@
-"""Online EM: a state in, a state out; better after one pass than EM after one step."""
+"""Online EM: after one pass it is nearer to the optimum than EM after one step."""
 
 import jax
 import numpy as np

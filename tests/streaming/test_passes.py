@@ -1,4 +1,4 @@
-"""Whoever keeps a stage can go on from it, and a fit that is interrupted says how far it came."""
+"""EM over blocks: a fit goes on from every state that was kept, and can be interrupted."""
 
 import jax
 import numpy as np
@@ -18,8 +18,8 @@ def start():
     return from_rows(data(np.float32)[0])
 
 
-class Keeper:
-    """Keeps every stage, and gives one back."""
+class InMemory:
+    """A checkpointer that keeps every state in a list, and restores a given one."""
 
     def __init__(self, state=None, fail_after=None):
         self.kept, self.state, self.fail_after = [], state, fail_after
@@ -39,14 +39,14 @@ class Keeper:
 
 
 @pytest.mark.parametrize("accelerate", [None, "anderson"])
-def test_every_stage_leads_to_the_same_end_bit_for_bit(start, accelerate):
+def test_every_pass_state_leads_to_the_same_end_bit_for_bit(start, accelerate):
     x, weights = data(np.float32)
     options = {"init": start, "accelerate": accelerate, "sample_weight": weights, **SHORT}
-    first = Keeper()
+    first = InMemory()
     expected = fit(KEY, x, 3, checkpointer=first, **options)
     assert len(first.kept) == 5 * (4 + 1)
     for state in first.kept[3::5]:  # in the middle of passes and between them
-        found = fit(KEY, x, 3, checkpointer=Keeper(state), **options)
+        found = fit(KEY, x, 3, checkpointer=InMemory(state), **options)
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -55,9 +55,9 @@ def test_every_stage_leads_to_the_same_end_bit_for_bit(start, accelerate):
 def test_ctrl_c_returns_the_best_so_far(start, accelerate):
     x, _ = data(np.float32)
     options = {"init": start, "accelerate": accelerate, **SHORT}
-    found = fit(KEY, x, 3, checkpointer=Keeper(fail_after=13), **options)
+    found = fit(KEY, x, 3, checkpointer=InMemory(fail_after=13), **options)
     assert Status(int(found.status)) is Status.INTERRUPTED
     expected = float(jgmm.log_prob(found.mixture, x).sum())
     np.testing.assert_allclose(found.log_likelihood, expected, rtol=1e-5)
     with pytest.raises(KeyboardInterrupt):  # there is nothing yet
-        fit(KEY, x, 3, checkpointer=Keeper(fail_after=2), **options)
+        fit(KEY, x, 3, checkpointer=InMemory(fail_after=2), **options)

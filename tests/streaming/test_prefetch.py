@@ -39,7 +39,7 @@ def test_the_slower_of_reading_and_computing_sets_the_pace():
             time.sleep(0.06)
     assert timings.reading >= 0.1
     assert timings.computing >= 0.3
-    assert timings.waiting < 0.1  # of the reading all but the first item happened beside
+    assert timings.waiting < 0.1  # all but the first item were read while others were used
     assert timings.total == timings.computing + timings.waiting
 
 

@@ -28,7 +28,7 @@ def data(dtype, offset=0.0, n=700):
 
 
 @pytest.mark.parametrize("name", ["full", "diag", "spherical"])
-def test_the_census_has_the_frame_of_samples_in_memory(name, dtype, tolerance):
+def test_samples_are_standardized_as_those_in_memory(name, dtype, tolerance):
     x, weights = data(dtype)
     entry = model(name)
     data_summary = look(x, weights).data_summary(entry.per_column, entry.affine, dtype)

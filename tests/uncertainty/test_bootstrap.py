@@ -1,6 +1,6 @@
-"""Resampling, refitting and relabelling, against closed forms and the observed information.
+"""The bootstrap: resampling and refitting, against closed forms and the observed information.
 
-    JGMM_ALL_MODELS=1 pytest tests/test_bootstrap.py tests/test_likelihood_ratio.py
+    JGMM_ALL_MODELS=1 pytest tests/uncertainty/test_bootstrap.py tests/selection/test_likelihood_ratio.py
 
 tries all fourteen models, three minutes more.
 """

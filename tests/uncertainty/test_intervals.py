@@ -1,4 +1,4 @@
-"""The form that standard errors and intervals take."""
+"""Standard errors and intervals as a record: its shapes and its text."""
 
 import numpy as np
 import pytest
