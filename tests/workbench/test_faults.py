@@ -23,7 +23,7 @@ from jgmm.workbench.runs.runner import run_config
 STUDY = """
     import pathlib, shutil, sys, time
     import numpy as np
-    from jgmm.mixture import make_mixture
+    from jgmm import make_mixture
     from jgmm.workbench.config import Strict
 
     class Settings(Strict):
@@ -31,20 +31,20 @@ STUDY = """
         spoil: str = ""
         size: int = 1
 
-    def run(run):
-        spoil = run.settings.spoil
+    def run(study):
+        spoil = study.settings.spoil
         if spoil == "cut data":
-            with open(run.config.data.source, "r+b") as file:
+            with open(study.config.data.source, "r+b") as file:
                 file.truncate(200)
         if spoil == "remove data":
-            pathlib.Path(run.config.data.source).unlink()
-        run.metric("sum", 0.0 if run.data is None else float(np.asarray(run.data.x).sum()))
-        run.table("rows", [{"n": n} for n in range(run.settings.size)])
+            pathlib.Path(study.config.data.source).unlink()
+        study.metric("sum", 0.0 if study.data is None else float(np.asarray(study.data.x).sum()))
+        study.table("rows", [{"n": n} for n in range(study.settings.size)])
         print("waiting", flush=True)
-        time.sleep(run.settings.seconds)
-        run.mixture("one", make_mixture([1.0], [[2.0]], [3.0], "spherical"))
+        time.sleep(study.settings.seconds)
+        study.mixture("one", make_mixture([1.0], [[2.0]], [3.0], "spherical"))
         if spoil == "remove output":
-            shutil.rmtree(run.config.output)
+            shutil.rmtree(study.config.output)
 """
 FILES = {
     *("config.toml", "environment.json", "metrics.json", "report.html", "one.safetensors"),

@@ -13,14 +13,14 @@ import signal
 import tomllib
 from types import SimpleNamespace
 
-import fuzz
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
+from workbench import fuzz
 
 from jgmm._core.errors import UserError
-from jgmm.workbench.cli import app
+from jgmm.workbench.cli.main import app
 from jgmm.workbench.config import models
 from jgmm.workbench.config.toml import to_toml
 from jgmm.workbench.readers import datasets
@@ -236,7 +236,7 @@ def test_command_lines(desk):
 
     def target(rng):
         arguments = fuzz.command(rng)
-        ended = runner.invoke(app.app, arguments)
+        ended = runner.invoke(app, arguments)
         assert ended.exception is None or isinstance(ended.exception, SystemExit), arguments
         assert ended.exit_code in (0, 2, 4), arguments
         assert "Traceback" not in ended.output

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import jgmm
 from jgmm import plot
 from jgmm._core.errors import UserError
-from jgmm.workbench.cli import app
+from jgmm.workbench.cli.main import app
 from jgmm.workbench.config import models
 from jgmm.workbench.readers import datasets, formats
 from jgmm.workbench.runs import runner, storage
@@ -129,26 +129,25 @@ def evil(tmp_path, monkeypatch):
 
 STUDY = """
 import numpy as np
-from jgmm.mixture import make_mixture
-from jgmm.workbench import plot
+from jgmm import make_mixture, plot
 from jgmm.workbench.config import Strict, name_from_text
 
 class Settings(Strict):
     words: str = ""
     name: str = ""
 
-def run(run):
-    data, words = run.data, run.settings.words
-    if run.settings.name:
-        run.table(run.settings.name, [{"a": 1}])
-    run.metric(words, words)
-    run.note(words)
-    run.table("rows", [{column: words for column in data.columns}], words)
+def run(study):
+    data, words = study.data, study.settings.words
+    if study.settings.name:
+        study.table(study.settings.name, [{"a": 1}])
+    study.metric(words, words)
+    study.note(words)
+    study.table("rows", [{column: words for column in data.columns}], words)
     mixture = make_mixture([1.0], np.zeros((1, len(data.columns))), [1.0], "spherical")
-    run.mixture(name_from_text(data.label_names[0]), mixture, data.columns)
+    study.mixture(name_from_text(data.label_names[0]), mixture, data.columns)
     figure, (ax,) = plot.new_figure(size=(3, 2))
     plot.scatter(data.x[:, :2], data.labels, ax, columns=data.columns)
-    run.figure("points", figure, words)
+    study.figure("points", figure, words)
 """
 EVIL = [
     "<script>alert(1)</script>",
@@ -235,12 +234,12 @@ def test_control_characters_are_shown_not_obeyed(tmp_path, monkeypatch):
     name = "\x1b]0;title\x07\x1b[2Jred\u202e[/bold]:warning:"
     pathlib.Path("x.csv").write_text(f"{name},b\n1,2\n")
     run = CliRunner().invoke
-    ended = run(app.app, ["fit", "x.csv", "--label", "none", "--output", "out"])
+    ended = run(app, ["fit", "x.csv", "--label", "none", "--output", "out"])
     assert ended.exit_code == 2
     assert "\\x1b]0;title\\x07\\x1b[2Jred\\u202e" in ended.stderr
     mixture = jgmm.make_mixture([1.0], [[2.0]], [1.0], "spherical")
     storage.save_mixture("m.safetensors", mixture, [name])
-    shown = run(app.app, ["show", "m.safetensors"], env={"COLUMNS": "200"})
+    shown = run(app, ["show", "m.safetensors"], env={"COLUMNS": "200"})
     assert "\\x1b[2Jred\\u202e[/bold]:warning:" in shown.stdout
     for text in (ended.output, shown.output):
         assert not {"\x1b", "\x07", "\u202e"} & set(text)

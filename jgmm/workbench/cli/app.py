@@ -1,6 +1,6 @@
-"""How the `jgmm` command answers: its sub-commands, its errors and its exit statuses.
+"""The ``jgmm`` command: how sub-commands are added, error messages and exit statuses.
 
-A sub-command is a function with the decorator `command`.
+A sub-command is a function with the decorator ``command``.
 """
 
 import functools
@@ -22,17 +22,17 @@ except ImportError as error:  # pragma: no cover - the test environment has ever
 P = ParamSpec("P")
 
 Exit = typer.Exit
-"""What a sub-command raises with its exit status, when all has been said."""
+"""The exception that ends a sub-command with an exit status, without printing anything more."""
 
 EXIT_CODES = """
 Exit status: 0, done; 1, a defect of jgmm, with its traceback; 2, something in the command, the
-config or the data that can be put right; 3, one of several processes was lost; 4, no fit ended in
+config or the data has to be corrected; 3, one of several processes was lost; 4, no fit ended in
 usable parameters; 130, Ctrl-C; 143, told to end (SIGTERM).
 """
 
 app = typer.Typer(
     name="jgmm",
-    help="Gaussian mixtures in JAX: run studies, fit files, look at what came out.",
+    help="Gaussian mixtures in JAX: run studies, fit mixtures to files, show and compare results.",
     epilog=" ".join(EXIT_CODES.split()),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -44,7 +44,7 @@ app = typer.Typer(
 def top(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
-    """Print the version where it is asked for."""
+    """Print the version if the option --version is given."""
     if version:
         import jgmm
 
@@ -53,20 +53,23 @@ def top(
 
 
 def command(*examples: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Add a sub-command that shows what a person can put right without a traceback.
+    """Add a sub-command; mistakes that the user can correct are printed without a traceback.
 
-    Exit status 2 stands for such a problem, 4 for a fit that failed, 130 for Ctrl-C, 143 for
-    SIGTERM; any other exception is a defect of ours, and keeps its traceback.
+    The exit status is 2 for such a mistake, 4 for a fit that failed, 130 for Ctrl-C, 143 for
+    SIGTERM; any other exception is a defect of jgmm, and keeps its traceback.
 
     Args:
       examples: command lines for its help.
+
+    Returns:
+      A decorator for the function of the sub-command. Its docstring is the help text.
     """
 
     def add(function: Callable[P, None]) -> Callable[P, None]:
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
             for stream in (sys.stdout, sys.stderr):
-                if isinstance(stream, io.TextIOWrapper):  # names may be what it cannot encode
+                if isinstance(stream, io.TextIOWrapper):  # it may be unable to encode a name
                     stream.reconfigure(errors="backslashreplace")
             try:
                 function(*args, **kwargs)
@@ -77,9 +80,8 @@ def command(*examples: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
             except UserError as error:
                 raise Exit(complain(str(error), 2)) from None
             except Exception as error:
-                if (
-                    signals.stop_requested() is not None
-                ):  # what came of it, as in a library's import
+                # A library may turn the exception of a request to end into one of its own.
+                if signals.stop_requested() is not None:
                     raise Exit(_ended()) from None
                 status = _status(error)
                 if status is None:
@@ -95,27 +97,28 @@ def command(*examples: str) -> Callable[[Callable[P, None]], Callable[P, None]]:
 
 
 def _ended() -> int:
+    """Print that the command was ended by a signal, and return the exit status."""
     number = signals.stop_requested() or signal.SIGINT
     what = "interrupted" if number == signal.SIGINT else "told to end"
     return complain(f"{what}; nothing was left behind", 128 + number)  # as shells expect
 
 
 def complain(text: str, status: int) -> int:
-    """Say on standard error what went wrong, and return the exit status that stands for it."""
+    """Print an error message on standard error, and return the exit status given."""
     for line in text.splitlines() or ["of an unknown kind"]:
         print(f"error: {visible(line)}", file=sys.stderr)
     return status
 
 
 def _status(error: Exception) -> int | None:
-    """The exit status of an exception whose text is written for people; None for a defect."""
+    """Return the exit status of an exception whose text is written for users; None for others."""
     from jgmm._core.errors import DataError, FitError
 
     return 2 if isinstance(error, DataError) else 4 if isinstance(error, FitError) else None
 
 
 def print_json(value: Any) -> None:
-    """The answer to `--json`."""
+    """Print the result of a command with the option ``--json``."""
     from jgmm.workbench.runs import storage
 
     print(storage.json_text(value))

@@ -27,8 +27,8 @@ from jgmm.workbench.cli.options import (
     Process,
     Processes,
     Quiet,
+    Restarts,
     Seed,
-    Starts,
     Verbose,
     Verbosity,
     Weight,
@@ -59,28 +59,30 @@ def run(
     process: Process = None,
     cluster: Cluster = False,
 ) -> None:
-    """Run the study that a config file describes."""
+    """Run the study that a config file describes, and leave a run folder with a report."""
     changes = [*(overrides or []), *_output(output)]
-    voice, checked = Verbosity(quiet, verbose, as_json), models.load(config, changes)
+    verbosity, checked = Verbosity(quiet, verbose, as_json), models.load(config, changes)
     if coordinator is None and not cluster:
         if process is not None:
             raise UserError("--process goes with --coordinator HOST:PORT and --processes N")
         if processes is not None and processes > 1:
-            _launch(config, changes, voice, processes)
+            _launch(config, changes, verbosity, processes)
             return
-        _run(checked, config, changes, voice)
+        _run(checked, verbosity, config)
         return
     if not cluster and (processes is None or process is None or process >= processes):
         raise UserError("--coordinator goes with --processes N and --process I, from 0 to N - 1")
-    _share(checked, config, changes, voice, (coordinator, processes, process))
+    _run_in_group(checked, verbosity, config, (coordinator, processes, process))
 
 
-def _launch(config: pathlib.Path, changes: list[str], voice: Verbosity, n_processes: int) -> None:
-    """The same command in several processes."""
+def _launch(
+    config: pathlib.Path, changes: list[str], verbosity: Verbosity, n_processes: int
+) -> None:
+    """Run the same command in several processes of this machine."""
     from jgmm.workbench.system.launch import LOST, LostMember, launch
 
     settings = [part for change in changes for part in ("--set", change)]
-    arguments = ["run", *settings, *voice.options(), "--", str(config)]
+    arguments = ["run", *settings, *verbosity.options(), "--", str(config)]
     try:
         status = launch(arguments, n_processes)
     except LostMember as error:
@@ -89,23 +91,22 @@ def _launch(config: pathlib.Path, changes: list[str], voice: Verbosity, n_proces
         raise Exit(status)
 
 
-def _share(
+def _run_in_group(
     checked: models.Config,
-    config: pathlib.Path,
-    changes: list[str],
-    voice: Verbosity,
+    verbosity: Verbosity,
+    path: pathlib.Path,
     place: tuple[str | None, int | None, int | None],
 ) -> None:
-    """One of several processes."""
+    """Run a config as one of several processes; the place is coordinator, number and rank."""
     compilation_cache.use_compilation_cache()
     from jgmm.distributed import processes
     from jgmm.workbench.system.launch import LOST
 
     try:
         group = processes.join(*place)
-        _run(checked, config, changes, voice, group)
+        _run(checked, verbosity, path, group)
     except processes.LostProcess as error:
-        # At its end a process waits for the others, of which one is no more.
+        # A normal exit would wait for the other processes, and one of them is gone.
         complain(str(error), LOST)
         sys.stderr.flush()
         os._exit(LOST)
@@ -123,7 +124,7 @@ def fit(
     columns: Columns = None,
     label: Label = None,
     weight: Weight = None,
-    restarts: Starts = None,
+    restarts: Restarts = None,
     criterion: Criterion = None,
     seed: Seed = None,
     precision: Precision = None,
@@ -135,20 +136,15 @@ def fit(
 ) -> None:
     """Fit mixtures to a file, choose K and the covariance model, and leave a report.
 
-    With nothing but a file: one to nine components under four models, chosen by BIC. It is the
-    study "mixture" without a config file, and leaves a run folder. To see the table alone, and
-    leave nothing behind, use "jgmm select".
+    The default is one to nine components under four covariance models, chosen by BIC. The command
+    runs the study "mixture" without a config file, and leaves a run folder. To print the table
+    alone and leave no file behind, use "jgmm select".
     """
     data = (file, columns, label, weight)
     fitting = (components, covariance, restarts, criterion)
     changes = [*(overrides or []), *_output(output)]
-    voice = Verbosity(quiet, verbose, as_json)
-    _run(
-        config_from_options("jgmm fit", data, fitting, seed, precision, changes),
-        None,
-        changes,
-        voice,
-    )
+    verbosity = Verbosity(quiet, verbose, as_json)
+    _run(config_from_options("jgmm fit", data, fitting, seed, precision, changes), verbosity)
 
 
 @command(
@@ -163,7 +159,7 @@ def select(
     columns: Columns = None,
     label: Label = None,
     weight: Weight = None,
-    restarts: Starts = None,
+    restarts: Restarts = None,
     criterion: Criterion = None,
     seed: Seed = None,
     precision: Precision = None,
@@ -171,10 +167,10 @@ def select(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Print the table over K and covariance models, and leave no file behind.
+    """Print the table of all fits over K and covariance models, and leave no file behind.
 
-    The same fits and the same choice as "jgmm fit" with the same options, which also leaves a run
-    folder: parameters, assignments, pictures and a report of the model chosen.
+    The fits and the choice are those of "jgmm fit" with the same options. That command also leaves
+    a run folder with the parameters, assignments, pictures and a report of the chosen model.
     """
     data = (file, columns, label, weight)
     fitting = (components, covariance, restarts, criterion)
@@ -184,70 +180,75 @@ def select(
     from jgmm.workbench.studies import mixture
 
     progress = not (quiet or as_json) and sys.stderr.isatty()
-    with _stdout_for_results(as_json), runner.study_context(config, progress) as found:
-        rows = mixture.table(mixture.select_mixture(found))
+    with _stdout_for_results(as_json), runner.study_context(config, progress) as study:
+        rows = mixture.table(mixture.select_mixture(study))
     chosen = next((row for row in rows if row["chosen"] == "yes"), rows[0])
     if as_json:
         print_json({"criterion": config.fit.criterion, "table": rows})
         return
-    crowded = not terminal.grid(rows, config.fit.criterion, chosen)
-    most = None if crowded else terminal.MOST_ROWS
+    too_wide = not terminal.grid(rows, config.fit.criterion, chosen)
+    most = None if too_wide else terminal.MOST_ROWS  # all of them, where the grid is not shown
     terminal.fits(rows, config.fit.criterion, config.fit.n_restarts, most, "with --json")
 
 
 def _output(output: pathlib.Path | None) -> list[str]:
+    """Return the option --output as an override of the config."""
     return [] if output is None else [f"output={toml.value_to_toml(str(output))}"]
 
 
 def _prepare() -> None:
-    os.environ.setdefault("MPLBACKEND", "Agg")  # a run needs no window
+    """Set up JAX and matplotlib before either is imported."""
+    os.environ.setdefault("MPLBACKEND", "Agg")  # a run opens no window
     compilation_cache.use_compilation_cache()
 
 
 @contextlib.contextmanager
 def _stdout_for_results(as_json: bool) -> Iterator[None]:
-    """Send what anything else prints to standard error, if standard output is for JSON."""
+    """Redirect whatever is printed to standard error, if standard output is for JSON."""
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         yield
 
 
 def _run(
     config: models.Config,
-    path: pathlib.Path | None,
-    changes: list[str],
-    voice: Verbosity,
+    verbosity: Verbosity,
+    path: pathlib.Path | None = None,
     group: "ProcessGroup | None" = None,
 ) -> None:
-    """Run a config that has been checked, and say what came out and where it is."""
+    """Run a validated config, and print its results and the place of its report.
+
+    Args:
+      config: the config, read and validated.
+      verbosity: how much to print.
+      path: the file it was read from, near which the module of the study may be.
+      group: the processes that share the work.
+    """
     _prepare()
     from jgmm.workbench.runs import runner
 
-    progress = False if voice.quiet or voice.as_json else None
-    with _stdout_for_results(voice.as_json):
-        if path is None:
-            folder = runner.run_config(config, progress=progress)
-        else:  # by path, so that studies beside the config are found
-            folder = runner.run_config(path, changes, progress=progress, group=group)
+    progress = False if verbosity.quiet or verbosity.as_json else None
+    with _stdout_for_results(verbosity.as_json):
+        folder = runner.run_config(config, path=path, progress=progress, group=group)
     if group is not None and group.rank_and_size[0]:
         return
-    report(folder, voice)
+    report(folder, verbosity)
     number = signals.stop_requested()
-    if number is not None:  # the study has made the best of it
+    if number is not None:  # the study ended early, with results
         what = "interrupted; the folder holds the best so far, and a checkpoint carries on"
         raise Exit(complain(what, 128 + number))
 
 
-def report(folder: pathlib.Path, voice: Verbosity) -> None:
-    """Say what a run found."""
-    if voice.quiet and not voice.as_json:
+def report(folder: pathlib.Path, verbosity: Verbosity) -> None:
+    """Print the results of a run."""
+    if verbosity.quiet and not verbosity.as_json:
         print(folder)
         return
     found = summary.read(folder)
-    if voice.as_json:
+    if verbosity.as_json:
         print_json(found.plain())
         return
-    terminal.summary(found, None if voice.verbose else terminal.MOST_ROWS)
-    if voice.verbose:
+    terminal.summary(found, None if verbosity.verbose else terminal.MOST_ROWS)
+    if verbosity.verbose:
         _print_mixture(folder / "mixture.safetensors")
         _print_files(folder)
     terminal.say(f"report: {folder / 'report.html'}")

@@ -1,7 +1,7 @@
-"""The `jgmm` command: a thin layer over the runner.
+"""The ``jgmm`` command: entry point, and the sub-commands that do not fit anything.
 
-JAX is imported inside the sub-commands that need it, so that `jgmm --help` is instant. Those that
-fit are in `fitting_commands`; here are those that look at what is there.
+JAX is imported inside the sub-commands that need it, so that ``jgmm --help`` is instant. The
+sub-commands that fit are in ``fit_commands``.
 """
 
 import json
@@ -37,7 +37,7 @@ def datasets(as_json: Json = False) -> None:
     if as_json:
         print_json([vars(entry) for entry in entries])
         return
-    table = terminal.table("name", "what it is")
+    table = terminal.table("name", "description")
     for entry in entries:
         names = ", ".join(entry.columns[:7]) + (", …" if len(entry.columns) > 7 else "")
         lines = [
@@ -48,7 +48,7 @@ def datasets(as_json: Json = False) -> None:
         ]
         for i, line in enumerate(lines):
             last = i == len(lines) - 1
-            table.add_row(entry.name if i == 0 else "", terminal.cell(line), end_section=last)
+            table.add_row(entry.name if i == 0 else "", terminal.escaped(line), end_section=last)
     terminal.console().print(table)
 
 
@@ -57,7 +57,7 @@ def datasets(as_json: Json = False) -> None:
     "jgmm show runs/faithful-20250101-120000/mixture.safetensors --json",
 )
 def show(path: Saved, as_json: Json = False) -> None:
-    """Show what a run found, or the parameters of a saved mixture."""
+    """Show the results of a run, or the parameters of a saved mixture."""
     if as_json:
         print_json(summary.read(path).plain() if path.is_dir() else summary.parameters(path))
     elif path.is_dir():
@@ -68,10 +68,10 @@ def show(path: Saved, as_json: Json = False) -> None:
 
 @command("jgmm compare runs/faithful-20250101-120000 runs/faithful-20250102-093000")
 def compare(first: FirstRun, second: SecondRun, as_json: Json = False) -> None:
-    """Show two runs side by side: settings, criteria, parameters and assignments.
+    """Compare two runs: settings, criteria, parameters and assignments.
 
-    Settings only where they differ; components are paired so that their means are close; the
-    adjusted Rand index says how far the assignments of the same samples agree.
+    Settings are shown only where they differ. Components are paired so that their means are close.
+    The adjusted Rand index measures how far the assignments of the same samples agree.
     """
     from jgmm.workbench.runs import comparison
 
@@ -86,8 +86,9 @@ def compare(first: FirstRun, second: SecondRun, as_json: Json = False) -> None:
 def schema(files: ConfigFiles = None, study: Study = None) -> None:
     """Print the JSON Schema of config files, for editors that complete and check them.
 
-    It knows the settings of the built-in studies and of those the given configs name. A TOML file
-    says where it is in its first line: "#:schema ./schema.json" (Taplo, Even Better TOML).
+    The schema contains the settings of the built-in studies and of the studies of the given
+    configs. A TOML file names its schema in the first line: "#:schema ./schema.json" (Taplo, Even
+    Better TOML).
     """
     from jgmm.workbench.studies import registry
 

@@ -1,4 +1,4 @@
-"""The options of the `jgmm` command, and what they stand for."""
+"""The options of the ``jgmm`` command, and the config that they stand for."""
 
 import pathlib
 from collections.abc import Mapping
@@ -14,9 +14,10 @@ try:
 except ImportError as error:  # pragma: no cover - the test environment has every extra
     raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"') from error
 
-MAX_COUNTS = 10_000  # numbers of components tried in one go
+MAX_COUNTS = 10_000
+"""The most numbers of components that one command tries."""
 MODELS = ("spherical", "diag", "tied", "full")
-"""What is tried where no model is named: from the simplest to the most general."""
+"""The covariance models that are tried where none is named, from simple to general."""
 
 Overrides = Annotated[
     list[str] | None,
@@ -26,87 +27,95 @@ Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress bars; print the run folder only.")
 ]
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Also every fit, the parameters and the files.")
+    bool,
+    typer.Option("--verbose", "-v", help="Also print every fit, the parameters and the files."),
 ]
 Json = Annotated[
     bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on stdout.")
 ]
-Output = Annotated[pathlib.Path | None, typer.Option(help="Folder in which the run folder is put.")]
+Output = Annotated[pathlib.Path | None, typer.Option(help="Folder that the run folder is put in.")]
 File = Annotated[
     str,
     typer.Argument(
-        help="A .csv, .parquet or .npy file, or a built-in name.",
+        help="A .csv, .parquet or .npy file, or a built-in data set.",
         autocompletion=completion.complete_source,
     ),
 ]
-Components = Annotated[str | None, typer.Option(help="K: 3, or 1:9 (the default), or 2,3,5.")]
+Components = Annotated[
+    str | None, typer.Option(help="Numbers of components K: 3, or 1:9 (the default), or 2,3,5.")
+]
 Covariance = Annotated[
     str | None,
     typer.Option(
-        help=f'Models, by comma: {",".join(MODELS)} (the default), or "all" fourteen.',
+        help=f'Covariance models: {",".join(MODELS)} (the default), or "all" fourteen.',
         autocompletion=completion.complete_covariance,
     ),
 ]
 Columns = Annotated[
-    str | None, typer.Option(help="Columns to model, by comma; else all of numbers.")
+    str | None, typer.Option(help="Columns to model, by comma; default: all numeric columns.")
 ]
-Label = Annotated[str | None, typer.Option(help="Column of known classes, to compare with.")]
+Label = Annotated[str | None, typer.Option(help="Column of known classes to compare with.")]
 Weight = Annotated[str | None, typer.Option(help="Column of sample weights.")]
-Starts = Annotated[int | None, typer.Option(help="Starts per model.")]
+Restarts = Annotated[int | None, typer.Option(help="Restarts per model; the best is kept.")]
 Criterion = Annotated[
     str | None,
     typer.Option(
-        help="bic (the default), aic, aicc, icl or held_out.",
+        help="Criterion of the choice: bic (the default), aic, aicc, icl or held_out.",
         autocompletion=completion.complete_criterion,
     ),
 ]
-Seed = Annotated[int | None, typer.Option(help="The source of all randomness.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all random numbers.")]
 Precision = Annotated[
     str | None,
     typer.Option(
-        help="float64 (the default) or float32.", autocompletion=completion.complete_precision
+        help="Type of all arrays: float64 (the default) or float32.",
+        autocompletion=completion.complete_precision,
     ),
 ]
 
 ConfigFile = Annotated[pathlib.Path, typer.Argument(help="A TOML file, for instance in configs/.")]
 ConfigFiles = Annotated[
-    list[pathlib.Path] | None, typer.Argument(help="Configs whose studies to know, too.")
+    list[pathlib.Path] | None, typer.Argument(help="Configs whose studies the schema contains.")
 ]
 Study = Annotated[
-    str | None, typer.Option(help="Of this study's [settings] instead of the whole file.")
+    str | None, typer.Option(help="Print the schema of this study's [settings] only.")
 ]
 Saved = Annotated[pathlib.Path, typer.Argument(help="A run folder or a .safetensors file.")]
 FirstRun = Annotated[pathlib.Path, typer.Argument(help="A run folder.")]
 SecondRun = Annotated[pathlib.Path, typer.Argument(help="Another run folder.")]
 Processes = Annotated[
-    int | None, typer.Option(min=1, help="Share the work among so many processes.")
+    int | None, typer.Option(min=1, help="Share the work among this number of processes.")
 ]
 Coordinator = Annotated[
-    str | None, typer.Option(help="HOST:PORT of process 0, where they are started one by one.")
+    str | None, typer.Option(help="HOST:PORT of process 0, if processes are started one by one.")
 ]
-Process = Annotated[int | None, typer.Option(min=0, help="Which of them this is.")]
+Process = Annotated[int | None, typer.Option(min=0, help="Number of this process, from 0.")]
 Cluster = Annotated[
-    bool, typer.Option("--cluster", help="This is one of them, under SLURM or the like.")
+    bool, typer.Option("--cluster", help="This is one process of a job of SLURM or the like.")
 ]
 
 
 @dataclass(frozen=True)
 class Verbosity:
-    """How much is said of a run, and to whom."""
+    """How much the command line prints about a run, and whether as JSON."""
 
     quiet: bool = False
     verbose: bool = False
     as_json: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what contradicts itself."""
+        """Refuse options that contradict each other."""
         if self.quiet and self.verbose:
             raise UserError("--quiet and --verbose contradict each other; give one of them")
 
     def options(self) -> list[str]:
-        """The options that say so."""
-        said = {"--quiet": self.quiet, "--verbose": self.verbose, "--json": self.as_json}
-        return [option for option, given in said.items() if given]
+        """Return the command line's options for it.
+
+        >>> Verbosity(quiet=True).options()
+        ['--quiet']
+        """
+        flags = {"--quiet": self.quiet, "--verbose": self.verbose, "--json": self.as_json}
+        return [option for option, given in flags.items() if given]
 
 
 def config_from_options(
@@ -117,7 +126,19 @@ def config_from_options(
     precision: str | None,
     changes: list[str],
 ) -> models.Config:
-    """The config of the study "mixture" that options stand for."""
+    """Return the config of the study "mixture" that command-line options stand for.
+
+    Args:
+      source: the name of the command, for messages.
+      data: the file, and the options --columns, --label and --weight.
+      fitting: the options --components, --covariance, --restarts and --criterion.
+      seed: the option --seed.
+      precision: the option --precision.
+      changes: overrides such as ``"fit.init=points"``.
+
+    Raises:
+      UserError: an option does not have a valid value.
+    """
     file, columns, label, weight = data
     components, covariance, restarts, criterion = fitting
     table = {
@@ -142,7 +163,7 @@ def config_from_options(
 
 
 def _given(table: Mapping[str, Any]) -> dict[str, Any]:
-    """The same without what was left out."""
+    """Return a table without the options that were not given."""
     return {
         key: _given(value) if isinstance(value, Mapping) else value
         for key, value in table.items()

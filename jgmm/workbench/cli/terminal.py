@@ -1,6 +1,7 @@
-"""What the command line shows: tables that can be read without opening a file.
+"""Tables and lines that the command line prints.
 
-Nothing in them is taken for markup, and nothing a terminal would obey is passed on to it.
+No text from files or data is interpreted as markup, and no control sequence in it reaches the
+terminal.
 """
 
 import math
@@ -17,8 +18,10 @@ try:
 except ImportError as error:  # pragma: no cover - the test environment has every extra
     raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"') from error
 
-MOST_ROWS = 10  # fits that a summary shows
-MOST_PARAMETERS = 60  # lines of means and deviations
+MOST_ROWS = 10
+"""The most fits that a summary shows."""
+MOST_PARAMETERS = 60
+"""The most lines of means and standard deviations."""
 HIGHER_IS_BETTER = ("held_out",)
 
 _FITS = ("K", "model", "parameters", "log_likelihood", "bic", "status", "agree", "chosen")
@@ -26,12 +29,12 @@ _HEADS = {"log_likelihood": "log-likelihood", "held_out": "held out"}
 
 
 def console() -> rich.console.Console:
-    """Standard output."""
+    """Return a console that prints to standard output."""
     return rich.console.Console(highlight=False, emoji=False)
 
 
 def visible(text: object) -> str:
-    r"""Text with escapes for what a terminal would obey instead of show.
+    r"""Replace characters that a terminal would obey instead of show by escapes.
 
     >>> print(visible("red: \x1b[31m"))
     red: \x1b[31m
@@ -39,37 +42,41 @@ def visible(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
-def cell(text: object) -> str:
-    """Text for a table, none of which is taken for markup."""
+def escaped(text: object) -> str:
+    """Return text for a table or a line, with nothing that rich would interpret as markup."""
     return rich.markup.escape(visible(text))
 
 
 def number(value: object, digits: int = 10) -> str:
-    """A number with so many significant digits; anything else as it is."""
+    """Format a number with the given significant digits, and anything that is no float as text.
+
+    >>> number(0.123456, 3), number("converged")
+    ('0.123', 'converged')
+    """
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
 def table(*heads: str, title: str | None = None, right: Iterable[str] = ()) -> rich.table.Table:
-    """An empty table; columns named in ``right`` hold numbers."""
+    """Return an empty table; the columns named in ``right`` are aligned to the right."""
     made = rich.table.Table(box=rich.box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    made.title = None if title is None else cell(title)
+    made.title = None if title is None else escaped(title)
     for head in heads:
         justify: Any = "right" if head in right else "left"
-        made.add_column(cell(head), justify=justify, overflow="fold")
+        made.add_column(escaped(head), justify=justify, overflow="fold")
     return made
 
 
 def say(text: str = "", style: str | None = None) -> None:
-    """One line, as long as it is."""
-    console().print(cell(text), style=style, soft_wrap=True)
+    """Print one line, which is not wrapped."""
+    console().print(escaped(text), style=style, soft_wrap=True)
 
 
 def summary(digest: RunSummary, most: int | None = MOST_ROWS) -> None:
-    """A run in short: the fits it chose among, what it found, what to know, where the report is.
+    """Print a run in short: data, the best fits, metrics and notes.
 
     Args:
       digest: the run.
-      most: fits to show, the best ones; None: all.
+      most: the number of fits to show, best first; None: all.
     """
     seconds = digest.environment.get("seconds", "?")
     source = str(digest.environment.get("data", "data unknown")).partition(", sha256")[0]
@@ -95,10 +102,10 @@ def _listed(names: Sequence[Any], most: int = 8) -> str:
 
 
 def metrics(found: Mapping[str, Any]) -> None:
-    """The headline numbers."""
+    """Print the headline numbers."""
     made = table("found", "", right=[""])
     for name, value in found.items():
-        made.add_row(cell(name), cell(number(value)))
+        made.add_row(escaped(name), escaped(number(value)))
     console().print(made)
 
 
@@ -109,14 +116,14 @@ def fits(
     most: int | None,
     elsewhere: str,
 ) -> None:
-    """The best rows of a table of fits, best first, the chosen one marked.
+    """Print the best rows of a table of fits, best first, the chosen one marked.
 
     Args:
       rows: every fit.
-      criterion: what they are ordered by.
-      n_restarts: starts drawn for each.
+      criterion: the criterion that orders them.
+      n_restarts: the number of starts drawn for each.
       most: how many to show; None: all.
-      elsewhere: where the others are to be seen.
+      elsewhere: where the other fits can be found.
     """
     ordered = sorted(rows, key=lambda row: score(row, criterion))
     shown = ordered if most is None else ordered[:most]
@@ -127,10 +134,9 @@ def fits(
         chosen = row["chosen"] == "yes"
         numbers = [_value(row[key], key) for key in keys]
         agree = f"{row['agree']} of {n_restarts}"
-        cells = ["*" if chosen else "", row["K"], row["model"], row["parameters"]]
-        made.add_row(
-            *map(cell, [*cells, *numbers, row["status"], agree]), style="bold" if chosen else None
-        )
+        values = ["*" if chosen else "", row["K"], row["model"], row["parameters"], *numbers]
+        style = "bold" if chosen else None
+        made.add_row(*map(escaped, [*values, row["status"], agree]), style=style)
     console().print(made)
     if len(shown) < len(rows):
         say(f"and {len(rows) - len(shown)} more {elsewhere}; * is the one chosen")
@@ -139,13 +145,17 @@ def fits(
 
 
 def _from_a_special_case(row: Mapping[str, Any]) -> bool:
-    """Whether none of the starts drawn for a fit came as high as the fit."""
+    """Return whether none of the starts drawn for a fit reached its log-likelihood."""
     value = row["log_likelihood"]  # not finite where every start failed
     return row["agree"] == 0 and isinstance(value, float | int) and math.isfinite(value)
 
 
 def score(row: Mapping[str, Any], criterion: str) -> float:
-    """What a row of fits is ordered by: the lower the better, infinite where nothing is known."""
+    """Return the criterion of a fit so that lower is better, infinite where it is unknown.
+
+    >>> score({"held_out": -2.5}, "held_out"), score({"bic": "nan"}, "bic")
+    (2.5, inf)
+    """
     value = row.get(criterion)
     if not isinstance(value, float | int) or math.isnan(value):
         return math.inf
@@ -153,10 +163,10 @@ def score(row: Mapping[str, Any], criterion: str) -> float:
 
 
 def grid(rows: Sequence[Mapping[str, Any]], criterion: str, chosen: Mapping[str, Any]) -> bool:
-    """The criterion of every fit, models down and numbers of components across.
+    """Print the criterion of every fit: a row for each model, a column for each K.
 
     Returns:
-      Whether it was shown: false where the terminal has too little room.
+      Whether the table was printed: false where the terminal is too narrow.
     """
     counts = list(dict.fromkeys(row["K"] for row in rows))
     names = list(dict.fromkeys(row["model"] for row in rows))
@@ -166,18 +176,18 @@ def grid(rows: Sequence[Mapping[str, Any]], criterion: str, chosen: Mapping[str,
     of = {(row["model"], row["K"]): row for row in rows}
     widths = [max(map(len, ["model", *names]))]
     for name in names:
-        cells = []
+        entries = []
         for count in counts:
             row = of[name, count]
             text = _value(row[criterion], criterion, 1)
             known = math.isfinite(score(row, criterion))
-            cells.append(f"{text}{'*' if row is chosen else ''}" if known else row["status"])
-        widths.append(max(map(len, cells)) * len(cells) + 2 * len(cells))
-        made.add_row(cell(name), *map(cell, cells))
-    fitting = widths[0] + max(widths[1:]) + 2 <= console().width
-    if fitting:
+            entries.append(f"{text}{'*' if row is chosen else ''}" if known else row["status"])
+        widths.append(max(map(len, entries)) * len(entries) + 2 * len(entries))
+        made.add_row(escaped(name), *map(escaped, entries))
+    is_narrow = widths[0] + max(widths[1:]) + 2 <= console().width
+    if is_narrow:
         console().print(made)
-    return fitting
+    return is_narrow
 
 
 def _head(key: str) -> str:
@@ -191,7 +201,7 @@ def _value(value: Any, key: str, digits: int = 2) -> str:
 
 
 def mixture(name: str, found: Mapping[str, Any]) -> None:
-    """Weights, means and standard deviations of a mixture, by component and column."""
+    """Print the weights, means and standard deviations of a mixture, by component and column."""
     names, weights = found["columns"], found["weights"]
     title = f"{name}: {found['covariance']}, K={len(weights)}, D={len(names)}"
     heads = ("component", "weight", "column", "mean", "standard deviation")
@@ -199,14 +209,14 @@ def mixture(name: str, found: Mapping[str, Any]) -> None:
     lines = list(parameter_lines(found))
     for k, d, mean, deviation in lines[:MOST_PARAMETERS]:
         first = (str(k), number(weights[k], 6)) if d == 0 else ("", "")
-        made.add_row(*first, cell(names[d]), number(mean, 6), number(deviation, 6))
+        made.add_row(*first, escaped(names[d]), number(mean, 6), number(deviation, 6))
     console().print(made)
     if len(lines) > MOST_PARAMETERS:
         say(f"and {len(lines) - MOST_PARAMETERS} more lines; --json shows all, with covariances")
 
 
 def parameter_lines(found: Mapping[str, Any]) -> Iterable[tuple[int, int, float, float]]:
-    """Component, column, mean and standard deviation."""
+    """Yield component, column, mean and standard deviation."""
     for k, (mean, covariance) in enumerate(zip(found["means"], found["covariances"], strict=True)):
         for d, value in enumerate(mean):
             yield k, d, value, covariance[d][d] ** 0.5

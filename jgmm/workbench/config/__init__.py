@@ -5,6 +5,6 @@ raises where the user has to correct the config or the data.
 """
 
 from jgmm._core.errors import UserError
-from jgmm.workbench.config.models import Config, Strict, from_table, load
+from jgmm.workbench.config.models import Config, Strict, from_table, load, name_from_text
 
-__all__ = ["Config", "Strict", "UserError", "from_table", "load"]
+__all__ = ["Config", "Strict", "UserError", "from_table", "load", "name_from_text"]

@@ -1,17 +1,20 @@
-"""Checkpoints of fits that take long: written whole or not at all, and taken up bit for bit.
+"""Checkpoints of long fits: written atomically, and resumed bit for bit.
 
-A checkpoint is a safetensors file with every number of a `passes.PassState`, the hash of the config
-it belongs to, and a checksum. Of a job of several processes each writes its own, into one folder.
+A checkpoint is a safetensors file with every number of a ``passes.PassState``, the hash of the
+config it belongs to, and a checksum. In a job of several processes each process writes its own
+file, all into one folder.
 """
 
 import hashlib
 import json
-import numpy as np
 import pathlib
 import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
 from jgmm._core.errors import UserError
 from jgmm.workbench.system.files import as_user_error, read_file, write_bytes
-from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jgmm.streaming.passes import PassState
@@ -19,15 +22,18 @@ if TYPE_CHECKING:
 FORMAT = "jgmm.checkpoint"
 FORMAT_VERSION = 1
 MAX_BYTES = 1 << 34
-EVERY = 5.0  # minutes
+DEFAULT_MINUTES = 5.0
+"""Minutes between two checkpoints, by default."""
 _METADATA = "jgmm"
 
 
 class Checkpoint:
-    """A `passes.Checkpointer` that keeps stages in a file.
+    """A ``passes.Checkpointer`` that saves the state of a fit in a file.
 
     Attributes:
-      resumed: the step of the stage that was found, or None.
+      folder: the folder of the checkpoints of all processes.
+      path: the file of this process.
+      resumed: the step of the state that was restored, or None.
     """
 
     def __init__(
@@ -35,18 +41,19 @@ class Checkpoint:
         folder: str | pathlib.Path,
         config: Any,
         *,
-        minutes: float = EVERY,
+        minutes: float = DEFAULT_MINUTES,
         steps: int | None = None,
         process: tuple[int, int] = (0, 1),
     ) -> None:
-        """Say where checkpoints are, and when there is to be a new one.
+        """Set the place of the checkpoints, and how often one is written.
 
         Args:
-          folder: of the checkpoints, made if absent.
-          config: all that the fit depends on, as plain values; another one's file is refused.
-          minutes: between two.
-          steps: a new one after so many steps, too.
-          process: which of how many processes this is.
+          folder: the folder of the checkpoints, made if it is absent.
+          config: everything that the fit depends on, as plain values; the checkpoint of another
+            config is refused.
+          minutes: the time between two checkpoints.
+          steps: write a checkpoint also after this number of steps.
+          process: the number of this process, from 0, and the number of processes.
         """
         self.folder = pathlib.Path(folder)
         self.path = self.folder / "{:04d}-of-{:04d}.safetensors".format(*process)
@@ -57,16 +64,19 @@ class Checkpoint:
         self.resumed: int | None = None
 
     def restore(self, like: "PassState") -> "PassState | None":
-        """The stage in the file, or None where there is none.
+        """Return the state in the file, or None if there is no file.
+
+        Args:
+          like: a state of the same shapes and types.
 
         Raises:
-          UserError: the file cannot be taken up; the text says why, and how to begin anew.
+          UserError: the file cannot be resumed; the text says why, and how to start again.
         """
         with as_user_error(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            if self._is_first:  # what was being written when a run was killed
-                for rest in self.folder.glob(".*.partial"):
-                    rest.unlink(missing_ok=True)
+            if self._is_first:  # a run that was killed while it wrote leaves such a file
+                for partial in self.folder.glob(".*.partial"):
+                    partial.unlink(missing_ok=True)
         if not self.path.exists():
             return None
         state = load(self.path, like, self._fingerprint)
@@ -74,17 +84,17 @@ class Checkpoint:
         return state
 
     def save(self, state: "PassState", now: bool = False) -> None:
-        """Write the stage if it is time to."""
-        passed = time.monotonic() - self._written >= self._seconds
-        if not (passed or now or self._steps is not None):
+        """Write the state if a checkpoint is due, or in any case if ``now``."""
+        is_due = time.monotonic() - self._written >= self._seconds
+        if not (is_due or now or self._steps is not None):
             return
         step = int(state.runs.n_steps.max())
-        if passed or now or (self._steps is not None and step >= self._step + self._steps):
+        if is_due or now or (self._steps is not None and step >= self._step + self._steps):
             save(self.path, state, self._fingerprint)
             self._written, self._step = time.monotonic(), step
 
     def remove(self) -> None:
-        """Remove the checkpoints of all processes, once they are of no more use."""
+        """Remove the checkpoints of all processes, once the fit is complete."""
         with as_user_error(self.folder):
             for path in self.folder.glob("*-of-*.safetensors"):
                 path.unlink(missing_ok=True)
@@ -93,13 +103,17 @@ class Checkpoint:
 
 
 def fingerprint(config: Any) -> str:
-    """A hash of plain values, whatever the order of their keys."""
+    """Return a hash of plain values, which does not depend on the order of keys.
+
+    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    True
+    """
     text = json.dumps(config, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _leaves(state: Any) -> dict[str, Any]:
-    """Every number of a stage by its place."""
+    """Return every array of a state by its path in the pytree."""
     import jax
 
     paths, _ = jax.tree_util.tree_flatten_with_path(state)
@@ -115,7 +129,12 @@ def _checksum(arrays: dict[str, np.ndarray]) -> str:
 
 
 def save(path: pathlib.Path, state: "PassState", fingerprint: str) -> None:
-    """Write a stage, so that the file is always either the one before or this one, whole.
+    """Write a state atomically: the file is always whole, either the previous one or this one.
+
+    Args:
+      path: the file.
+      state: the state of the fit.
+      fingerprint: the hash of the config that the state belongs to.
 
     Raises:
       UserError: the place cannot be written.
@@ -136,10 +155,15 @@ def save(path: pathlib.Path, state: "PassState", fingerprint: str) -> None:
 
 
 def load(path: pathlib.Path, like: "PassState", fingerprint: str) -> "PassState":
-    """Read a stage, in the shapes of `like`.
+    """Read a state.
+
+    Args:
+      path: the file.
+      like: a state of the same structure, shapes and types.
+      fingerprint: the hash of the config that the state must belong to.
 
     Raises:
-      UserError: the file is cut short or damaged, no checkpoint, or that of another config.
+      UserError: the file is cut short or damaged, is no checkpoint, or that of another config.
     """
     import jax
     import jax.numpy as jnp
@@ -174,7 +198,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         size = int.from_bytes(content[:8], "little")
         header = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
         description = json.loads(header.get(_METADATA, "{}"))
-    except Exception as error:  # whatever it trips over, the file is not what it should be
+    except Exception as error:  # whichever it is, the file is damaged or no checkpoint
         raise UserError(
             f"{path}: not a whole checkpoint ({error}); it was cut short, or is something else. "
             f"{anew}"

@@ -1,19 +1,23 @@
-"""Two runs side by side: settings, criteria, parameters, and who belongs where."""
+"""Compare two runs: settings, criteria, parameters and assignments."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from collections.abc import Mapping, Sequence
+
 from jgmm.workbench.cli import terminal
 from jgmm.workbench.runs import summary
 from jgmm.workbench.runs.summary import RunSummary
-from typing import Any
+
 
 def compare(first: RunSummary, second: RunSummary) -> dict[str, Any]:
-    """What differs between two runs, and every number of both, as plain values.
+    """Return the differences between two runs, and all metrics of both, as plain values.
 
     Returns:
       ``runs``, the two folders; ``config`` and ``environment``, pairs of values by dotted key where
-      they differ; ``metrics``, pairs of all; ``mixture``, see ``match``, or None;
-      ``adjusted_rand_index`` of the assignments, or None where there are none of the same samples.
+      they differ; ``metrics``, pairs of all values; ``mixture``, as from ``match``, or None where
+      there are no mixtures of the same columns; ``adjusted_rand_index`` of the assignments, or None
+      where there are no assignments of the same samples.
     """
     settings, surroundings, metrics = (
         _pairs(*(summary.flat(getattr(run, part)) for run in (first, second)))
@@ -42,20 +46,24 @@ def _mixtures(first: RunSummary, second: RunSummary) -> dict[str, Any] | None:
 
 
 def match(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
-    """Pair the components of two mixtures of the same columns so that means are close.
+    """Pair the components of two mixtures of the same columns by linear assignment.
 
-    The sum over pairs of Σ_d (μ_id - μ_jd)² / (σ²_id + σ²_jd) is the smallest there is.
+    The pairs (i, j) minimise the sum of Σ_d (μ_id - μ_jd)² / (σ²_id + σ²_jd) over the pairs.
+
+    Args:
+      a, b: the parameters of the mixtures, as ``summary.parameters`` returns them.
 
     Returns:
-      ``columns``; ``components``, a list of pairs of numbers, None where one side has no more; and
-      for each pair ``weights``, ``means`` and ``deviations``, one of each side.
+      ``columns``; ``components``, a list of pairs of component numbers, with None where one mixture
+      has fewer components; and for each pair ``weights``, ``means`` and ``deviations`` (standard
+      deviations), one value for each mixture.
     """
     from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
 
-    sides = [_Side(side) for side in (a, b)]
+    sides = [_Arrays(side) for side in (a, b)]
     difference = sides[0].means[:, None] - sides[1].means[None]
-    spread = sides[0].variances[:, None] + sides[1].variances[None]
-    left, right = linear_sum_assignment((difference**2 / spread).sum(axis=2))
+    variance = sides[0].variances[:, None] + sides[1].variances[None]
+    left, right = linear_sum_assignment((difference**2 / variance).sum(axis=2))
     pairs: list[tuple[int | None, int | None]] = list(
         zip(left.tolist(), right.tolist(), strict=True)
     )
@@ -74,21 +82,21 @@ def _entry(value: np.ndarray, k: int | None) -> Any:
     return None if k is None else value[k].tolist()
 
 
-class _Side:
-    """One mixture as arrays."""
+class _Arrays:
+    """The parameters of one mixture as arrays."""
 
-    def __init__(self, found: Mapping[str, Any]) -> None:
-        self.weights, self.means = np.asarray(found["weights"]), np.asarray(found["means"])
-        self.variances = np.diagonal(np.asarray(found["covariances"]), axis1=1, axis2=2)
+    def __init__(self, plain: Mapping[str, Any]) -> None:
+        self.weights, self.means = np.asarray(plain["weights"]), np.asarray(plain["means"])
+        self.variances = np.diagonal(np.asarray(plain["covariances"]), axis1=1, axis2=2)
         self.deviations = np.sqrt(self.variances)
 
 
 def _agreement(first: RunSummary, second: RunSummary) -> float | None:
-    """The adjusted Rand index of the assignments, if both have them, of the same samples."""
+    """Return the adjusted Rand index of the assignments, if both runs have the same samples."""
     from jgmm.selection.agreement import adjusted_rand_index
 
     origins = [str(run.environment.get("data")) for run in (first, second)]
-    # A file is the same wherever it lies.
+    # The checksum identifies a file, not its path.
     if len({origin.rpartition("sha256 ")[2] for origin in origins}) > 1:
         return None
     labels = [
@@ -101,16 +109,21 @@ def _agreement(first: RunSummary, second: RunSummary) -> float | None:
 
 
 def show(found: Mapping[str, Any], heads: Sequence[str]) -> None:
-    """Print a comparison; ``heads`` name the two runs."""
-    for title, everything in (("config", False), ("environment", False), ("metrics", True)):
+    """Print a comparison.
+
+    Args:
+      found: the comparison, as from ``compare``.
+      heads: the names of the two runs.
+    """
+    for title, shows_all in (("config", False), ("environment", False), ("metrics", True)):
         if not found[title]:
             terminal.say(f"{title}: the same")
             continue
         made = terminal.table("", *heads, title=title, right=heads)
         for key, (a, b) in found[title].items():
-            style = "bold" if everything and a != b else None
+            style = "bold" if shows_all and a != b else None
             texts = ("–" if value is None else terminal.number(value) for value in (a, b))
-            made.add_row(*map(terminal.cell, (key, *texts)), style=style)
+            made.add_row(*map(terminal.escaped, (key, *texts)), style=style)
         terminal.console().print(made)
     if found["mixture"] is not None:
         _show_mixtures(found["mixture"], heads)
@@ -131,7 +144,7 @@ def _show_mixtures(found: Mapping[str, Any], heads: Sequence[str]) -> None:
         label = " ~ ".join("–" if k is None else str(k) for k in pair)
         for name, values in rows[: max(terminal.MOST_PARAMETERS - lines, 0)]:
             texts = ("–" if value is None else terminal.number(value, 6) for value in values)
-            made.add_row(*map(terminal.cell, (label, name, *texts)))
+            made.add_row(*map(terminal.escaped, (label, name, *texts)))
             label = ""
         lines += len(rows)
     terminal.console().print(made)

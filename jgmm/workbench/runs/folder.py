@@ -1,7 +1,7 @@
-"""The folder of one run: hidden while it is written, named once it is whole, never half of it.
+"""The folder of one run: hidden while it is written, and given its name once it is complete.
 
-A run that ends early removes its folder. One that is killed cannot, so the next run in the same
-place does it: a run locks its folder, and the lock ends with the process.
+A run that ends early removes its folder. A run that is killed cannot, so the next run in the same
+place removes it: each run locks its folder, and the lock ends with its process.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
 from jgmm._core.errors import UserError
 from jgmm.workbench.system.files import as_user_error, sync_folder, umask
 
@@ -25,13 +26,13 @@ if sys.platform != "win32":
 
 @dataclass
 class RunFolder:
-    """A run's folder.
+    """The folder of one run.
 
     Attributes:
-      path: where it is while it is written.
-      started: when it was made.
-      removed: folders that killed runs had left in the same place, now gone.
-      final: where it is once it is complete.
+      path: its path while it is written.
+      started: the time at which it was made.
+      removed: folders that killed runs had left in the same place, and that were removed.
+      final: its path once it is complete; None before.
     """
 
     path: pathlib.Path
@@ -44,14 +45,18 @@ class RunFolder:
 def run_folder(output: str | pathlib.Path, name: str) -> Iterator[RunFolder]:
     """Make the folder of one run, visible under its name only when it is complete.
 
-    Inside the `with` block the folder is a hidden sibling; at its end it becomes
-    `OUTPUT/NAME-YYYYmmdd-HHMMSS`, with a counter added where that exists, and
-    `RunFolder.final` says which. Whatever ends the block early, Ctrl-C included, removes it, and
-    the folders that were made to hold it.
+    Within the ``with`` block the folder is hidden. At the end of the block it is renamed to
+    ``OUTPUT/NAME-YYYYmmdd-HHMMSS``, with a counter added where that exists, and
+    ``RunFolder.final`` is set to this path. If the block ends with an exception, Ctrl-C included,
+    the folder is removed, and so are the folders that were made to hold it.
+
+    Args:
+      output: the folder that the run folder is put in; it is made if it is absent.
+      name: the name of the run.
 
     Raises:
-      UserError: the folder cannot be made or written, found before the block starts; or the
-        disk fills up; or the folder cannot be removed.
+      UserError: the folder cannot be made or written, which is found before the block starts; or
+        the disk fills up; or the folder cannot be removed.
     """
     output = pathlib.Path(output)
     started = datetime.datetime.now().astimezone()
@@ -63,7 +68,8 @@ def run_folder(output: str | pathlib.Path, name: str) -> Iterator[RunFolder]:
         with _locked(partial) as is_locked:
             with as_user_error(output):
                 partial = partial.replace(partial.with_suffix(_suffix()))
-                folder = RunFolder(partial, started, _sweep(output) if is_locked else [])
+                removed = _remove_abandoned(output) if is_locked else []
+                folder = RunFolder(partial, started, removed)
             yield folder
             with as_user_error(output):
                 partial.chmod(0o777 & ~umask())  # mkdtemp's is private
@@ -75,8 +81,12 @@ def run_folder(output: str | pathlib.Path, name: str) -> Iterator[RunFolder]:
 
 
 def _make(output: pathlib.Path, stem: str) -> tuple[list[pathlib.Path], pathlib.Path]:
-    """Make a folder in the output folder, and that where it is missing; say what was made."""
-    lost: OSError | None = None
+    """Make a hidden folder in the output folder, which is made if it is missing.
+
+    Returns:
+      The folders that were made to hold it, innermost first, and the hidden folder.
+    """
+    error_found: OSError | None = None
     for _ in range(3):
         missing = _missing(output)
         try:
@@ -84,17 +94,17 @@ def _make(output: pathlib.Path, stem: str) -> tuple[list[pathlib.Path], pathlib.
             return missing, pathlib.Path(
                 tempfile.mkdtemp(prefix=f".{stem}-", suffix=".new", dir=output)
             )
-        except FileNotFoundError as error:  # another run may have removed what it had made
-            lost = error
+        except FileNotFoundError as error:  # another run has just removed the output folder
+            error_found = error
         except BaseException:
             _remove_empty(missing)
             raise
-    assert lost is not None  # or we would have returned
-    raise lost
+    assert error_found is not None  # otherwise the loop has returned
+    raise error_found
 
 
 def _missing(path: pathlib.Path) -> list[pathlib.Path]:
-    """The folders that would have to be made, innermost first."""
+    """Return the folders of a path that do not exist, innermost first."""
     missing = []
     while not path.exists():
         missing.append(path)
@@ -103,10 +113,11 @@ def _missing(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _remove(partial: pathlib.Path, made: list[pathlib.Path]) -> None:
+    """Remove the hidden folder, and the folders that were made to hold it if they are empty."""
     try:
         shutil.rmtree(partial)
     except FileNotFoundError:
-        pass  # as it should be
+        pass  # it is gone, as it should be
     except OSError as error:
         raise UserError(f"{partial}: cannot be removed: {error.strerror}; remove it") from error
     _remove_empty(made)
@@ -114,21 +125,24 @@ def _remove(partial: pathlib.Path, made: list[pathlib.Path]) -> None:
 
 def _remove_empty(folders: list[pathlib.Path]) -> None:
     for folder in folders:
-        with contextlib.suppress(OSError):  # never made, or in use by another run by now
+        with contextlib.suppress(OSError):  # it was never made, or another run uses it now
             folder.rmdir()
 
 
 def _suffix() -> str:
-    """What a folder under construction ends in. It names the machine, since locks may not reach
-    another one that has the same disk."""
+    """Return the suffix of a hidden folder.
+
+    It contains the name of the machine, since other machines that share the disk may not see the
+    lock.
+    """
     machine = re.sub(r"[^\w-]", "-", platform.node())[:40]
     return f".{machine}.partial"
 
 
 @contextlib.contextmanager
 def _locked(path: pathlib.Path) -> Iterator[bool]:
-    """Hold a folder's lock, and say whether we have it: not all file systems have locks."""
-    if sys.platform == "win32":  # what a killed run left stays there
+    """Lock a folder within the block, and yield whether this worked: some file systems cannot."""
+    if sys.platform == "win32":  # no locks: folders of killed runs are not removed there
         yield False
         return
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
@@ -143,22 +157,24 @@ def _locked(path: pathlib.Path) -> Iterator[bool]:
         os.close(handle)
 
 
-def _sweep(output: pathlib.Path) -> list[pathlib.Path]:
-    """Remove the folders of this machine and user whose runs are no more."""
+def _remove_abandoned(output: pathlib.Path) -> list[pathlib.Path]:
+    """Remove hidden folders of this machine and user whose processes have ended."""
     removed = []
     for path in sorted(output.glob(f".*{_suffix()}")):
-        with contextlib.suppress(OSError), _locked(path) as is_dead:  # or gone, or not ours
-            if is_dead and path.lstat().st_uid == os.geteuid():
+        # An error means that the folder is gone, or belongs to another user.
+        with contextlib.suppress(OSError), _locked(path) as is_abandoned:
+            if is_abandoned and path.lstat().st_uid == os.geteuid():
                 shutil.rmtree(path)
                 removed.append(path)
     return removed
 
 
 def _publish(partial: pathlib.Path, wanted: pathlib.Path) -> pathlib.Path:
+    """Rename the hidden folder, with a counter added where the name is taken."""
     target, counter = wanted, 1
     while True:
         try:
-            if os.path.lexists(target):  # a rename would replace an empty folder
+            if os.path.lexists(target):  # renaming would replace an empty folder
                 raise FileExistsError(errno.EEXIST, "exists", str(target))
             partial.rename(target)
         except OSError as error:

@@ -1,7 +1,9 @@
-"""How much memory a fit will need, before it begins: refused with a way out, not killed half way.
+"""Estimate the memory of fits before they begin, and refuse those that need more than is free.
 
-The estimate follows what the library holds at once. On 16 problems of 0.25 to 2.7 GB, each governed
-by another of its terms, it was 0.97 to 1.64 times the peak that was measured.
+The message says which changes would help; without it the process would be killed half way. The
+estimate adds up the arrays that the library holds at the same time. On 16 problems of 0.25 to
+2.7 GB, in each of which another term of the estimate dominates, it was 0.97 to 1.64 times the peak
+that was measured.
 """
 
 import contextlib
@@ -11,31 +13,33 @@ import os
 import pathlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+
 from jgmm._core.errors import UserError
 
 VARIABLE = "JGMM_MEMORY_GB"
 """Environment variable that says how much memory may be used, in 10⁹ bytes."""
 
 NOTABLE = 0.25
-"""Share of the memory that is free, from which on an estimate is worth telling."""
+"""Fraction of the free memory above which an estimate is printed."""
 
-_BASE = 300_000_000  # compiled programs, pictures, libraries loaded on the way
-_COPIES_ON_HOST = 4  # of the samples in double precision: read, checked, drawn
+_BASE = 300_000_000  # compiled programs, pictures, and libraries that are imported later
+_COPIES_ON_HOST = 4  # of the samples in double precision, while they are read, checked and drawn
 _COPIES_ON_DEVICE = 2
-_ROWS_WRITTEN = 100_000  # more are not; they are Python objects on the way to the file
+_ROWS_WRITTEN = 100_000  # more rows are not written; each is a Python object before it is written
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What the memory of a table of fits depends on.
+    """The size of a table of fits, on which its memory depends.
 
     Attributes:
-      n_samples, n_features: N and D.
-      n_components: the largest K.
-      covariance: every model tried.
-      n_restarts: R.
-      max_steps: after which a restart stops.
-      n_fits: cells of the table.
+      n_samples: the number of samples, N.
+      n_features: the number of features, D.
+      n_components: the largest number of components, K.
+      covariance: every covariance model of the table.
+      n_restarts: the number of restarts of each fit, R.
+      max_steps: the number of steps after which a restart stops.
+      n_fits: the number of fits in the table.
       itemsize: bytes of a number, 4 or 8.
     """
 
@@ -51,24 +55,26 @@ class Problem:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes needed by the host, and by the device that computes; on a CPU both are one."""
+    """Bytes on the host, and on the device that computes; on a CPU both share one memory."""
 
     host: int
     device: int
 
 
 def estimate(problem: Problem) -> Estimate:
-    """Bytes that fitting, judging and showing will hold at their peak.
+    """Estimate the peak memory of fitting, choosing and showing, in bytes.
 
-    They are: copies of the samples; N × K responsibilities of the chosen fit; all starts of a wave,
-    and what making them takes; the lanes with their statistics and histories; and the result of
-    every fit.
+    The estimate adds up: copies of the samples; N × K responsibilities of the chosen fit; all
+    starts of a batch, and the arrays that their initialization needs; the restarts that run side by
+    side, with their statistics and histories; and the result of every fit.
+
+    >>> estimate(Problem(1000, 2, 3, ("full",), 16, 1000, 9, 8)).host > 300_000_000
+    True
     """
-    from jgmm.fitting import restarts
-    from jgmm.em import exponential_family
     from jgmm._core import budget
     from jgmm.covariance.models import model
-    from jgmm._core.budget import KMEANS_DISTANCES as HELD_NUMBERS
+    from jgmm.em import exponential_family
+    from jgmm.fitting import restarts
 
     n, d, k, b = problem.n_samples, problem.n_features, problem.n_components, problem.itemsize
     entries = [model(name) for name in problem.covariance]
@@ -76,18 +82,18 @@ def estimate(problem: Problem) -> Estimate:
     features = max(exponential_family.n_features(entry, d) for entry in entries)
     mixture = (k * (1 + d) + max(factors)) * b
     history = (problem.max_steps + 1) * b
-    wave = min(problem.n_restarts, budget.MAX_STARTS_AT_ONCE)
+    batch = min(problem.n_restarts, budget.MAX_STARTS_AT_ONCE)
     work = max(exponential_family.cost_per_step(entry, d, k, n) for entry in entries)
-    width = restarts.batch_width(wave, work)
-    row = (features + 2 * wave * k) * b
+    width = restarts.batch_width(batch, work)
+    row = (features + 2 * batch * k) * b
     device = [
         _COPIES_ON_DEVICE * n * d * b,
-        4 * n * k * b,  # responsibilities, their logs, and on the way to them
-        4 * min(wave * n, HELD_NUMBERS) * b,  # distances to the centers drawn so far
-        5 * wave * mixture,  # centers, statistics packed and not, starts
+        4 * n * k * b,  # responsibilities, their logarithms, and intermediate results
+        4 * min(batch * n, budget.KMEANS_DISTANCES) * b,  # distances to the centers drawn so far
+        5 * batch * mixture,  # centers, statistics packed and unpacked, starts
         10 * width * mixture,
         2 * width * history,  # before and after a step
-        2 * 64 * row,  # a block of the fewest rows; larger ones are of a few megabytes
+        2 * 64 * row,  # a block of the fewest rows; blocks of more rows have a few megabytes
         problem.n_fits * (mixture + history),
         32 * problem.n_restarts,
     ]
@@ -96,23 +102,23 @@ def estimate(problem: Problem) -> Estimate:
         8 * _COPIES_ON_HOST * n * d,
         8 * n * k,
         (600 + 240 * k) * n if n <= _ROWS_WRITTEN else 0,
-        4000 * problem.n_restarts,  # a row each in a table
+        4000 * problem.n_restarts,  # each restart is a row of a table
     ]
     return Estimate(sum(host), sum(device))
 
 
 def check_memory(problem: Problem, table: str) -> str:
-    """Compare what a problem needs with what there is.
+    """Compare the estimated memory of fits with the memory that is free.
 
     Args:
-      problem: what is to be fitted.
-      table: of the config in which its settings are, for proposals.
+      problem: the size of the fits.
+      table: the table of the config that holds their settings, for suggestions.
 
     Returns:
-      A sentence with the estimate when it is large, else nothing.
+      A sentence with the estimate if it is large, otherwise an empty text.
 
     Raises:
-      UserError: there is not enough memory; the text says what would make do with it.
+      UserError: there is not enough memory; the text says which changes would help.
     """
     free = available()
     if free is None:
@@ -139,7 +145,7 @@ def _fits(needed: Estimate, free: Estimate) -> bool:
 
 
 def _ways_out(problem: Problem, table: str, free: Estimate) -> str:
-    """Changes of which each alone makes the problem fit, as they are written in a config."""
+    """List changes of which each alone is enough, as they are written in a config."""
 
     def halved(name: str, lowest: int) -> str | None:
         value = getattr(problem, name) // 2
@@ -165,10 +171,14 @@ def _ways_out(problem: Problem, table: str, free: Estimate) -> str:
 
 
 def require(n_bytes: int, where: str) -> None:
-    """Refuse to read what does not fit into the memory that is free.
+    """Refuse to read a file that does not fit into the free memory.
+
+    Args:
+      n_bytes: the memory that reading it needs.
+      where: the name of the file, for the message.
 
     Raises:
-      UserError: the text begins with `where`.
+      UserError: there is not enough memory.
     """
     free = _host()
     if free is not None and n_bytes > free:
@@ -180,8 +190,8 @@ def require(n_bytes: int, where: str) -> None:
 
 
 @contextlib.contextmanager
-def describe_estimate() -> Iterator[None]:
-    """Turn a lack of memory that no estimate had foreseen into a `UserError`."""
+def out_of_memory_as_user_error() -> Iterator[None]:
+    """Turn an out-of-memory error, for which the estimate was too low, into a ``UserError``."""
     import jax
 
     try:
@@ -197,12 +207,16 @@ def describe_estimate() -> Iterator[None]:
 
 
 def available() -> Estimate | None:
-    """Bytes that are free on the host and on the device (0: it is the host), None if unknown."""
+    """Return the free bytes on the host and on the device, or None if they are unknown.
+
+    The device has 0 where it is the host.
+    """
     free = _host()
     return None if free is None else Estimate(free, _accelerator())
 
 
 def _host() -> int | None:
+    """Return the free bytes on the host, by the environment variable or by what limits there are."""
     given = os.environ.get(VARIABLE)
     if given is not None:
         return _given(given)
@@ -235,7 +249,7 @@ def _machine() -> int | None:
 
 
 def _group() -> int | None:
-    """What the control group of this process, a container or a batch job, has left."""
+    """Return the free bytes of this process's control group, as of a container or batch job."""
     free = []
     for line in _lines(pathlib.Path("/proc/self/cgroup")):
         _, kinds, path = line.split(":", 2)
@@ -247,7 +261,7 @@ def _group() -> int | None:
             names = ("memory.max", "memory.current")
         else:
             continue
-        for place in (root / path.lstrip("/"), root):  # seen from outside, or from inside
+        for place in (root / path.lstrip("/"), root):  # outside of a container, or inside
             limit, used = (_number(place / name) for name in names)
             if limit is not None and used is not None:
                 free.append(max(limit - used, 0))
@@ -255,7 +269,7 @@ def _group() -> int | None:
 
 
 def _process() -> int | None:
-    """What a limit on this process's addresses has left."""
+    """Return the free bytes under this process's limit on its address space."""
     try:
         import resource
     except ImportError:  # pragma: no cover - Windows
@@ -276,4 +290,4 @@ def _lines(path: pathlib.Path) -> list[str]:
 
 def _number(path: pathlib.Path) -> int | None:
     lines = _lines(path)
-    return int(lines[0]) if lines and lines[0].isdigit() else None  # "max" is no limit
+    return int(lines[0]) if lines and lines[0].isdigit() else None  # "max" means no limit

@@ -1,7 +1,7 @@
-"""One HTML page for one run, which stands alone: no script, and nothing loaded from anywhere.
+"""Write the report of a run as one self-contained HTML page, without scripts.
 
-Whatever comes from data or config goes through ``escaped``. The style sheet is ``report.css``
-beside this module, copied into the page.
+The page loads nothing from other files or the network. Every text from data or config is escaped
+by ``escaped``. The style sheet is ``report.css`` in the same folder, copied into the page.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import importlib.resources
 import math
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from jgmm.workbench.runs.storage import (Figure, MixtureTable, RunRecord, Table)
 from typing import Any
 
-MAX_ROWS = 200
-"""A table shows this many rows and says where the others are."""
+from jgmm.workbench.runs.storage import Figure, MixtureTable, RunRecord, Table
 
-# A browser that honours this loads nothing even if something slipped through.
+MAX_ROWS = 200
+"""The most rows that a table shows; it says where the others are."""
+
+# The browser loads nothing from elsewhere, even if a text was not escaped by mistake.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PIXELS_PER_CSS_PIXEL = 150 / 96  # plot.png draws 150 dots an inch, a browser 96
@@ -32,10 +33,11 @@ def render(record: RunRecord) -> str:
     """Write a run as one self-contained HTML page.
 
     The page needs no other file and no network, fits screens from 400 pixels up (wide tables
-    scroll inside their own box), follows the reader's choice of light or dark, and prints.
+    scroll inside their own box), follows the reader's choice of light or dark colours, and can be
+    printed.
 
     Args:
-      record: what the run was and found, in plain Python values.
+      record: the settings and results of the run, in plain Python values.
 
     Returns:
       The page, to be stored as UTF-8.
@@ -50,7 +52,9 @@ def render(record: RunRecord) -> str:
         _section("Config", _box("pre", escaped(record.config_toml), "config")),
         _section("Environment", _facts(record.environment)),
     ]
-    style = importlib.resources.files("jgmm.workbench.runs").joinpath("report.css").read_text("utf-8")
+    style = (
+        importlib.resources.files("jgmm.workbench.runs").joinpath("report.css").read_text("utf-8")
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -72,26 +76,26 @@ def render(record: RunRecord) -> str:
 
 
 def escaped(value: object) -> str:
-    """Text that is safe between tags and inside quoted attributes, and can be stored as UTF-8.
+    """Escape text so that it is safe between tags and in attributes, and can be stored as UTF-8.
 
     >>> escaped('<a href="x">')
     '&lt;a href=&quot;x&quot;&gt;'
     """
-    # Half surrogates come from file names that are not UTF-8; control characters are not HTML.
+    # Half surrogates come from file names that are not UTF-8. HTML has no control characters.
     text = str(value).encode("utf-8", "replace").decode("utf-8")
     visible = "".join(c if c >= " " or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
     return html.escape(visible, quote=True)
 
 
 def format_value(value: Any, decimals: int | None = None) -> str:
-    """A value as people read it: not yet escaped.
+    """Format a value for reading; the text is not yet escaped.
 
     Args:
       value: a number, text, truth value or None.
       decimals: digits after the point of a float; by default six significant digits.
 
-    Very large and very small numbers are written with a power of ten. Digits are grouped from
-    five on, so that years stay years.
+    Very large and very small numbers are written with a power of ten. The digits of whole numbers
+    are grouped from five digits on, so that years are not.
 
     >>> format_value(-1130.2639), format_value(273280), format_value(1982), format_value(None)
     ('−1130.26', '273\u202f280', '1982', '–')
@@ -117,7 +121,7 @@ def format_value(value: Any, decimals: int | None = None) -> str:
 
 
 def _grouped(digits: str) -> str:
-    """Digits in groups of three where the whole part has five or more, and a real minus sign."""
+    """Group digits by three if the whole part has five or more, and use a proper minus sign."""
     sign, digits = (_MINUS, digits[1:]) if digits.startswith("-") else ("", digits)
     whole, point, rest = digits.partition(".")
     if len(whole) >= 5:
@@ -130,7 +134,7 @@ def _magnitude(value: float) -> int:
 
 
 def format_seconds(seconds: float | int) -> str:
-    """A duration in the units one would say it in.
+    """Format a duration in seconds, minutes or hours.
 
     >>> format_seconds(0.25), format_seconds(83.2), format_seconds(7500)
     ('0.25 s', '1 min 23 s', '2 h 5 min')
@@ -143,10 +147,10 @@ def format_seconds(seconds: float | int) -> str:
 
 
 def _column_format(values: Iterable[Any]) -> Callable[[Any], str]:
-    """One number of decimals for a column, so that its points are below one another.
+    """Return a format with one number of decimals for a column, so that decimal points align.
 
-    The largest number gets six significant digits, of which no more are shown than any number of
-    the column has. A column whose numbers differ too much for that is formatted one by one.
+    The largest number gets six significant digits, without those that are zero in all numbers of
+    the column. If the sizes of the numbers differ too much, each is formatted by itself.
     """
     floats = [v for v in values if isinstance(v, float) and math.isfinite(v) and v]
     if not floats:
@@ -159,9 +163,6 @@ def _column_format(values: Iterable[Any]) -> Callable[[Any], str]:
     while decimals > 0 and all(round(v, decimals) == round(v, decimals - 1) for v in floats):
         decimals -= 1
     return lambda value: format_value(value, decimals)
-
-
-
 
 
 def _header(record: RunRecord) -> str:
@@ -204,7 +205,7 @@ def _section(title: str, content: str) -> str:
 
 
 def _box(tag: str, content: str, label: str) -> str:
-    """A box that scrolls by itself; a keyboard can reach it, a screen reader can name it."""
+    """Put content into a box that scrolls by itself, with a label for screen readers."""
     attributes = f'class="scroll" tabindex="0" role="region" aria-label="{escaped(label)}"'
     return f"<{tag} {attributes}>{content}</{tag}>"
 
@@ -247,7 +248,7 @@ def _titled_table(table: Table) -> str:
 
 
 def _rows(rows: Sequence[dict[str, Any]]) -> str:
-    """A table with the columns of all rows in the order in which they first appear."""
+    """Write a table with the columns of all rows, in the order in which they first appear."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     numeric = {c: all(_is_number(row.get(c)) for row in rows) for c in columns}
     formats = {c: _column_format(row.get(c) for row in rows) for c in columns}
@@ -275,9 +276,9 @@ def _table_tag(head: str, body: Iterable[str], kind: str = "single") -> str:
 
 
 def _parameters(mixture: MixtureTable) -> str:
-    """Weight, means and standard deviations; the covariances folded away below.
+    """Show weights, means and standard deviations; the covariances are folded away below.
 
-    Whichever there are more of, components or features, goes down the page.
+    The rows of the table are the components or the features, whichever are more.
     """
     weights = [f"{100 * weight:.2f} %" for weight in mixture.weights]
     components = [f"component {k}" for k in range(len(weights))]
@@ -309,7 +310,7 @@ def _grouped_table(
     means: list[list[float]],
     deviations: list[list[float]],
 ) -> str:
-    """Named rows, and for each group a column of means and one of standard deviations."""
+    """Write named rows, and for each group a column of means and one of standard deviations."""
     corner = '<th rowspan="2"></th>' + ('<th rowspan="2">weight</th>' if lead else "")
     top = "".join(
         f'<th colspan="2" scope="colgroup" class="group">{escaped(g)}</th>' for g in groups
@@ -321,18 +322,18 @@ def _grouped_table(
     ]
     body = []
     for i, name in enumerate(rows):
-        cells = [f'<th scope="row">{escaped(name)}</th>']
+        entries = [f'<th scope="row">{escaped(name)}</th>']
         if lead:
-            cells.append(f'<td class="number">{lead[i]}</td>')
+            entries.append(f'<td class="number">{lead[i]}</td>')
         for (of_mean, of_deviation), m, s in zip(formats, means[i], deviations[i], strict=True):
-            cells.append(f'<td class="number">{of_mean(m)}</td>')
-            cells.append(f'<td class="number">{of_deviation(s)}</td>')
-        body.append("".join(cells))
+            entries.append(f'<td class="number">{of_mean(m)}</td>')
+            entries.append(f'<td class="number">{of_deviation(s)}</td>')
+        body.append("".join(entries))
     return _table_tag(f"<tr>{corner}{top}</tr><tr>{under}</tr>", body, "double")
 
 
 def _covariances(mixture: MixtureTable, components: Sequence[str]) -> str:
-    """The full matrices; nothing where they are diagonal, since the deviations say it all."""
+    """Show the covariance matrices, or nothing if they are diagonal: deviations are shown above."""
     diagonal = all(
         value == 0
         for covariance in mixture.covariances

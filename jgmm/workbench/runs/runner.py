@@ -1,4 +1,4 @@
-"""From a config to a finished run folder: check everything, run the study, write what it found."""
+"""Run a config: find the study, run it, and write what it found into a run folder."""
 
 import contextlib
 import importlib.metadata
@@ -10,67 +10,69 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
 from jgmm._core.errors import UserError
-from jgmm.workbench.config.models import (Config, Strict, from_table, load, validate)
+from jgmm.workbench.config.models import Config, Strict, from_table, load, validate
 from jgmm.workbench.config.toml import to_toml
 from jgmm.workbench.runs import memory, storage
 from jgmm.workbench.runs.folder import RunFolder, run_folder
 from jgmm.workbench.runs.summary import NOTES
 from jgmm.workbench.studies.context import StudyContext
-from jgmm.workbench.studies.registry import find_study
+from jgmm.workbench.studies.registry import find_study, study_folders
 from jgmm.workbench.system.files import write_text
-from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jgmm.streaming.reader import ProcessGroup
     from jgmm.workbench.readers.datasets import Dataset
 
+
 def run_config(
     config: str | pathlib.Path | Config,
     overrides: Sequence[str] = (),
     *,
+    path: str | pathlib.Path | None = None,
     progress: bool | None = None,
     group: "ProcessGroup | None" = None,
 ) -> pathlib.Path:
     """Run one study and return the folder it left.
 
     Args:
-      config: a TOML file, or a config already read. Paths in it start from the current folder.
-      overrides: changes such as `"fit.n_restarts=64"`.
+      config: a TOML file, or a config already read, which is not validated again unless there are
+        overrides. Paths in it start from the current folder.
+      overrides: changes such as ``"fit.n_restarts=64"``.
+      path: the file that a config already read comes from: the module of the study may be near it.
       progress: show progress bars; default: when standard error is a terminal.
-      team: the processes that share the work, of which the first leaves the folder.
+      group: the processes that share the work, of which the first leaves the folder.
 
     Returns:
-      `OUTPUT/NAME-YYYYmmdd-HHMMSS`, complete; of another process a folder that is gone again.
+      ``OUTPUT/NAME-YYYYmmdd-HHMMSS``, complete; in the other processes of a group a temporary
+      folder that has been removed.
 
     Raises:
-      UserError, DataError: something in the config or the data has to be put right.
+      UserError, DataError: something in the config or the data has to be corrected.
       FitError: no fit ended in usable parameters.
 
     On any failure, Ctrl-C included, nothing is left behind. JAX is set to the config's precision
     for the time of the run.
     """
-    if isinstance(config, Config):
+    if not isinstance(config, Config):
+        path, config = config, load(config, overrides)
+    elif overrides:
         config = from_table(config.model_dump(mode="json", exclude_none=True), overrides)
-        places = [pathlib.Path.cwd()]
-    else:
-        root = pathlib.Path(config).resolve().parent.parent
-        config = load(config, overrides)
-        places = [pathlib.Path.cwd(), root]
-    study = find_study(config.study, places)
-    settings = validate(study.Settings, config.settings, prefix="settings")
+    module, settings = _find_study(config, study_folders(path))
     config = config.model_copy(update={"settings": settings.model_dump(mode="json")})
     if progress is None:
         progress = sys.stderr.isatty()
-    if group is not None and not getattr(study, "SHARES_WORK", False):
+    if group is not None and not getattr(module, "SHARES_WORK", False):
         raise UserError(f'the study "{config.study}" is not made for several processes')
     if group is not None and group.rank_and_size[0]:
         with _precision(config.precision), tempfile.TemporaryDirectory() as hidden:
-            _run(pathlib.Path(hidden), config, settings, study, False, group)
+            _run(pathlib.Path(hidden), config, settings, module, False, group)
         return pathlib.Path(hidden)
     place = run_folder(os.path.expanduser(config.output), config.name)
-    with _precision(config.precision), place as folder, memory.describe_estimate():
-        _fill(folder, config, settings, study, progress, group)
+    with _precision(config.precision), place as folder, memory.out_of_memory_as_user_error():
+        _fill(folder, config, settings, module, progress, group)
     if folder.final is None:  # run_folder has either published or raised
         raise AssertionError("the run folder was not published")
     return folder.final
@@ -78,39 +80,45 @@ def run_config(
 
 @contextlib.contextmanager
 def study_context(config: Config, progress: bool) -> Iterator[StudyContext]:
-    """A run of a built-in study that leaves nothing: data read, precision set, no folder.
+    """Give the context of a built-in study without a run folder: data read, precision set.
 
     Args:
-      config: as `from_table` gives it.
+      config: as ``from_table`` returns it.
       progress: show progress bars.
 
     Raises:
-      UserError, DataError: as `run_config`.
+      UserError, DataError: as ``run_config``.
     """
     import jax
 
-    study = find_study(config.study)
-    settings = validate(study.Settings, config.settings, prefix="settings")
-    with _precision(config.precision), memory.describe_estimate():
+    _, settings = _find_study(config, [])
+    with _precision(config.precision), memory.out_of_memory_as_user_error():
         key = jax.random.key(config.seed)
         yield StudyContext(config, settings, key, _data(config), pathlib.Path(os.devnull), progress)
+
+
+def _find_study(config: Config, folders: Sequence[pathlib.Path]) -> tuple[Any, Strict]:
+    """Import the module of the study, and validate the study's own table."""
+    module = find_study(config.study, folders)
+    settings: Strict = validate(module.Settings, config.settings, prefix="settings")
+    return module, settings
 
 
 def _run(
     path: pathlib.Path,
     config: Config,
     settings: Strict,
-    study: Any,
+    module: Any,
     progress: bool,
     group: "ProcessGroup | None",
 ) -> StudyContext:
-    """Run the study, with the data it is given."""
+    """Read the data and run the study; return the context, which holds the results."""
     import jax
 
-    data = None if getattr(study, "READS_DATA", False) else _data(config)
-    run = StudyContext(config, settings, jax.random.key(config.seed), data, path, progress, group)
-    study.run(run)
-    return run
+    data = None if getattr(module, "READS_DATA", False) else _data(config)
+    study = StudyContext(config, settings, jax.random.key(config.seed), data, path, progress, group)
+    module.run(study)
+    return study
 
 
 def _data(config: Config) -> "Dataset | None":
@@ -125,26 +133,26 @@ def _fill(
     folder: RunFolder,
     config: Config,
     settings: Strict,
-    study: Any,
+    module: Any,
     progress: bool,
     group: "ProcessGroup | None",
 ) -> None:
-    """Run the study into its folder."""
+    """Run the study and write its config, results, environment and report into the run folder."""
     from jgmm.workbench.runs import report
 
-    for gone in folder.removed:
-        print(f"jgmm: removed {gone}, left by a run that was killed", file=sys.stderr)
+    for removed in folder.removed:
+        print(f"jgmm: removed {removed}, left by a run that was killed", file=sys.stderr)
     begun = time.perf_counter()
-    resolved = to_toml(config.model_dump(mode="json"))
-    write_text(folder.path / "config.toml", _HEADER + resolved)
-    run = _run(folder.path, config, settings, study, progress, group)
+    complete = to_toml(config.model_dump(mode="json"))
+    write_text(folder.path / "config.toml", _HEADER + complete)
+    study = _run(folder.path, config, settings, module, progress, group)
     seconds = time.perf_counter() - begun
-    environment = describe_environment(config, run.data)
+    environment = describe_environment(config, study.data)
     environment["seconds"] = round(seconds, 3)
-    if run.notes:
-        lines = [" ".join(note.split()) for note in run.notes]  # a paragraph is one
+    if study.notes:
+        lines = [" ".join(note.split()) for note in study.notes]  # one line a note
         write_text(folder.path / NOTES, "\n".join(lines) + "\n")
-    storage.write_json(folder.path / "metrics.json", run.metrics)
+    storage.write_json(folder.path / "metrics.json", study.metrics)
     storage.write_json(folder.path / "environment.json", environment)
     record = storage.RunRecord(
         name=config.name,
@@ -152,13 +160,13 @@ def _fill(
         status="complete",
         started=folder.started.isoformat(timespec="seconds"),
         seconds=seconds,
-        config_toml=resolved,
+        config_toml=complete,
         environment=environment,
-        metrics=run.metrics,
-        notes=run.notes,
-        tables=run.tables,
-        figures=run.figures,
-        mixtures=run.mixtures,
+        metrics=study.metrics,
+        notes=study.notes,
+        tables=study.tables,
+        figures=study.figures,
+        mixtures=study.mixtures,
     )
     write_text(folder.path / "report.html", report.render(record))
 
@@ -172,7 +180,7 @@ _HEADER = """\
 
 @contextlib.contextmanager
 def _precision(precision: str) -> Iterator[None]:
-    """Set JAX's default precision, and put the caller's back afterwards."""
+    """Set JAX's default precision, and restore the caller's afterwards."""
     import jax
     import jax.numpy as jnp
 
@@ -185,7 +193,7 @@ def _precision(precision: str) -> Iterator[None]:
 
 
 def describe_environment(config: Config, data: "Dataset | None") -> dict[str, Any]:
-    """Say what produced a run: versions, machine, seed, precision, command and data."""
+    """Record what produced a run: versions, machine, seed, precision, command and data."""
     import jax
 
     device = jax.devices()[0]
@@ -204,7 +212,7 @@ def describe_environment(config: Config, data: "Dataset | None") -> dict[str, An
 
 
 def _extent(data: "Dataset | None") -> dict[str, Any]:
-    """What of the data was used, where it is known."""
+    """Return the number of samples and the columns used and left out, if the data are known."""
     if data is None:
         return {}
     columns, left_out = list(data.columns), list(data.left_out)
@@ -212,6 +220,7 @@ def _extent(data: "Dataset | None") -> dict[str, Any]:
 
 
 def _origin(config: Config, data: "Dataset | None") -> str:
+    """Return where the data come from."""
     if data is not None:
         return data.source_note
     return "made by the study" if config.data is None else f"read from {config.data.source}"

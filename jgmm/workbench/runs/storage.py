@@ -1,19 +1,21 @@
-"""What a run leaves in its folder: its record, its tables and its parameters.
+"""The files of a run folder: JSON, CSV tables, and parameters in the safetensors format.
 
-Every file is written by `files.write_bytes`, so whatever carries its final name is whole.
+Every file is written by ``files.write_bytes``, so a file with its final name is whole.
 """
 
 import csv
 import io
 import json
 import math
-import numpy as np
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
 from jgmm._core.errors import UserError
 from jgmm.workbench.system.files import read_file, write_bytes, write_text
-from typing import Any, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jgmm.mixture.mixture import Mixture
@@ -21,14 +23,17 @@ if TYPE_CHECKING:
 FORMAT = "jgmm.mixture"
 FORMAT_VERSION = 1
 MAX_BYTES = 1 << 34
-"""A longer file holds no parameters that could be used."""
+"""The most bytes of a file of parameters."""
 
 
 @dataclass(frozen=True)
 class Table:
     """One table of a run.
 
-    rows are dictionaries from column to value; a row may lack columns that others have.
+    Attributes:
+      name: the name of its file, without the suffix.
+      caption: its caption in the report.
+      rows: dictionaries from column to value; a row may lack columns that others have.
     """
 
     name: str
@@ -58,10 +63,21 @@ class MixtureTable:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything the report shows of one run, in plain Python values.
+    """Everything that the report shows of one run, in plain Python values.
 
-    started is an ISO 8601 local time with offset; seconds is wall time; metrics are in the
-    order in which the study gave them.
+    Attributes:
+      name: the name of the run.
+      study: the name of the study.
+      status: whether the run is complete.
+      started: the start, an ISO 8601 local time with offset.
+      seconds: the wall time.
+      config_toml: the complete config as TOML.
+      environment: versions, machine, seed, precision, command and data.
+      metrics: the headline numbers, in the order in which the study gave them.
+      notes: paragraphs of the report.
+      tables: the tables of the report.
+      figures: the figures of the report.
+      mixtures: the tables of parameters of the report.
     """
 
     name: str
@@ -96,12 +112,18 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write JSON; NaN and infinities, for which it has no number, become "nan", "inf", "-inf"."""
+    """Write JSON; NaN and infinities, which JSON cannot write, become "nan", "inf" and "-inf"."""
     write_text(path, json_text(value) + "\n")
 
 
 def json_text(value: Any) -> str:
-    """The text `write_json` writes."""
+    """Return the text that ``write_json`` writes.
+
+    >>> print(json_text({"a": float("inf")}))
+    {
+      "a": "inf"
+    }
+    """
     return json.dumps(_finite(plain(value)), indent=2, ensure_ascii=False, allow_nan=False)
 
 
@@ -114,7 +136,7 @@ def _finite(value: Any) -> Any:
 
 
 def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, numbers in full precision, a missing or None value as an empty cell.
+    """Write rows as CSV, with numbers in full precision; a missing value or None is left empty.
 
     The columns are those of all rows, in the order in which they first appear.
     """
@@ -133,8 +155,8 @@ def save_mixture(
 
     Args:
       path: file to write, replaced in one step if it exists.
-      mixture: any `Mixture` without a leading restart axis.
-      columns: names of the D features, kept beside the numbers.
+      mixture: any ``Mixture`` without a leading restart axis.
+      columns: names of the D features, saved with the parameters.
 
     Raises:
       UserError: the place cannot be written.
@@ -165,18 +187,18 @@ _ARRAYS = ("log_weights", "means", "scale")
 
 
 def load_mixture(path: str | pathlib.Path, dtype: str | None = None) -> "Mixture":
-    """Load a mixture saved by `save_mixture`.
+    """Load a mixture saved by ``save_mixture``.
 
     Args:
       path: the file.
       dtype: "float32" or "float64" to convert; default: as stored.
 
     Returns:
-      The mixture, bit for bit as it was saved where no conversion is asked for.
+      The mixture, bit for bit as it was saved, unless it is converted.
 
     Raises:
       UserError: the file is missing, cut short, not a mixture, or inconsistent; or it holds
-        float64 while JAX works in float32, and no conversion was asked for.
+        float64 while JAX works in float32, and ``dtype`` is not given.
     """
     import jax
     import jax.numpy as jnp
@@ -199,7 +221,7 @@ def load_mixture(path: str | pathlib.Path, dtype: str | None = None) -> "Mixture
 
 
 def _check(path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Any) -> None:
-    """Refuse parameters that are not a mixture; a whole file may still hold wrong numbers."""
+    """Refuse parameters that are not those of a mixture, which a whole file may hold as well."""
     import jax
 
     from jgmm.covariance.models import model
@@ -212,7 +234,7 @@ def _check(path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Any) 
     if means.ndim != 2 or 0 in means.shape:
         raise UserError(f"{path}: damaged: the means have shape {means.shape}, not (K, D)")
     k, d = means.shape
-    # Only its shape: a damaged D may ask for more than there is memory.
+    # Only the shape is computed: with a damaged D the array could be larger than the memory.
     own = jax.eval_shape(lambda: entry.storage.identity(d, np.float32)).shape[1:]
     expected = {"log_weights": (k,), "scale": (1 if entry.shared else k, *own)}
     for name, shape in expected.items():
@@ -225,7 +247,7 @@ def _check(path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Any) 
     if len(dtypes) > 1 or not dtypes <= {np.dtype(np.float32), np.dtype(np.float64)}:
         raise UserError(f"{path}: damaged: the arrays have types {sorted(map(str, dtypes))}")
     log_weights, scale = arrays["log_weights"], arrays["scale"]
-    # float32 weights add up to one within 1e-6 K. A NaN is in no comparison.
+    # float32 weights add up to one within 1e-6 K. A comparison with NaN is false.
     if not ((log_weights <= 1e-4).all() and abs(np.exp(log_weights).sum() - 1) < 1e-4):
         raise UserError(f"{path}: damaged: weights that do not sum to one")
     if not (np.isfinite(means).all() and np.isfinite(scale).all()):
@@ -251,7 +273,7 @@ def mixture_columns(path: str | pathlib.Path) -> list[str] | None:
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read arrays and metadata, refusing what `save_mixture` did not write."""
+    """Read arrays and metadata, and refuse a file that ``save_mixture`` did not write."""
     import safetensors
     import safetensors.numpy
 
@@ -261,12 +283,12 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         arrays = safetensors.numpy.load(content)
-    except Exception as error:  # whatever it trips over, the file is not what it should be
+    except Exception as error:  # whichever it is, the file is damaged or of another format
         raise UserError(
             f"{path}: not a whole safetensors file ({error}); it was cut short, or is something "
             f"else ({len(content)} bytes)"
         ) from error
-    # The header has been checked by now: 8 bytes of length, then that much JSON.
+    # The header has been checked already: 8 bytes with its length, then JSON of that length.
     size = int.from_bytes(content[:8], "little")
     header = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
     try:

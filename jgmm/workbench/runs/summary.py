@@ -1,7 +1,7 @@
-"""What a run folder says, read back as plain values: for the terminal, for `--json`, to compare.
+"""Read a run folder back as plain values, for the terminal, for ``--json`` and for comparisons.
 
-Only what is small and meant for people is read: the headline numbers, the table of all fits, the
-notes and the parameters. Whatever is missing because the study has no such thing is left empty.
+Only the small files are read: the headline numbers, the table of all fits, the notes and the
+parameters. A file that the study did not write is left empty in the summary.
 """
 
 import csv
@@ -10,28 +10,29 @@ import json
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
 from jgmm._core.errors import UserError
 from jgmm.workbench.config import toml
 from jgmm.workbench.system.files import read_file
-from typing import Any
 
 MAX_BYTES = 1 << 26
-"""Of metrics, environment, notes and tables of a run that are read back."""
+"""The most bytes of a file of metrics, environment, notes or of a table that is read back."""
 
 NOTES = "notes.txt"
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run in short.
+    """The main results of a run.
 
     Attributes:
-      folder: where it is.
+      folder: the run folder.
       config: the complete config, as a table of tables.
       environment: versions, machine, seconds, data.
       metrics: the headline numbers, in the study's order.
       table: every fit, one row each, if the study chose among fits.
-      notes: what a reader of the numbers should know.
+      notes: remarks for the reader of the numbers.
     """
 
     folder: pathlib.Path
@@ -42,7 +43,7 @@ class RunSummary:
     notes: list[str]
 
     def plain(self) -> dict[str, Any]:
-        """All of it for JSON, with the parameters."""
+        """Return everything for JSON, with the parameters of the mixture."""
         mixture = self.folder / "mixture.safetensors"
         return {
             "folder": str(self.folder),
@@ -60,7 +61,7 @@ def read(folder: pathlib.Path) -> RunSummary:
     """Read a run folder.
 
     Raises:
-      UserError: it is not the folder of a run, or damaged.
+      UserError: it is not the folder of a run, or it is damaged.
     """
     metrics = _json(folder, "metrics.json")
     environment = _json(folder, "environment.json")
@@ -76,7 +77,7 @@ def read(folder: pathlib.Path) -> RunSummary:
 
 
 def rows(folder: pathlib.Path, name: str) -> list[dict[str, Any]]:
-    """A table of a run, numbers as numbers; empty if there is none of that name."""
+    """Read a table of a run, with numbers as numbers; it is empty if no table has that name."""
     path = folder / "tables" / f"{name}.csv"
     if not path.is_file():
         return []
@@ -87,11 +88,11 @@ def rows(folder: pathlib.Path, name: str) -> list[dict[str, Any]]:
         raise UserError(f"{path}: damaged: {error}") from error
     if any(None in line for line in lines):
         raise UserError(f"{path}: damaged: a row is longer than the header")
-    return [{key: _value(cell) for key, cell in line.items()} for line in lines]
+    return [{key: _value(text) for key, text in line.items()} for line in lines]
 
 
 def parameters(path: pathlib.Path) -> dict[str, Any]:
-    """A saved mixture as plain values, in the precision it was saved in."""
+    """Read a saved mixture as plain values, in the precision it was saved in."""
     import jax
 
     from jgmm.workbench.runs import storage
@@ -110,13 +111,13 @@ def parameters(path: pathlib.Path) -> dict[str, Any]:
     }
 
 
-def _value(cell: str) -> Any:
+def _value(text: str) -> Any:
     for kind in (int, float):
         try:
-            return kind(cell)
+            return kind(text)
         except ValueError:
             continue
-    return cell
+    return text
 
 
 def _json(folder: pathlib.Path, name: str) -> dict[str, Any]:
@@ -141,7 +142,7 @@ def _text(path: pathlib.Path) -> str:
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A table of tables with dotted names.
+    """Flatten a table of tables, with dotted names.
 
     >>> flat({"a": 1, "b": {"c": 2}})
     {'a': 1, 'b.c': 2}

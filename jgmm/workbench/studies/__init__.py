@@ -1,1 +1,1 @@
-"""Studies: what a config runs."""
+"""Studies: the programs that a config runs."""

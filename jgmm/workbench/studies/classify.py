@@ -1,7 +1,8 @@
-"""The built-in study "classify": the Gaussian Bayes classifier under several covariance models.
+"""The built-in study "classify": compare covariance models of the Gaussian Bayes classifier.
 
-Every model predicts each sample without having seen it, on the same folds; side by side stand what
-a model costs in parameters and what it gains in accuracy.
+The models are compared by cross-validation on the same folds: every sample is predicted by a
+classifier that was trained without it. A table shows the number of parameters and the accuracy of
+each model.
 """
 
 from dataclasses import dataclass
@@ -28,65 +29,72 @@ class Settings(Strict):
     """Which classifiers to compare, and how."""
 
     covariance: Covariances = Field(default=["full", "diag", "spherical", "tied", "EEI", "EII"])
-    """Covariance models; of these the last three have one covariance for all classes."""
+    """Covariance models; "tied", "EEI" and "EII" have one covariance for all classes."""
     n_components: Count = 1
-    """Gaussians per class; more than one makes every class a mixture."""
+    """Gaussians per class; with more than one every class is a mixture."""
     n_folds: Annotated[int, Field(ge=2)] = 10
     """Folds of the cross-validation."""
     n_restarts: Count = 16
-    """Starts per class, for mixtures."""
+    """Restarts per class, for mixtures."""
     ridge: Amount = 0.0
-    """Added to each variance, relative to that of the data."""
+    """Regularization added to each variance, relative to the variance of the data."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of one covariance model."""
+    """The results of one covariance model.
+
+    Attributes:
+      covariance: the name of the model.
+      classifier: trained on all samples.
+      cross_validation: the predictions for samples that were not in training.
+      n_parameters: the number of free parameters.
+    """
 
     covariance: str
-    trained: "Classifier"
-    judged: "CrossValidation"
+    classifier: "Classifier"
+    cross_validation: "CrossValidation"
     n_parameters: int
 
     @property
     def accuracy(self) -> float:
-        """Share of the samples predicted right unseen."""
-        return float(self.judged.accuracy)
+        """Cross-validated accuracy: the fraction of samples that are predicted correctly."""
+        return float(self.cross_validation.accuracy)
 
 
-def run(run: StudyContext) -> None:
+def run(study: StudyContext) -> None:
     """Compare the classifiers, and show the best one."""
-    data, labels = _data(run)
-    trials, failures = _compare(run, data, labels)
+    data, labels = _data(study)
+    trials, failures = _compare(study, data, labels)
     best = max(trials, key=lambda trial: (trial.accuracy, -trial.n_parameters))
-    _headlines(run, data, best)
+    _headlines(study, data, best)
     rows = [_row(trial, data, labels) for trial in trials]
-    run.table(
+    study.table(
         "models",
         [*rows, *({"model": name, "status": "failed"} for name in failures)],
-        f"Accuracy on samples not seen, mean and standard error over {run.settings.n_folds} folds "
-        "that are the same for every model, beside the accuracy on the samples seen.",
+        f"Cross-validated accuracy, mean and standard error over {study.settings.n_folds} folds "
+        "that are the same for every model, and the accuracy on the training samples.",
     )
     if len(trials) > 1:
-        run.note(
-            f"{best.covariance} was chosen as the best of {len(trials)} on the same folds that "
-            "judge it, so its accuracy is a little too high; differences of about one standard "
-            "error tell nothing."
+        study.note(
+            f"{best.covariance} was chosen as the best of {len(trials)} models by the accuracy "
+            "reported here, which is therefore a little too high; differences of about one "
+            "standard error are not significant."
         )
     for name, reason in failures.items():
-        run.note(f"{name} failed: {reason}")
-    _show_classes(run, data, best)
-    _show_confusion(run, data, labels, best)
-    _write_predictions(run, data, labels, best)
+        study.note(f"{name} failed: {reason}")
+    _show_classes(study, data, best)
+    _show_confusion(study, data, labels, best)
+    _write_predictions(study, data, labels, best)
     if data.x.shape[1] == 2:
-        _show_regions(run, data, labels, trials)
+        _show_regions(study, data, labels, trials)
 
 
-def _data(run: StudyContext) -> "tuple[Dataset, np.ndarray]":
-    """The samples, and the class of each as text."""
-    if run.config.fit != Fit():
+def _data(study: StudyContext) -> "tuple[Dataset, np.ndarray]":
+    """Return the data set, and the class of each sample as text."""
+    if study.config.fit != Fit():
         raise UserError('the study "classify" is set up in [settings], not in [fit]; move it there')
-    data = run.data
+    data = study.data
     if data is None or data.labels is None or data.label_names is None:
         raise UserError(
             'the study "classify" learns from labelled samples: add a table [data] with '
@@ -96,122 +104,136 @@ def _data(run: StudyContext) -> "tuple[Dataset, np.ndarray]":
 
 
 def _compare(
-    run: StudyContext, data: "Dataset", labels: np.ndarray
+    study: StudyContext, data: "Dataset", labels: np.ndarray
 ) -> tuple[list[Trial], dict[str, str]]:
-    """Fit and judge every model; those that fail are named with the reason, unless all do."""
+    """Train and cross-validate every model.
+
+    Returns:
+      The results, and the reason of each model that failed.
+
+    Raises:
+      DataError, FitError: all models failed; it is the error of the first.
+    """
     from jgmm._core.errors import DataError, FitError
     from jgmm.classifier import evaluation, model
     from jgmm.classifier.fit import fit
 
-    chosen: Settings = run.settings
-    options: dict[str, Any] = chosen.model_dump(include={"n_components", "n_restarts", "ridge"})
+    settings: Settings = study.settings
+    options: dict[str, Any] = settings.model_dump(include={"n_components", "n_restarts", "ridge"})
     options["sample_weight"] = data.weights
-    run.foresee(
+    study.check_memory(
         Problem(
             n_samples=len(data.x),
             n_features=data.x.shape[1],
-            n_components=min(max(chosen.n_components, len(set(labels))), len(data.x)),
-            covariance=tuple(chosen.covariance),
-            n_restarts=chosen.n_restarts if chosen.n_components > 1 else 1,
+            n_components=min(max(settings.n_components, len(set(labels))), len(data.x)),
+            covariance=tuple(settings.covariance),
+            n_restarts=settings.n_restarts if settings.n_components > 1 else 1,
             max_steps=1000,  # the default of the library
-            n_fits=len(chosen.covariance),
-            itemsize=np.dtype(run.config.precision).itemsize,
+            n_fits=len(settings.covariance),
+            itemsize=np.dtype(study.config.precision).itemsize,
         ),
         "settings",
     )
     trials: list[Trial] = []
     failures: dict[str, DataError | FitError] = {}
-    for name in chosen.covariance:
+    for name in settings.covariance:
         try:
-            trained = fit(data.x, labels, covariance=name, key=run.key, **options)
-            judged = evaluation.cross_validate(
-                run.key, data.x, labels, chosen.n_folds, covariance=name, **options
+            trained = fit(data.x, labels, covariance=name, key=study.key, **options)
+            cross_validation = evaluation.cross_validate(
+                study.key, data.x, labels, settings.n_folds, covariance=name, **options
             )
         except (DataError, FitError) as error:
             failures[name] = error
         else:
-            trials.append(Trial(name, trained, judged, model.n_parameters(trained)))
+            trials.append(Trial(name, trained, cross_validation, model.n_parameters(trained)))
     if not trials:
         raise next(iter(failures.values()))
     return trials, {name: str(error) for name, error in failures.items()}
 
 
-def _headlines(run: StudyContext, data: "Dataset", best: Trial) -> None:
-    run.metric("accuracy", best.accuracy)
-    run.metric("standard_error", best.judged.standard_error)
-    run.metric("covariance", best.covariance)
-    run.metric("parameters", best.n_parameters)
-    run.metric("share_of_largest_class", best.trained.priors.max())
-    run.metric("samples", len(data.x))
+def _headlines(study: StudyContext, data: "Dataset", best: Trial) -> None:
+    study.metric("accuracy", best.accuracy)
+    study.metric("standard_error", best.cross_validation.standard_error)
+    study.metric("covariance", best.covariance)
+    study.metric("parameters", best.n_parameters)
+    study.metric("share_of_largest_class", best.classifier.priors.max())
+    study.metric("samples", len(data.x))
 
 
 def _row(trial: Trial, data: "Dataset", labels: np.ndarray) -> dict[str, Any]:
     from jgmm.classifier import model
 
-    right = model.predict_names(trial.trained, data.x) == labels
+    right = model.predict_names(trial.classifier, data.x) == labels
     return {
         "model": trial.covariance,
         "parameters": trial.n_parameters,
         "accuracy": trial.accuracy,
-        "standard_error": float(trial.judged.standard_error),
-        "accuracy_seen": float(np.average(right, weights=data.weights)),
+        "standard_error": float(trial.cross_validation.standard_error),
+        "training_accuracy": float(np.average(right, weights=data.weights)),
         "status": "fitted",
     }
 
 
-def _show_classes(run: StudyContext, data: "Dataset", best: Trial) -> None:
-    """The prior and the density of each class."""
+def _show_classes(study: StudyContext, data: "Dataset", best: Trial) -> None:
+    """Show the prior probability and the density of each class."""
     from jgmm.classifier import model
 
-    trained = best.trained
+    trained = best.classifier
     names, priors = trained.class_names, trained.priors.tolist()
     rows = [{"class": name, "prior": prior} for name, prior in zip(names, priors, strict=True)]
-    run.table("priors", rows, "Share of each class, its probability before x is known.")
+    study.table("priors", rows, "Prior probability of each class.")
     for c, name in enumerate(names):
         density = model.class_mixture(trained, c)
-        run.mixture(f"class_{c}_{name_from_text(str(name))}", density, data.columns)
+        study.mixture(f"class_{c}_{name_from_text(str(name))}", density, data.columns)
 
 
-def _show_confusion(run: StudyContext, data: "Dataset", labels: np.ndarray, best: Trial) -> None:
+def _show_confusion(study: StudyContext, data: "Dataset", labels: np.ndarray, best: Trial) -> None:
     from jgmm import plot
     from jgmm.classifier import evaluation
     from jgmm.classifier.labels import class_indices
 
-    names = [str(name) for name in best.judged.class_names]
-    truth = class_indices(labels, best.judged.class_names)
-    counts = evaluation.confusion_matrix(truth, best.judged.predicted, len(names), data.weights)
+    names = [str(name) for name in best.cross_validation.class_names]
+    truth = class_indices(labels, best.cross_validation.class_names)
+    counts = evaluation.confusion_matrix(
+        truth, best.cross_validation.predicted, len(names), data.weights
+    )
     matrix = np.asarray(counts)
     rows = [
         {"true class": name, **{f"as {guess}": n for guess, n in zip(names, row, strict=True)}}
         for name, row in zip(names, matrix.tolist(), strict=True)
     ]
-    caption = f"Predictions of {best.covariance} for samples not seen: true classes in rows."
-    run.table("confusion", rows, caption)
+    caption = f"Cross-validated predictions of {best.covariance}: true classes in rows."
+    study.table("confusion", rows, caption)
     side = 3 + 0.5 * len(names)
     figure, (ax,) = plot.new_figure(size=(min(side + 1, 10), min(side, 9)))
     plot.confusion(matrix, names, ax)
-    run.figure("confusion", figure, caption)
+    study.figure("confusion", figure, caption)
 
 
-def _write_predictions(run: StudyContext, data: "Dataset", labels: np.ndarray, best: Trial) -> None:
-    """What was predicted for each sample unseen, and its posterior once all have been seen."""
+def _write_predictions(
+    study: StudyContext, data: "Dataset", labels: np.ndarray, best: Trial
+) -> None:
+    """Write the cross-validated prediction and the posterior probabilities of each sample.
+
+    The posterior probabilities are those of the classifier trained on all samples.
+    """
     from jgmm.classifier import model
 
     if len(data.x) > MAX_PREDICTIONS:
-        run.note(f"Predictions for more than {MAX_PREDICTIONS} samples are not written.")
+        study.note(f"Predictions for more than {MAX_PREDICTIONS} samples are not written.")
         return
-    names = best.trained.class_names
-    posterior = np.asarray(model.posterior(best.trained, data.x)).tolist()
+    names = best.classifier.class_names
+    posterior = np.asarray(model.posterior(best.classifier, data.x)).tolist()
     rows = []
-    for i, guess in enumerate(best.judged.predicted.tolist()):
+    for i, guess in enumerate(best.cross_validation.predicted.tolist()):
         row = {"sample": i, "label": labels[i], "predicted": names[guess] if guess >= 0 else None}
-        chances = zip(names, posterior[i], strict=True)
-        rows.append({**row, **{f"posterior {name}": chance for name, chance in chances}})
-    run.table("predictions", rows, show=False)
+        probabilities = zip(names, posterior[i], strict=True)
+        rows.append({**row, **{f"posterior {name}": p for name, p in probabilities}})
+    study.table("predictions", rows, show=False)
 
 
 def _show_regions(
-    run: StudyContext, data: "Dataset", labels: np.ndarray, trials: list[Trial]
+    study: StudyContext, data: "Dataset", labels: np.ndarray, trials: list[Trial]
 ) -> None:
     from jgmm import plot
     from jgmm.classifier import model
@@ -222,7 +244,7 @@ def _show_regions(
     rows = -(-len(shown) // columns)
     figure, axes = plot.new_figure(rows, columns, size=(5 * columns, 3.7 * rows))
     for ax, trial in zip(axes, shown, strict=False):
-        trained = trial.trained
+        trained = trial.classifier
 
         def predict(x: np.ndarray, trained: "Classifier" = trained) -> np.ndarray:
             return np.asarray(model.predict(trained, x))
@@ -233,7 +255,7 @@ def _show_regions(
         ax.set_title(f"{trial.covariance}: {100 * trial.accuracy:.1f} %", loc="left")
     for ax in axes[len(shown) :]:
         ax.remove()
-    caption = "Where each class is the most probable, with the accuracy on samples not seen."
+    caption = "Where each class is the most probable, with the cross-validated accuracy."
     if len(shown) < len(trials):
         caption += f" The first {len(shown)} of {len(trials)} models are drawn."
-    run.figure("regions", figure, caption)
+    study.figure("regions", figure, caption)

@@ -1,4 +1,4 @@
-"""What a study is given: its settings and data, and the places to put what it finds."""
+"""The context of a study: its settings and data, and methods that record its results."""
 
 import contextlib
 import pathlib
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
     from jgmm.workbench.readers.datasets import Dataset
 
 MAX_TABLE_FEATURES = 32
-"""A parameter table of more features is only in the parameter file, not in the report."""
+"""The most features of a parameter table in the report; more are only in the parameter file."""
 
 
 @dataclass(eq=False)
 class StudyContext:
-    """What a study is given: its settings and data, and the places to put what it finds.
+    """The argument of a study's function ``run``: settings, data, and methods that record results.
 
     Attributes:
-      config: the checked config.
-      settings: the study's own `Settings`.
+      config: the validated config.
+      settings: the study's own ``Settings``.
       key: JAX key made from the config's seed.
       data: the data set, or None for a study that makes its own.
-      path: folder under construction; every file a study leaves belongs in it.
-      show_progress: whether `progress` draws anything.
-      team: the processes that share the work, if there are several.
-      metrics, notes, tables, figures, mixtures: what has been found so far.
+      path: the run folder while it is written; every file of the study belongs in it.
+      show_progress: whether ``progress`` draws anything.
+      group: the processes that share the work, if there are several.
+      metrics, notes, tables, figures, mixtures: the results recorded so far.
     """
 
     config: Config
@@ -54,7 +54,12 @@ class StudyContext:
     mixtures: list[storage.MixtureTable] = field(default_factory=list)
 
     def metric(self, name: str, value: Any) -> None:
-        """Give a headline number, or a word: metrics.json, the report's top, the terminal."""
+        """Record a headline number or text, for metrics.json, the report and the terminal.
+
+        Raises:
+          ValueError: the metric was given already.
+          TypeError: the value is not one number or text.
+        """
         if name in self.metrics:
             raise ValueError(f"the metric {name!r} was given already")
         number = storage.plain(value)
@@ -69,9 +74,13 @@ class StudyContext:
     def table(
         self, name: str, rows: Iterable[Mapping[str, Any]], caption: str = "", show: bool = True
     ) -> None:
-        """Write tables/NAME.csv and, unless show is false, put it in the report.
+        """Write tables/NAME.csv and show the table in the report.
 
-        Each row is a dictionary from column to value.
+        Args:
+          name: of the file.
+          rows: dictionaries from column to value.
+          caption: of the table in the report.
+          show: false leaves the table out of the report.
         """
         plain = [storage.plain(row) for row in rows]
         storage.write_csv(self._place("tables", name, ".csv"), plain)
@@ -83,13 +92,13 @@ class StudyContext:
         from jgmm import plot
 
         content = plot.png(figure)
-        if "matplotlib.pyplot" in sys.modules:  # pyplot holds on to the figures it made
+        if "matplotlib.pyplot" in sys.modules:  # pyplot keeps figures until they are closed
             sys.modules["matplotlib.pyplot"].close(figure)
         write_bytes(self._place("plots", name, ".png"), content)
         self.figures.append(storage.Figure(name, caption, content))
 
     def mixture(self, name: str, mixture: "Mixture", columns: Sequence[str] | None = None) -> None:
-        """Write parameters as NAME.safetensors and show them in the report.
+        """Write the parameters of a mixture as NAME.safetensors and show them in the report.
 
         Args:
           name: of the file.
@@ -107,7 +116,7 @@ class StudyContext:
         self.mixtures.append(storage.MixtureTable(name, names, weights, means, covariances))
 
     def restarts(self, result: "FitResult", name: str = "restarts") -> None:
-        """Write how each restart of a fit ended as NAME.csv."""
+        """Write NAME.csv: the log-likelihood, status and steps of each restart of a fit."""
         from jgmm._core.status import Status
 
         ends = result if result.restarts is None else result.restarts
@@ -132,11 +141,12 @@ class StudyContext:
         """Show a progress bar on the terminal for the fits within the block.
 
         Args:
-          total: steps at most, usually `max_steps`; the time left is for that many.
-          description: what is being done.
+          total: the largest number of steps, usually ``max_steps``; the estimate of the time that
+            is left assumes all of them.
+          description: the text in front of the bar.
 
         Yields:
-          A callable for `jgmm.fit(progress=…)`. Without a terminal nothing is shown.
+          A callable for ``jgmm.fit(progress=…)``. Without a terminal nothing is shown.
         """
         import tqdm.auto as bars
 
@@ -156,19 +166,19 @@ class StudyContext:
 
             yield show
 
-    def foresee(self, problem: memory.Problem, table: str = "fit") -> None:
-        """Refuse fits for which there is not enough memory; tell if they need much of it.
+    def check_memory(self, problem: memory.Problem, table: str = "fit") -> None:
+        """Refuse fits for which there is not enough memory; print the estimate if it is large.
 
         Args:
-          problem: what is to be fitted.
-          table: of the config in which its settings are, for proposals.
+          problem: the size of the fits.
+          table: the table of the config that holds their settings, for suggestions.
 
         Raises:
-          UserError: it does not fit; the text says what would.
+          UserError: there is not enough memory; the text says which changes would help.
         """
-        told = memory.check_memory(problem, table)
-        if told:
-            print(f"jgmm: {told}", file=sys.stderr)
+        notice = memory.check_memory(problem, table)
+        if notice:
+            print(f"jgmm: {notice}", file=sys.stderr)
 
     def _column_names(self, n_features: int) -> list[str]:
         if self.data is not None and len(self.data.columns) == n_features:
@@ -176,6 +186,7 @@ class StudyContext:
         return [f"x{i}" for i in range(n_features)]
 
     def _place(self, folder: str, name: str, suffix: str) -> pathlib.Path:
+        """Return the path of a new file in the run folder, and make its folder."""
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise ValueError(f"{name!r} cannot name a file: use letters, digits, '_', '-', '.'")
         path = self.path / folder / (name + suffix)

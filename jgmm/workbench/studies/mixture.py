@@ -1,11 +1,10 @@
-"""The built-in study "mixture": fit, choose among numbers of components and models, and show.
+"""The built-in study "mixture": fit mixtures, choose K and the covariance model, and show the best.
 
-`jgmm fit FILE` runs it without a config file. What is fitted stands in the table `[fit]` of the
-config; the settings here say how the result is shown.
+``jgmm fit FILE`` runs it without a config file. The table `[fit]` of the config says what is
+fitted; the settings here say how the result is shown.
 """
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 MAX_PANELS = 12
 MAX_PAIRS = 4
-BOOTSTRAP = 0x6273  # folded into the key, so that no replicate is drawn with a start's
+BOOTSTRAP = 0x6273  # folded into the key, so that replicates and starts use different keys
 PANEL_MASSES = (0.25, 0.5, 0.75, 0.95)
 MAX_ASSIGNMENTS = 100_000
 
@@ -37,7 +36,7 @@ class Settings(Strict):
     certainty: Annotated[float, Field(gt=0, le=1)] = 0.9
     """A sample whose largest responsibility is below this is marked as doubtful."""
     n_bootstrap: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Refits to reweighted samples, for standard errors and intervals of 95 %; 0: none."""
+    """Replicates of the bootstrap, for standard errors and intervals of 95 %; 0: no bootstrap."""
 
     @field_validator("n_bootstrap")
     @classmethod
@@ -48,7 +47,7 @@ class Settings(Strict):
 
 
 def run(study: StudyContext) -> None:
-    """Fit every model asked for, keep the best by the criterion, and show what it says."""
+    """Fit every model of `[fit]`, keep the best by the criterion, and show it."""
     import jgmm
 
     data, selection = _data(study), select_mixture(study)
@@ -78,13 +77,13 @@ def _data(study: StudyContext) -> "Dataset":
 
 
 def select_mixture(study: StudyContext) -> "Selection":
-    """Fit every model asked for, and choose by the criterion."""
+    """Fit every model of `[fit]`, and choose by the criterion."""
     import jgmm
     from jgmm.selection.grid import n_extra
 
     data, fit = _data(study), study.config.fit
     n_fits = len(fit.n_components) * len(fit.covariance)
-    study.foresee(
+    study.check_memory(
         Problem(
             n_samples=len(data.x),
             n_features=data.x.shape[1],
@@ -128,7 +127,7 @@ def _headlines(
 
 
 def _notes(study: StudyContext, selection: "Selection") -> None:
-    """Say what a reader of the numbers should know about how they came about."""
+    """Add notes on how far the numbers can be trusted."""
     from jgmm._core.status import Status, describe
 
     best, tried = selection.best, {row.n_components for row in selection.table}
@@ -152,15 +151,15 @@ def _notes(study: StudyContext, selection: "Selection") -> None:
         )
     failed = [row for row in selection.table if not Status[row.status].is_valid]
     if failed:
-        cells = ", ".join(f"{row.n_components} {row.covariance}" for row in failed)
+        names = ", ".join(f"{row.n_components} {row.covariance}" for row in failed)
         study.note(
             f"{len(failed)} of {len(selection.table)} fits failed in every restart and took no "
-            f"part in the choice: {cells}. The table says how."
+            f"part in the choice: {names}. The table says how."
         )
 
 
 def table(selection: "Selection") -> list[dict[str, Any]]:
-    """Every fit, one row each, the chosen one marked."""
+    """Return one row for each fit, with the chosen one marked."""
     return [_summary(row, row is selection.best) for row in selection.table]
 
 
@@ -182,17 +181,17 @@ def _summary(row: "Row", chosen: bool) -> dict[str, Any]:
 
 
 def _assignments(study: StudyContext, data: "Dataset", responsibilities: np.ndarray) -> None:
-    """Write who belongs where, hard and soft, and how that compares with the labels."""
+    """Write hard and soft assignments, and compare them with the labels."""
     component, largest = responsibilities.argmax(axis=1), responsibilities.max(axis=1)
     names = _label_names(data)
     if len(data.x) <= MAX_ASSIGNMENTS:
         rows = []
-        for i, chances in enumerate(responsibilities.tolist()):
+        for i, probabilities in enumerate(responsibilities.tolist()):
             row: dict[str, Any] = {"sample": i, "component": int(component[i])}
             row["doubtful"] = int(largest[i] < study.settings.certainty)
             if data.labels is not None:
                 row["label"] = names[data.labels[i]]
-            rows.append(row | {f"p{k}": chance for k, chance in enumerate(chances)})
+            rows.append(row | {f"p{k}": p for k, p in enumerate(probabilities)})
         study.table("assignments", rows, show=False)
     else:
         study.note(
@@ -224,7 +223,7 @@ def _figures(
     if len(selection.table) > 1:
         figure, (ax,) = plot.new_figure(size=(7, 4))
         plot.criterion_curves(selection.table, selection.criterion, ax)
-        study.figure("criterion", figure, "The criterion of every fit, the best one ringed.")
+        study.figure("criterion", figure, "The criterion of every fit; the best one has a ring.")
     mixture, columns = selection.result.mixture, data.columns
     if mixture.n_features == 1:
         figure, (ax,) = plot.new_figure(size=(7, 4))
@@ -243,8 +242,10 @@ def _plane_figures(
     mixture, columns = selection.result.mixture, data.columns
     if mixture.n_features == 2:
         figure, (ax,) = plot.new_figure(size=(7, 5.2))
-        plot.density_contours(_widened(mixture, selection), data.x, ax, columns=columns)
-        study.figure("density", figure, "Joint density: regions that hold the given probability.")
+        plot.density_contours(_padded(mixture, selection), data.x, ax, columns=columns)
+        study.figure(
+            "density", figure, "Joint density: regions that contain the given probability."
+        )
     else:
         from matplotlib.figure import Figure
 
@@ -260,12 +261,13 @@ def _plane_figures(
     study.figure(
         "uncertainty",
         figure,
-        f"Most probable component; samples whose responsibility is below {certainty:g} are ringed.",
+        f"Most probable component; samples whose largest responsibility is below {certainty:g} "
+        "have a ring.",
     )
 
 
 def _uncertainty(study: StudyContext, data: "Dataset", mixture: "Mixture") -> None:
-    """Refit the chosen mixture to reweighted samples, and say how far it moves."""
+    """Write standard errors and intervals of the chosen mixture by the weighted bootstrap."""
     import jax
     from matplotlib.figure import Figure
 
@@ -273,7 +275,7 @@ def _uncertainty(study: StudyContext, data: "Dataset", mixture: "Mixture") -> No
     from jgmm.uncertainty.bootstrap import bootstrap
 
     fit = study.config.fit.model_dump(include={"tol", "rtol", "max_steps", "ridge"})
-    found = bootstrap(
+    refits = bootstrap(
         jax.random.fold_in(study.key, BOOTSTRAP),
         mixture,
         data.x,
@@ -281,20 +283,20 @@ def _uncertainty(study: StudyContext, data: "Dataset", mixture: "Mixture") -> No
         n_replicates=study.settings.n_bootstrap,
         **fit,
     )
-    study.metric("refits_that_failed", found.n_failed)
-    uncertainty = found.uncertainty()
+    study.metric("refits_that_failed", refits.n_failed)
+    uncertainty = refits.uncertainty()
     caption = f"Standard errors and intervals of 95 % by the {uncertainty.method}."
     study.table("uncertainty", uncertainty.rows(data.columns), caption)
     if mixture.n_components <= MAX_PANELS:
         height = 2 + 0.9 * mixture.n_components
         width = 2.4 * min(max(mixture.n_features, 2), plot.MAX_COLUMNS) + 1.2
         figure = Figure(figsize=(width, height), layout="constrained")
-        plot.parameter_intervals({found.method: uncertainty}, data.columns, figure=figure)
+        plot.parameter_intervals({refits.method: uncertainty}, data.columns, figure=figure)
         study.figure("intervals", figure, caption)
 
 
 def _panels(study: StudyContext, data: "Dataset", selection: "Selection") -> None:
-    """Draw the best fit of every number of components, side by side."""
+    """Draw the best fit of every number of components, one panel each."""
     from jgmm import plot
 
     best = _best_by_count(selection)
@@ -306,7 +308,7 @@ def _panels(study: StudyContext, data: "Dataset", selection: "Selection") -> Non
     figure, axes = plot.new_figure(rows, columns, size=(4 * columns, 3.3 * rows))
     for ax, row in zip(axes, shown, strict=False):
         mixture = selection.results[row.n_components, row.covariance].mixture
-        _panel(ax, data, _widened(mixture, selection))
+        _panel(ax, data, _padded(mixture, selection))
         ax.set_title(f"K = {row.n_components}, {row.covariance}", loc="left")
     for ax in axes[len(shown) :]:
         ax.remove()
@@ -316,25 +318,14 @@ def _panels(study: StudyContext, data: "Dataset", selection: "Selection") -> Non
     study.figure("components", figure, caption)
 
 
-def _widened(mixture: "Mixture", selection: "Selection") -> "Mixture":
-    """The same with components of weight zero up to the most: one program draws all pictures."""
+def _padded(mixture: "Mixture", selection: "Selection") -> "Mixture":
+    """Add components of weight zero up to the most: all pictures then share one program."""
     import jax
 
-    more = max(row.n_components for row in selection.table) - mixture.n_components
+    from jgmm.selection.nested_starts import pad_components
 
-    def repeated(leaf: Any) -> np.ndarray:
-        host = np.asarray(leaf)
-        return np.concatenate([host, np.repeat(host[:1], more, axis=0)])
-
-    log_weights = np.pad(np.asarray(mixture.log_weights), (0, more), constant_values=-np.inf)
-    scale = mixture.scale if mixture.model.shared else repeated(mixture.scale)
-    put = jax.device_put
-    return replace(
-        mixture,
-        log_weights=put(log_weights),
-        means=put(repeated(mixture.means)),
-        scale=put(scale),
-    )
+    most = max(row.n_components for row in selection.table)
+    return jax.device_put(pad_components(mixture, most))
 
 
 def _panel(ax: "Axes", data: "Dataset", mixture: "Mixture") -> None:
@@ -352,7 +343,7 @@ def _panel(ax: "Axes", data: "Dataset", mixture: "Mixture") -> None:
 
 
 def _best_by_count(selection: "Selection") -> list["Row"]:
-    """The best usable row of each number of components, fewest components first."""
+    """Return the best usable row of each number of components, fewest components first."""
     best: dict[int, Row] = {}
     sign = -1 if selection.criterion == "held_out" else 1
 
@@ -361,7 +352,7 @@ def _best_by_count(selection: "Selection") -> list["Row"]:
 
     for row in selection.table:
         if math.isfinite(score(row)):
-            rival = best.get(row.n_components)
-            if rival is None or score(row) < score(rival):
+            best_so_far = best.get(row.n_components)
+            if best_so_far is None or score(row) < score(best_so_far):
                 best[row.n_components] = row
     return [best[k] for k in sorted(best)]

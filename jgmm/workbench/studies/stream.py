@@ -1,8 +1,9 @@
-"""The built-in study "stream": one mixture of samples that need not fit into memory.
+"""The built-in study "stream": fit one mixture to samples that need not fit into memory.
 
-The files of `[data]` are read block by block, once a step; by several processes, each its share.
-What is fitted stands in `[fit]`, with one number of components and one model. A checkpoint beside
-the run folders lets the same command carry on after whatever ended it.
+The files of `[data]` are read block by block, once for each EM step. Several processes can share
+the work: each reads a part of the rows. The table `[fit]` says what is fitted, with one number of
+components and one covariance model. A checkpoint in the output folder lets the same command carry
+on after it was interrupted.
 """
 
 import os
@@ -18,7 +19,7 @@ from jgmm._core.errors import UserError
 from jgmm.streaming.prefetch import Timings
 from jgmm.workbench.config.models import Fit, Strict
 from jgmm.workbench.readers.streams import FileSource
-from jgmm.workbench.runs.checkpoints import EVERY, Checkpoint
+from jgmm.workbench.runs.checkpoints import DEFAULT_MINUTES, Checkpoint
 from jgmm.workbench.studies.context import StudyContext
 
 if TYPE_CHECKING:
@@ -32,64 +33,63 @@ Positive = Annotated[int, Field(ge=1, lt=2**31)]
 
 
 class Settings(Strict):
-    """How the samples are read, and how often the state of the fit is kept."""
+    """How the samples are read, and how often a checkpoint is written."""
 
     subsample: Positive = 1 << 15
-    """Rows that starts are made of and fitted to."""
+    """Rows of the random subsample on which the starts are computed and compared."""
     coreset: bool = False
-    """Draw them with chances that rise with the distance from the mean, and weigh them for it."""
+    """Draw a coreset: likelier rows far from the mean, with weights that correct for it."""
     skip_bad: bool = False
-    """Leave rows out that cannot be used, and count them; otherwise they are errors."""
+    """Leave out rows that cannot be used, and count them; otherwise they are errors."""
     block_rows: Positive | None = None
-    """Rows in the engine at once; default: 16 to 32 MB of them, fewer of few."""
-    checkpoint_minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = EVERY
-    """Between two checkpoints."""
+    """Rows of a block; default: 16 to 32 MB of rows, fewer where there are few rows."""
+    checkpoint_minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DEFAULT_MINUTES
+    """Minutes between two checkpoints."""
     checkpoint_steps: Positive | None = None
-    """Steps after which there is one, too."""
+    """Write a checkpoint also after this number of steps."""
 
 
-def run(run: StudyContext) -> None:
-    """Fit, with checkpoints, and say how fast."""
+def run(study: StudyContext) -> None:
+    """Fit the mixture with checkpoints, and record parameters and speed."""
     from jgmm.streaming import reader
-    from jgmm.streaming.fit import fit as fit_fit
+    from jgmm.streaming.fit import fit as fit_stream
 
-    group = run.group or reader.SingleProcess()
-    source = _source(run, group.rank_and_size)
-    checkpointer = _checkpoint(run, source, group.rank_and_size)
+    group = study.group or reader.SingleProcess()
+    source = _source(study, group.rank_and_size)
+    checkpointer = _checkpoint(study, source, group.rank_and_size)
     clock = Clock()
-    fit, settings = run.config.fit, run.settings
-    with bar(source, run.show_progress, fit.max_steps) as show:
-        result = fit_fit(
-            run.key,
+    fit, settings = study.config.fit, study.settings
+    with progress_bar(source, study.show_progress, fit.max_steps) as show:
+        result = fit_stream(
+            study.key,
             source,
             _only("n_components", fit.n_components),
             covariance=_only("covariance", fit.covariance),
             subsample=settings.subsample,
             coreset=settings.coreset,
             block_rows=settings.block_rows,
-            progress=both(show, clock),
+            progress=call_all(show, clock),
             checkpointer=checkpointer,
             group=group,
             **_options(fit),
         )
-    _headlines(run, source, result, clock, group)
+    _headlines(study, source, result, clock, group)
     if checkpointer.resumed is not None:
-        run.note(f"Carried on from a checkpoint of step {checkpointer.resumed}.")
-    group.all_gather(
-        result.log_likelihood
-    )  # all have read their checkpoints, and need them no more
+        study.note(f"Carried on from a checkpoint of step {checkpointer.resumed}.")
+    group.all_gather(result.log_likelihood)  # wait until every process has ended its fit
     if not _interrupted(result) and group.rank_and_size[0] == 0:
         checkpointer.remove()
 
 
 def _options(fit: Fit) -> dict[str, Any]:
-    """What the fit takes of `[fit]`; the rest must be as it is by default."""
+    """Return the options of `[fit]` for the fit, and refuse those that it does not take."""
     if fit.race != Fit().race:
         raise UserError('"fit.race": the study "stream" does not take it; leave it out')
     return fit.options("n_folds", "race")
 
 
 def _only(name: str, values: list[Any]) -> Any:
+    """Return the only entry of a list of the table `[fit]`."""
     if len(values) != 1:
         raise UserError(
             f'"fit.{name}": the study "stream" fits one mixture: give one; found {values}'
@@ -97,8 +97,8 @@ def _only(name: str, values: list[Any]) -> Any:
     return values[0]
 
 
-def _source(run: StudyContext, share: tuple[int, int]) -> FileSource:
-    data = run.config.data
+def _source(study: StudyContext, rank_and_size: tuple[int, int]) -> FileSource:
+    data = study.config.data
     if data is None or data.label is not None:
         raise UserError(
             'the study "stream" needs a table [data] with the source of the samples, without label'
@@ -107,25 +107,27 @@ def _source(run: StudyContext, share: tuple[int, int]) -> FileSource:
         data.source,
         data.columns,
         data.weight,
-        skip_bad=run.settings.skip_bad,
-        block_rows=run.settings.block_rows,
-        share=share,
+        skip_bad=study.settings.skip_bad,
+        block_rows=study.settings.block_rows,
+        rank_and_size=rank_and_size,
     )
 
 
-def _checkpoint(run: StudyContext, source: FileSource, share: tuple[int, int]) -> Checkpoint:
-    """Beside the run folders, and of this config and these data only."""
-    config = run.config.model_dump(mode="json", exclude={"output"})
+def _checkpoint(
+    study: StudyContext, source: FileSource, rank_and_size: tuple[int, int]
+) -> Checkpoint:
+    """Return the checkpoints in the output folder, for this config and these data only."""
+    config = study.config.model_dump(mode="json", exclude={"output"})
     config["settings"] = {
         key: value for key, value in config["settings"].items() if "checkpoint" not in key
     }
     identity = {"config": config, "columns": source.columns, "rows": source.n_total}
     return Checkpoint(
-        pathlib.Path(os.path.expanduser(run.config.output)) / f"{run.config.name}.checkpoint",
+        pathlib.Path(os.path.expanduser(study.config.output)) / f"{study.config.name}.checkpoint",
         identity,
-        minutes=run.settings.checkpoint_minutes,
-        steps=run.settings.checkpoint_steps,
-        process=share,
+        minutes=study.settings.checkpoint_minutes,
+        steps=study.settings.checkpoint_steps,
+        process=rank_and_size,
     )
 
 
@@ -136,23 +138,29 @@ def _interrupted(result: "FitResult") -> bool:
 
 
 class Clock:
-    """The pace of every pass, -1 for what came before the first step."""
+    """Record the rows and the timings of every pass over the data.
+
+    Attributes:
+      rows: the rows read in each pass, by the number of its step; -1 for the passes before the
+        first step.
+      timings: the timings of each pass.
+    """
 
     def __init__(self) -> None:
-        """Nothing has been seen."""
+        """Start with no passes."""
         self.rows: dict[int, int] = {}
-        self.paces: dict[int, Timings] = {}
+        self.timings: dict[int, Timings] = {}
 
     def __call__(self, pass_progress: "PassProgress") -> None:
-        """Note how a pass stands."""
+        """Record the progress of a pass; a later call for the same pass replaces it."""
         self.rows[pass_progress.step] = pass_progress.n_rows
-        self.paces[pass_progress.step] = pass_progress.timings
+        self.timings[pass_progress.step] = pass_progress.timings
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a pass."""
+        """Return one row for each pass."""
         return [
             {
-                "pass": "survey" if step < 0 else step,
+                "pass": "first pass" if step < 0 else step,
                 "rows": self.rows[step],
                 "seconds": timings.total,
                 "reading": timings.reading,
@@ -160,25 +168,31 @@ class Clock:
                 "waiting": timings.waiting,
                 "rows_per_second": self.rows[step] / max(timings.total, 1e-9),
             }
-            for step, timings in sorted(self.paces.items())
+            for step, timings in sorted(self.timings.items())
         ]
 
 
-def both(*callbacks: Callable[["PassProgress"], None]) -> Callable[["PassProgress"], None]:
-    """Tell several."""
+def call_all(*callbacks: Callable[["PassProgress"], None]) -> Callable[["PassProgress"], None]:
+    """Return a callback that calls several."""
 
-    def tell(pass_progress: "PassProgress") -> None:
+    def call(pass_progress: "PassProgress") -> None:
         for callback in callbacks:
             callback(pass_progress)
 
-    return tell
+    return call
 
 
 @contextmanager
-def bar(
+def progress_bar(
     source: FileSource, shown: bool, max_steps: int
 ) -> Iterator[Callable[["PassProgress"], None]]:
-    """A progress bar for each pass."""
+    """Show a progress bar for each pass, and yield the callback that updates it.
+
+    Args:
+      source: the files that are read.
+      shown: whether anything is shown.
+      max_steps: the largest number of EM steps.
+    """
     import tqdm.auto as bars
 
     make: Any = bars.tqdm  # its annotations do not describe its arguments
@@ -187,11 +201,11 @@ def bar(
         last = [-1, 0]
 
         def show(pass_progress: "PassProgress") -> None:
-            if [pass_progress.step, 0] != [last[0], 0] or pass_progress.n_rows < last[1]:
+            if pass_progress.step != last[0] or pass_progress.n_rows < last[1]:
                 line.reset()
                 last[:] = [pass_progress.step, 0]
             name = (
-                "survey"
+                "first pass"
                 if pass_progress.step < 0
                 else f"step {pass_progress.step} of at most {max_steps}"
             )
@@ -207,35 +221,42 @@ def bar(
 
 
 def _headlines(
-    run: StudyContext, source: FileSource, result: "FitResult", clock: Clock, group: "ProcessGroup"
+    study: StudyContext,
+    source: FileSource,
+    result: "FitResult",
+    clock: Clock,
+    group: "ProcessGroup",
 ) -> None:
     from jgmm._core.status import Status, describe
     from jgmm.distributed.mesh import bytes_per_step
 
     mixture = result.mixture
     skipped = sum(int(n) for n in group.all_gather(_count(source.n_skipped)))
-    run.metric("rows", source.n_total)
-    run.metric("rows skipped", skipped)
-    run.metric("log_likelihood", result.log_likelihood)
-    if run.config.fit.prior != "none":
-        run.metric("log_prior", result.log_prior)
-    run.metric("status", Status(int(result.status)).name.lower())
-    run.metric("steps", int(result.n_steps))
-    run.metric("processes", group.rank_and_size[1])
+    study.metric("rows", source.n_total)
+    study.metric("rows skipped", skipped)
+    study.metric("log_likelihood", result.log_likelihood)
+    if study.config.fit.prior != "none":
+        study.metric("log_prior", result.log_prior)
+    study.metric("status", Status(int(result.status)).name.lower())
+    study.metric("steps", int(result.n_steps))
+    study.metric("processes", group.rank_and_size[1])
     itemsize = mixture.means.dtype.itemsize
     travels = bytes_per_step(mixture.n_components, mixture.n_features, mixture.covariance, itemsize)
-    # A process sends its statistics, and what rounding took from them.
-    run.metric("bytes sent a step", 2 * travels if group.rank_and_size[1] > 1 else 0)
-    steady = [row for row in clock.table() if row["pass"] not in ("survey", 0)]
-    if steady:  # the first pass compiles
+    # A process sends its statistics, and their accumulated rounding errors.
+    study.metric("bytes sent a step", 2 * travels if group.rank_and_size[1] > 1 else 0)
+    # The passes before the first step and the pass of step 0 also compile.
+    steady = [row for row in clock.table() if row["pass"] not in ("first pass", 0)]
+    if steady:
         best = max(steady, key=lambda row: row["rows_per_second"])
-        run.metric("rows a second, this process", best["rows_per_second"])
+        study.metric("rows a second, this process", best["rows_per_second"])
     if result.status != Status.CONVERGED:
-        run.note(describe(result.status))
-    run.table(
-        "passes", clock.table(), "Seconds of each pass of the first process; reading is beside."
+        study.note(describe(result.status))
+    caption = (
+        "Seconds of each pass of the first process. Reading runs at the same time as computing, "
+        "so a pass takes computing and waiting."
     )
-    run.mixture("mixture", mixture, source.columns)
+    study.table("passes", clock.table(), caption)
+    study.mixture("mixture", mixture, source.columns)
 
 
 def _count(n: int) -> Any:

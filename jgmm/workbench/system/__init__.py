@@ -1,1 +1,1 @@
-"""Signals, files, processes and the compilation cache."""
+"""The operating system: signals, files, processes and the compilation cache."""

@@ -1,7 +1,7 @@
-"""A place for compiled programs that nobody but their owner can write to.
+"""The compilation cache: a private folder in which JAX keeps compiled programs between runs.
 
-A program that is found there is run without a look at it, so whoever can put one there can run
-whatever they like as the person who uses it.
+A compiled program in the cache is run without any check. Whoever can write to the folder can
+therefore run any program as the user, so the folder must be writable by its owner only.
 """
 
 import os
@@ -14,9 +14,10 @@ from jgmm._core.errors import UserError
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs between runs, if there is a private place for them.
+    """Keep compiled programs between runs, if there is a private folder for them.
 
-    Without one every run compiles anew, which is slower and nothing else; standard error says so.
+    Without one every run compiles again, which is slower but changes nothing else; a message on
+    standard error says so.
     """
     import jax
 
@@ -33,9 +34,9 @@ def use_compilation_cache() -> None:
 
 
 def remove_damaged(folder: pathlib.Path) -> None:
-    """Remove entries that were cut short by a kill or a full disk since this was last done.
+    """Remove entries that a kill or a full disk cut short since the last call.
 
-    JAX would read them in vain, and complain, in every run to come: it never writes one again.
+    JAX never replaces an entry that exists: every later run would fail to read it, and warn.
     """
     mark = folder / "checked"
     try:
@@ -49,7 +50,7 @@ def remove_damaged(folder: pathlib.Path) -> None:
 
 
 def _is_cut_short(content: bytes) -> bool:
-    """Whether an entry is empty, or compressed by zlib but not to its end."""
+    """Return whether an entry is empty, or is compressed by zlib and not complete."""
     if content[:1] != b"\x78":
         return not content
     stream = zlib.decompressobj()
@@ -61,7 +62,10 @@ def _is_cut_short(content: bytes) -> bool:
 
 
 def _caches() -> pathlib.Path:
-    """Where a user's caches are; a relative XDG_CACHE_HOME is to be ignored, says its standard."""
+    """Return the folder of the user's caches.
+
+    The standard says that a relative XDG_CACHE_HOME is to be ignored.
+    """
     given = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(given):
         return pathlib.Path(given)
@@ -76,11 +80,14 @@ def private_folder(base: pathlib.Path, *names: str) -> pathlib.Path:
 
     Args:
       base: a folder that may be shared, such as /tmp, and may be a link.
-      names: of the folders in it, outermost first; these are ours alone.
+      names: the names of the folders in it, outermost first; only this user may use them.
+
+    Returns:
+      The innermost folder.
 
     Raises:
-      UserError: it cannot be made; or one of the folders is a link, belongs to somebody else, can
-        be replaced by others, or could be written to by them.
+      UserError: the folder cannot be made; or one of the folders is a link, belongs to another
+        user, can be replaced by others, or could be written to by them.
     """
     folder = base
     try:
@@ -92,7 +99,7 @@ def private_folder(base: pathlib.Path, *names: str) -> pathlib.Path:
             folder = folder / name
             folder.mkdir(mode=0o700, exist_ok=True)
             mode = _mode_of_ours(folder)
-            # Outer folders are closed before the look at what is inside them.
+            # An outer folder is closed before the folders inside it are checked.
             if name == names[-1] and mode & (stat.S_IWGRP | stat.S_IWOTH):
                 raise UserError(f"{folder}: others may write to it, and may have; remove it")
             folder.chmod(0o700)
@@ -103,6 +110,7 @@ def private_folder(base: pathlib.Path, *names: str) -> pathlib.Path:
 
 
 def _mode_of_ours(folder: pathlib.Path) -> int:
+    """Return the mode of a folder, which must be a folder of this user and no link."""
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise UserError(f"{folder}: this is a link or a file, not a folder; remove it")

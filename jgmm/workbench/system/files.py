@@ -1,4 +1,4 @@
-"""Files that people name: read whole or refused, written whole or not at all."""
+"""Read files whole or refuse them, and write files atomically: whole or not at all."""
 
 import contextlib
 import errno
@@ -12,17 +12,17 @@ from jgmm._core.errors import UserError
 
 
 def read_file(path: pathlib.Path, limit: int) -> bytes:
-    """Read a file, unless it cannot be what it is taken for.
+    """Read a whole file of at most ``limit`` bytes.
 
-    A pipe or a device may never end, and a file may be larger than memory.
+    A pipe or a device is refused, as it may never end; so is a file that is too long.
 
     Args:
       path: the file.
-      limit: bytes it may have at most.
+      limit: the most bytes it may have.
 
     Raises:
-      OSError: it is not there, is a folder, or may not be read.
-      UserError: it is a pipe or a device, is longer than `limit`, or no file can have its name.
+      OSError: the file does not exist, is a folder, or may not be read.
+      UserError: it is a pipe or a device, is longer than ``limit``, or no file can have its name.
     """
     try:
         mode = path.stat().st_mode
@@ -58,7 +58,7 @@ _ADVICE = {
 
 @contextlib.contextmanager
 def as_user_error(path: str | pathlib.Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write into a `UserError` that names the place."""
+    """Turn the operating system's refusal to write into a ``UserError`` that names the place."""
     try:
         yield
     except OSError as error:
@@ -69,10 +69,10 @@ def as_user_error(path: str | pathlib.Path) -> Iterator[None]:
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:
-    """Write a file so that it is either whole or absent, whatever happens on the way.
+    """Write a file atomically: whatever happens, it is whole afterwards, or as it was before.
 
-    The content goes to a temporary file beside it, is flushed to the disk, and takes the
-    file's name in one step.
+    The content is written to a temporary file in the same folder and flushed to the disk. Then
+    this file is renamed in one step.
 
     Raises:
       UserError: the place cannot be written, or is full.
@@ -93,15 +93,15 @@ def write_bytes(path: pathlib.Path, content: bytes) -> None:
 
 
 def write_text(path: pathlib.Path, text: str) -> None:
-    """`write_bytes` of text in UTF-8.
+    """Write text in UTF-8 atomically, as ``write_bytes`` does.
 
-    What is no character, as in file names of other encodings, is written as an escape: \\udcff.
+    Half surrogates, as in file names of other encodings, are written as escapes: \\udcff.
     """
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def sync_folder(path: pathlib.Path) -> None:
-    """Flush a folder's entries to the disk, where there is a way to."""
+    """Flush a folder's entries to the disk, where the system can."""
     if not hasattr(os, "O_DIRECTORY"):  # elsewhere a folder cannot be opened to be flushed
         return
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
@@ -115,7 +115,7 @@ def sync_folder(path: pathlib.Path) -> None:
 
 
 def umask() -> int:
-    """What this process takes away from the rights of new files."""
-    mask = os.umask(0)  # reading it means setting it
+    """Return the process's umask: the rights that new files do not get."""
+    mask = os.umask(0)  # it can be read only by setting it
     os.umask(mask)
     return mask

@@ -1,6 +1,6 @@
-"""Several processes of one job on this machine: started together, and ended together.
+"""Launch the processes of a job on this machine, and end all of them if one is lost.
 
-Whichever is lost, the job ends in bounded time with a message that says which and how.
+If any process is lost, the job ends in bounded time with a message that says which and how.
 """
 
 import signal
@@ -14,27 +14,29 @@ from jgmm._core.errors import UserError
 
 
 class LostMember(UserError):
-    """A process of the job has ended before its time."""
+    """A process of the job was killed, or failed without an error message of its own."""
 
 
-LOST = 3  # the exit status of a process that has lost another one
-GRACE = 20.0  # seconds that the others have to end in, once one has failed
+LOST = 3
+"""The exit status of a process that has lost another one."""
+GRACE = 20.0
+"""Seconds that the other processes have to end by themselves, once one has failed."""
 COMMAND = [sys.executable, "-m", "jgmm.workbench.cli.main"]
-_LOOK = 0.05
+_POLL_SECONDS = 0.05
 
 
 def launch(arguments: Sequence[str], n_processes: int) -> int:
-    """Run `jgmm ARGUMENTS` in several processes, and wait for them.
+    """Run ``jgmm ARGUMENTS`` in several processes, and wait for them.
 
     Args:
-      arguments: of the command, without those that say which process it is.
-      n_processes: how many.
+      arguments: the sub-command and its arguments, without those for the number of a process.
+      n_processes: the number of processes.
 
     Returns:
-      The exit status: 0 if all ended well.
+      The exit status: 0 if all processes succeeded, otherwise that of the first one that failed.
 
     Raises:
-      LostMember: one of them was lost, or failed without saying why.
+      LostMember: a process was lost, or failed without an error message of its own.
     """
     place = f"127.0.0.1:{_free_port()}"
     command, *rest = arguments
@@ -50,7 +52,7 @@ def launch(arguments: Sequence[str], n_processes: int) -> int:
     try:
         return _watch(members)
     except BaseException:
-        for member in members:  # they were asked to end, too, if they share our terminal
+        for member in members:  # after Ctrl-C those of the same terminal are ending already
             if member.poll() is None:
                 member.terminate()
         _settle(members)
@@ -62,20 +64,21 @@ def _member(place: str, i: int, n: int) -> list[str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
     return port
 
 
 def _watch(members: Sequence["subprocess.Popen[bytes]"]) -> int:
+    """Wait until all processes have ended well, or one has failed, and return the exit status."""
     while True:
         codes = [member.poll() for member in members]
         failed = {i: code for i, code in enumerate(codes) if code}
         if failed:
             _settle(members)
             i, code = _culprit(failed)
-            if code in (2, 4, 130, 143):  # it has said why
+            if code in (2, 4, 130, 143):  # it has printed an error message
                 return code
             how = f"was killed by signal {-code}" if code < 0 else f"ended with status {code}"
             raise LostMember(
@@ -84,20 +87,23 @@ def _watch(members: Sequence["subprocess.Popen[bytes]"]) -> int:
             )
         if None not in codes:
             return 0
-        time.sleep(_LOOK)
+        time.sleep(_POLL_SECONDS)
 
 
 def _culprit(failed: Mapping[int, int]) -> tuple[int, int]:
-    """Which of those found dead at one look began it, and its status.
+    """Return which of several failed processes failed first, and its status.
 
-    Whoever is lost takes others with it within milliseconds: they end with LOST, or are aborted by
-    JAX.
+    After one process is lost, the others fail within milliseconds: they end with LOST, or JAX
+    aborts them.
     """
     return min(failed.items(), key=lambda member: member[1] in (LOST, -signal.SIGABRT))
 
 
 def _settle(members: Sequence["subprocess.Popen[bytes]"]) -> None:
-    """Wait for the others to end by themselves, then end them: JAX does not obey SIGTERM."""
+    """Wait until all processes have ended; kill those that have not after ``GRACE`` seconds.
+
+    They are killed by SIGKILL, as JAX does not obey SIGTERM.
+    """
     deadline = time.monotonic() + GRACE
     for member in members:
         try:

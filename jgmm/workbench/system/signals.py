@@ -1,8 +1,8 @@
-"""Requests to end: Ctrl-C, a scheduler's SIGTERM, a terminal that closes.
+"""Signals that ask the process to end: Ctrl-C, a scheduler's SIGTERM, a terminal that closes.
 
-Each becomes an exception, so that a run removes its folder on the way out. Some exceptions get
-nowhere: those raised while the garbage collector calls back, into JAX for instance, or in a
-destructor. Python reports them to `sys.unraisablehook`, which makes the request once more.
+Each becomes an exception, so that a run can remove its folder. Some exceptions are lost: those
+raised in a callback of the garbage collector, for instance one of JAX, or in a destructor. Python
+reports them to ``sys.unraisablehook``, which here sends the signal once more.
 """
 
 import contextlib
@@ -13,25 +13,27 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-DELAY = 0.05  # seconds
+DELAY = 0.05
+"""Seconds after which a lost signal is sent again."""
 
-_asked: list[int] = []  # the last request
+_requests: list[int] = []  # the signals received so far
 
 
 class Stopped(BaseException):
-    """A signal asked the process to end; not an `Exception`, as nothing should hold it up."""
+    """A signal asked the process to end; no ``Exception``, so that handlers do not catch it."""
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Turn requests to end into exceptions, but for those that are ignored, as under nohup.
+    """Turn signals that ask the process to end into exceptions within the block.
 
-    After the block they end the process at once: what was to be done is done or undone. A library
-    may turn the exception into one of its own, and print it; it is not printed, and `asked` tells.
+    Signals that are ignored, as under nohup, stay ignored. After the block the signals end the
+    process at once: by then the work is either finished or undone. The exceptions are not printed.
+    A library may turn one of them into an exception of its own; ``stop_requested`` tells.
     """
     numbers = [getattr(signal, name, None) for name in ("SIGINT", "SIGTERM", "SIGHUP")]
-    usual = (signal.SIG_DFL, signal.default_int_handler)
-    taken = [number for number in numbers if number and signal.getsignal(number) in usual]
+    defaults = (signal.SIG_DFL, signal.default_int_handler)
+    handled = [number for number in numbers if number and signal.getsignal(number) in defaults]
     hook, print_error = sys.unraisablehook, sys.excepthook
 
     def repeat(lost: "sys.UnraisableHookArgs") -> None:
@@ -48,23 +50,23 @@ def stop_on_signals() -> Iterator[None]:
             print_error(kind, error, trace)
 
     sys.unraisablehook, sys.excepthook = repeat, be_silent
-    for number in taken:
+    for number in handled:
         signal.signal(number, _stop)
     try:
         yield
     finally:
-        for number in taken:
+        for number in handled:
             signal.signal(number, signal.SIG_DFL)
         sys.unraisablehook, sys.excepthook = hook, print_error
-        _asked.clear()
+        _requests.clear()
 
 
 def stop_requested() -> int | None:
-    """The signal that asked the process to end, if one did."""
-    return _asked[-1] if _asked else None
+    """Return the number of the last signal that asked the process to end, or None."""
+    return _requests[-1] if _requests else None
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     del frame
-    _asked.append(number)
+    _requests.append(number)
     raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)

@@ -6,6 +6,7 @@ import tomllib
 import pytest
 
 from jgmm._core.errors import UserError
+from jgmm.covariance.models import MODELS
 from jgmm.workbench.config import models
 from jgmm.workbench.config.models import Strict
 from jgmm.workbench.config.toml import to_toml
@@ -186,3 +187,7 @@ def test_a_config_reads_back_as_it_was_written():
     }
     first = models.from_table(table)
     assert models.from_table(tomllib.loads(to_toml(first.model_dump(mode="json")))) == first
+
+
+def test_names_of_models_are_those_of_the_library():
+    assert sorted(models.COVARIANCES) == sorted(model.name for model in MODELS.values())

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 import jgmm
-from jgmm.streaming.fit import fit as fit_fit
+from jgmm.streaming.fit import fit as fit_stream
 from jgmm.workbench.readers.streams import FileSource
 from jgmm.workbench.runs.checkpoints import Checkpoint
 
@@ -34,7 +34,7 @@ def fit(data: str, folder: str, cache: str, target: str) -> None:
         "full",
     )
     checkpointer = Checkpoint(folder, {"data": data}, minutes=0.0)
-    result = fit_fit(
+    result = fit_stream(
         jax.random.key(0),
         FileSource(data),
         2,

@@ -19,31 +19,31 @@ STUDY = """
     import jax.numpy as jnp
     import jgmm
     from jgmm.workbench.config import Strict
-    from jgmm.workbench import canvas
+    from jgmm import plot
 
     class Settings(Strict):
         n_samples: int = 40
         shift: float = 4.0
         fail: str = ""
 
-    def run(run):
-        x = jax.random.normal(run.key, (run.settings.n_samples, 2))
-        x = x.at[::2].add(run.settings.shift) if run.data is None else run.data.x
-        with run.progress(run.config.fit.max_steps, "fitting") as progress:
-            result = jgmm.fit(run.key, x, 2, n_restarts=3, progress=progress)
-        run.metric("log_likelihood", result.log_likelihood)
-        run.metric("precision", str(x.dtype))
-        run.note("Two <clouds>.")
-        run.table("counts", [{"k": 0, "n": jnp.asarray(3)}, {"k": 1, "n": 5}], "How many.")
-        run.mixture("two", result.mixture, ["a", "b"])
-        run.restarts(result)
-        if run.settings.fail == "interrupt":
+    def run(study):
+        x = jax.random.normal(study.key, (study.settings.n_samples, 2))
+        x = x.at[::2].add(study.settings.shift) if study.data is None else study.data.x
+        with study.progress(study.config.fit.max_steps, "fitting") as progress:
+            result = jgmm.fit(study.key, x, 2, n_restarts=3, progress=progress)
+        study.metric("log_likelihood", result.log_likelihood)
+        study.metric("precision", str(x.dtype))
+        study.note("Two <clouds>.")
+        study.table("counts", [{"k": 0, "n": jnp.asarray(3)}, {"k": 1, "n": 5}], "How many.")
+        study.mixture("two", result.mixture, ["a", "b"])
+        study.restarts(result)
+        if study.settings.fail == "interrupt":
             raise KeyboardInterrupt
-        if run.settings.fail == "error":
+        if study.settings.fail == "error":
             raise RuntimeError("in the study")
-        figure, (ax,) = canvas.new_figure()
+        figure, (ax,) = plot.new_figure()
         ax.plot([1, 2], [3, 4])
-        run.figure("line", figure, "A line.")
+        study.figure("line", figure, "A line.")
 """
 
 

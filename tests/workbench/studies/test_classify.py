@@ -86,7 +86,7 @@ def test_classes_that_overlap_are_judged_on_samples_not_seen():
     row = rows_of(folder / "tables" / "models.csv")[0]
     # Chance is 1/2 with a standard deviation of 1 / (2 sqrt(60)) = 0.065: four of them.
     assert abs(float(row["accuracy"]) - 0.5) < 0.26
-    assert float(row["accuracy_seen"]) > float(row["accuracy"])
+    assert float(row["training_accuracy"]) > float(row["accuracy"])
     counts = [
         int(count)
         for line in rows_of(folder / "tables" / "confusion.csv")

@@ -118,7 +118,7 @@ def test_members_end_together(monkeypatch, tmp_path):
     with pytest.raises(LostMember, match="process 0 of 3 was killed by signal 9"):
         job("os.kill(os.getpid(), 9) if rank == 0 else None")
     # Found dead at one look: the first has lost the second, which has aborted the third.
-    monkeypatch.setattr(launch, "_LOOK", 1.0)
+    monkeypatch.setattr(launch, "_POLL_SECONDS", 1.0)
     with pytest.raises(LostMember, match="process 1 of 3 was killed by signal 9"):
         job("time.sleep(0.2); sys.exit(3) if rank == 0 else os.kill(os.getpid(), (0, 9, 6)[rank])")
 
@@ -136,23 +136,18 @@ def test_arguments_that_go_together(place, arguments, text):
 
     from jgmm.workbench.cli.main import app
 
-    found = CliRunner().invoke(app.app, ["run", "big.toml", *arguments])
+    found = CliRunner().invoke(app, ["run", "big.toml", *arguments])
     assert found.exit_code == 2
     assert text in found.output
 
 
 def test_other_studies_are_not_shared(place):
     class Two(reader.SingleProcess):
-        share = (1, 2)
+        rank_and_size = (1, 2)
 
     (place / "small.toml").write_text('study = "mixture"\n[data]\nsource = "faithful"\n')
     with pytest.raises(UserError, match="not made for several processes"):
         runner.run_config(place / "small.toml", group=Two())
-
-
-def test_a_race_is_not_run_over_files(place):
-    with pytest.raises(UserError, match=r"fit\.race.*does not take it"):
-        runner.run_config(place / "big.toml", ["fit.race=5"])
 
 
 def test_ctrl_c_leaves_the_best_so_far_and_a_checkpoint(place, monkeypatch):
@@ -166,15 +161,15 @@ def test_ctrl_c_leaves_the_best_so_far_and_a_checkpoint(place, monkeypatch):
     monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)
     kept = checkpoints.Checkpoint.save
 
-    def save(self, stage, now=False):
-        kept(self, stage, now)
-        if int(stage.states.n_steps.max()) == 3 and not now:
+    def save(self, state, now=False):
+        kept(self, state, now)
+        if int(state.runs.n_steps.max()) == 3 and not now:
             signals._stop(signal.SIGINT, None)
 
     monkeypatch.setattr(checkpoints.Checkpoint, "save", save)
     changes = [part for change in SMALL for part in ("--set", change)]
-    found = CliRunner().invoke(app.app, ["run", "big.toml", *changes])
-    signals._asked.clear()
+    found = CliRunner().invoke(app, ["run", "big.toml", *changes])
+    signals._requests.clear()
     assert found.exit_code == 130
     assert "error: interrupted; the folder holds the best so far" in found.output
     assert "nothing was left behind" not in found.output
