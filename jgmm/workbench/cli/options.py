@@ -47,7 +47,7 @@ Components = Annotated[
 Covariance = Annotated[
     str | None,
     typer.Option(
-        help=f'Covariance models: {",".join(MODELS)} (the default), or "all" fourteen.',
+        help=f'Covariance models: {",".join(MODELS)} (the default); "all" for all fourteen.',
         autocompletion=completion.complete_covariance,
     ),
 ]
@@ -78,7 +78,7 @@ ConfigFiles = Annotated[
     list[pathlib.Path] | None, typer.Argument(help="Configs whose studies the schema contains.")
 ]
 Study = Annotated[
-    str | None, typer.Option(help="Print the schema of this study's [settings] only.")
+    str | None, typer.Option(help="Print the schema of this study's table of settings only.")
 ]
 Saved = Annotated[pathlib.Path, typer.Argument(help="A run folder or a .safetensors file.")]
 FirstRun = Annotated[pathlib.Path, typer.Argument(help="A run folder.")]

@@ -123,7 +123,7 @@ class Fit(Strict):
     init: Name = "kmeans"
     """Initialization method of each restart."""
     race: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Racing: steps after which only the most promising quarter of the starts goes on; 0: none."""
+    """Racing: steps after which only the most promising quarter of the starts goes on; 0: off."""
     accelerate: Literal["anderson", "squarem", "none"] = "anderson"
     """Acceleration scheme, which extrapolates the steps of EM; "none": plain EM."""
     tol: Amount | None = None
@@ -133,7 +133,7 @@ class Fit(Strict):
     max_steps: Count = 1000
     """EM steps after which a restart stops, converged or not."""
     ridge: Amount = 0.0
-    """Regularization added to each variance, relative to the variance of the data."""
+    """Regularization: added to each covariance's diagonal, relative to the data's variance."""
     prior: Literal["conjugate", "none"] = "none"
     """"conjugate": maximum a posteriori under a weak prior; "none": maximum likelihood."""
     floor: Annotated[float, Field(gt=0, lt=1)] | None = None

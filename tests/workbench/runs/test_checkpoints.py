@@ -99,7 +99,7 @@ def test_killed_at_any_moment_a_fit_ends_where_it_would_have(tmp_path):
 
 @pytest.fixture(scope="module")
 def state():
-    """Some stage of some fit."""
+    """The state of a short fit."""
     kept = []
 
     class Keep:

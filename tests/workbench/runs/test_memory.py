@@ -21,7 +21,7 @@ def test_an_estimate_holds_what_must_be_held():
     assert many.host > 8 * 4 * 10**8  # the samples that are read
     assert many.device > 8 * 4 * 10**8 + 8 * 3 * 10**8  # the samples, the responsibilities
     long = estimate(dataclasses.replace(SMALL, n_restarts=200, max_steps=10**7))
-    # Each of 32 lanes keeps its log-likelihoods; a step writes them anew.
+    # Each of 32 restarts side by side keeps its log-likelihoods, before and after a step.
     assert long.device > 2 * 32 * 10**7 * 8
     wide = estimate(dataclasses.replace(SMALL, n_features=2000, n_restarts=100))
     assert wide.device > 100 * 3 * 2000**2 * 8
