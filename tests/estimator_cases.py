@@ -4,6 +4,7 @@ import numpy as np
 import oracle
 
 import jgmm
+from jgmm.mixture import conversion
 
 N, K, D, STEPS = 60, 3, 2, 8
 UNITS = np.asarray([100.0, 0.1])
@@ -17,7 +18,7 @@ def data(dtype, shift=0.0):
 def start(x, name):
     """Weights, means and precisions in the form of the model, from thirds of the first column."""
     labels = np.digitize(x[:, 0], np.quantile(x[:, 0], [1 / 3, 2 / 3]))
-    found = jgmm.mixture.to_attributes(jgmm.m_step(x, np.eye(K)[labels], name, ridge=0.1))
+    found = conversion.to_attributes(jgmm.m_step(x, np.eye(K)[labels], name, ridge=0.1))
     return {f"{part}_init": found[part] for part in ("weights", "means", "precisions")}
 
 

@@ -1,8 +1,7 @@
 """Gaussian Bayes classifier: a Gaussian, or a mixture of Gaussians, for each class."""
 
-from jgmm.classifier.evaluation import CrossValidation, confusion_matrix, cross_validate
+from jgmm.classifier.evaluation import confusion_matrix, cross_validate
 from jgmm.classifier.fit import fit
-from jgmm.classifier.labels import class_indices
 from jgmm.classifier.model import (
     Classifier,
     class_mixture,
@@ -16,8 +15,6 @@ from jgmm.classifier.model import (
 
 __all__ = [
     "Classifier",
-    "CrossValidation",
-    "class_indices",
     "class_mixture",
     "confusion_matrix",
     "cross_validate",

@@ -3,12 +3,11 @@
 from jgmm.gradient.fit import PARAMETRIZATIONS, fit
 from jgmm.gradient.natural_gradient import NaturalGradient, decaying
 from jgmm.gradient.newton_cg import NewtonCG
-from jgmm.gradient.optimizer import Evaluation, Optimizer, Update
+from jgmm.gradient.optimizer import Optimizer, Update
 from jgmm.gradient.warm_start import WarmStart
 
 __all__ = [
     "PARAMETRIZATIONS",
-    "Evaluation",
     "NaturalGradient",
     "NewtonCG",
     "Optimizer",

@@ -2,14 +2,13 @@
 
 from jgmm.mixture import gaussian, noise, prior, unconstrained
 from jgmm.mixture.conditioning import cov, mean
-from jgmm.mixture.conversion import from_sklearn, to_attributes, to_sklearn
-from jgmm.mixture.density import Expectation, log_joint
+from jgmm.mixture.conversion import from_sklearn, to_sklearn
+from jgmm.mixture.density import log_joint
 from jgmm.mixture.mixture import change_coordinates, n_parameters
 from jgmm.mixture.noise import Noise
 from jgmm.mixture.prior import Prior, conjugate
 
 __all__ = [
-    "Expectation",
     "Noise",
     "Prior",
     "change_coordinates",
@@ -22,7 +21,6 @@ __all__ = [
     "n_parameters",
     "noise",
     "prior",
-    "to_attributes",
     "to_sklearn",
     "unconstrained",
 ]

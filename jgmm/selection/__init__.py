@@ -2,22 +2,13 @@
 
 from jgmm.selection.agreement import adjusted_rand_index
 from jgmm.selection.criteria import CRITERIA, aic, aicc, bic, criteria, entropy, icl, icl_map
-from jgmm.selection.cross_validation import HeldOut, held_out
-from jgmm.selection.likelihood_ratio import (
-    RatioTest,
-    SequentialTest,
-    bootstrap_test,
-    sequential_test,
-)
-from jgmm.selection.selection import Row, Selection
+from jgmm.selection.cross_validation import held_out
+from jgmm.selection.likelihood_ratio import bootstrap_test, sequential_test
+from jgmm.selection.selection import Selection
 
 __all__ = [
     "CRITERIA",
-    "HeldOut",
-    "RatioTest",
-    "Row",
     "Selection",
-    "SequentialTest",
     "adjusted_rand_index",
     "aic",
     "aicc",

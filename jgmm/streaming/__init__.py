@@ -3,10 +3,9 @@
 from jgmm.streaming import online
 from jgmm.streaming.fit import fit
 from jgmm.streaming.reader import PassProgress
-from jgmm.streaming.sources import ArraySource, Block, as_source
+from jgmm.streaming.sources import Block, as_source
 
 __all__ = [
-    "ArraySource",
     "Block",
     "PassProgress",
     "as_source",
