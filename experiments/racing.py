@@ -31,7 +31,7 @@ from jgmm._core.status import VALID
 from jgmm._data.samples import make_samples
 from jgmm.em.options import Options
 from jgmm.fitting.in_memory import fit_unchecked
-from jgmm.fitting.racing import LEAST_STEPS
+from jgmm.fitting.racing import MIN_STEPS
 from jgmm.fitting.results import FitResult
 from jgmm.workbench.config.models import Amount, Count, Strict
 from jgmm.workbench.studies.context import StudyContext
@@ -42,7 +42,7 @@ class Settings(Strict):
 
     seeds: Count = 100
     """Number of seeds; each draws all starts again."""
-    rounds: Annotated[tuple[Annotated[int, Field(ge=LEAST_STEPS)], ...], Field(min_length=1)] = (
+    rounds: Annotated[tuple[Annotated[int, Field(ge=MIN_STEPS)], ...], Field(min_length=1)] = (
         3,
         5,
         10,

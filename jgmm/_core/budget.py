@@ -68,11 +68,23 @@ NARROWING_WORK = 1 << 29
 # is compiled, for comparison with QUICK_WORK.
 EXPECTED_STEPS = 128
 
+# --- Many data sets ---
+
+# Number of runs that go side by side when many data sets are fitted at once: few enough that the
+# runs do not wait for one another, and that the few slow ones at the end waste little.
+MAX_DATA_SET_RUNS = 64
+
 # --- Model selection ---
 
 # Work of one step of all restarts above which the components that a grid of fits is padded with, so
 # that all numbers of components share one program, cost more than the compilations they save.
 PADDING_WORK = 1 << 28
+
+# --- Likelihood-ratio test ---
+
+# Memory of the data sets that are fitted together, with the distances of their samples to the
+# centers of all starts (64 MiB). More data sets are fitted one group after another.
+RATIO_TEST_BYTES = 1 << 26
 
 # --- Bootstrap ---
 

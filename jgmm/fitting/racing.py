@@ -1,15 +1,16 @@
-"""Racing: give every start a few steps, and let only those ahead go on (successive halving).
+"""Racing by successive halving: give every start a few steps, and let only the best ones go on.
 
-All R starts take a few steps, W at a time. The quarter that promises most goes on for four times as
-many, and so on, until the few that are left run to their ends. A round costs no more than the one
-before, so the whole costs a few steps a start instead of a run a start.
+All R starts take a few steps, W at a time. The most promising quarter of them takes four times as
+many steps, a quarter of these four times as many again, and so on; the last few run to their ends.
+No round costs more than the one before, so the whole race costs a few steps a start instead of a
+run a start.
 
-What a run promises is where its log-likelihood is heading: EM converges linearly, so with gains
-g, ρg, ρ²g, … the limit is ρ/(1 - ρ) times the last gain away (Aitken). Of runs that head for the
-same value one goes on; the others would only find it again.
+Runs are ranked by the limit of their log-likelihood, which is extrapolated (Aitken): EM converges
+linearly, so with gains g, ρg, ρ²g, … the limit is ρ/(1 - ρ) times the last gain away. Of several
+runs with the same limit only one goes on, because the others would find the same optimum again.
 
-The price: an optimum that few starts lead to, and those slowly, may be lost. Longer rounds lose
-fewer. ``experiments/racing.py`` measures how many.
+The price: an optimum that only few starts reach, and reach slowly, may be lost. Longer rounds lose
+fewer optima. ``experiments/racing.py`` measures how many.
 
 References: Biernacki, Celeux & Govaert (2003), "em-EM"; Böhning et al. (1994) for the limit;
 Jamieson & Talwalkar (2016) for successive halving.
@@ -34,16 +35,20 @@ from jgmm.fitting import restarts
 from jgmm.fitting.algorithm import Algorithm
 from jgmm.fitting.restarts import Batch, ProgressCallback
 
-FACTOR = 4  # of the runs one in so many stays, and goes on for so many times the steps
-FINALISTS = 8  # run to their ends
-LEAST_STEPS = 3  # it takes three log-likelihoods to tell where a run is heading
-# Runs whose log-likelihoods a sample are heading for values closer than this are taken for one.
-SAME = 1e-5
-LARGEST_RATIO = 0.99
+# After each round one run in FACTOR goes on, for FACTOR times as many steps.
+FACTOR = 4
+# Number of runs that go on to their ends.
+FINALISTS = 8
+# Steps of the first round, at least: a limit is extrapolated from three log-likelihoods.
+MIN_STEPS = 3
+# Runs are taken to have the same limit if their log-likelihoods per sample differ by less, in nats.
+SAME_LIMIT = 1e-5
+# Largest ratio ρ of two gains that the extrapolation uses: closer to 1 the limit is too uncertain.
+MAX_RATIO = 0.99
 
 
 def race(
-    method: Algorithm,
+    algorithm: Algorithm,
     starts: Any,
     samples: Samples,
     control: Any,
@@ -51,71 +56,76 @@ def race(
     first_steps: int,
     progress: ProgressCallback | None = None,
 ) -> Batch:
-    """``restarts.run_restarts``, but runs that fall behind end as ``OUTRUN``.
+    """Run a race of all starts: as ``restarts.run_restarts``, but most runs end as ``OUTRUN``.
 
     Args:
-      first_steps: steps before the first are dropped, at least three. The other arguments are
-        those of ``restarts.run_restarts``.
+      algorithm, starts, samples, control, work, progress: as for ``restarts.run_restarts``.
+      first_steps: steps that every start takes in the first round, at least three.
+
+    Returns:
+      The batch at its end, see ``restarts.run_restarts``. With eight starts or fewer there is no
+      race, and all run to their ends.
     """
     n_restarts = len(restarts.restart_axis(starts))
     if n_restarts <= FINALISTS:
-        return restarts.run_restarts(method, starts, samples, control, work, progress)
-    every, width = (
-        restarts.open_batch(method, starts, n_restarts),
-        restarts.batch_width(n_restarts, work),
-    )
-    finalists = _rounds_of_race(method, width, first_steps, every, samples, control)
-    return restarts.run_to_end(method, finalists, True, starts, samples, control, work, progress)
+        return restarts.run_restarts(algorithm, starts, samples, control, work, progress)
+    all_runs = restarts.open_batch(algorithm, starts, n_restarts)
+    width = restarts.batch_width(n_restarts, work)
+    finalists = _all_rounds(algorithm, width, first_steps, all_runs, samples, control)
+    return restarts.run_to_end(algorithm, finalists, True, starts, samples, control, work, progress)
 
 
 def check_steps(first_steps: int) -> None:
-    """Refuse a first round that is too short to tell runs apart.
+    """Refuse a first round that is too short to compare runs.
 
     Raises:
-      DataError: neither zero, which stands for no race, nor at least three.
+      DataError: neither zero, which means no race, nor at least three.
     """
-    if first_steps and first_steps < LEAST_STEPS:
+    if first_steps and first_steps < MIN_STEPS:
         raise DataError(
-            f"race must be 0 (every start runs to its end) or at least {LEAST_STEPS} steps; it is "
+            f"race must be 0 (every start runs to its end) or at least {MIN_STEPS} steps; it is "
             f"{first_steps!r}."
         )
 
 
 def rounds(n_restarts: int, first_steps: int) -> list[tuple[int, int, int]]:
-    """For each round: how many run, for how many steps, and how many stay.
+    """Return for each round how many runs take part, for how many steps, and how many go on.
 
     >>> rounds(256, 5)
     [(256, 5, 64), (64, 20, 16), (16, 80, 8)]
     """
-    found, n_running, n_steps = [], n_restarts, first_steps
+    schedule, n_running, n_steps = [], n_restarts, first_steps
     while n_running > FINALISTS:
         n_stay = max(FINALISTS, -(-n_running // FACTOR))
-        found.append((n_running, n_steps, n_stay))
+        schedule.append((n_running, n_steps, n_stay))
         n_running, n_steps = n_stay, FACTOR * n_steps
-    return found
+    return schedule
 
 
 @partial(jit, static_argnums=(0, 1, 2))
-def _rounds_of_race(
-    method: Algorithm, width: int, first_steps: int, batch: Batch, samples: Samples, control: Any
+def _all_rounds(
+    algorithm: Algorithm, width: int, first_steps: int, batch: Batch, samples: Samples, control: Any
 ) -> Batch:
-    """Of a queue with a lane for every start, the lanes of the finalists."""
+    """Run all rounds of a batch that holds every start, and return a batch of the finalists.
+
+    In a round the runs take their steps in groups of ``width``, one group after another.
+    """
     n_restarts = len(batch.restart)
     schedule = jnp.asarray(rounds(n_restarts, first_steps))
-    approximate = method.approximate()
+    approximate = algorithm.approximate()
     total = samples.total_weight()
 
     def run_group(group: Array, batch: Batch, n_steps: Array) -> Batch:
-        places = group * width + jnp.arange(width)
+        indices = group * width + jnp.arange(width)
         part = lax.fori_loop(
             0,
             n_steps,
             lambda _, part: restarts.step_all(approximate, part, samples, control),
-            restarts.select_runs(batch, places),
+            restarts.select_runs(batch, indices),
         )
 
         def put_back(leaf: Array, new: Array) -> Array:
-            return leaf.at[places].set(new)
+            return leaf.at[indices].set(new)
 
         return replace(
             batch,
@@ -123,57 +133,65 @@ def _rounds_of_race(
             history=put_back(batch.history, part.history),
         )
 
-    def round_(i: Array, batch: Batch) -> Batch:
+    def one_round(i: Array, batch: Batch) -> Batch:
         n_running, n_steps, n_stay = schedule[i]
         n_groups = -(-n_running // width)
         batch = lax.fori_loop(
             0, n_groups, lambda group, batch: run_group(group, batch, n_steps), batch
         )
-        batch = restarts.select_runs(
-            batch, ranking(batch, total)
-        )  # the best fill the groups that go on
+        # The best runs come first, so that those that go on fill the first groups.
+        batch = restarts.select_runs(batch, ranking(batch, total))
         status = batch.states.status
-        behind = (jnp.arange(len(status)) >= n_stay) & (status == Status.RUNNING)
-        status = jnp.where(behind, int(Status.OUTRUN), status)
+        dropped = (jnp.arange(len(status)) >= n_stay) & (status == Status.RUNNING)
+        status = jnp.where(dropped, int(Status.OUTRUN), status)
         return replace(batch, states=replace(batch.states, status=status))
 
-    batch = lax.fori_loop(0, len(schedule), round_, _pad(batch, width))
+    batch = lax.fori_loop(0, len(schedule), one_round, _pad(batch, width))
     return restarts.select_runs(restarts.record_finished(batch), jnp.arange(FINALISTS))
 
 
 def _pad(batch: Batch, width: int) -> Batch:
-    """The queue with idle lanes that fill up the last group of ``width``."""
+    """Append runs that are not in use until the size of the batch is a multiple of ``width``."""
     n_restarts = len(batch.restart)
-    places = jnp.arange(n_restarts + -n_restarts % width)
-    idle = places >= n_restarts
-    filled = restarts.select_runs(batch, places % n_restarts)
-    status = jnp.where(idle, int(Status.OUTRUN), filled.states.status)
-    restart = jnp.where(idle, n_restarts, filled.restart)
-    return replace(filled, states=replace(filled.states, status=status), restart=restart)
+    indices = jnp.arange(n_restarts + -n_restarts % width)
+    unused = indices >= n_restarts
+    padded = restarts.select_runs(batch, indices % n_restarts)
+    status = jnp.where(unused, int(Status.OUTRUN), padded.states.status)
+    restart = jnp.where(unused, n_restarts, padded.restart)
+    return replace(padded, states=replace(padded.states, status=status), restart=restart)
 
 
 def ranking(batch: Batch, total: Float[Array, ""]) -> Int[Array, "W"]:
-    """The lanes by what they promise, the best first and those that may not win last.
+    """Return the indices of the runs, by their extrapolated limits, the best first.
 
-    Of lanes that promise the same, all but one come behind those that promise less.
+    Of runs with the same limit all but one come after the runs with lower limits. Runs that have
+    failed, and entries that are not in use, come last.
+
+    Args:
+      batch: W runs.
+      total: the total weight of the samples.
     """
-    seated = batch.restart < len(batch.outcomes.status)
+    in_use = batch.restart < len(batch.outcomes.status)
     may_win = among(batch.states.status, (*VALID, Status.RUNNING))
-    promised = jnp.where(seated & may_win, promise(batch), -jnp.inf)
-    order = jnp.argsort(-promised)
-    sorted_ = promised[order]
-    ahead = jnp.concatenate([jnp.full(1, jnp.inf, sorted_.dtype), sorted_[:-1]])
-    copy, lost = ahead - sorted_ <= SAME * total, ~jnp.isfinite(sorted_)
-    return order[jnp.argsort(jnp.where(lost, 2, copy.astype(int)))]
+    limits = jnp.where(in_use & may_win, extrapolated_limit(batch), -jnp.inf)
+    order = jnp.argsort(-limits)
+    descending = limits[order]
+    previous = jnp.concatenate([jnp.full(1, jnp.inf, descending.dtype), descending[:-1]])
+    is_copy, failed = previous - descending <= SAME_LIMIT * total, ~jnp.isfinite(descending)
+    return order[jnp.argsort(jnp.where(failed, 2, is_copy.astype(int)))]
 
 
-def promise(batch: Batch) -> Float[Array, "W"]:
-    """Where each lane's log-likelihood is heading: ℓ + g ρ/(1 - ρ), of its last gains g and g/ρ."""
+def extrapolated_limit(batch: Batch) -> Float[Array, "W"]:
+    """Return the limit of each run's log-likelihood by Aitken's extrapolation.
+
+    With the last two gains g/ρ and g the limit is ℓ + g ρ/(1 - ρ). Of a run that has ended it is
+    the log-likelihood itself.
+    """
     running = batch.states.status == Status.RUNNING
     last = jnp.where(running, batch.states.n_steps - 1, batch.states.n_steps)
     at = jnp.maximum(last[:, None] - jnp.arange(3)[None, :], 0)
     now, before, earlier = jnp.take_along_axis(batch.history, at, axis=1).T
     gain, gain_before = now - before, before - earlier
     ratio = jnp.where(gain_before > 0, gain / jnp.where(gain_before > 0, gain_before, 1), 0)
-    ratio = jnp.clip(ratio, 0, LARGEST_RATIO)
+    ratio = jnp.clip(ratio, 0, MAX_RATIO)
     return jnp.where(running, now + gain * ratio / (1 - ratio), batch.states.log_likelihood)

@@ -1,8 +1,9 @@
-"""Many runs of one iterative method as one compiled program that wastes little on those that end.
+"""Batched restarts: many runs of one iterative algorithm as one compiled program.
 
-R starts queue up for W lanes. All lanes step together; a lane whose run has ended hands in its
-outcome and takes the next start. Memory holds W runs and the best so far, whatever R is, and a slow
-run holds up nothing but the lane it is in. The method is EM, a gradient method, or a reader's own.
+Of R starts, W run side by side in a batch and take their steps together. A finished run is recorded
+and its place taken by the next start. So memory holds W runs and the best one so far, whatever R
+is, and a slow run delays no other start. The algorithm is EM, a gradient method, or one of the
+user's own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,15 @@ from jgmm.fitting.results import Restarts, choose
 
 
 class Progress(NamedTuple):
-    """What a fit tells its caller between compiled chunks of steps."""
+    """A progress report of a fit, passed to the callback between compiled chunks of steps.
+
+    Attributes:
+      step: steps that the run with the most steps has taken.
+      max_steps: maximal number of steps of a run.
+      log_likelihood: the highest so far, in nats.
+      n_running: restarts that have not finished, including those that have not begun.
+      n_restarts: R.
+    """
 
     step: int
     max_steps: int
@@ -42,17 +51,17 @@ ProgressCallback = Callable[[Progress], None]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Batch:
-    """The lanes, who is in them, and what has been handed in.
+    """W runs side by side, and the outcomes of the runs that have finished.
 
     Attributes:
-      lanes: W runs.
-      restart: which of R starts each lane runs, (W,); R for an idle lane.
-      history: log-likelihood of each lane before each of its steps, (W, max_steps + 1).
-      waiting: the first start that has not begun, ().
-      turns: steps taken by all lanes together, ().
-      table: outcomes handed in, and the index of the best.
-      best: its lane.
-      best_history: its history, (max_steps + 1,).
+      states: states of the W runs, leading axis W.
+      restart: the number of the start that each run began from, (W,); R for a run not in use.
+      history: log-likelihood of each run before each of its steps, (W, max_steps + 1).
+      next_start: the number of the first start that has not begun, ().
+      iterations: steps that the batch has taken, ().
+      outcomes: the outcomes recorded so far, and the index of the best.
+      best: the final state of the best run.
+      best_history: the history of the best run, (max_steps + 1,).
     """
 
     states: Any
@@ -66,42 +75,50 @@ class Batch:
 
 
 def run_restarts(
-    method: Algorithm,
+    algorithm: Algorithm,
     starts: Any,
     samples: Samples,
     control: Any,
     work: int,
     progress: ProgressCallback | None = None,
 ) -> Batch:
-    """Run every start to its end.
+    """Run an iterative algorithm from every start until all runs have finished.
 
     Args:
-      method: what a step does.
+      algorithm: what a step does.
       starts: R starts, leading axis.
-      samples: what they are fitted to, in their frame.
-      control: leaves the method reads.
-      work: multiplications a step takes for one lane, roughly; sets the number of lanes.
-      progress: called on the host every few steps. Without it, and inside a transformation, the
-        whole is one call of one compiled program.
+      samples: the samples that are fitted, in their frame.
+      control: leaves that the algorithm reads, such as tolerances.
+      work: approximate number of multiplications in a step of one run; it sets the size of the
+        batch.
+      progress: called on the host every few steps. Without it, and inside a transformation, all
+        steps are one call of one compiled program.
 
     Returns:
-      The emptied queue: its ``table``, and the ``best`` lane with its history. Best is the highest
-      log-likelihood among the valid, of equals the first; when none is valid, restart 0.
+      The batch at its end: all ``outcomes``, and the ``best`` run with its history. The best run is
+      the one ``results.choose`` returns: that of the highest log-likelihood among the valid runs;
+      where none is valid, among the usable ones; of equals the first.
     """
     n_restarts = len(restart_axis(starts))
     width = batch_width(n_restarts, work)
-    batch = open_batch(method, starts, width)
-    return run_to_end(method, batch, width == n_restarts, starts, samples, control, work, progress)
+    batch = open_batch(algorithm, starts, width)
+    all_begun = width == n_restarts
+    return run_to_end(algorithm, batch, all_begun, starts, samples, control, work, progress)
 
 
 def batch_width(n_restarts: int, work: int) -> int:
-    """How many lanes R starts share: enough to fill the machine, and no more."""
+    """Return W, the number of restarts that run side by side: enough to use the whole machine.
+
+    Args:
+      n_restarts: R.
+      work: approximate number of multiplications in a step of one run.
+    """
     most = budget.MAX_BATCH_CPU if jax.default_backend() == "cpu" else budget.MAX_BATCH
     return min(n_restarts, max(budget.MIN_BATCH, min(most, budget.BATCH_WORK // work)))
 
 
 def run_to_end(
-    method: Algorithm,
+    algorithm: Algorithm,
     batch: Batch,
     all_begun: bool,
     starts: Any,
@@ -110,24 +127,30 @@ def run_to_end(
     work: int,
     progress: ProgressCallback | None,
 ) -> Batch:
-    """Run a queue until it is empty; ``all_begun`` says that no start waits for a lane."""
+    """Run a batch until every start has finished.
+
+    Args:
+      algorithm, starts, samples, control, work, progress: as for ``run_restarts``.
+      batch: W runs that have begun.
+      all_begun: whether no start is waiting for a place in the batch.
+    """
     n_restarts, width = len(restart_axis(starts)), len(batch.restart)
     traced = is_traced(batch, samples, control)
-    forever = jnp.iinfo(jnp.int32).max // 2
+    unlimited = jnp.iinfo(jnp.int32).max // 2
     while True:
         narrowing = width > budget.MIN_BATCH and work * width > budget.NARROWING_WORK and not traced
-        iterations = forever if progress is None or traced else budget.CHUNK_STEPS
+        iterations = unlimited if progress is None or traced else budget.CHUNK_STEPS
         few = width // 4 * narrowing
-        in_all = work * n_restarts * budget.EXPECTED_STEPS
+        total_work = work * n_restarts * budget.EXPECTED_STEPS
         arguments = (batch, starts, samples, control, iterations, few)
-        batch, standing = _compiled_iterate(in_all, method, all_begun, *arguments)
+        batch, summary = _compiled_iterate(total_work, algorithm, all_begun, *arguments)
         if traced:
             return batch
-        now = jax.device_get(standing)
+        now = jax.device_get(summary)
         n_running, n_waiting = int(now.n_running), int(now.n_waiting)
         if progress is not None:
             highest, unfinished = float(now.log_likelihood), n_running + n_waiting
-            most = method.max_steps
+            most = algorithm.max_steps
             progress(Progress(int(now.step), most, highest, unfinished, n_restarts))
         if not n_running:
             return batch
@@ -137,21 +160,21 @@ def run_to_end(
 
 
 def restart_axis(starts: Any) -> Array:
-    """Any leaf of the starts: its first axis is R."""
+    """Return any leaf of the starts; its first axis is that of the R restarts."""
     return jax.tree.leaves(starts)[0]
 
 
 @partial(jit, static_argnums=(0, 2))
-def open_batch(method: Algorithm, starts: Any, width: int) -> Batch:
-    """A queue whose first W starts have begun."""
+def open_batch(algorithm: Algorithm, starts: Any, width: int) -> Batch:
+    """Return a batch of ``width`` runs, which begin from the first starts."""
     n_restarts = restart_axis(starts).shape[0]
-    states = jax.vmap(method.init)(jax.tree.map(lambda leaf: leaf[:width], starts))
+    states = jax.vmap(algorithm.init)(jax.tree.map(lambda leaf: leaf[:width], starts))
     dtype = states.log_likelihood.dtype
-    nothing = jnp.full(n_restarts, -1)
+    unknown = jnp.full(n_restarts, -1)
     outcomes = Restarts(
-        jnp.full(n_restarts, jnp.nan, dtype), nothing, nothing, nothing, jnp.asarray(n_restarts)
+        jnp.full(n_restarts, jnp.nan, dtype), unknown, unknown, unknown, jnp.asarray(n_restarts)
     )
-    history = jnp.full((width, method.max_steps + 1), jnp.nan, dtype)
+    history = jnp.full((width, algorithm.max_steps + 1), jnp.nan, dtype)
     first = jax.tree.map(lambda leaf: leaf[0], states)
     batch = Batch(
         states,
@@ -163,12 +186,12 @@ def open_batch(method: Algorithm, starts: Any, width: int) -> Batch:
         first,
         history[0],
     )
-    # Not weakly typed, as no step leaves it: else the program would be compiled once more.
+    # A step returns strongly typed arrays. Weakly typed ones here would compile the program twice.
     return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), batch)
 
 
 def _iterate(
-    method: Algorithm,
+    algorithm: Algorithm,
     all_begun: bool,
     batch: Batch,
     starts: Any,
@@ -177,66 +200,74 @@ def _iterate(
     iterations: Array,
     few: Array,
 ) -> tuple[Batch, _Summary]:
-    """Take so many turns, or fewer when at most ``few`` lanes run and no start waits."""
+    """Take steps of the whole batch, and record the runs that finish.
+
+    It stops after ``iterations`` steps, or earlier, when no start is waiting and at most ``few``
+    runs are still running.
+    """
     n_restarts, limit = restart_axis(starts).shape[0], batch.iterations + iterations
 
-    def going_on(batch: Batch) -> Array:
+    def goes_on(batch: Batch) -> Array:
         n_running = _running(batch).sum()
         busy = (n_running > few) | (batch.next_start < n_restarts)
         return (n_running > 0) & busy & (batch.iterations < limit)
 
-    def turn(batch: Batch) -> Batch:
+    def iterate(batch: Batch) -> Batch:
         stepped = replace(
-            step_all(method, batch, samples, control), iterations=batch.iterations + 1
+            step_all(algorithm, batch, samples, control), iterations=batch.iterations + 1
         )
-        # Once every start has a lane, outcomes stay in the lanes until all turns are taken.
-        return stepped if all_begun else _refill(method, record_finished(stepped), starts)
+        # Once every start has begun, no run is replaced: its state stays in the batch, and it is
+        # enough to record all runs after the loop.
+        return stepped if all_begun else _refill(algorithm, record_finished(stepped), starts)
 
-    # To hand in what has been is harmless, and here it is no program of its own.
-    batch = record_finished(lax.while_loop(going_on, turn, batch))
+    # To record a run twice changes nothing, and to do it here takes no program of its own.
+    batch = record_finished(lax.while_loop(goes_on, iterate, batch))
     return batch, _summarize(batch, samples)
 
 
 _compiled_iterate = JitByWork(_iterate, static_argnums=(0, 1))
 
 
-def step_all(method: Algorithm, batch: Batch, samples: Samples, control: Any) -> Batch:
-    """One step of every lane, entered into its history."""
-    states = method.step(batch.states, samples, control)
-    # A step that ended a run, or moved it on, has set the log-likelihood before the move.
+def step_all(algorithm: Algorithm, batch: Batch, samples: Samples, control: Any) -> Batch:
+    """Take one step of every run, and write its log-likelihood into the history."""
+    states = algorithm.step(batch.states, samples, control)
+    # The log-likelihood after a step is that of the parameters before it, whether the step moved
+    # the parameters or ended the run; so it belongs at the number of steps taken before.
     rows = jnp.arange(states.status.shape[0])
     history = batch.history.at[rows, batch.states.n_steps].set(states.log_likelihood)
     return replace(batch, states=states, history=history)
 
 
 def _running(batch: Batch) -> Array:
-    seated = batch.restart < batch.outcomes.status.shape[0]
-    return (batch.states.status == Status.RUNNING) & seated
+    """Return which runs have not finished, (W,)."""
+    in_use = batch.restart < batch.outcomes.status.shape[0]
+    return (batch.states.status == Status.RUNNING) & in_use
 
 
 @jit
 def record_finished(batch: Batch) -> Batch:
-    """Enter the lanes that have ended into the table, and keep the best of them."""
+    """Record the outcomes of the runs that have finished, and keep the best of them."""
     states, outcomes = batch.states, batch.outcomes
     n_restarts = outcomes.status.shape[0]
     where = jnp.where(states.status != Status.RUNNING, batch.restart, n_restarts)
 
-    def enter(column: Array, values: Array) -> Array:
+    def record(column: Array, values: Array) -> Array:
         return column.at[where].set(values.astype(column.dtype), mode="drop")
 
     outcomes = Restarts(
-        enter(outcomes.log_likelihood, states.log_likelihood),
-        enter(outcomes.status, states.status),
-        enter(outcomes.n_steps, states.n_steps),
-        enter(outcomes.collapsed, states.collapsed),
+        record(outcomes.log_likelihood, states.log_likelihood),
+        record(outcomes.status, states.status),
+        record(outcomes.n_steps, states.n_steps),
+        record(outcomes.collapsed, states.collapsed),
         outcomes.best,
     )
     best = choose(outcomes)
-    state = jnp.argmax(where == best)  # the lane that has just handed it in, if one has
-    new = where[state] == best
+    # If the best run is in the batch, this is its index there; otherwise it is kept from before.
+    index = jnp.argmax(where == best)
+    is_new = where[index] == best
 
     def keep(candidate: Array, old: Array) -> Array:
-        return jnp.where(new, candidate[state], old)
+        return jnp.where(is_new, candidate[index], old)
 
     return replace(
         batch,
@@ -246,41 +277,48 @@ def record_finished(batch: Batch) -> Batch:
     )
 
 
-def _refill(method: Algorithm, batch: Batch, starts: Any) -> Batch:
-    """Give each lane that has ended the next start that waits, or leave it idle."""
+def _refill(algorithm: Algorithm, batch: Batch, starts: Any) -> Batch:
+    """Replace each finished run by the next start that is waiting, or mark it as not in use."""
     n_restarts = restart_axis(starts).shape[0]
-    ended = (batch.states.status != Status.RUNNING) & (batch.restart < n_restarts)
-    turn_of = batch.next_start + jnp.cumsum(ended) - 1
-    restart = jnp.where(ended, jnp.minimum(turn_of, n_restarts), batch.restart)
-    begun = ended & (restart < n_restarts)
+    finished = (batch.states.status != Status.RUNNING) & (batch.restart < n_restarts)
+    number = batch.next_start + jnp.cumsum(finished) - 1
+    restart = jnp.where(finished, jnp.minimum(number, n_restarts), batch.restart)
+    begins = finished & (restart < n_restarts)
     chosen = jnp.minimum(restart, n_restarts - 1)
-    fresh = jax.vmap(method.init)(jax.tree.map(lambda leaf: leaf[chosen], starts))
+    fresh = jax.vmap(algorithm.init)(jax.tree.map(lambda leaf: leaf[chosen], starts))
 
     return replace(
         batch,
-        states=pytree.where(begun, fresh, batch.states),
+        states=pytree.where(begins, fresh, batch.states),
         restart=restart,
-        next_start=jnp.minimum(batch.next_start + ended.sum(), n_restarts),
+        next_start=jnp.minimum(batch.next_start + finished.sum(), n_restarts),
     )
 
 
 @partial(jit, static_argnums=1)
 def _narrow(batch: Batch, width: int) -> Batch:
-    """The same queue with fewer lanes, which hold all that still run."""
+    """Return a smaller batch, which holds all runs that have not finished."""
     batch = record_finished(batch)
     return select_runs(batch, jnp.argsort(~_running(batch))[:width])
 
 
-def select_runs(batch: Batch, places: Array) -> Batch:
-    """The same queue with the lanes at the given places only, in that order."""
+def select_runs(batch: Batch, indices: Array) -> Batch:
+    """Return the batch with only the runs at the given indices, in that order."""
     states, restart, history = jax.tree.map(
-        lambda leaf: leaf[places], (batch.states, batch.restart, batch.history)
+        lambda leaf: leaf[indices], (batch.states, batch.restart, batch.history)
     )
     return replace(batch, states=states, restart=restart, history=history)
 
 
 class _Summary(NamedTuple):
-    """How the queue stands, () each."""
+    """The progress of a batch, () each.
+
+    Attributes:
+      step: steps that the run with the most steps has taken.
+      log_likelihood: the highest so far, in nats, in the user's units.
+      n_running: runs that have not finished.
+      n_waiting: starts that have not begun.
+    """
 
     step: Array
     log_likelihood: Array

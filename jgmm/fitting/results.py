@@ -1,4 +1,4 @@
-"""What a fit returns, and how it gets from the frame to the user's units."""
+"""The result of a fit, the choice among restarts, and the error that a failed fit raises."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from jgmm.mixture.prior import Prior, log_density, log_density_in
 
 
 def raise_if_failed(result: FitResult) -> FitResult:
-    """Return a result whose status is usable, and raise for any other.
+    """Raise ``FitError`` if the fit failed; otherwise return the result.
 
-    Inside a transformation nothing is raised: the caller reads ``result.status``.
+    Inside a transformation, and for a batch of results, nothing is raised: read
+    ``result.status``.
 
     Args:
-      result: what a fit returned, for one data set.
+      result: the result of a fit to one data set.
 
     Raises:
-      FitError: no restart ended in usable parameters. The text counts the outcomes and names the
-        component.
+      FitError: no restart ended in usable parameters. The text counts the outcomes of the restarts
+        and names the component that collapsed.
     """
     if is_traced(result) or result.status.ndim:
         return result
@@ -48,7 +49,15 @@ def raise_if_failed(result: FitResult) -> FitResult:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Restarts:
-    """What became of each of R restarts; leaves (R,), and the index of the one chosen."""
+    """The outcomes of R restarts.
+
+    Attributes:
+      log_likelihood: the final log-likelihood, with the log prior, in nats, (R,).
+      status: code of the ``Status`` that each ended with, (R,).
+      n_steps: parameter updates made, (R,).
+      collapsed: the component that collapsed or is spurious, or -1, (R,).
+      best: index of the restart chosen, ().
+    """
 
     log_likelihood: Leaf
     status: Leaf
@@ -57,12 +66,16 @@ class Restarts:
     best: Leaf
 
 
-def choose(table: Restarts) -> Array:
-    """Index of the best outcome in a table, the first of equals; 0 when there is none.
+def choose(outcomes: Restarts) -> Array:
+    """Return the index of the best restart.
 
-    It is the best of the valid; where none is, the best of the usable.
+    It is the restart of the highest log-likelihood among those that ended valid. Where none did, it
+    is the highest among the usable ones, and where none is usable either, restart 0. Of equals it
+    is the first.
     """
-    valid, usable = (score(table.log_likelihood, table.status, codes) for codes in (VALID, USABLE))
+    valid, usable = (
+        score(outcomes.log_likelihood, outcomes.status, codes) for codes in (VALID, USABLE)
+    )
     return jnp.argmax(jnp.where(jnp.isfinite(valid).any(), valid, usable))
 
 
@@ -70,23 +83,30 @@ def best_of(results: list[FitResult]) -> FitResult:
     """Return the best of several results of one problem, with the outcomes of all their restarts.
 
     Args:
-      results: of batches of restarts, in order; every one has its ``restarts``.
+      results: one for each batch of starts, in order, each with its ``restarts``.
     """
     if len(results) == 1:
         return results[0]
-    tables = [result.restarts for result in results]
-    whole = jax.tree.map(lambda *leaves: jnp.concatenate(jnp.atleast_1d(*leaves)), *tables)
+    parts = [result.restarts for result in results]
+    whole = jax.tree.map(lambda *leaves: jnp.concatenate(jnp.atleast_1d(*leaves)), *parts)
     best = choose(whole)
     ends = [0]
-    for table in tables:
-        assert table is not None  # a batch of restarts always reports them
-        ends.append(ends[-1] + len(table.status))
+    for part in parts:
+        assert part is not None  # a fit from many starts always has its outcomes
+        ends.append(ends[-1] + len(part.status))
     batch = max(i for i, end in enumerate(ends[:-1]) if end <= int(best))
     return replace(results[batch], restarts=replace(whole, best=best))
 
 
 def clean_history(history: Array, n_steps: Array) -> Array:
-    """A lane's history with NaN beyond its last step: what a run before it left there."""
+    """Replace a run's history after its last step by NaN.
+
+    An earlier run that had the same place in the batch may have left values there.
+
+    Args:
+      history: (max_steps + 1,).
+      n_steps: steps that the run has taken, ().
+    """
     return jnp.where(jnp.arange(history.shape[0]) <= n_steps, history, jnp.nan)
 
 
@@ -98,15 +118,16 @@ class FitResult:
     Attributes:
       mixture: the parameters.
       log_likelihood: Σₙ wₙ log p(xₙ) of exactly these parameters, in nats.
-      log_prior: their log density under the prior, up to a constant; zero without one.
-      status: code of a ``Status``, computed from what happened.
+      log_prior: log density of these parameters under the prior, up to a constant; zero without a
+        prior.
+      status: code of a ``Status``, computed from the course of the fit.
       n_steps: parameter updates made.
-      history: log-likelihood and log prior together before each step, (max_steps + 1,), NaN beyond
-        the last.
-      collapsed: the component that collapsed, or ended as a spike, or -1.
-      noise: the uniform component beside the mixture, or None.
+      history: log-likelihood plus log prior before each step, (max_steps + 1,), NaN after the last
+        step.
+      collapsed: the component that collapsed or is spurious (degenerate), or -1.
+      noise: the uniform noise component in addition to the mixture, or None.
       restarts: the outcome of every restart, or None where there was one start only. Its
-        ``log_likelihood`` has the log prior in it, too: it is what restarts are compared by.
+        ``log_likelihood`` includes the log prior, because restarts are compared by the sum of both.
     """
 
     mixture: Mixture
@@ -121,11 +142,11 @@ class FitResult:
 
     @property
     def objective(self) -> Array:
-        """What was maximised: log-likelihood and log prior together."""
+        """The function that was maximised: log-likelihood plus log prior, in nats."""
         return self.log_likelihood + self.log_prior
 
     def __repr__(self) -> str:
-        """One line with what matters, or the shapes inside a transformation."""
+        """Show the main results in one line; inside a transformation, the shape."""
         name = f"K={self.mixture.n_components}, covariance={self.mixture.covariance!r}"
         if is_traced(self) or jnp.ndim(self.status):
             return f"FitResult({name}, shape={jnp.shape(self.status)})"
@@ -140,50 +161,52 @@ def to_result(
     log_likelihood: Array,
     state: Any,
     history: Array,
-    table: Restarts | None,
+    outcomes: Restarts | None,
     samples: HasTotals,
     prior: Prior | None = None,
     noise: Noise | None = None,
 ) -> FitResult:
-    """The outcome of a lane, and of all restarts, carried from the frame to the user's units.
+    """Return the result of the best run and of all restarts, in the user's units.
 
     Args:
-      mixture: in the frame.
-      log_likelihood: with the log prior in it, as in ``history`` and ``table``.
-      lane: of it ``status``, ``n_steps`` and ``collapsed`` are read.
-      history, table: of the lane, and of all.
-      samples: in the frame.
-      prior: of the components, in the user's units.
-      noise: beside the mixture, in the frame.
+      mixture: the parameters of the best run, in the frame.
+      log_likelihood: of the best run, with the log prior, as in ``history`` and ``outcomes``.
+      state: the final state of the best run; ``status``, ``n_steps`` and ``collapsed`` are read.
+      history: of the best run, (max_steps + 1,).
+      outcomes: of all restarts, or None.
+      samples: the frame and the total weight of the samples.
+      prior: the prior of the components, in the user's units.
+      noise: the noise component of the best run, in the frame.
     """
-    # Inside a transformation data are not inspected; one bad value spoils the frame.
+    # Inside a transformation the samples cannot be checked, but a value that is not finite makes
+    # the frame not finite, too.
     frame = samples.frame
-    usable = jnp.isfinite(frame.shift).all() & jnp.isfinite(frame.scale).all()
+    finite = jnp.isfinite(frame.shift).all() & jnp.isfinite(frame.scale).all()
 
-    def status(codes: Array) -> Array:
-        return jnp.where(usable, codes, int(Status.NON_FINITE_DATA))
+    def if_finite(codes: Array) -> Array:
+        return jnp.where(finite, codes, int(Status.NON_FINITE_DATA))
 
     shift = samples.total_weight() * frame.log_volume()
-    believed = log_density_in(prior, frame, mixture)
+    log_prior_in_frame = log_density_in(prior, frame, mixture)
     returned = to_original(mixture, frame)
-    user_prior = believed if prior is None else log_density(prior, returned)
-    log_likelihood = log_likelihood - believed - shift
-    shift = shift + believed - user_prior
+    log_prior = log_prior_in_frame if prior is None else log_density(prior, returned)
+    log_likelihood = log_likelihood - log_prior_in_frame - shift
+    shift = shift + log_prior_in_frame - log_prior
     return FitResult(
         mixture=returned,
         log_likelihood=log_likelihood,
-        log_prior=user_prior,
-        status=status(state.status),
+        log_prior=log_prior,
+        status=if_finite(state.status),
         n_steps=state.n_steps,
         history=clean_history(history, state.n_steps) - shift,
-        collapsed=jnp.where(usable, state.collapsed, -1),
+        collapsed=jnp.where(finite, state.collapsed, -1),
         noise=noise and noise.rescaled(frame.log_volume()),
-        restarts=table
+        restarts=outcomes
         and Restarts(
-            table.log_likelihood - shift,
-            status(table.status),
-            table.n_steps,
-            jnp.where(usable, table.collapsed, -1),
-            table.best,
+            outcomes.log_likelihood - shift,
+            if_finite(outcomes.status),
+            outcomes.n_steps,
+            jnp.where(finite, outcomes.collapsed, -1),
+            outcomes.best,
         ),
     )

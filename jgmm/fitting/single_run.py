@@ -1,4 +1,4 @@
-"""One run of EM from a given mixture."""
+"""One run of EM from a given mixture, without restarts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from jgmm.mixture.mixture import Mixture, to_standard
 
 
 def algorithm_for(options: Options) -> AdditiveAlgorithm:
-    """EM, accelerated where that is wished for.
+    """Return EM, or accelerated EM if the options name an acceleration.
 
     Raises:
       DataError: an unknown acceleration.
@@ -56,7 +56,7 @@ def run_em(
     """Run EM from a given mixture until it converges.
 
     Args:
-      mixture: where to start, in the units of x; its covariance model is kept.
+      mixture: the start, in the units of x; its covariance model is kept.
       x: samples in rows, (N, D).
       sample_weight: how many times each sample counts, (N,).
       options, **keywords: see ``jgmm.Options``; with ``max_steps=0`` the mixture is only evaluated.
@@ -78,21 +78,30 @@ def run_em(
 def run_em_unchecked(
     mixture: Mixture, samples: Samples, control: Control, algorithm: Algorithm
 ) -> FitResult:
-    """``run_em`` of checked samples, with the options a program reads."""
-    inside = standardize(samples, mixture.model)
-    start = algorithm.init(to_standard(mixture, inside.frame))
-    history = jnp.full(algorithm.max_steps + 1, jnp.nan, inside.x.dtype)
+    """Run EM as ``run_em`` does, on samples and options that have been checked.
 
-    def turn(carry: tuple[Any, Array]) -> tuple[Any, Array]:
-        states, history = carry
-        stepped = algorithm.step(states, inside, control)
+    Args:
+      mixture: the start, in the units of the samples.
+      samples: N samples in the identity frame.
+      control: tolerances, ridge, prior and floor.
+      algorithm: EM, plain or accelerated.
+    """
+    standardized = standardize(samples, mixture.model)
+    start = algorithm.init(to_standard(mixture, standardized.frame))
+    history = jnp.full(algorithm.max_steps + 1, jnp.nan, standardized.x.dtype)
+
+    def step(carry: tuple[Any, Array]) -> tuple[Any, Array]:
+        states, history = carry  # a batch of one run
+        stepped = algorithm.step(states, standardized, control)
         return stepped, history.at[states.n_steps[0]].set(stepped.log_likelihood[0])
 
-    ended, history = lax.while_loop(
+    final, history = lax.while_loop(
         lambda carry: carry[0].status[0] == Status.RUNNING,
-        turn,
+        step,
         (jax.tree.map(lambda leaf: leaf[None], start), history),
     )
-    state = jax.tree.map(lambda leaf: leaf[0], ended)
-    ended_at = state.log_likelihood
-    return to_result(state.mixture, ended_at, state, history, None, inside, control.prior)
+    state = jax.tree.map(lambda leaf: leaf[0], final)
+    log_likelihood = state.log_likelihood
+    return to_result(
+        state.mixture, log_likelihood, state, history, None, standardized, control.prior
+    )

@@ -30,7 +30,7 @@ from jgmm._data.samples import Samples, make_samples, whole_weights
 from jgmm._data.validation import check_key, check_level
 from jgmm.em.options import AcceptedOptions, Control, OptionKeywords, Options
 from jgmm.fitting.in_memory import fit_unchecked
-from jgmm.fitting.many_data_sets import Search, append_start, best_log_likelihoods, starts
+from jgmm.fitting.many_data_sets import Search, append_start, best_log_likelihoods, draw_starts
 from jgmm.fitting.results import FitResult, raise_if_failed
 from jgmm.fitting.single_run import algorithm_for
 from jgmm.initialization.problem import check_problem
@@ -206,7 +206,7 @@ class _Study:
         """The test of K components against K + 1, from the fit of K, and the fit of K + 1."""
         key, null = jax.random.fold_in(self.key, n_components), small.mixture
         cut = _cut(null)
-        given = append_start(starts(key, self.samples.x, n_components + 1, self.search), cut)
+        given = append_start(draw_starts(key, self.samples.x, n_components + 1, self.search), cut)
         large = self._fit(key, n_components + 1, given, self.search.n_restarts + 1)
         statistic = 2 * (float(large.log_likelihood) - float(small.log_likelihood))
         found = []
