@@ -1,8 +1,8 @@
 """Constants that trade memory or compilation time for speed, each with the reason for its value.
 
 Read a constant as ``budget.NAME`` at the place of use: then a test or a user can replace it for a
-while. Work is counted in multiplications, roughly. The constants are ordered by topic, from
-compilation to streaming.
+while. Work is counted in multiplications, roughly. The constants stand in the order of the topics,
+from compilation to plots.
 """
 
 from __future__ import annotations
