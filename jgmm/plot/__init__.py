@@ -22,6 +22,8 @@ try:
 except ImportError as error:
     raise UserError('plots need matplotlib: pip install "jgmm[workbench]"') from error
 
+# The module first: ``jgmm.plot.uncertainty`` is the function of ``data``, which is bound after it.
+import jgmm.plot.uncertainty  # noqa: F401
 from jgmm.plot.data import (
     decision_regions,
     ellipses,
