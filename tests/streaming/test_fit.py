@@ -76,9 +76,7 @@ def test_several_runs_share_the_reading(start):
     found = fit(KEY, counted, 3, init=moved, **SHORT)
     assert found.restarts.status.shape == (2,)
     assert int(found.restarts.best) == int(np.argmax(found.restarts.log_likelihood))
-    assert (
-        counted.passes == 1 + 1 + 5
-    )  # the first block, the moments, and an E-step more than steps
+    assert counted.passes == 1 + 1 + 5  # the first block, the moments, five E-steps
 
 
 class Counted:

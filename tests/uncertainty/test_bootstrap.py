@@ -1,6 +1,6 @@
 """The bootstrap: resampling and refitting, against closed forms and the observed information.
 
-    JGMM_ALL_MODELS=1 pytest tests/uncertainty/test_bootstrap.py tests/selection/test_likelihood_ratio.py
+    JGMM_ALL_MODELS=1 pytest tests/uncertainty tests/selection/test_likelihood_ratio.py
 
 tries all fourteen models, three minutes more.
 """
