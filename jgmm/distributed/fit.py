@@ -111,13 +111,6 @@ def fit(
     Raises:
       DataError: see ``jgmm.fit``; or a mesh without the axis "samples", or with other axes.
       FitError: no restart ended in usable parameters.
-
-    >>> import jax, jgmm
-    >>> x = np.asarray([[0.0], [0.25], [0.5], [5.0], [5.25], [5.5]], np.float32)
-    >>> mesh = jgmm.distributed.make_mesh(1)
-    >>> result = fit(jax.random.key(0), x, 2, mesh=mesh, covariance="EII", init="kmeans++")
-    >>> np.sort(result.mixture.means[:, 0]).round(2).tolist()
-    [0.25, 5.25]
     """
     options = ACCEPTED.read(options, keywords)
     group = group or SingleProcess()

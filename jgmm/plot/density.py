@@ -61,8 +61,8 @@ def density_levels(
 
     >>> import jgmm
     >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
-    >>> density_levels(one, [0.95]).round(1).tolist()  # log p(1.96) = -0.92 - 1.92
-    [-2.8]
+    >>> density_levels(one, [0.95]).round().tolist()  # log p(1.96) = -2.84
+    [-3.0]
     """
     if not masses or any(not 0 < m < 1 for m in masses):
         raise ValueError(f"masses must lie strictly between 0 and 1; they are {tuple(masses)}.")

@@ -142,8 +142,9 @@ def wrap_text(text: object, width: int = 40, lines: int = 3) -> str:
 
     Without the escape, matplotlib would read text between two "$" as a formula.
 
-    >>> wrap_text("price in $ per kilogram", width=12)
-    'price in \\$\nper kilogram'
+    >>> print(wrap_text("price in $ per kilogram", width=12))
+    price in \\$
+    per kilogram
     """
     wrapped = textwrap.wrap(str(text), width, max_lines=lines, placeholder=" …")
     return "\n".join(wrapped).replace("$", r"\$") or " "

@@ -129,7 +129,7 @@ def start(
     >>> mixture = jgmm.make_mixture([0.5, 0.5], [[-1.0], [1.0]], [1.0, 1.0], "spherical")
     >>> state = jgmm.streaming.online.start(mixture, [[-2.0], [-1.0], [1.0], [2.0]])
     >>> int(state.n_batches), round(float(state.mean_log_prob), 2)
-    (0, -1.88)
+    (0, -1.79)
     """
     if not 0.5 < alpha <= 1 or offset < 1 or not 0 <= min_step < 1 or ridge < 0:
         raise DataError(
