@@ -131,7 +131,7 @@ def spiky(dtype):
     return x
 
 
-def test_restarts_that_fail_are_told_and_not_chosen(spiky):
+def test_restarts_that_fail_are_reported_and_not_chosen(spiky):
     result = fit(spiky)
     status = np.asarray(result.restarts.status)
     assert (status == Status.COLLAPSED).any()

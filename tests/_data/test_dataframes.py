@@ -112,7 +112,7 @@ if hasattr(polars, "Int128"):  # not in the oldest version
 
 
 @pytest.mark.parametrize("kind", TAKEN)
-def test_numbers_in_unusual_clothes_are_read(kind):
+def test_numbers_of_unusual_types_are_read(kind):
     column = TAKEN[kind]
     make = polars.DataFrame if isinstance(column, polars.Series) else pandas.DataFrame
     np.testing.assert_array_equal(as_samples(make({"a": column})), [[1], [2]])

@@ -24,7 +24,7 @@ def test_a_row_of_weight_zero_may_hold_anything(dtype):
     assert float(samples.total_weight()) == 5
 
 
-def test_take_gives_framed_rows(dtype):
+def test_take_gives_standardized_rows(dtype):
     samples = center_and_scale(make_samples(X.astype(dtype)), per_column=True)
     rows, _ = samples.rows(0, 5)
     np.testing.assert_array_equal(samples.take(jnp.asarray([3, 0])), rows[jnp.asarray([3, 0])])

@@ -37,7 +37,7 @@ def test_a_constant_column_is_scaled_by_one():
     assert np.isfinite(samples.rows(0, 2)[0]).all()
 
 
-def test_an_offset_does_not_show_in_the_frame(dtype, tolerance):
+def test_an_offset_does_not_change_the_scale(dtype, tolerance):
     """A million standard deviations in float32, a hundred million in float64."""
     offset = {4: 1e6, 8: 1e8}[dtype.itemsize]
     x = (np.random.default_rng(0).normal(size=(300, 2)) + offset).astype(dtype)
@@ -75,7 +75,7 @@ def test_whitened_samples_have_the_unit_covariance(dtype):
     np.testing.assert_allclose(samples.frame.log_volume(), 0.5 * log_det, atol=atol)
 
 
-def test_a_frame_that_turns_is_undone(dtype):
+def test_whitening_is_undone(dtype):
     x = correlated(dtype)
     frame, unit = seen_whole(x).frame, x.astype(np.float64).std(axis=0)
     assert frame.rotates

@@ -108,7 +108,7 @@ def test_a_sweep_lets_every_pair_meet_once_and_all_return(d):
             np.testing.assert_allclose(found.axes, turn.T, atol=1e-12)
 
 
-def test_axes_in_place_are_left_in_peace():
+def test_axes_that_are_common_already_do_not_move():
     """What is stationary to within the tolerance costs no sweep, and changes by no bit."""
     _, roots, axes = problem(0, 4, np.float64)
     found = search(MANY_SWEEPS)(roots, axes)

@@ -54,7 +54,7 @@ def test_distance_is_mahalanobis(form, stored, copies, dtype, tolerance):
     np.testing.assert_allclose(found, expected, **tolerance)
 
 
-def test_scatter_and_outer_are_the_compressed_matrices(form, dtype, tolerance):
+def test_scatter_and_outer_are_the_stored_form_of_matrices(form, dtype, tolerance):
     rng = np.random.default_rng(1)
     resp, difference = rng.uniform(size=(K, 6)), rng.normal(size=(K, D, 6))
     dense = np.einsum("kb,kdb,keb->kde", resp, difference, difference)
@@ -73,7 +73,7 @@ def test_apply_multiplies_by_a_square_root(form, stored, dtype, tolerance):
     np.testing.assert_allclose(found, expected, **tolerance)
 
 
-def test_stretch_follows_a_change_of_units(form, stored, dtype, tolerance):
+def test_rescale_follows_a_change_of_units(form, stored, dtype, tolerance):
     factor = np.full(D, 3.0) if form is Spherical else np.array([2.0, 0.5, 1.0, 10.0])
     stretched = form.rescale(form.root(stored[0]), jnp.asarray(factor, dtype))
     dense = form.to_dense(stretched, D)

@@ -21,7 +21,7 @@ def start():
     return from_rows(data(np.float32)[0])
 
 
-def test_who_adds_which_blocks_does_not_show(start):
+def test_sums_do_not_depend_on_which_process_adds_a_block(start):
     """Added up by one, or by three who each have some of them: the same to the last bit."""
     x, weights = data(np.float32, 9000)
     options = Options("diag", init=start, max_steps=4)

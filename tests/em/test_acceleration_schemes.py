@@ -17,7 +17,7 @@ from jgmm.em.algorithm import EM
 KEY = jax.random.key(0)
 
 
-def test_names():
+def test_names_of_schemes():
     em = EM(10)
     assert accelerated(em, None) is em
     with pytest.raises(DataError, match="Did you mean 'squarem'"):

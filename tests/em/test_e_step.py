@@ -68,7 +68,7 @@ def test_statistics_are_the_loops(name, form, weighted, x, weight, dtype, tolera
 
 
 @pytest.mark.parametrize("block_size", [1, 7, 30, 59, 60, 1000])
-def test_the_block_size_does_not_show(block_size, full, x, weight, tolerance):
+def test_the_block_size_does_not_matter(block_size, full, x, weight, tolerance):
     close(accumulate(full, x, weight, block_size), accumulate(full, x, weight), tolerance)
 
 

@@ -158,7 +158,7 @@ def test_a_ridge_is_a_share_of_the_variance_of_each_column(name, dtype):
 
 
 @of_every_model
-def test_an_offset_does_not_show_in_the_covariances(name, ones, dtype):
+def test_an_offset_does_not_change_the_covariances(name, ones, dtype):
     """1e6 standard deviations in float32, 1e8 in float64, against an oracle that subtracts it."""
     offset = {4: 1e6, 8: 1e8}[dtype.itemsize]
     x = oracle.draw(0, N, *oracle.parameters(SEED, k=K, d=D))

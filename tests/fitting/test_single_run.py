@@ -193,7 +193,7 @@ def test_one_run_of_a_batch_fails_alone(full, x):
     log_scale=st.floats(-1, 3),
     seed=st.integers(0, 99),
 )
-def test_a_fit_does_not_notice_units_or_order(
+def test_a_fit_does_not_depend_on_units_or_order(
     shift, log_scale, seed, start, x, weight, name, dtype
 ):
     plain, scale = run_all(start, x, weight), np.asarray(10**log_scale, dtype)
@@ -228,7 +228,7 @@ def test_a_fit_does_not_notice_units_or_order(
 
 
 @of_every_model
-def test_a_fit_does_not_notice_the_order_of_columns(start, x, weight, name, dtype):
+def test_a_fit_does_not_depend_on_the_order_of_columns(start, x, weight, name, dtype):
     """Parameters to the root of a rounding, as above."""
     order, storage = np.array([2, 0, 1]), start.model.storage
     turned = storage.from_dense(start.covariances[:, order][:, :, order])[: len(start.scale)]

@@ -94,7 +94,7 @@ def test_a_start_ignores_missing_rows(program, x, weight):
         chex.assert_trees_all_equal(program(key, x, weight), program(key, spoiled, weight))
 
 
-def test_a_start_does_not_notice_units(program, x, dtype):
+def test_a_start_does_not_depend_on_units(program, x, dtype):
     """Powers of two and whole numbers are exact, so the same samples are drawn."""
     x, ones = np.round(x * 64) / 64, np.ones(N, dtype)
     unit, origin = np.array([4, 8], dtype), np.array([256, -32], dtype)

@@ -59,7 +59,7 @@ def test_e_step_is_the_textbook(mixture, truth, x, dtype, tolerance):
     np.testing.assert_array_equal(jgmm.predict(mixture, x), resp.argmax(axis=1))
 
 
-def test_the_questions_agree(mixture, x, tolerance):
+def test_density_and_responsibilities_are_those_of_the_e_step(mixture, x, tolerance):
     expectation = jgmm.e_step(mixture, x)
     np.testing.assert_array_equal(jgmm.log_prob(mixture, x), expectation.log_prob)
     resp = jgmm.responsibilities(mixture, x)
@@ -133,7 +133,7 @@ def test_a_nan_row_spoils_no_other(mixture, x):
     np.testing.assert_array_equal(np.delete(found, 3), np.delete(jgmm.log_prob(mixture, x), 3))
 
 
-def test_blocks_do_not_show(monkeypatch, full, x, tolerance):
+def test_the_block_size_does_not_matter(monkeypatch, full, x, tolerance):
     whole = jgmm.e_step(full, x)
     monkeypatch.setattr(budget, "DIFFERENCE_BLOCK_BYTES", 7 * K * D * x.itemsize)
     blocks = jgmm.e_step(full, x[:-1])  # another shape, so compiled anew

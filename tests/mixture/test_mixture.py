@@ -93,7 +93,7 @@ def test_own_form_and_matrices_make_the_same(mixture, truth, name, dtype):
     chex.assert_trees_all_close(jgmm.make_mixture(weights, means, own, name), mixture, rtol=1e-6)
 
 
-def test_lists_will_do():
+def test_lists_are_accepted():
     made = jgmm.make_mixture([0.25, 0.75], [[0, 1], [2, 3]], [[1, 2], [3, 4]], "diag")
     np.testing.assert_allclose(made.variances, [[1, 2], [3, 4]], rtol=1e-15)
 

@@ -65,7 +65,7 @@ def fit(seed=0, labels=SOME, **options):
 
 
 @pytest.mark.parametrize("accelerate", [None, "anderson"])
-def test_components_bear_the_numbers_of_their_labels(accelerate):
+def test_components_have_the_numbers_of_their_labels(accelerate):
     for seed in range(4):
         result = fit(seed, accelerate=accelerate)
         assert Status(int(result.status)) is Status.CONVERGED

@@ -92,7 +92,7 @@ def test_the_heaviest_are_split_when_there_are_many():
     assert split == list(range(k - 1, k - 1 - nested_starts.MOST_SPLITS, -1))
 
 
-def test_blanks_fill_any_place(dtype):
+def test_placeholders_have_the_shapes_of_every_model(dtype):
     for entry in MODELS.values():
         blank, real = nested_starts.placeholder(entry, K, D, dtype), make(entry.name)
         assert [leaf.shape for leaf in leaves(blank)] == [leaf.shape for leaf in leaves(real)]

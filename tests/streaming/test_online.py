@@ -68,7 +68,7 @@ def test_a_smallest_step_follows_a_stream_that_moves():
     assert ends[1] > ends[0] + 0.1
 
 
-def test_a_component_that_collapses_is_told_and_the_state_kept():
+def test_a_component_that_collapses_is_reported_and_the_state_kept():
     x = np.concatenate([np.zeros((150, 1)), stream(50)[:, :1] + 20])
     narrow = jgmm.make_mixture([0.5, 0.5], [[0.0], [20.0]], [[[1e-3]], [[1.0]]], "full")
     state = online.start(narrow, x, alpha=0.51)
