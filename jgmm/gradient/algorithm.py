@@ -13,7 +13,7 @@ from jgmm._core import pytree
 from jgmm._core.pytree import Leaf
 from jgmm._core.status import Status
 from jgmm._data.samples import Samples
-from jgmm.em.convergence import gradient_status
+from jgmm.em.convergence import gain_is_small, gradient_status
 from jgmm.em.degeneracy import collapsed_components, mark_degenerate
 from jgmm.em.m_step import maximize
 from jgmm.em.statistics import Statistics
