@@ -48,7 +48,7 @@ def where(condition: Bool[Array, "..."], tree: Tree, other: Tree) -> Tree:
     return jax.tree.map(choose, tree, other)
 
 
-def to_host(tree: Tree, dtype: Any = None) -> Tree:
+def to_host(tree: Any, dtype: Any = None) -> Any:
     """Copy every leaf of a pytree to a NumPy array on the host.
 
     Args:
