@@ -1,7 +1,7 @@
 """EM by passes over blocks of samples, as a sequence of states from which a fit can be resumed.
 
 Statistics are sums over samples, so a pass adds up the statistics of its blocks. The M-step and the
-convergence test are those of samples in memory (``AdditiveAlgorithm.advance``). A ``PassState``
+convergence test are those of samples in memory (``AdditiveAlgorithm.update``). A ``PassState``
 holds everything that the rest of the fit depends on, including the number of blocks already added.
 A fit resumed from a saved state therefore ends at the same result as one that was not interrupted.
 """
@@ -231,7 +231,7 @@ def iterate(algorithm: AdditiveAlgorithm, state: PassState, reader: Reader) -> I
                     PassProgress(step, algorithm.max_steps, n_rows, log_likelihood, timings)
                 )
         whole = reader.group.add(state.sums.total, state.sums.lost)
-        state = _advance(algorithm, state, whole)
+        state = _end_pass(algorithm, state, whole)
         yield state
 
 
@@ -267,12 +267,10 @@ def _add(
 
 
 @partial(jit, static_argnums=0)
-def _advance(algorithm: AdditiveAlgorithm, state: PassState, whole: Statistics) -> PassState:
+def _end_pass(algorithm: AdditiveAlgorithm, state: PassState, whole: Statistics) -> PassState:
     """End a pass: take the step of every run from the statistics of all samples."""
     before = state.runs
-    after = algorithm.update(
-        before, whole, state.sums.precision, state.data_summary, state.control
-    )
+    after = algorithm.update(before, whole, state.sums.precision, state.data_summary, state.control)
     rows = jnp.arange(len(before.status))
     running = before.status == Status.RUNNING
     reached = getattr(after, "reached", None)
