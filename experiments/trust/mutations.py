@@ -137,14 +137,14 @@ MUTATIONS = (
     Mutation(
         "log-likelihood one step behind its parameters",
         "em.algorithm",
-        "pytree.where(going_on, (found.updated, noise)",
-        "pytree.where(going_on | True, (found.updated, noise)",
+        "pytree.where(moves, (check.updated, noise)",
+        "pytree.where(moves | True, (check.updated, noise)",
     ),
     Mutation(
         "a NaN log-likelihood is not checked",
         "em.convergence",
-        "            ~jnp.isfinite(log_likelihood),\n",
-        "            jnp.isposinf(log_likelihood),\n",
+        "(~jnp.isfinite(log_likelihood), unlikely)",
+        "(jnp.isposinf(log_likelihood), unlikely)",
     ),
     Mutation(
         "common volume divided by the wrong count",
@@ -185,8 +185,8 @@ MUTATIONS = (
     Mutation(
         "sign of the entropy in ICL",
         "selection.criteria",
-        "return _bic(found) + 2 * found.entropy",
-        "return _bic(found) - 2 * found.entropy",
+        "return _bic(fit) + 2 * fit.entropy",
+        "return _bic(fit) - 2 * fit.entropy",
     ),
     Mutation(
         "a restart that failed may be the best",
