@@ -181,25 +181,29 @@ def test_parameter_files(tmp_path):
 def desk(tmp_path, monkeypatch):
     """A folder with good and bad files of every kind, and studies that fit nothing."""
     from jgmm.mixture.mixture import make_mixture
+    from jgmm.selection.criteria import CRITERIA
     from jgmm.selection.selection import Row
     from jgmm.workbench.runs import runner
     from jgmm.workbench.studies import classify as classify_study
     from jgmm.workbench.studies import mixture as mixture_study
 
-    def pretend(run):
-        run.metric("rows", 0 if run.data is None else len(run.data.x))
-        run.table("columns", [{"name": name} for name in run.data.columns])
+    def pretend(study):
+        study.metric("rows", 0 if study.data is None else len(study.data.x))
+        study.table("columns", [{"name": name} for name in study.data.columns])
 
-    def choose(run):
-        fit = run.config.fit
-        cells = [(k, name) for name in fit.covariance for k in fit.n_components]
-        values = [float(len(run.data.x))] * 5
-        table = [Row(k, name, k, *values, 0.5, "CONVERGED", 1, k % 2) for k, name in cells]
+    def select_mixture(study):
+        fit, value = study.config.fit, float(len(study.data.x))
+        criteria = dict.fromkeys(CRITERIA, value) | {"held_out": 0.5}
+        table = [
+            Row(k, name, k, value, criteria, "CONVERGED", 1, k % 2)
+            for name in fit.covariance
+            for k in fit.n_components
+        ]
         return SimpleNamespace(table=table, best=table[-1])
 
-    for study in (mixture_study, classify_study):
-        monkeypatch.setattr(study, "run", pretend)
-    monkeypatch.setattr(mixture_study, "choose", choose)
+    for module in (mixture_study, classify_study):
+        monkeypatch.setattr(module, "run", pretend)
+    monkeypatch.setattr(mixture_study, "select_mixture", select_mixture)
     monkeypatch.setattr(compilation_cache, "use_compilation_cache", lambda: None)
     place = tmp_path / "outer" / "inner"
     place.mkdir(parents=True)

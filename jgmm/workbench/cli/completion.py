@@ -45,8 +45,7 @@ def complete_criterion(incomplete: str) -> list[str]:
     >>> complete_criterion("ai")
     ['aic', 'aicc']
     """
-    known = get_args(models.Fit.model_fields["criterion"].annotation)
-    return [name for name in known if name.startswith(incomplete)]
+    return [name for name in models.CRITERIA if name.startswith(incomplete)]
 
 
 def complete_precision(incomplete: str) -> list[str]:

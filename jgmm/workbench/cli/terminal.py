@@ -22,10 +22,8 @@ MOST_ROWS = 10
 """The most fits that a summary shows."""
 MOST_PARAMETERS = 60
 """The most lines of means and standard deviations."""
-HIGHER_IS_BETTER = ("held_out",)
 
 _FITS = ("K", "model", "parameters", "log_likelihood", "bic", "status", "agree", "chosen")
-_HEADS = {"log_likelihood": "log-likelihood", "held_out": "held out"}
 
 
 def console() -> rich.console.Console:
@@ -156,10 +154,12 @@ def score(row: Mapping[str, Any], criterion: str) -> float:
     >>> score({"held_out": -2.5}, "held_out"), score({"bic": "nan"}, "bic")
     (2.5, inf)
     """
+    from jgmm.selection.criteria import CRITERIA
+
     value = row.get(criterion)
     if not isinstance(value, float | int) or math.isnan(value):
         return math.inf
-    return -value if criterion in HIGHER_IS_BETTER else value
+    return CRITERIA[criterion].loss(value) if criterion in CRITERIA else value
 
 
 def grid(rows: Sequence[Mapping[str, Any]], criterion: str, chosen: Mapping[str, Any]) -> bool:
@@ -191,12 +191,19 @@ def grid(rows: Sequence[Mapping[str, Any]], criterion: str, chosen: Mapping[str,
 
 
 def _head(key: str) -> str:
-    return _HEADS.get(key, key.upper())
+    """Return the title of a column: the label of a criterion, or the key in plain words."""
+    from jgmm.selection.criteria import CRITERIA
+
+    return CRITERIA[key].label if key in CRITERIA else key.replace("log_", "log-")
 
 
 def _value(value: Any, key: str, digits: int = 2) -> str:
+    """Format a criterion or log-likelihood; a mean per sample gets the decimals of its entry."""
+    from jgmm.selection.criteria import CRITERIA
+
     if isinstance(value, float | int) and not isinstance(value, bool):
-        return f"{value:.{4 if key in HIGHER_IS_BETTER else digits}f}"
+        is_mean = key in CRITERIA and CRITERIA[key].higher_is_better
+        return f"{value:.{CRITERIA[key].decimals if is_mean else digits}f}"
     return str(value)
 
 

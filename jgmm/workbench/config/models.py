@@ -85,6 +85,9 @@ COVARIANCES = (
 )
 """Names of the covariance models, for editors and shells, which get them without importing JAX."""
 
+CRITERIA = ("bic", "aic", "aicc", "icl", "held_out")
+"""Names of the criteria of model selection, for editors and shells as well."""
+
 Covariances = Annotated[
     list[Name],
     Field(min_length=1, examples=["all", *COVARIANCES]),
@@ -138,7 +141,7 @@ class Fit(Strict):
     """"conjugate": maximum a posteriori under a weak prior; "none": maximum likelihood."""
     floor: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Least variance in any direction, as a fraction of the variance of the data."""
-    criterion: Literal["bic", "aic", "aicc", "icl", "held_out"] = "bic"
+    criterion: Annotated[str, Field(json_schema_extra={"enum": [*CRITERIA]})] = "bic"
     """The criterion that chooses among the fitted models."""
     n_folds: Annotated[int, Field(ge=2)] = 5
     """Folds of the cross-validation for the criterion "held_out"."""
@@ -162,6 +165,16 @@ class Fit(Strict):
             known = ", ".join(methods.STARTS)
             hint = suggest(name, methods.STARTS, question="did you mean {}?")
             raise ValueError(f"unknown start {name!r}; {hint or f'known: {known}'}")
+        return name
+
+    @pydantic.field_validator("criterion")
+    @classmethod
+    def _known_criterion(cls, name: str) -> str:
+        from jgmm.selection.criteria import CRITERIA as TABLE
+
+        if name not in TABLE:
+            *names, last = map(repr, dict.fromkeys([*CRITERIA, *TABLE]))
+            raise ValueError(f"must be {', '.join(names)} or {last}")
         return name
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from jgmm._core.errors import UserError
+from jgmm.selection.criteria import CRITERIA
 from jgmm.selection.selection import Row
 from jgmm.workbench.config.models import Strict
 from jgmm.workbench.runs.memory import Problem
@@ -119,7 +120,7 @@ def _headlines(
     study.metric("log_likelihood", best.log_likelihood)
     study.metric("bic", best.bic)
     if selection.criterion != "bic":
-        study.metric(selection.criterion, getattr(best, selection.criterion))
+        study.metric(selection.criterion, best.criteria[selection.criterion])
     study.metric("status", best.status.lower())
     if data.labels is not None:
         found = responsibilities.argmax(axis=1)
@@ -170,12 +171,8 @@ def _summary(row: "Row", chosen: bool) -> dict[str, Any]:
         "parameters": row.n_parameters,
         "log_likelihood": row.log_likelihood,
         "bic": row.bic,
-        "aic": row.aic,
-        "aicc": row.aicc,
-        "icl": row.icl,
+        **row.criteria,
     }
-    if row.held_out is not None:
-        shown["held_out"] = row.held_out
     shown |= {"status": row.status.lower(), "valid": row.n_valid, "agree": row.n_agree}
     return {**shown, "chosen": "yes" if chosen else ""}
 
@@ -344,15 +341,15 @@ def _panel(ax: "Axes", data: "Dataset", mixture: "Mixture") -> None:
 
 def _best_by_count(selection: "Selection") -> list["Row"]:
     """Return the best usable row of each number of components, fewest components first."""
+    criterion = CRITERIA[selection.criterion]
     best: dict[int, Row] = {}
-    sign = -1 if selection.criterion == "held_out" else 1
 
-    def score(row: "Row") -> float:
-        return float(sign * getattr(row, selection.criterion))
+    def loss(row: "Row") -> float:
+        return criterion.loss(row.criteria[criterion.name])
 
     for row in selection.table:
-        if math.isfinite(score(row)):
+        if math.isfinite(loss(row)):
             best_so_far = best.get(row.n_components)
-            if best_so_far is None or score(row) < score(best_so_far):
+            if best_so_far is None or loss(row) < loss(best_so_far):
                 best[row.n_components] = row
     return [best[k] for k in sorted(best)]

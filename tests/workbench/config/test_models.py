@@ -7,6 +7,7 @@ import pytest
 
 from jgmm._core.errors import UserError
 from jgmm.covariance.models import MODELS
+from jgmm.selection.criteria import CRITERIA, Criterion
 from jgmm.workbench.config import models
 from jgmm.workbench.config.models import Strict
 from jgmm.workbench.config.toml import to_toml
@@ -32,8 +33,6 @@ def test_single_values_are_lists_of_one():
 
 
 def test_all_stands_for_every_covariance_model():
-    from jgmm.covariance.models import MODELS
-
     found = models.from_table({"fit": {"covariance": "all"}})
     assert len(found.fit.covariance) == len(set(found.fit.covariance)) == len(MODELS)
 
@@ -191,3 +190,11 @@ def test_a_config_reads_back_as_it_was_written():
 
 def test_names_of_models_are_those_of_the_library():
     assert sorted(models.COVARIANCES) == sorted(model.name for model in MODELS.values())
+
+
+def test_names_of_criteria_are_those_of_the_library(monkeypatch):
+    assert sorted(models.CRITERIA) == sorted(CRITERIA)
+    # A criterion that is added to the table is known without more ado.
+    monkeypatch.setitem(CRITERIA, "mine", Criterion("mine", "mine", None))
+    assert models.from_table({"fit": {"criterion": "mine"}}).fit.criterion == "mine"
+    assert "'held_out' or 'mine'" in problem({"fit": {"criterion": "yours"}})
