@@ -137,7 +137,7 @@ def _gaussians(
         covariance,
         ridge_in(inside.frame, control.ridge),
         prior=control.prior_in(inside.frame),
-        least=control.floor_in(inside.frame),
+        floor=control.floor_in(inside.frame),
     )
     broken = collapsed_components(fitted, fitted, inside.frame)
     fitted = to_original(fitted, inside.frame)

@@ -162,7 +162,7 @@ class AcceleratedEM:
         extended = self.scheme.update(state.scheme_state, iterate, state.proposed)
         scheme_state = pytree.where(accepted_now, extended, self.scheme.reset(state.scheme_state))
         plan = self.scheme.propose(scheme_state)
-        proposal = _of_model(_at(plan.point, accepted), control.floor_in(frame))
+        proposal = _to_model(_to_mixture(plan.point, accepted), control.floor_in(frame))
         propose = plan.is_sensible & accepted_now & ~fell_short & _is_finite(proposal)
         scheme_state = replace(
             scheme_state,
@@ -206,38 +206,60 @@ def _iterate(
     total: Array,
     prior: Prior | None,
 ) -> Iterate:
-    """A point, EM's step, and by Fisher's identity the gradient, from one E-step's statistics."""
-    here = _vector(mixture)
+    """Return a point, EM's step there, and the gradient, from the statistics of one E-step.
 
-    def complete(vector: Array) -> Array:
-        there = _at(vector, mixture)
-        believed = 0.0 if prior is None else log_density(prior, there)
-        return (expected_log_likelihood(there, statistics) + believed) / total
+    By Fisher's identity, the gradient of the log-likelihood is that of the expected complete-data
+    log-likelihood.
 
-    return Iterate(here, _vector(updated) - here, jax.grad(complete)(here))
+    Args:
+      mixture: the point.
+      updated: the mixture after the M-step.
+      statistics: of the E-step at ``mixture``.
+      total: N, the total weight of the samples.
+      prior: in the frame, or None.
+    """
+    point = _to_vector(mixture)
+
+    def objective(vector: Array) -> Array:
+        moved = _to_mixture(vector, mixture)
+        log_prior = 0.0 if prior is None else log_density(prior, moved)
+        return (expected_log_likelihood(moved, statistics) + log_prior) / total
+
+    return Iterate(point, _to_vector(updated) - point, jax.grad(objective)(point))
 
 
-def _vector(mixture: Mixture) -> Float[Array, "P"]:
-    """The coordinates as one vector; where a component is switched off, zero for its weight."""
+def _to_vector(mixture: Mixture) -> Float[Array, "P"]:
+    """Convert a mixture to coordinates, in one vector; the weight of an unused component is 0."""
     free = coordinates(mixture)
     logits = jnp.where(free.logits == -jnp.inf, 0, free.logits)
     return ravel_pytree(replace(free, logits=logits))[0]
 
 
-def _at(vector: Float[Array, "P"], like: Mixture) -> Mixture:
-    """The mixture at a point, whether or not its covariances have the form of the model."""
+def _to_mixture(vector: Float[Array, "P"], like: Mixture) -> Mixture:
+    """Convert coordinates to a mixture; its covariances may not have the form of the model.
+
+    Args:
+      vector: coordinates.
+      like: mixture with the same components switched off, and the same covariance model.
+    """
     free: Free = ravel_pytree(coordinates(like))[1](vector)
     logits = jnp.where(like.log_weights == -jnp.inf, -jnp.inf, free.logits)
     return from_free(replace(free, logits=logits), like.covariance)
 
 
-def _of_model(mixture: Mixture, least: Array | None) -> Mixture:
-    """The mixture with the covariances that the model estimates from samples with those given."""
+def _to_model(mixture: Mixture, floor: Array | None) -> Mixture:
+    """Replace covariances by those that the model estimates from samples with such covariances.
+
+    Args:
+      mixture: may have covariances without the form of the model.
+      floor: the covariance that bounds all others from below, (D, D), or None.
+    """
     entry, weights = mixture.model, mixture.weights
-    if least is not None:  # of a model that bears a floor, which fills its storage
+    # A model that supports a floor fills its storage: all covariances have its form.
+    if floor is not None:
         storage = entry.storage
         raised = storage.at_least(
-            storage.covariance(mixture.scale), storage.from_dense(least[None])
+            storage.covariance(mixture.scale), storage.from_dense(floor[None])
         )
         return replace(mixture, scale=storage.root(raised))
     if entry.fills_storage(mixture.n_components, mixture.n_features):
@@ -247,14 +269,14 @@ def _of_model(mixture: Mixture, least: Array | None) -> Mixture:
 
 
 def accelerated(em: EM, scheme: str | None) -> EM | AcceleratedEM:
-    """EM, or EM with a scheme around it.
+    """Return EM with the acceleration scheme of the given name.
 
     Args:
-      em: an ``em.EM``.
-      scheme: a name in ``SCHEMES``, or None for EM as it is.
+      em: plain EM.
+      scheme: a name in ``SCHEMES``, or None for plain EM.
 
     Raises:
-      DataError: no such scheme; the text lists them and suggests the nearest.
+      DataError: there is no such scheme; the text lists all and suggests the nearest name.
     """
     if scheme is None:
         return em

@@ -1,9 +1,9 @@
-"""Where a run of EM is heading: schemes that extrapolate from the steps it has taken.
+"""Acceleration schemes for EM, SQUAREM and Anderson: extrapolation from the last steps.
 
-A scheme is told of every point that counts, as a vector of coordinates with EM's step and the
-gradient there, remembers what it needs as ``Steps``, and proposes where to go. What becomes of its
-proposals is ``jgmm.em.acceleration``'s to decide. To add one, write the four functions of
-``Scheme`` and list it in ``SCHEMES``.
+A scheme is given every accepted point as an ``Iterate``: a vector of coordinates, with EM's step
+and the gradient there. It keeps a ``History`` of them and proposes the next point.
+``jgmm.em.acceleration`` decides whether a proposal is accepted. To add a scheme, write the four
+functions of ``Scheme`` and add it to ``SCHEMES``.
 
 References: Varadhan & Roland (2008), SQUAREM; Henderson & Varadhan (2019), DAAREM; Walker & Ni
 (2011), Anderson acceleration; Jamshidian & Jennrich (1997), for its metric.
@@ -24,12 +24,12 @@ from jgmm._core.pytree import Leaf
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Iterate:
-    """What an E-step tells of a point, in coordinates, (P,) each.
+    """Result of an E-step at a point, in coordinates, (P,) each.
 
     Attributes:
-      point: where it is.
-      step: how far EM moves from there.
-      gradient: of the mean log-likelihood per sample.
+      point: the coordinates θ of the point.
+      step: EM's step f from there, the difference of its M-step from θ.
+      gradient: gradient g of the mean log-likelihood per sample.
     """
 
     point: Leaf
@@ -40,18 +40,21 @@ class Iterate:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class History:
-    """The memory of a scheme: points that counted, one after the other, as differences.
+    """History of a scheme: the accepted points, as differences from one to the next.
+
+    The last M moves are kept, each in one row; the newest overwrites the oldest. Unused rows are
+    zero.
 
     Attributes:
-      last: the last of them.
-      moves, steps, gradients: differences of ``Seen`` from one point to the next, (M, P); zero
-        where there is none.
+      last: the last accepted point.
+      moves, steps, gradients: differences of ``point``, ``step`` and ``gradient`` of the
+        ``Iterate`` from one accepted point to the next, (M, P).
       responses: I_c Δθ of each move, with I_c the information of the complete data, (M, P).
-      n_points: since the memory was last emptied, ().
-      n_seen: since the run began, ().
-      caution: see the schemes, ().
-      response: I_c Δθ of the move that is under way, (P,).
-      limited: whether that move is as long as caution lets it be, ().
+      n_points: number of accepted points since the last reset, ().
+      n_accepted: number of accepted points since the run began, ().
+      damping: limits how far a scheme extrapolates, see the schemes, ().
+      response: I_c Δθ of the move to the next point, whose E-step is not yet done, (P,).
+      limited: whether the damping has shortened that move, ().
     """
 
     last: Iterate
@@ -60,59 +63,58 @@ class History:
     gradients: Leaf
     responses: Leaf
     n_points: Leaf
-    n_seen: Leaf
+    n_accepted: Leaf
     damping: Leaf
     response: Leaf
     limited: Leaf
 
 
 def _empty(vector: Float[Array, "P"], size: int, damping: float) -> History:
-    none = jnp.zeros_like(vector)
-    empty = jnp.zeros((size, *vector.shape), vector.dtype)
-    wary = jnp.asarray(damping, vector.dtype)
-    nothing = Iterate(none, none, none)
+    """Return a history without points, for M = ``size`` moves of vectors like the given one."""
+    zeros = jnp.zeros_like(vector)
+    no_moves = jnp.zeros((size, *vector.shape), vector.dtype)
     return History(
-        nothing,
-        empty,
-        empty,
-        empty,
-        empty,
-        jnp.asarray(0),
-        jnp.asarray(0),
-        wary,
-        none,
-        jnp.asarray(False),
+        last=Iterate(zeros, zeros, zeros),
+        moves=no_moves,
+        steps=no_moves,
+        gradients=no_moves,
+        responses=no_moves,
+        n_points=jnp.asarray(0),
+        n_accepted=jnp.asarray(0),
+        damping=jnp.asarray(damping, vector.dtype),
+        response=zeros,
+        limited=jnp.asarray(False),
     )
 
 
-def _with(history: History, iterate: Iterate) -> History:
-    """The memory after one point more; the oldest move makes room."""
+def _append(history: History, iterate: Iterate) -> History:
+    """Return the history with one more accepted point; the newest move overwrites the oldest."""
     has_move, last = history.n_points > 0, history.last
-    place = (history.n_points - 1) % len(history.moves)
+    row = (history.n_points - 1) % len(history.moves)
 
-    def enter(rows: Array, row: Array) -> Array:
-        return rows.at[place].set(jnp.where(has_move, row, rows[place]))
+    def write(rows: Array, difference: Array) -> Array:
+        return rows.at[row].set(jnp.where(has_move, difference, rows[row]))
 
     return replace(
         history,
         last=iterate,
-        moves=enter(history.moves, iterate.point - last.point),
-        steps=enter(history.steps, iterate.step - last.step),
-        gradients=enter(history.gradients, iterate.gradient - last.gradient),
-        responses=enter(history.responses, history.response),
+        moves=write(history.moves, iterate.point - last.point),
+        steps=write(history.steps, iterate.step - last.step),
+        gradients=write(history.gradients, iterate.gradient - last.gradient),
+        responses=write(history.responses, history.response),
         n_points=history.n_points + 1,
-        n_seen=history.n_seen + 1,
+        n_accepted=history.n_accepted + 1,
     )
 
 
 class Proposal(NamedTuple):
-    """Where a scheme would go.
+    """The next point that a scheme proposes.
 
     Attributes:
       point: in coordinates, (P,).
       response: I_c Δθ of the move there, (P,).
-      limited: whether caution has shortened the move, ().
-      is_sensible: whether to go there at all, ().
+      limited: whether the damping has shortened the move, ().
+      is_sensible: whether to go there at all; if not, EM's own step is taken, ().
     """
 
     point: Array
@@ -123,23 +125,24 @@ class Proposal(NamedTuple):
 
 @runtime_checkable
 class Scheme(Protocol):
-    """What extrapolates; static and hashable."""
+    """Extrapolation scheme; an instance is static and hashable."""
 
     def init(self, vector: Float[Array, "P"]) -> History:
-        """The memory of a run that has not begun."""
+        """Return the history of a run before its first point; ``vector`` is like a point."""
 
     def update(self, history: History, iterate: Iterate, proposed: Bool[Array, ""]) -> History:
-        """The memory after a point that counts; ``proposed`` says whether the scheme chose it."""
+        """Return the history after an accepted point; ``proposed``: whether the scheme chose it."""
 
     def reset(self, history: History) -> History:
-        """The memory after a proposal that did not count."""
+        """Return the history after a proposal that was rejected."""
 
     def propose(self, history: History) -> Proposal:
-        """Where to go from the last point that counted."""
+        """Propose the next point, from the last accepted point and the moves before it."""
 
 
-# EM's first steps, which settle what optimum a run is on its way to, are taken as they are. After
-# ten, 5 of 42 runs came down at another optimum than EM's own (experiments.optimisers).
+# Number of accepted points before the first proposal. The first steps of EM determine to which
+# optimum a run converges, so they are not extrapolated. With ten of them, 5 of 42 runs converged to
+# another optimum than EM's own (experiments.optimisers).
 FIRST_STEPS = 20
 
 
@@ -151,73 +154,75 @@ class Anderson:
 
         θ' = θ + f + (ΔX + ΔF) γ,    γ = A⁻¹ ΔXᵀ g,    A = −ΔXᵀ ΔG
 
-    so γ leads to where the gradient along all the moves is zero: Newton's method in their span, and
-    EM's step across it (type I of Fang & Saad 2009). In the metric in which EM is steepest ascent,
-    that of the information of the complete data, A has eigenvalues of at most one: one for a
-    direction in which EM is done in one step, 1e-3 where it takes a thousand. Smaller ones than
-    ``caution``, in size, are raised to it, so that no direction is extrapolated more than 1 /
-    caution times. A direction in which the log-likelihood is convex, as on a plateau, is followed
-    uphill.
+    This γ makes the gradient along all the moves zero: it is Newton's method in the span of the
+    moves, and EM's step in all other directions (type I of Fang & Saad 2009). In the metric in
+    which EM is steepest ascent, the information of the complete data, the eigenvalues of A are at
+    most one: one for a direction in which EM needs one step, 1e-3 where it needs a thousand.
+    Eigenvalues whose absolute value is below ``damping`` are replaced by it, so that no direction
+    is extrapolated more than 1 / damping times. A direction in which the log-likelihood is convex,
+    as on a plateau, is followed uphill.
 
-    The usual form, which makes ‖f + ΔF γ‖ least in coordinates, took two to five times as many
-    passes on Old Faithful, and nearly half of its proposals were refused.
+    The usual form, which minimises ‖f + ΔF γ‖ in coordinates, took two to five times as many passes
+    on Old Faithful, and nearly half of its proposals were rejected.
 
     Attributes:
-      size: M, moves remembered; more than five saved nothing.
-      start: caution at first, which is that of EM itself.
-      bolder: what it is divided by when a proposal counts.
-      warier: what it is multiplied by when one does not; the moves are then forgotten.
-      least: caution at least.
-      slow: proposals are made while the last move had a smaller curvature than this: where EM
-        itself is quick there is nothing to gain.
+      size: M, the number of moves that are kept; more than five saved nothing.
+      initial_damping: damping at first; with a damping of one, a proposal is EM's own step.
+      decrease: number by which the damping is divided when a proposal is accepted.
+      increase: number by which the damping is multiplied when a proposal is rejected; all moves are
+        then removed.
+      min_damping: smallest damping.
+      max_curvature: a point is proposed only if the curvature along the last move, relative to the
+        information, is smaller than this: where EM itself is fast, nothing can be gained.
     """
 
     size: int = 5
-    start: float = 1.0
-    increase: float = 2.0
-    decrease: float = 16.0
-    least: float = 1e-6
-    slow: float = 0.7
+    initial_damping: float = 1.0
+    decrease: float = 2.0
+    increase: float = 16.0
+    min_damping: float = 1e-6
+    max_curvature: float = 0.7
 
     def init(self, vector: Float[Array, "P"]) -> History:
-        """An empty memory."""
-        return _empty(vector, self.size, self.start)
+        """Return an empty history."""
+        return _empty(vector, self.size, self.initial_damping)
 
     def update(self, history: History, iterate: Iterate, proposed: Bool[Array, ""]) -> History:
-        """One move more, and less caution after a proposal."""
-        bold = jnp.maximum(history.damping / self.increase, self.least)
-        damping = jnp.where(proposed, bold, history.damping)
-        return replace(_with(history, iterate), damping=damping)
+        """Add an accepted point, and decrease the damping if the scheme proposed it."""
+        decreased = jnp.maximum(history.damping / self.decrease, self.min_damping)
+        damping = jnp.where(proposed, decreased, history.damping)
+        return replace(_append(history, iterate), damping=damping)
 
     def reset(self, history: History) -> History:
-        """The last point only, and more caution."""
-        nothing = jnp.zeros_like(history.moves)
+        """Keep only the last accepted point, and increase the damping."""
+        no_moves = jnp.zeros_like(history.moves)
         return replace(
             history,
-            moves=nothing,
-            steps=nothing,
-            gradients=nothing,
-            responses=nothing,
+            moves=no_moves,
+            steps=no_moves,
+            gradients=no_moves,
+            responses=no_moves,
             n_points=jnp.asarray(1),
-            damping=jnp.minimum(history.damping * self.decrease, 1),
+            damping=jnp.minimum(history.damping * self.increase, 1),
         )
 
     def propose(self, history: History) -> Proposal:
-        """The point extrapolated to from two moves or more, if that is uphill and EM is slow."""
+        """Extrapolate from two or more moves, if that goes uphill and EM is slow."""
         last = history.last
         information = _symmetric(history.moves @ history.responses.T)
         curvature = _symmetric(-history.moves @ history.gradients.T)
-        shares = _newton(information, curvature, history.moves @ last.gradient, history.damping)
-        move = last.step + shares @ (history.moves + history.steps)
-        response = last.gradient + shares @ (history.responses + history.gradients)
+        gamma = _newton(information, curvature, history.moves @ last.gradient, history.damping)
+        move = last.step + gamma @ (history.moves + history.steps)
+        response = last.gradient + gamma @ (history.responses + history.gradients)
         newest = (history.n_points - 2) % self.size
-        slow = curvature[newest, newest] < self.slow * information[newest, newest]
-        known = (history.n_points > 2) & (history.n_seen > FIRST_STEPS)
-        sensible = known & slow & (last.gradient @ move > 0)
+        slow = curvature[newest, newest] < self.max_curvature * information[newest, newest]
+        enough = (history.n_points > 2) & (history.n_accepted > FIRST_STEPS)
+        sensible = enough & slow & (last.gradient @ move > 0)
         return Proposal(last.point + move, response, jnp.asarray(False), sensible)
 
 
-# Moves that are nearly in the span of others are left out of it, relative to the others' squares.
+# Directions in the span of the moves are left out if their eigenvalue of the information is below
+# this fraction of the largest: the moves there depend linearly on each other, up to rounding.
 DEPENDENT = 1e-8
 
 
@@ -227,68 +232,77 @@ def _newton(
     slope: Float[Array, "M"],
     damping: Float[Array, ""],
 ) -> Float[Array, "M"]:
-    """γ, the share of every move: the curvature's eigenvalues relative to the information."""
+    """Compute the coefficients γ of the moves: a damped Newton step in their span.
+
+    Args:
+      information: ΔXᵀ I_c ΔX, the metric in which eigenvalues are computed.
+      curvature: A = −ΔXᵀ ΔG.
+      slope: ΔXᵀ g.
+      damping: smallest absolute value that an eigenvalue of A in this metric may have.
+    """
     unit = _inverse_root(jnp.diagonal(information), 0)
     size, axes = jnp.linalg.eigh(unit[:, None] * information * unit[None, :])
     basis = unit[:, None] * axes * _inverse_root(size, DEPENDENT * size[-1])[None, :]
-    rate, turn = jnp.linalg.eigh(basis.T @ curvature @ basis)
-    basis = basis @ turn
-    return basis @ (basis.T @ slope / jnp.maximum(jnp.abs(rate), damping))
+    eigenvalues, rotation = jnp.linalg.eigh(basis.T @ curvature @ basis)
+    basis = basis @ rotation
+    return basis @ (basis.T @ slope / jnp.maximum(jnp.abs(eigenvalues), damping))
 
 
 def _symmetric(matrix: Float[Array, "M M"]) -> Float[Array, "M M"]:
     return (matrix + matrix.T) / 2
 
 
-def _inverse_root(values: Float[Array, "M"], least: Any) -> Float[Array, "M"]:
-    """1/√v, and zero where v is no larger than ``least``."""
-    large = values > least
+def _inverse_root(values: Float[Array, "M"], threshold: Any) -> Float[Array, "M"]:
+    """Compute 1/√v, and zero where v is at most the threshold."""
+    large = values > threshold
     return jnp.where(large, jax.lax.rsqrt(jnp.where(large, values, 1)), 0)
 
 
 @dataclass(frozen=True)
 class Squarem:
-    """SQUAREM: two steps of EM, and one that extrapolates both (Varadhan & Roland 2008, scheme S3).
+    """SQUAREM: a cycle of two EM steps and their extrapolation (Varadhan & Roland 2008, scheme S3).
 
-    With EM's steps r from θ and r + v from where that leads,
+    With EM's step r from θ, and its next step r + v,
 
         θ' = θ + 2 a r + a² v,    a = |r| / |v|
 
-    between one and 1 / caution, which grows whenever it is the limit and the proposal counts, and
-    shrinks when none does.
+    The step length a is kept between one and 1 / damping. This upper limit grows whenever it has
+    limited a proposal that is accepted, and shrinks when a proposal is rejected.
 
     Attributes:
-      start: caution at first, and at most.
-      factor: what it is divided or multiplied by.
+      initial_damping: damping at first, and its largest value.
+      factor: number by which the damping is divided or multiplied.
     """
 
-    start: float = 0.25
+    initial_damping: float = 0.25
     factor: float = 4.0
 
     def init(self, vector: Float[Array, "P"]) -> History:
-        """An empty memory."""
-        return _empty(vector, 1, self.start)
+        """Return an empty history."""
+        return _empty(vector, 1, self.initial_damping)
 
     def update(self, history: History, iterate: Iterate, proposed: Bool[Array, ""]) -> History:
-        """One point more; a proposal is the first of a new turn."""
-        known = _with(history, iterate)
-        bold = jnp.where(history.limited, history.damping / self.factor, history.damping)
-        return replace(known, n_points=jnp.where(proposed, 1, known.n_points), damping=bold)
+        """Add an accepted point; one that the scheme proposed is the first of a new cycle."""
+        extended = _append(history, iterate)
+        damping = jnp.where(history.limited, history.damping / self.factor, history.damping)
+        n_points = jnp.where(proposed, 1, extended.n_points)
+        return replace(extended, n_points=n_points, damping=damping)
 
     def reset(self, history: History) -> History:
-        """Nothing: the next point is the first of a new turn, and steps are shorter."""
-        damping = jnp.minimum(history.damping * self.factor, self.start)
+        """Begin a new cycle with the next point, and increase the damping."""
+        damping = jnp.minimum(history.damping * self.factor, self.initial_damping)
         return replace(history, n_points=jnp.asarray(0), damping=damping)
 
     def propose(self, history: History) -> Proposal:
-        """The point extrapolated to, from every second point."""
-        last, first, bend = history.last, history.moves[0], history.steps[0]
-        ratio = jnp.linalg.norm(first) / jnp.linalg.norm(bend)
-        most = 1 / history.damping
-        length = jnp.clip(jnp.where(ratio > 1, ratio, 1), 1, most)  # 1 for NaN
-        point = last.point + (2 * length - 1) * first + length**2 * bend
-        ready = (history.n_points > 1) & (history.n_seen > FIRST_STEPS)
-        return Proposal(point, last.gradient, ratio >= most, ready)
+        """Extrapolate from the last two EM steps, at every second point."""
+        last, r, v = history.last, history.moves[0], history.steps[0]
+        ratio = jnp.linalg.norm(r) / jnp.linalg.norm(v)
+        longest = 1 / history.damping
+        length = jnp.clip(jnp.where(ratio > 1, ratio, 1), 1, longest)  # 1 for NaN
+        # θ + 2 a r + a² v, from the last point θ + r.
+        point = last.point + (2 * length - 1) * r + length**2 * v
+        ready = (history.n_points > 1) & (history.n_accepted > FIRST_STEPS)
+        return Proposal(point, last.gradient, ratio >= longest, ready)
 
 
 SCHEMES: dict[str, Scheme] = {"squarem": Squarem(), "anderson": Anderson()}

@@ -1,4 +1,9 @@
-"""How many digits the matrix-product form of the E-step loses, and what is recomputed exactly."""
+"""Cancellation in the matrix-product form of the E-step, and the fall-back on the exact form.
+
+The product form is fast, and loses digits for components that are narrow and far from the origin
+(``jgmm.em.exponential_family`` says why). ``assess`` estimates the loss before a step, and
+``recompute_unsafe`` computes the statistics again, from differences, where it is too large.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,6 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from jgmm.em.exponential_family import _inverse
 from jgmm.em.statistics import Statistics
 from jgmm.mixture.mixture import Mixture
 
@@ -18,67 +22,84 @@ def recompute_unsafe(
     safe: Bool[Array, "W"],
     products: Statistics,
     exact: Callable[[Any], Statistics],
-    states: Any,
+    runs: Any,
 ) -> Statistics:
-    """Statistics of W lanes by products, but for those that are not safe by differences.
+    """Replace the statistics of the runs whose product form is not accurate enough.
 
-    Products are shared by all lanes; differences are nobody's but the lane's own, and one after
-    another they take less than half the time of all at once.
+    The matrix products of all runs are computed together, since they share the features of the
+    samples. Differences are each run's own: computed for one run after the other, and only where
+    they are needed, they take less than half the time that they take for all runs at once.
 
     Args:
-      safe: whether the product form keeps enough digits, a lane.
-      products: what it gave, leading axis W.
-      exact: ``lane -> Statistics`` by differences.
-      lanes: what ``exact`` is called with, leading axis W.
+      safe: for each of W runs, whether its statistics in ``products`` are accurate enough.
+      products: statistics by matrix products, leading axis W.
+      exact: function of one run that returns its statistics by differences.
+      runs: a pytree with leading axis W; ``exact`` is called with the entry of one run.
+
+    Returns:
+      Statistics with leading axis W: those of ``products`` where ``safe``, of ``exact`` elsewhere.
     """
 
-    def again(one: tuple[Array, Statistics, Any]) -> Statistics:
-        safe, found, state = one
-        return lax.cond(safe, lambda: found, lambda: exact(state))
+    def replace_if_unsafe(one: tuple[Array, Statistics, Any]) -> Statistics:
+        is_safe, product, run = one
+        return lax.cond(is_safe, lambda: product, lambda: exact(run))
 
-    return lax.cond(safe.all(), lambda: products, lambda: lax.map(again, (safe, products, states)))
+    return lax.cond(
+        safe.all(), lambda: products, lambda: lax.map(replace_if_unsafe, (safe, products, runs))
+    )
 
 
-# The product form is used while no used component loses more roundings than this, and so many more
-# for each column: taken by differences, a log density is off by about one for each column anyway.
-# In float32 that makes about 3e-5 of a nat and of a variance for few columns and 2e-3 for a
-# thousand, in float64 about 1e-11.
+# The product form is safe if it amplifies rounding errors by no more than SAFE_LOSS +
+# SAFE_LOSS_PER_COLUMN · D, for every component that is not switched off. The limit grows with the
+# number of columns D because the difference form, too, has an error of about one rounding for each
+# column. In float32 the limit allows an error of about 3e-5 nats in a log density and 3e-5 of a
+# variance for few columns, and 2e-3 for a thousand; in float64 of about 1e-11.
 SAFE_LOSS = {"float32": 400.0, "float64": 1e5}
 SAFE_LOSS_PER_COLUMN = 32
-# Up to so many times that many EM goes by products until their rounding shows, and only the
-# last steps go by differences.
+# Up to this many times the limit, many steps of EM use the product form, until its rounding errors
+# become visible in the log-likelihood; only the last steps use the exact form.
 APPROXIMATE_FACTOR = 50
 
 
 class Precision(NamedTuple):
-    """What the product form keeps: digits enough, or digits enough to find the way, or neither."""
+    """Precision of the product form: at most one of both is true.
+
+    Attributes:
+      safe: it is as accurate as needed.
+      approximate: it is accurate enough for the steps of EM before the last ones.
+    """
 
     safe: Bool[Array, ""]
     approximate: Bool[Array, ""]
 
 
 def assess(mixture: Mixture) -> Precision:
-    """Whether the product form keeps enough digits for this mixture, in the samples' frame.
+    """Assess the precision of the product form for a mixture, in the coordinates of the samples.
 
-    It goes by the component that loses most. With a NaN, or a covariance that has all but
-    collapsed, the form is neither safe nor rough.
+    The component that loses most digits decides. If a parameter is NaN, or a covariance is nearly
+    singular, the form is neither safe nor approximate.
     """
     d, dtype = mixture.n_features, str(mixture.means.dtype)
-    lost = jnp.where(
-        mixture.log_weights != -jnp.inf, lost_digits(mixture), 0
-    )  # a NaN counts as used
+    # A weight of NaN is not -inf: such a component counts.
+    lost = jnp.where(mixture.log_weights != -jnp.inf, lost_digits(mixture), 0)
     limit = SAFE_LOSS[dtype] + SAFE_LOSS_PER_COLUMN * d
     safe = lost.max() <= limit
     return Precision(safe, ~safe & (lost.max() <= APPROXIMATE_FACTOR * limit))
 
 
 def lost_digits(mixture: Mixture) -> Float[Array, "K"]:
-    """Σ_d P_dd (Σ_dd + μ_d²), how many roundings the product form loses, for each component."""
+    """Estimate by which factor the product form amplifies rounding errors: the digits it loses.
+
+        Σ_d P_dd (Σ_dd + μ_d²),   P = Σₖ⁻¹
+
+    Returns:
+      The factor for each component, (K,): with a factor of 10^m the form loses m decimal digits.
+    """
     storage, d = mixture.model.storage, mixture.n_features
-    precisions = storage.precisions(_inverse(mixture), d)
+    precisions = storage.precisions(storage.invert(mixture.scale), d)
     return (precisions * (storage.variances(mixture.scale, d) + mixture.means**2)).sum(axis=1)
 
 
 def is_safe(mixture: Mixture) -> Bool[Array, ""]:
-    """Whether the product form keeps enough digits for this mixture; see ``digits``."""
+    """Return whether the product form is accurate enough for a mixture; see ``lost_digits``."""
     return assess(mixture).safe

@@ -1,7 +1,8 @@
-"""The engine: one pass over the samples turns a mixture into expected sufficient statistics.
+"""The E-step of a fit: one pass over the samples that sums expected sufficient statistics.
 
-Statistics add up, so the same pass serves blocks of an array, shards of a mesh and chunks of a
-file; the M-step only ever sees their sum. Nothing here holds an N×K array.
+Statistics of different samples can be added. So the same pass serves blocks of an array, shards of
+a mesh and blocks of a file, and the M-step needs only their sum. No N×K array is held in memory.
+The E-step that returns responsibilities is ``jgmm.mixture.density.e_step``.
 """
 
 from __future__ import annotations
@@ -36,23 +37,37 @@ def accumulate(
     form: Form = "auto",
     noise_density: NoiseDensity | None = None,
 ) -> Statistics:
-    """Run the E-step over all samples and add up what the M-step needs.
+    """Run the E-step over all samples and sum the expected sufficient statistics.
+
+    With the responsibilities γₙₖ of the mixture, the statistics are the sums over n of wₙ γₙₖ times
+    1, x and x xᵀ; see ``Statistics``.
 
     Args:
       mixture: current parameters.
       x: samples (N, D), or ``Samples``.
       sample_weight: how many times each sample counts, (N,).
-      block_size: rows held at once; chosen to fit the cache by default.
-      form: "difference" takes every sample's difference to every mean, and is exact; "product" uses
-        matrix products (``jgmm.em.exponential_family``), is faster, and loses digits for components
-        that are narrow and far from the origin; "auto" takes the product where it is safe.
-      background: noise beside the mixture, in the units of the samples.
+      block_size: number of rows processed at once; by default as many as fit in the cache.
+      form: "difference" computes the difference of every sample from every mean, and is exact.
+        "product" uses matrix products (``jgmm.em.exponential_family``): it is faster, and loses
+        digits for components that are narrow and far from the origin. "auto" uses products where
+        they are accurate enough.
+      noise_density: uniform noise component in addition to the mixture, in the units of the
+        samples, or None.
 
     Returns:
-      Statistics, and the log-likelihood of the mixture passed in, with the noise if there is one.
-      Samples count for components as far as they are no noise.
+      Statistics, with the log-likelihood of the mixture passed in, and of the noise if there is
+      any. With noise, responsibilities are multiplied by the probability that the sample is not
+      noise.
 
-    The result does not depend on ``block_size`` but for rounding.
+    Up to rounding, the result does not depend on ``block_size``.
+
+    Raises:
+      DataError: see ``as_samples``; or x has another number of columns than the mixture.
+
+    >>> import jgmm
+    >>> mixture = jgmm.make_mixture([0.5, 0.5], [[0.0], [9.0]], [1.0, 1.0], "spherical")
+    >>> jgmm.accumulate(mixture, [[0.0], [1.0], [9.0]]).counts.round(3)
+    Array([2., 1.], dtype=float32)
     """
     if isinstance(x, Samples):
         samples = x
@@ -81,10 +96,10 @@ def _accumulate(
 
 
 def check_inputs(mixture: Mixture, x: Any, sample_weight: Any) -> tuple[Mixture, Samples]:
-    """Checked samples, and the mixture in their dtype once it is known to fit them.
+    """Check samples and that they fit a mixture; convert the mixture to their dtype.
 
     Raises:
-      DataError: bad samples or weights, or another number of columns than the mixture's.
+      DataError: bad samples or weights, or x has another number of columns than the mixture.
     """
     samples = make_samples(x, sample_weight)
     check_columns(mixture, samples.n_features)
@@ -94,7 +109,7 @@ def check_inputs(mixture: Mixture, x: Any, sample_weight: Any) -> tuple[Mixture,
 def _by_difference(
     mixture: Mixture, samples: Samples, noise_density: NoiseDensity | None, block_size: int | None
 ) -> Statistics:
-    """The readable reference: every other form is tested against it."""
+    """Compute the statistics from differences: the reference for tests of the other form."""
     inverse = mixture.model.storage.invert(mixture.scale)
 
     def infer(difference: Array, rows: Array) -> tuple[Array, Array]:
@@ -113,14 +128,15 @@ def accumulate_with(
     entry: CovarianceModel,
     block_size: int | None = None,
 ) -> Statistics:
-    """Add up statistics for responsibilities from any source.
+    """Sum statistics for responsibilities from any source, from differences to the centers.
 
     Args:
-      infer: ``(x − center (K, D, B), rows (B,)) -> (log_prob (B,), responsibilities (K, B))``.
-      samples: N samples in their frame.
-      center: the points moments are taken about.
-      entry: covariance model, which says what is kept of the second moments.
-      block_size: rows held at once.
+      infer: function ``(x − center (K, D, B), rows (B,)) -> (log_prob (B,), responsibilities
+        (K, B))`` of a block of B samples; ``rows`` are their indices.
+      samples: N samples with their standardization.
+      center: the points about which moments are taken.
+      entry: covariance model; its storage decides which second moments are computed.
+      block_size: number of rows processed at once.
     """
 
     def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
@@ -142,12 +158,12 @@ def accumulate_with(
 def _by_product(
     mixture: Mixture, samples: Samples, noise_density: NoiseDensity | None, block_size: int | None
 ) -> Statistics:
-    """Products for the scores of a block, and products back for its moments."""
+    """Compute the statistics by matrix products: one for the scores, one for the moments."""
     eta = exponential_family.natural_parameters(mixture)
 
     def infer(block: exponential_family.Features, rows: Array) -> tuple[Array, Array]:
         log_prob, resp = _softmax(_mask_known(exponential_family.scores(eta, block), samples, rows))
-        if eta.quadratic is None:  # it is the same for all components
+        if eta.quadratic is None:  # the quadratic part is the same for all components
             log_prob = log_prob + exponential_family.shared_score(mixture, block.x)
         return _apply_noise(noise_density, log_prob, resp, samples, rows)
 
@@ -162,13 +178,14 @@ def accumulate_products(
     n_components: int,
     block_size: int,
 ) -> Statistics:
-    """``accumulate_with`` by matrix products, with moments about the origin.
+    """Sum statistics like ``accumulate_with``, by matrix products and about the origin.
 
-    Under ``vmap`` the features of a block are shared by all lanes, and the products widen.
+    Under ``vmap`` all runs share the features of a block, and the matrix products become wider.
 
     Args:
-      infer: ``(features, rows (B,)) -> (log_prob (B,), responsibilities (K, B))``.
-      samples, entry, block_size: as there.
+      infer: function ``(features, rows (B,)) -> (log_prob (B,), responsibilities (K, B))`` of a
+        block of B samples; ``rows`` are their indices.
+      samples, entry, block_size: as for ``accumulate_with``.
       n_components: K.
     """
 
@@ -189,9 +206,15 @@ def accumulate_products(
 
 
 def _mask_known(scores: Float[Array, "K B"], samples: Samples, rows: Array) -> Float[Array, "K B"]:
-    """Log joint densities, -inf for all components but the known one where a label is known.
+    """Set the scores of labelled samples to -inf for all components but the known one.
 
-    So a labelled sample counts with ``log p(x, z)``, and only for that component.
+    So a labelled sample contributes ``log p(x, z)`` to the log-likelihood, and counts for its own
+    component only.
+
+    Args:
+      scores: log joint densities.
+      samples: all samples; their labels are -1 where unknown, or None.
+      rows: indices of the B samples of the block.
     """
     if samples.labels is None:
         return scores
@@ -207,44 +230,58 @@ def _apply_noise(
     samples: Samples,
     rows: Array,
 ) -> tuple[Float[Array, "B"], Float[Array, "K B"]]:
-    """Log density and responsibilities of components that stand before a background."""
+    """Add the noise to log densities, and multiply responsibilities by p(not noise | x)."""
     if noise_density is None:
         return log_prob, resp
     known = None if samples.labels is None else samples.labels[rows] >= 0
-    log_prob, rest = noise_density.mix_in(log_prob, known)
-    return log_prob, resp * rest[None, :]
+    log_prob, not_noise = noise_density.mix_in(log_prob, known)
+    return log_prob, resp * not_noise[None, :]
 
 
 def _softmax(scores: Float[Array, "K B"]) -> tuple[Float[Array, "B"], Float[Array, "K B"]]:
-    """Log of the sum of exponentials over components, and each one's share in it."""
-    # Nothing depends on what is taken off, so neither does a gradient; that of a maximum is NaN
-    # where XLA computes the scores twice, with other roundings, and finds the maximum in neither.
+    """Compute logsumexp and softmax of scores over the components."""
+    # The result does not depend on the number that is subtracted, so no gradient needs to flow
+    # through it. The gradient of a maximum would be NaN where XLA computes the scores twice with
+    # different rounding, and no score of the second time equals the maximum of the first.
     highest = lax.stop_gradient(scores.max(axis=0))
     highest = jnp.where(jnp.isfinite(highest), highest, 0)
-    shares = jnp.exp(scores - highest[None, :])
-    total = shares.sum(axis=0)
-    return highest + jnp.log(total), shares * (1 / total)[None, :]
+    exponentials = jnp.exp(scores - highest[None, :])
+    total = exponentials.sum(axis=0)
+    return highest + jnp.log(total), exponentials * (1 / total)[None, :]
 
 
 def _weighted_sum(weights: Float[Array, "B"], log_prob: Float[Array, "B"]) -> Float[Array, ""]:
-    """Σ w log p. A row of weight zero is missing, even one so far out that its density is -inf."""
+    """Compute Σ w log p, in which a row of weight zero adds zero even if its log p is -inf."""
     return jnp.where(weights > 0, weights * log_prob, 0).sum()
 
 
 def product_rows(
-    entry: CovarianceModel, samples: Samples, n_components: int, n_lanes: int = 1
+    entry: CovarianceModel, samples: Samples, n_components: int, n_runs: int = 1
 ) -> int:
-    """Rows in a block of the product form, whose features ``n_lanes`` of K components share."""
+    """Return the rows in a block of the product form: as many as the budget allows, at least 64.
+
+    Args:
+      entry: covariance model, which decides the number of features.
+      samples: the samples; their number of columns and their dtype count.
+      n_components: K.
+      n_runs: number of runs that share the features of a block under ``vmap``.
+    """
     n_features = exponential_family.n_features(entry, samples.n_features)
     itemsize = samples.x.dtype.itemsize
-    row_bytes = (n_features + 2 * n_lanes * n_components) * itemsize
+    row_bytes = (n_features + 2 * n_runs * n_components) * itemsize
     return max(
         64, min(budget.PRODUCT_BLOCK_BYTES // row_bytes, budget.PRODUCT_ROW_BYTES // itemsize)
     )
 
 
 def block_rows(samples: Samples, row_bytes: int, block_size: int | None = None) -> int:
-    """Rows in a block: as asked for, or as many as fit the cache."""
+    """Return the rows in a block: ``block_size``, or as many as fit in the cache.
+
+    Args:
+      samples: the samples; a block has no more rows than they have.
+      row_bytes: memory that a computation holds for each row.
+      block_size: number of rows that the caller asks for, or None.
+    """
     return min(
         block_size or max(64, min(budget.DIFFERENCE_BLOCK_BYTES // row_bytes, 2048)),
         samples.n_samples,

@@ -1,20 +1,24 @@
-"""The exponential-family form: a component's log joint density as a product.
+"""Exponential-family form of a Gaussian: log joint density as features times natural parameters.
 
-    log πₖ + log N(x | μₖ, Σₖ) = cₖ + φ(x) · ηₖ,    φ(x) = [x, the products x_d x_e that Σₖ can see]
+    log πₖ + log N(x | μₖ, Σₖ) = cₖ + φ(x) · ηₖ,    φ(x) = [x, products x_d x_e]
 
-For a block of samples all scores are a matrix product ``η Φ``, and the moments of all components
-one back, ``γ Φᵀ``; restarts share the features Φ and widen both products. Where all components
-share one covariance the quadratic part is the same for all and leaves the product.
+Only those products x_d x_e are features that the storage of the covariance model has a coefficient
+for. For a block of samples the scores (log joint densities) of all components are one matrix
+product ``η Φ``, and the moments of all components another, ``γ Φᵀ``. Restarts share the features Φ;
+with more of them both products become wider. Where all components share one covariance, the
+quadratic part of the score is the same for all and is computed outside the product.
 
-The linear features x and the quadratic ones are kept apart, as are the parameters that go with
-them: to put them into one matrix would cost a copy of the larger, a fifth of the whole pass.
+The linear features x and the quadratic ones are two matrices, and so are their parameters: in one
+matrix they would cost a copy of the larger one, which takes a fifth of the time of the whole pass.
 
-The price is cancellation. Of the products in φ·η those of column d with itself are, for samples of
-component k, P_dd (Σ_dd + μ_d²) in the mean, P = Σₖ⁻¹, and no other is larger; their sum over d is
-how many times larger than their result, of order one, the terms are, and so how many roundings are
-lost. P_dd Σ_dd is column d's variance inflation factor, 1 / (1 - R²), large where columns nearly
-determine each other; P_dd μ_d² is large for a component that is narrow and far from the origin.
-``digits`` measures it; the engine falls back on differences where it is large.
+The disadvantage of this form is cancellation: large terms of φ·η have a sum of order one. For
+samples of component k, the term of the product of column d with itself has the mean
+P_dd (Σ_dd + μ_d²), with P = Σₖ⁻¹, and no other term is larger. So the sum of these over d says how
+many times larger than their result the terms are, and by how much rounding errors are amplified.
+P_dd Σ_dd is the variance inflation factor of column d, 1 / (1 - R²), which is large where columns
+nearly determine each other; P_dd μ_d² is large for a component that is narrow and far from the
+origin. ``cancellation.lost_digits`` computes the sum; where it is large, the E-step uses
+differences x - μₖ instead.
 """
 
 from __future__ import annotations
@@ -33,12 +37,15 @@ from jgmm.mixture.gaussian import LOG_2PI
 from jgmm.mixture.mixture import Mixture
 
 
-def _inverse(mixture: Mixture) -> Array:
-    return mixture.model.storage.invert(mixture.scale)
-
-
 class NaturalParameters(NamedTuple):
-    """cₖ, (K,); Σₖ⁻¹ μₖ, (K, D); and -Σₖ⁻¹/2, (K, Q), or None where it is shared."""
+    """Natural parameters ηₖ of all components, and the constants cₖ.
+
+    Attributes:
+      constant: cₖ, (K,).
+      linear: Σₖ⁻¹ μₖ, (K, D).
+      quadratic: coefficients of the quadratic features, from -Σₖ⁻¹/2, (K, Q); None if all
+        components share one covariance.
+    """
 
     constant: Array
     linear: Array
@@ -46,20 +53,20 @@ class NaturalParameters(NamedTuple):
 
 
 def natural_parameters(mixture: Mixture) -> NaturalParameters:
-    """The constants, and the coefficients of the linear and of the quadratic features."""
+    """Compute the natural parameters of a mixture, in the coordinates of the samples."""
     entry, d = mixture.model, mixture.n_features
-    inverse = _inverse(mixture)
     storage = entry.storage
+    inverse = storage.invert(mixture.scale)
     distance = storage.distance(inverse, mixture.means)
     log_det = storage.half_log_det(mixture.scale, d)
     constant = mixture.log_weights - 0.5 * d * LOG_2PI - log_det - 0.5 * distance
     if storage is Full:
         precision = inverse.mT @ inverse
-        every = jnp.broadcast_to(precision, (mixture.n_components, d, d))
-        linear = jnp.einsum("kde,ke->kd", every, mixture.means)
+        per_component = jnp.broadcast_to(precision, (mixture.n_components, d, d))
+        linear = jnp.einsum("kde,ke->kd", per_component, mixture.means)
         rows, columns = np.triu_indices(d)
-        # Off the diagonal a product stands once in φ and twice in xᵀ Σ⁻¹ x.
-        quadratic = -0.5 * precision[:, rows, columns] * _once_or_twice(d, precision.dtype)[None, :]
+        multiplicity = _multiplicity(d, precision.dtype)
+        quadratic = -0.5 * precision[:, rows, columns] * multiplicity[None, :]
     elif storage is Diagonal:
         linear = inverse**2 * mixture.means
         quadratic = -0.5 * inverse**2
@@ -69,40 +76,53 @@ def natural_parameters(mixture: Mixture) -> NaturalParameters:
     return NaturalParameters(constant, linear, None if entry.shared else quadratic)
 
 
-def _once_or_twice(n_features: int, dtype: object) -> np.ndarray:
+def _multiplicity(n_features: int, dtype: object) -> np.ndarray:
+    """Count how often each product x_d x_e, d ≤ e, occurs in xᵀ Σ⁻¹ x: twice if d < e."""
     rows, columns = np.triu_indices(n_features)
     return np.where(rows == columns, 1.0, 2.0).astype(str(dtype))
 
 
 def n_features(entry: CovarianceModel, n_columns: int) -> int:
-    """What a sample costs in products, for D columns: one for each feature and for the constant."""
+    """Count the features of a sample with D columns, and the constant as one more.
+
+    It is also the number of multiplications that the score of one component takes.
+    """
     per_storage = {Full: n_columns * (n_columns + 1) // 2, Diagonal: n_columns}
     return 1 + n_columns + per_storage.get(entry.storage, 1)
 
 
 def cost_per_step(entry: CovarianceModel, n_columns: int, n_components: int, n_samples: int) -> int:
-    """Multiplications that a step takes by products, roughly."""
+    """Estimate the multiplications of one EM step with the matrix-product form."""
     return 2 * n_samples * n_components * n_features(entry, n_columns)
 
 
 class Features(NamedTuple):
-    """φ of a block of samples: x, (D, B), and the products of columns the storage keeps, (Q, B)."""
+    """Features φ of a block of B samples.
+
+    Attributes:
+      x: the linear features, (D, B).
+      quadratic: the products of columns that the storage keeps, (Q, B).
+    """
 
     x: Float[Array, "D B"]
     quadratic: Float[Array, "Q B"]
 
 
 def read_for(entry: CovarianceModel) -> Callable[[Samples, Any, int], tuple[Array, Array]]:
-    """How a block of samples is read: in columns for the D²/2 products of a full covariance.
+    """Return the method that reads a block of samples, for ``fold`` and ``features``.
 
-    Where products are few, samples stay in rows: XLA folds the transposes into the matrix products
-    that read them.
+    For the D²/2 products of a full covariance, samples are read in columns. For the few products of
+    the other storages they are read in rows: XLA merges the transposition with the matrix product
+    that follows.
     """
     return Samples.columns if entry.storage is Full else Samples.rows
 
 
 def features(entry: CovarianceModel, x: Array) -> Features:
-    """The features of a block: with the products x_d x_e for d ≤ e, for d = e, or |x|²/D.
+    """Compute the features of a block of samples.
+
+    The quadratic ones are, by the storage of the model, x_d x_e for d ≤ e (``Full``), x_d²
+    (``Diagonal``), or |x|²/D (``Spherical``).
 
     Args:
       entry: covariance model.
@@ -116,7 +136,7 @@ def features(entry: CovarianceModel, x: Array) -> Features:
 
 
 def scores(eta: NaturalParameters, block: Features) -> Float[Array, "K B"]:
-    """cₖ + φ · ηₖ, without the quadratic part where it is shared."""
+    """Compute the scores cₖ + φ · ηₖ, without the quadratic part if ``eta`` has none."""
     linear = eta.linear @ block.x
     if eta.quadratic is not None:
         linear = linear + eta.quadratic @ block.quadratic
@@ -124,18 +144,27 @@ def scores(eta: NaturalParameters, block: Features) -> Float[Array, "K B"]:
 
 
 def shared_score(mixture: Mixture, x: Float[Array, "D B"]) -> Float[Array, "B"]:
-    """-|L⁻¹ x|²/2, the quadratic part of the score where all components share one covariance."""
-    inverse = _inverse(mixture)[0]
+    """Compute -|L⁻¹ x|²/2, the quadratic part of the score under a covariance that is shared."""
+    inverse = mixture.model.storage.invert(mixture.scale)[0]
     z = inverse @ x if mixture.model.storage is Full else jnp.atleast_1d(inverse)[:, None] * x
     return -0.5 * (z**2).sum(axis=0)
 
 
 def unpack(entry: CovarianceModel, moments: Float[Array, "J Q"], d: int) -> Array:
-    """Second moments about the origin in the storage's form, from sums of quadratic features."""
+    """Convert sums of quadratic features to second moments in the form of the storage.
+
+    Args:
+      entry: covariance model.
+      moments: weighted sums of the quadratic features, for J components, or J = 1 for all together.
+      d: the number of columns D.
+
+    Returns:
+      Second moments about the origin: (J, D, D), (J, D) or (J,).
+    """
     storage = entry.storage
     if storage is Full:
         rows, columns = np.triu_indices(d)
-        where = np.zeros((d, d), int)
-        where[rows, columns] = where[columns, rows] = np.arange(len(rows))
-        return moments[:, where]
+        index = np.zeros((d, d), int)
+        index[rows, columns] = index[columns, rows] = np.arange(len(rows))
+        return moments[:, index]
     return moments if storage is Diagonal else moments[:, 0]

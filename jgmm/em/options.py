@@ -45,7 +45,8 @@ class Options:
         (``jgmm.fitting.racing``); zero runs every start to its end.
       tol: a fit has converged when the mean log-likelihood per sample changes by less, in nats; by
         default 1e-8 in float64 and 1e-6 in float32.
-      rtol: the same, relative to the mean log-likelihood; by default four roundings.
+      rtol: the same, relative to the mean log-likelihood; by default four times the machine
+        epsilon.
       max_steps: maximal number of M-steps of a restart.
       ridge: added to every variance, as a fraction of the data's variance.
       equal_weights: give all components the same weight, which saves K - 1 parameters.
@@ -60,7 +61,7 @@ class Options:
     >>> options = jgmm.Options(covariance="tied", prior="conjugate", n_restarts=4)
     >>> result = jgmm.fit(jax.random.key(0), x, 2, options=options, init="points")
     >>> result.mixture.covariance
-    'EEE'
+    'tied'
     """
 
     covariance: str = "full"
@@ -86,10 +87,10 @@ class Options:
         return model(self.covariance)
 
     def control(self, whole: Samples | Standardization, n_components: int) -> Control:
-        """What a program reads of them.
+        """Return the numbers among the options that a compiled program reads.
 
         Args:
-          whole: the samples, or the frame in which all of them have the unit covariance.
+          whole: the samples, or the standardization in which they have the unit covariance.
           n_components: K.
 
         Raises:
@@ -97,12 +98,12 @@ class Options:
         """
         check_floor(self.floor, self.entry)
         dtype = whole.shift.dtype if isinstance(whole, Standardization) else whole.x.dtype
-        believed = as_prior(self.prior, whole, n_components)
-        return make_control(dtype, self.tol, self.rtol, self.ridge, believed, self.floor)
+        prior = as_prior(self.prior, whole, n_components)
+        return make_control(dtype, self.tol, self.rtol, self.ridge, prior, self.floor)
 
 
 class OtherKeywords(TypedDict, total=False):
-    """The fields of ``Options`` but ``covariance``, for functions whose own parameter that is."""
+    """The fields of ``Options`` except ``covariance``, for functions with such a parameter."""
 
     n_restarts: int
     init: Any
@@ -229,10 +230,10 @@ def make_control(
     prior: Prior | None = None,
     floor: Any = None,
 ) -> Control:
-    """Fill in defaults by dtype: tol 1e-8 in float64 and 1e-6 in float32, rtol 4 roundings.
+    """Fill in defaults by dtype: tol 1e-8 in float64 and 1e-6 in float32, rtol 4 times epsilon.
 
     Raises:
-      DataError: a tolerance or a ridge below zero, or a floor that is not above.
+      DataError: a tolerance or a ridge is below zero, or a floor is not between zero and one.
     """
     eps = float(jnp.finfo(dtype).eps)
     default = 1e-8 if eps < 1e-10 else 1e-6
@@ -247,15 +248,18 @@ def make_control(
     if floor is not None and not is_traced(floor) and not 0 < floor < 1:
         raise DataError(f"floor must be a fraction of the data's variance, not {floor!r}.")
     leaves = {name: jnp.asarray(value, dtype) for name, value in values.items()}
-    least = None if floor is None else jnp.asarray(floor, dtype)
-    return Control(**leaves, prior=prior, floor=least)
+    floor = None if floor is None else jnp.asarray(floor, dtype)
+    return Control(**leaves, prior=prior, floor=floor)
 
 
 def check_floor(floor: Any, entry: CovarianceModel) -> None:
-    """Refuse a floor where covariances above it are not those the model estimates.
+    """Refuse a floor for a model that does not support one.
+
+    The covariances of such a model share properties, which they would lose if each of them were
+    raised to the floor.
 
     Raises:
-      DataError: with the models that bear one.
+      DataError: with the models that support a floor.
     """
     if floor is not None and not entry.supports_floor:
         known = ", ".join(each.name for each in MODELS.values() if each.supports_floor)

@@ -1,4 +1,4 @@
-"""Expected sufficient statistics: what the E-step sums over samples and the M-step reads."""
+"""Expected sufficient statistics: sums over the samples, from the E-step to the M-step."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from jgmm.mixture.mixture import Mixture
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Statistics:
-    """Expected sufficient statistics of K components; the sum over samples that EM needs.
+    """Expected sufficient statistics of K components: all that EM needs to know of the samples.
 
-    Moments are taken about ``center``, one point a component that is not many of its standard
-    deviations from its mean: E[x²] − mean² about a distant origin loses all its digits.
+    The moments of a component are taken about a point ``center``, which is few standard deviations
+    away from its mean: about a distant origin, E[x²] − mean² would lose all its digits.
 
     Attributes:
-      center: cₖ, (K, D); the same in all summands.
+      center: cₖ, (K, D); statistics can be added only if their centers are the same.
       counts: Nₖ = Σₙ wₙ γₙₖ, (K,).
       first: Σₙ wₙ γₙₖ (xₙ − cₖ), (K, D).
-      second: Σₙ wₙ γₙₖ (xₙ − cₖ)(xₙ − cₖ)ᵀ, (K, D, D), or what the model's storage keeps of it;
-        summed over components, with a first axis of 1, where they share one covariance.
-      log_likelihood: Σₙ wₙ log p(xₙ), ().
+      second: Σₙ wₙ γₙₖ (xₙ − cₖ)(xₙ − cₖ)ᵀ, (K, D, D), or the part of it that the storage of the
+        covariance model keeps. Where all components share one covariance it is summed over the
+        components, with a first axis of 1.
+      log_likelihood: Σₙ wₙ log p(xₙ), in nats, ().
     """
 
     center: Leaf
@@ -39,7 +40,7 @@ class Statistics:
     log_likelihood: Leaf
 
     def __add__(self, other: Statistics) -> Statistics:
-        """Statistics of both sets of samples, taken about the same centers."""
+        """Return the statistics of both sets of samples; their centers must be the same."""
         return Statistics(
             self.center,
             self.counts + other.counts,
@@ -50,21 +51,32 @@ class Statistics:
 
 
 def expected_log_likelihood(mixture: Mixture, statistics: Statistics) -> Float[Array, ""]:
-    """Expected complete-data log-likelihood of a mixture, given statistics of another.
+    """Compute the expected complete-data log-likelihood Q(θ), which the M-step maximises.
 
         Q(θ) = Σₖ Nₖ (log πₖ − D/2 log 2π − 1/2 log|Σₖ|) − 1/2 tr Σₖ⁻¹ Sₖ(μₖ)
 
-    with Sₖ(μ) the scatter about μ. The M-step maximises it. Where the statistics are those of θ
-    itself, its gradient is that of the log-likelihood (Fisher's identity), though its value is not.
+    Sₖ(μ) is the scatter about μ. If the statistics were computed with θ itself, the gradient of Q
+    is the gradient of the log-likelihood (Fisher's identity); its value is another.
 
-    A component without samples contributes nothing.
+    Args:
+      mixture: the parameters θ, in the units of the statistics.
+      statistics: expected sufficient statistics, usually of an E-step with other parameters.
+
+    Returns:
+      Q(θ), in nats. A component without samples contributes nothing.
+
+    >>> import jgmm
+    >>> mixture = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
+    >>> statistics = jgmm.accumulate(mixture, [[-1.0], [1.0]])
+    >>> jgmm.em.expected_log_likelihood(mixture, statistics).round(3)
+    Array(-2.838, dtype=float32)
     """
     storage, d = mixture.model.storage, mixture.n_features
     counts = statistics.counts
     used = counts > 0
     moved = mixture.means - statistics.center
     first = statistics.first
-    # Σ γ (x − μ)(x − μ)ᵀ from moments about the center, in the storage's own form.
+    # Σ γ (x − μ)(x − μ)ᵀ from the moments about the center, in the form of the storage.
     cross = storage.outer(moved + first) - storage.outer(moved) - storage.outer(first)
     per_count = counts.reshape(counts.shape + (1,) * (cross.ndim - 1))
     scatter = statistics.second - mixture.model.pool(cross - per_count * storage.outer(moved))
@@ -78,14 +90,15 @@ def expected_log_likelihood(mixture: Mixture, statistics: Statistics) -> Float[A
 def expected_statistics(
     mixture: Mixture, total: Float[Array, ""], center: Float[Array, "K D"]
 ) -> Statistics:
-    """What a mixture expects an E-step of samples of its own to add up to.
+    """Compute the expected statistics of an E-step over samples drawn from the mixture itself.
 
     Args:
-      mixture: parameters.
+      mixture: parameters of the E-step, and distribution of the samples.
       total: the total weight of the samples.
-      center: the points moments are taken about.
+      center: the points about which moments are taken.
 
-    The log-likelihood is left at zero.
+    Returns:
+      The statistics. Their log-likelihood is not computed; it is zero.
     """
     entry, counts = mixture.model, total * mixture.weights
     away = mixture.means - center
@@ -97,10 +110,15 @@ def expected_statistics(
 def recentred(
     statistics: Statistics, center: Float[Array, "K D"], entry: CovarianceModel
 ) -> Statistics:
-    """The same statistics about other centers.
+    """Convert statistics to moments about other centers.
 
-    Σ γ (x − c′) = Σ γ (x − c) + N d,   d = c − c′
-    Σ γ (x − c′)(x − c′)ᵀ = Σ γ (x − c)(x − c)ᵀ + f dᵀ + d fᵀ + N d dᵀ,   f = Σ γ (x − c)
+        Σ γ (x − c′) = Σ γ (x − c) + N d,   d = c − c′
+        Σ γ (x − c′)(x − c′)ᵀ = Σ γ (x − c)(x − c)ᵀ + f dᵀ + d fᵀ + N d dᵀ,   f = Σ γ (x − c)
+
+    Args:
+      statistics: about centers c.
+      center: the new centers c′.
+      entry: covariance model of the statistics.
     """
     outer, first = entry.storage.outer, statistics.first
     moved = statistics.center - center

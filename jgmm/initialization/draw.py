@@ -72,7 +72,7 @@ def batches_of_starts(
         drawn.
 
     Raises:
-      DataError: a start that does not fit, or constant columns where the model cannot bear them.
+      DataError: a start that does not fit, or constant columns that make covariances singular.
     """
     entry, n_restarts = options.entry, options.n_restarts
     scaled = compiled_center_and_scale(samples, entry.per_column)

@@ -1,4 +1,4 @@
-"""Starts that the user gives: labels, or mixtures."""
+"""Starts that the user gives, as labels or mixtures, and starts that follow known labels."""
 
 from __future__ import annotations
 
@@ -23,37 +23,40 @@ from jgmm.mixture.mixture import Mixture
 
 @jit
 def place_labelled(mixtures: Mixture, samples: Samples) -> Mixture:
-    """Starts in which components with labelled samples are where those are.
+    """Move components to the means of the samples that are labelled with their number.
 
-    Label by label, the nearest component to the labelled samples' mean that is left takes that
-    number, and that mean. The others keep theirs.
+    Label by label, in increasing order: of the components that no earlier label has taken, the one
+    nearest to the mean of the labelled samples gets the label as its number, and that mean. All
+    other components keep their means.
 
     Args:
-      mixtures: R starts, leading axis, in the frame.
-      samples: in the frame, with labels.
+      mixtures: R starts, leading axis, in standardized units.
+      samples: standardized, with labels (-1 where unknown).
 
     Reference: Basu, Banerjee & Mooney (2002), on seeding by labels.
     """
     k, labels = mixtures.log_weights.shape[1], samples.labels
-    assert labels is not None  # nobody asks otherwise
+    assert labels is not None  # callers check this
 
     def resp(rows: Array) -> Array:
         return jax.nn.one_hot(labels[rows], k, dtype=samples.x.dtype)  # zeros for -1
 
-    known = from_responsibilities(samples, resp, k, "EII")
-    has_known, means = known.counts > 0, known.center
+    # The centers of these statistics are the means; "EII" needs the cheapest second moments.
+    labelled = from_responsibilities(samples, resp, k, "EII")
+    has_labels, label_means = labelled.counts > 0, labelled.center
 
     def one(mixture: Mixture) -> Mixture:
-        def place(label: Array, order: Array) -> Array:
-            distance = ((mixture.means[order] - means[label][None, :]) ** 2).sum(axis=1)
-            free = (jnp.arange(k) >= label) & (mixture.log_weights[order] > -jnp.inf)
-            nearest = jnp.argmin(jnp.where(free, distance, jnp.inf))
+        def swap(label: Array, order: Array) -> Array:
+            offset = mixture.means[order] - label_means[label][None, :]
+            distance = (offset**2).sum(axis=1)
+            available = (jnp.arange(k) >= label) & (mixture.log_weights[order] > -jnp.inf)
+            nearest = jnp.argmin(jnp.where(available, distance, jnp.inf))
             swapped = order.at[label].set(order[nearest]).at[nearest].set(order[label])
-            return jnp.where(has_known[label], swapped, order)
+            return jnp.where(has_labels[label], swapped, order)
 
-        order = lax.fori_loop(0, k, place, jnp.arange(k))
+        order = lax.fori_loop(0, k, swap, jnp.arange(k))
         scale = mixture.scale if mixture.model.shared else mixture.scale[order]
-        moved = jnp.where(has_known[:, None], means, mixture.means[order])
+        moved = jnp.where(has_labels[:, None], label_means, mixture.means[order])
         return Mixture(mixture.log_weights[order], moved, scale, mixture.covariance)
 
     return jax.vmap(one)(mixtures)
@@ -62,39 +65,51 @@ def place_labelled(mixtures: Mixture, samples: Samples) -> Mixture:
 def from_labels(
     labels: Any, samples: Samples, n_components: int, covariance: str, ridge: Any = 0.0
 ) -> Mixture:
-    """The M-step of given labels, (N,), whole numbers from 0 to K - 1, with the ridge of the fit.
+    """Make a start from given labels: the M-step with the labels as responsibilities.
+
+    Args:
+      labels: component of each sample, whole numbers from 0 to K - 1, (N,).
+      samples: N samples with their standardization.
+      n_components: K.
+      covariance: name of the covariance model.
+      ridge: as for the fit.
+
+    Returns:
+      The mixture, in standardized units.
 
     Raises:
-      DataError: another shape, a label out of range, or one of the K that never occurs; labels of
-        missing rows are not looked at.
+      DataError: the labels have another shape, one is out of range, or one of the K never occurs.
+        Labels of missing rows (weight zero) are not checked.
     """
     host = np.asarray(checked_labels(labels, samples.n_samples))
     weights = samples.weights
     counted = host if weights is None or is_traced(weights) else host[np.asarray(weights) > 0]
-    seen = set(np.unique(counted).tolist())
-    if seen != set(range(n_components)):
+    taken = set(np.unique(counted).tolist())
+    if taken != set(range(n_components)):
         raise DataError(
-            f"labels must take every value from 0 to {n_components - 1}; they take {sorted(seen)}."
+            f"labels must take every value from 0 to {n_components - 1}; they take {sorted(taken)}."
         )
     z = jnp.asarray(host)
 
     def resp(rows: Array) -> Array:
         return jax.nn.one_hot(z[rows], n_components, dtype=samples.x.dtype)
 
-    found = from_responsibilities(samples, resp, n_components, covariance)
-    return maximize(found, covariance, jnp.asarray(ridge, samples.x.dtype))
+    statistics = from_responsibilities(samples, resp, n_components, covariance)
+    return maximize(statistics, covariance, jnp.asarray(ridge, samples.x.dtype))
 
 
 def from_mixture(mixture: Mixture, like: Array, n_components: int, covariance: str) -> Mixture:
-    """Mixtures given as starts, checked to fit the problem, in the samples' dtype.
+    """Check that mixtures given as starts fit the problem; convert them to the samples' dtype.
 
     Args:
-      mixture: one, or several with a leading axis.
-      like: any array with the dtype of the samples and a last axis of D.
-      n_components, covariance: of the problem.
+      mixture: one mixture, or several with a leading axis.
+      like: any array with the dtype of the samples and a last axis of size D.
+      n_components: K, the number of components of the fit.
+      covariance: name of the covariance model of the fit.
 
     Raises:
-      DataError: another number of components or columns, or another covariance model.
+      DataError: the mixture has another number of components or columns, or another covariance
+        model.
     """
     asked = (n_components, like.shape[-1], model(covariance).name)
     given = (mixture.n_components, mixture.n_features, mixture.covariance)

@@ -1,11 +1,12 @@
-"""Every way to start: ``(keys (R,), samples, active, covariance) -> R mixtures``, in the frame.
+"""Initialization methods: random responsibilities, random points, k-means++, k-means, short EM.
 
-``active`` (K,) says which of K components take part; the others are switched off, with weight zero.
-A program made for K components so serves any smaller number, and the components that take part are
-those that a program made for them alone would give.
+A method is a function ``(keys (R,), samples, active, covariance) -> R mixtures``, in standardized
+units. ``active`` (K,) says which of K components take part; the others are switched off: their
+weight is zero. So one compiled program for K components serves every smaller number, and draws the
+same components as a program compiled for that number.
 
-All pass through the M-step that EM itself uses. To add one, write the function and list it in
-``STARTS``; every restart, study and config can then name it.
+All methods estimate their covariances by the M-step of EM. To add a method, write the function and
+add it to ``STARTS``; restarts, studies and configs can then use it by its name.
 """
 
 from __future__ import annotations
@@ -34,14 +35,18 @@ from jgmm.mixture.mixture import Mixture, change_coordinates
 
 Start = Callable[[Array, Samples, Array, str], Mixture]
 
-# In the frame the data's variance is one. A start from hard assignments may hold clusters of one
-# sample, and any start columns that determine each other; this much variance keeps them alive, so
-# that a ridge in the fit may save them, and is forgotten after a few steps.
+# Ridge of the M-step of a start, where the data's variance is one. Hard assignments may have
+# clusters of one sample, and in any start some columns may determine each other: the covariance
+# would be singular. The ridge keeps such components, so that a ridge of the fit can save them. EM
+# forgets it after a few steps.
 START_RIDGE = 1e-2
+# Temperature of the softmax of random scores: the smaller, the closer each sample belongs to one
+# component.
 RANDOM_TEMPERATURE = 0.1
-# A start need not be where k-means ends to the last digit.
+# Maximal number of steps and relative tolerance of k-means: a start need not be the exact optimum.
 KMEANS_STEPS = 100
 KMEANS_RTOL = 1e-3
+# Number of short runs of EM, of which the best is the start, and the steps of each.
 SHORT_EM_TRIES = 5
 SHORT_EM_STEPS = 10
 
@@ -50,11 +55,11 @@ SHORT_EM_STEPS = 10
 def random(
     keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
-    """Random responsibilities, nearly all on one random component for every sample.
+    """Draw random responsibilities; each sample belongs almost only to one random component.
 
-    The means differ by about √(K/N) standard deviations, so EM takes many steps to leave the
-    neighbourhood of a single Gaussian, and with many samples in float32 may not leave it at all:
-    the log-likelihood is flat there. Given for comparison; the other starts are better.
+    The means differ by about √(K/N) standard deviations. So EM takes many steps to move away from a
+    single Gaussian, near which the log-likelihood is flat, and with many samples in float32 it may
+    not move away at all. This method is here for comparison; the others are better.
     """
 
     def one(key: Array) -> Mixture:
@@ -64,8 +69,8 @@ def random(
             draw = jnp.where(active[None, :], draw / RANDOM_TEMPERATURE, -jnp.inf)
             return jax.nn.softmax(draw, axis=1)
 
-        found = from_responsibilities(samples, resp, len(active), covariance)
-        return maximize(found, covariance, START_RIDGE)
+        statistics = from_responsibilities(samples, resp, len(active), covariance)
+        return maximize(statistics, covariance, START_RIDGE)
 
     return kmeans.map_keys(one, keys, samples)
 
@@ -74,72 +79,72 @@ def random(
 def points(
     keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
-    """Means at distinct random samples, equal weights, and the data's covariance for all."""
-    whole = from_responsibilities(
+    """Draw distinct random samples as means, with equal weights and the data's covariance."""
+    statistics = from_responsibilities(
         samples, lambda rows: jnp.ones((rows.shape[0], 1), samples.x.dtype), 1, covariance
     )
-    one = maximize(whole, covariance, START_RIDGE)
+    whole = maximize(statistics, covariance, START_RIDGE)
     n_components, weights = len(active), kmeans.relative_weights(samples)
 
     def draw(key: Array) -> Array:
-        def another(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        def draw_another(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             rows, mass = carry
             row = kmeans.draw_row(jax.random.fold_in(key, i), mass)
             return rows.at[i].set(row), mass.at[row].set(0)
 
         rows = jnp.zeros(n_components, int)
-        return lax.fori_loop(0, n_components, another, (rows, weights))[0]
+        return lax.fori_loop(0, n_components, draw_another, (rows, weights))[0]
 
     means = jax.vmap(samples.take)(kmeans.map_keys(draw, keys, samples))
-    copies = (len(keys), 1 if one.model.shared else n_components)
-    share = -jnp.log(active.sum().astype(samples.x.dtype))
+    copies = (len(keys), 1 if whole.model.shared else n_components)
+    log_weight = -jnp.log(active.sum().astype(samples.x.dtype))
     return Mixture(
-        jnp.broadcast_to(jnp.where(active, share, -jnp.inf), means.shape[:2]),
+        jnp.broadcast_to(jnp.where(active, log_weight, -jnp.inf), means.shape[:2]),
         means,
-        jnp.broadcast_to(one.scale[:1], (*copies, *one.scale.shape[1:])),
-        one.covariance,
+        jnp.broadcast_to(whole.scale[:1], (*copies, *whole.scale.shape[1:])),
+        whole.covariance,
     )
 
 
 def kmeans_plus_plus(
     keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
-    """The M-step of the nearest k-means++ seed."""
-    even = scaled_for_distances(samples, covariance)
-    return from_centers(_seed(keys, even, len(active)), even, samples, active, covariance)
+    """k-means++ seeding, and the M-step of the assignment of every sample to the nearest seed."""
+    scaled = scaled_for_distances(samples, covariance)
+    return from_centers(_seed(keys, scaled, len(active)), scaled, samples, active, covariance)
 
 
 def from_kmeans(
     keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
-    """The M-step of the clusters that k-means all but settles on from k-means++ seeds."""
-    even = scaled_for_distances(samples, covariance)
-    centers = _settle(_seed(keys, even, len(active)), even, active)
-    return from_centers(centers, even, samples, active, covariance)
+    """k-means from k-means++ seeds, run until nearly converged, and the M-step of its clusters."""
+    scaled = scaled_for_distances(samples, covariance)
+    centers = _lloyd(_seed(keys, scaled, len(active)), scaled, active)
+    return from_centers(centers, scaled, samples, active, covariance)
 
 
 @partial(jit, static_argnums=3)
 def short_em(
     keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
-    """The best of a few short runs of EM, each from k-means++ seeds.
+    """Short EM: the best of a few runs of EM of ten steps, each from k-means++ seeds.
 
     Reference: Biernacki, Celeux & Govaert (2003), "small EM".
     """
     control = make_control(samples.x.dtype, 0.0, 0.0, 0.0)
-    method = EM(SHORT_EM_STEPS)
-    tries = jax.vmap(lambda key: jax.random.split(key, SHORT_EM_TRIES))(keys).ravel()
-    seeds = kmeans_plus_plus(tries, samples, active, covariance)
-    # A last turn for the log-likelihood of what the last step led to.
-    ended = lax.fori_loop(
+    em = EM(SHORT_EM_STEPS)
+    run_keys = jax.vmap(lambda key: jax.random.split(key, SHORT_EM_TRIES))(keys).ravel()
+    starts = kmeans_plus_plus(run_keys, samples, active, covariance)
+    # One more iteration computes the log-likelihood after the last M-step.
+    runs = lax.fori_loop(
         0,
         SHORT_EM_STEPS + 1,
-        lambda _, runs: method.step(runs, samples, control),
-        jax.vmap(method.init)(seeds),
+        lambda _, states: em.step(states, samples, control),
+        jax.vmap(em.init)(starts),
     )
-    reached = status.score(ended.log_likelihood, ended.status).reshape(-1, SHORT_EM_TRIES)
-    best = jnp.arange(len(keys)) * SHORT_EM_TRIES + reached.argmax(axis=1)
-    return jax.tree.map(lambda leaf: leaf[best], ended.mixture)
+    scores = status.score(runs.log_likelihood, runs.status).reshape(-1, SHORT_EM_TRIES)
+    best = jnp.arange(len(keys)) * SHORT_EM_TRIES + scores.argmax(axis=1)
+    return jax.tree.map(lambda leaf: leaf[best], runs.mixture)
 
 
 STARTS: dict[str, Start] = {
@@ -152,85 +157,103 @@ STARTS: dict[str, Start] = {
 
 
 def scaled_for_distances(samples: Samples, covariance: str) -> Samples:
-    """Samples in the frame in which distances say what belongs together under the model.
+    """Standardize samples for the distances of k-means.
 
-    One with all columns of the same variance, but for spherical models, whose own distances are
-    those between the samples as they are.
+    Every column gets the same variance; except for spherical models, whose own distances are those
+    between the samples with the scales of their columns.
+
+    Args:
+      samples: N samples, standardized for the covariance model.
+      covariance: name of the covariance model.
     """
-    return samples if _has_distances(covariance) else _scaled_by_column(samples)
+    return samples if _is_scaled_for_distances(covariance) else _scaled_by_column(samples)
 
 
-def _has_distances(covariance: str) -> bool:
-    """Whether the frame of the model is the one for distances."""
+def _is_scaled_for_distances(covariance: str) -> bool:
+    """Return whether samples standardized for a model are also standardized for distances."""
     entry = model(covariance)
     return entry.per_column or entry.storage is Spherical
 
 
-# Programs of their own, which all covariance models share.
+# Separate programs, so that all covariance models share them.
 _seed = jit(kmeans.seed, static_argnums=2)
 _scaled_by_column = jit(partial(center_and_scale, per_column=True))
 
 
 @jit
-def _settle(seeds: Array, samples: Samples, active: Array) -> Array:
+def _lloyd(seeds: Array, samples: Samples, active: Array) -> Array:
     return kmeans.lloyd(seeds, samples, active, KMEANS_STEPS, KMEANS_RTOL).centers
 
 
 def from_centers(
     centers: Float[Array, "R K D"],
-    even: Samples,
+    scaled: Samples,
     samples: Samples,
     active: Bool[Array, "K"],
     covariance: str,
 ) -> Mixture:
-    """The M-step of the assignment of every sample to the nearest of the active centers.
+    """Run the M-step of the assignment of every sample to the nearest active center.
 
     Args:
-      centers: of R restarts, in the frame of ``even``.
-      even: the samples, see ``for_distances``.
-      samples: the same in the frame of the mixtures returned.
+      centers: of R restarts, in the coordinates of ``scaled``.
+      scaled: the samples, standardized for distances, see ``scaled_for_distances``.
+      samples: the same samples in the coordinates of the mixtures returned.
       active: which of the K centers take part.
       covariance: name of the covariance model.
     """
     entry = model(covariance)
-    # One program for all models that ask for the same moments.
+    # All models that need the same moments share one program.
     moments = entry.name if entry.shared else entry.unconstrained_model.name
     n_restarts, k, d = centers.shape
-    work = n_restarts * exponential_family.cost_per_step(model(moments), d, k, even.n_samples)
-    found = _assigned(work, centers, even, active, moments)
-    return _started(found, even.frame, samples.frame, entry.name)
+    work = n_restarts * exponential_family.cost_per_step(model(moments), d, k, scaled.n_samples)
+    statistics = _assign(work, centers, scaled, active, moments)
+    return _maximize(statistics, scaled.frame, samples.frame, entry.name)
 
 
 @partial(JitByWork, static_argnums=3)
-def _assigned(centers: Array, even: Samples, active: Array, covariance: str) -> Statistics:
-    # Moments about the origin lose |c|² roundings, which must be little next to the ridge.
+def _assign(centers: Array, scaled: Samples, active: Array, covariance: str) -> Statistics:
+    """Compute the statistics of the assignment, about the origin where that is accurate enough."""
+    # About the origin, a variance has a rounding error of eps |c|², which must be small compared
+    # with the ridge.
     eps = jnp.finfo(centers.dtype).eps
-    near = eps * (centers**2).sum(axis=2).max(axis=1) < 0.01 * START_RIDGE
-    return kmeans.assign(centers, even, active, model(covariance), near)
+    safe = eps * (centers**2).sum(axis=2).max(axis=1) < 0.01 * START_RIDGE
+    return kmeans.assign(centers, scaled, active, model(covariance), safe)
 
 
 @partial(jit, static_argnums=3)
-def _started(
-    found: Statistics, even: Standardization, frame: Standardization, covariance: str
+def _maximize(
+    statistics: Statistics,
+    scaled_frame: Standardization,
+    frame: Standardization,
+    covariance: str,
 ) -> Mixture:
-    # Where the frames differ the model has a form in its own only; what both can see comes first.
-    same = _has_distances(covariance)
+    """Run the M-step of R restarts, and change from the coordinates of distances to those of a fit.
+
+    Where the two differ, a covariance has the form of the model in the coordinates of the fit only.
+    The M-step then uses a model that has its form in both, and ``project`` gives the model's form.
+    """
+    same = _is_scaled_for_distances(covariance)
     entry = model(covariance) if same else model(covariance).marginal_model
-    started = jax.vmap(lambda sums: maximize(sums, entry.name, START_RIDGE))(found)
+    mixtures = jax.vmap(lambda one: maximize(one, entry.name, START_RIDGE))(statistics)
     if same:
-        return started
-    relative = even.scale * frame.inverse
+        return mixtures
+    relative = scaled_frame.scale * frame.inverse
     origin = jnp.zeros_like(relative)
     return jax.vmap(lambda each: project(change_coordinates(each, origin, relative), covariance))(
-        started
+        mixtures
     )
 
 
 def project(mixture: Mixture, covariance: str) -> Mixture:
-    """The mixture of another covariance model that is nearest to one, with its weights and means.
+    """Project a mixture on another covariance model, with the same weights and means.
 
-    It is the M-step of endless samples of the given one whose components are known: of all that
-    have the form, the one of least Kullback–Leibler divergence from it, component by component.
+    Among the covariances of that model, these minimise the Kullback–Leibler divergence of each
+    component from the given one. They are the limit of an M-step with infinitely many samples of
+    the given mixture whose components are known.
+
+    Args:
+      mixture: any mixture.
+      covariance: name of the other covariance model.
     """
     entry, weights = model(covariance), mixture.weights
     scatter = entry.storage.from_dense(weights[:, None, None] * mixture.covariances)

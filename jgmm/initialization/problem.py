@@ -1,4 +1,4 @@
-"""Checks of a fitting problem before any work starts."""
+"""Checks of a fitting problem, before any work starts."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ from jgmm.em.options import Options
 
 
 def check_problem(samples: Samples, n_components: int, options: Options) -> None:
-    """Refuse a problem that cannot be fitted, before any work starts.
+    """Check that a mixture can be fitted to samples, before any work starts.
+
+    Args:
+      samples: the samples; their labels, if any, are -1 where unknown.
+      n_components: K.
+      options: ``n_restarts`` and ``max_steps`` are checked.
 
     Raises:
-      DataError: see ``samples.check_counts``; or a label beyond the components; or a negative
-        number of steps.
+      DataError: see ``samples.check_counts``; or a label is K or larger; or the number of steps is
+        negative.
     """
     check_counts(samples, n_components, options.n_restarts)
     if samples.labels is not None and not is_traced(samples.labels):
@@ -33,15 +38,16 @@ def check_problem(samples: Samples, n_components: int, options: Options) -> None
 
 
 def check_constant_columns(samples: Samples, scaled: Samples, matters: bool) -> None:
-    """Refuse columns that are constant, where they would make every covariance singular.
+    """Check that no column is constant, which would make every covariance singular.
 
     Args:
-      samples, scaled: the samples, and the same centred and scaled: if either is traced, nothing is
+      samples, scaled: the samples, and the same centred and scaled. If either is traced, nothing is
         checked.
-      matters: whether the covariance model and the ridge cannot bear a constant column.
+      matters: whether a constant column makes covariances singular, given the covariance model and
+        the ridge. If not, nothing is checked.
 
     Raises:
-      DataError: naming the columns.
+      DataError: with the numbers of the constant columns.
     """
     if not matters or is_traced(samples, scaled):
         return
@@ -55,6 +61,7 @@ def check_constant_columns(samples: Samples, scaled: Samples, matters: bool) -> 
 
 @jit
 def _constant_columns(samples: Samples) -> Array:
+    """Find the columns in which all samples of positive weight have the same value, (D,)."""
     weights = samples.weights
     first = samples.x[0] if weights is None else samples.x[jnp.argmax(weights > 0)]
     same = samples.x == first[None, :]

@@ -174,8 +174,8 @@ def test_models_without_free_coordinates_keep_their_form(name):
 def test_every_model_is_seen_and_brought_back():
     for name in ("full", "spherical", "EVE"):
         mixture = jgmm.make_mixture(*oracle.parameters(1, k=K, d=D, model=name), name)
-        again = acceleration._of_model(
-            acceleration._at(acceleration._vector(mixture), mixture), None
+        again = acceleration._to_model(
+            acceleration._to_mixture(acceleration._to_vector(mixture), mixture), None
         )
         for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(mixture), strict=True):
             # Axes in common are found to the root of a rounding.
@@ -193,7 +193,9 @@ def test_gradient_by_fishers_identity():
 
     @jax.jit
     def mean(vector):
-        return jgmm.accumulate(acceleration._at(vector, mixture), samples).log_likelihood / N
+        return (
+            jgmm.accumulate(acceleration._to_mixture(vector, mixture), samples).log_likelihood / N
+        )
 
     for i in np.flatnonzero(np.asarray(seen.point) != 0):
         ahead, behind = (mean(seen.point.at[i].add(h)) for h in (1e-5, -1e-5))

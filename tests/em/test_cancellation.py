@@ -153,7 +153,7 @@ def test_only_the_run_that_needs_differences_takes_them(dtype):
         np.testing.assert_allclose(found.log_likelihood[state], expected.log_likelihood, rtol=1e-5)
 
 
-def test_rough_products_find_the_way_and_differences_the_end():
+def test_products_are_used_on_the_way_and_differences_at_the_end():
     """Sixty deviations out, products lose the last digits that float32 has; the result does not."""
     x, (weights, means, covariances) = narrow_and_far(np.float32, 60.0)
     start = jgmm.make_mixture(
@@ -168,7 +168,7 @@ def test_rough_products_find_the_way_and_differences_the_end():
     states, forms = jax.tree.map(lambda leaf: leaf[None], method.init(start)), []
     while int(states.status[0]) == jgmm.Status.RUNNING:
         digits = cancellation.assess(jax.tree.map(lambda leaf: leaf[0], states.mixture))
-        forms.append((bool(digits.safe), bool(digits.approximate and not states.exact[0])))
+        forms.append((bool(digits.safe), bool(digits.approximate and not states.use_exact[0])))
         states = step(states)
     assert int(states.status[0]) == jgmm.Status.CONVERGED
     # Wide components are safe; then narrow ones are rough, and at last neither will do.
