@@ -11,4 +11,6 @@ import lazy_loader
 
 __version__ = "0.1.0"
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__, __dir__, _public = lazy_loader.attach_stub(__name__, __file__)
+# ``from jgmm import *`` works without scikit-learn and matplotlib.
+__all__ = [name for name in _public if name not in ("estimators", "plot")]

@@ -12,6 +12,7 @@ import jgmm
 from jgmm._data import standardization
 from jgmm._data.samples import identity, make_samples
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options, OtherKeywords, make_control
+from jgmm.uncertainty.bootstrap import METHODS
 
 X = np.random.default_rng(0).normal(size=(20, 2)) * [1, 3] + [5, 0]
 FIELDS = [each.name for each in dataclasses.fields(Options)]
@@ -126,24 +127,21 @@ PRIOR = Options(covariance="spherical", prior="conjugate", n_restarts=2, init="p
 
 
 def test_a_prior_reaches_the_bootstrap():
-    fitted = jgmm.fit(jax.random.key(1), CLOUD, 2, options=PRIOR)
-    assert float(fitted.log_prior) != 0
-    plain, known = (
-        jgmm.uncertainty.bootstrap(
-            jax.random.key(2), fitted.mixture, CLOUD, n_replicates=2, options=options
-        )
-        for options in (dataclasses.replace(PRIOR, prior=None), PRIOR)
-    )
-    # The prior's scatter adds to every variance, in every replicate.
-    assert (known.replicates.scale > plain.replicates.scale).all()
+    fitted, key = jgmm.fit(jax.random.key(1), CLOUD, 2, options=PRIOR), jax.random.key(2)
+    found = jgmm.uncertainty.bootstrap(key, fitted.mixture, CLOUD, n_replicates=2, options=PRIOR)
+    weights = METHODS["weighted"](jax.random.fold_in(key, 1), make_samples(CLOUD), 0)
+    prior = jgmm.mixture.conjugate(CLOUD, 2)  # that of the samples, not of the replicate
+    second = jgmm.fitting.run_em(fitted.mixture, CLOUD, weights, prior=prior)
+    assert float(second.log_prior) != 0
+    np.testing.assert_allclose(found.replicates.scale[1], second.mixture.scale, rtol=1e-12)
 
 
 def test_a_prior_and_a_floor_reach_a_classifier_of_one_gaussian_a_class():
-    labels = (CLOUD[:, 0] > 0).astype(int)
-    kept = {"covariance": "spherical"}
-    plain = jgmm.classifier.fit(CLOUD, labels, **kept)
-    known = jgmm.classifier.fit(CLOUD, labels, **kept, prior="conjugate")
-    assert (known.mixtures.scale > plain.mixtures.scale).all()
+    labels, kept = (CLOUD[:, 0] > 0).astype(int), {"covariance": "spherical"}
+    trained = jgmm.classifier.fit(CLOUD, labels, **kept, prior="conjugate")
+    one_each = jgmm.m_step(CLOUD, np.eye(2)[labels], **kept, prior="conjugate")
+    np.testing.assert_allclose(trained.mixtures.scale[:, 0], one_each.scale, rtol=1e-12)
+    assert (one_each.scale != jgmm.m_step(CLOUD, np.eye(2)[labels], **kept).scale).all()
     held_up = jgmm.classifier.fit(CLOUD, labels, **kept, floor=0.9)
     variance = np.var(CLOUD, axis=0).mean()
     np.testing.assert_allclose(held_up.mixtures.scale**2, 0.9 * variance, rtol=1e-6)
