@@ -35,6 +35,8 @@ from jgmm.em.convergence import kmeans_status
 from jgmm.em.e_step import accumulate_products, accumulate_with, block_rows, product_rows
 from jgmm.em.statistics import Statistics
 
+__all__ = ["KMeansResult", "fit", "predict"]
+
 # Distances are computed from matrix products while their mean is this many times their rounding
 # error, and from differences otherwise.
 MIN_DISTANCE_TO_ROUNDING = 1e3

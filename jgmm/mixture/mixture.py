@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from jgmm._core.compilation import jit
@@ -236,12 +235,3 @@ def change_coordinates(mixture: Mixture, shift: Float[Array, "D"], factor: Array
         mixture.model.storage.rescale(mixture.scale, factor),
         mixture.covariance,
     )
-
-
-def to_host(mixture: Mixture) -> dict[str, np.ndarray]:
-    """Return weights, means and dense covariances as NumPy arrays, for tables and files."""
-    return {
-        "weights": np.asarray(mixture.weights),
-        "means": np.asarray(mixture.means),
-        "covariances": np.asarray(mixture.covariances),
-    }

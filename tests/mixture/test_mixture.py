@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import jgmm
 from jgmm._core.errors import DataError
-from jgmm.mixture.mixture import Mixture, change_coordinates, n_parameters, to_host
+from jgmm.mixture.mixture import Mixture, change_coordinates, n_parameters
 
 K, D, N = 3, 3, 50
 
@@ -196,11 +196,3 @@ def test_density_follows_a_change_of_units(full, dtype, tolerance, x, shift, sca
 def test_n_parameters(name, expected):
     mixture = jgmm.make_mixture(*oracle.parameters(1, k=K, d=D, model=name), name)
     assert n_parameters(mixture) == K - 1 + K * D + expected
-
-
-def test_to_host(mixture, truth, tolerance):
-    found = to_host(mixture)
-    assert list(found) == ["weights", "means", "covariances"]
-    for array, expected in zip(found.values(), truth, strict=True):
-        assert type(array) is np.ndarray
-        np.testing.assert_allclose(array, expected, **tolerance)
