@@ -11,6 +11,7 @@ from marks import in_double
 
 import jgmm
 from jgmm._core.status import Status
+from jgmm.em import convergence
 from jgmm.fitting import single_run
 from jgmm.mixture.mixture import Mixture
 
@@ -208,3 +209,61 @@ def test_inside_jit_bad_data_are_a_status(full, x):
         spoiled = x.copy()
         spoiled[7, 1] = bad
         assert Status(int(fit(spoiled))) is Status.NON_FINITE_DATA
+
+
+# The rules, in order.
+
+EM = {"small_gain": False, "broken": [False, False], "finite": True, "out_of_steps": False}
+BROKEN = {"broken": [False, True]}
+
+
+@pytest.mark.parametrize(
+    ("log_likelihood", "change", "expected"),
+    [
+        (-1.0, {}, Status.RUNNING),
+        (-1.0, {"small_gain": True, "out_of_steps": True, **BROKEN}, Status.CONVERGED),
+        (-1.0, {"out_of_steps": True, **BROKEN}, Status.STEPS_RAN_OUT),
+        (-1.0, {"finite": False, **BROKEN}, Status.COLLAPSED),
+        (-1.0, {"finite": False}, Status.NON_FINITE_PARAMETERS),
+        (np.nan, {"small_gain": True}, Status.NON_FINITE_PARAMETERS),
+        (-np.inf, {"small_gain": True, **BROKEN}, Status.COLLAPSED),
+    ],
+)
+def test_the_first_rule_of_em_that_holds_decides(log_likelihood, change, expected):
+    arguments = {key: jnp.asarray(value) for key, value in (EM | change).items()}
+    found = convergence.em_status(jnp.asarray(log_likelihood), **arguments)
+    assert Status(int(found)) is expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "conditions", "expected"),
+    [
+        (convergence.gradient_status, (False, [True], True, True), Status.NON_FINITE_PARAMETERS),
+        (convergence.gradient_status, (True, [True], True, True), Status.COLLAPSED),
+        (convergence.gradient_status, (True, [False], True, True), Status.CONVERGED),
+        (convergence.gradient_status, (True, [False], False, True), Status.STEPS_RAN_OUT),
+        (convergence.kmeans_status, ([True], [False], [True]), Status.CONVERGED),
+        (convergence.kmeans_status, ([True], [True], [True]), Status.STEPS_RAN_OUT),
+        (convergence.kmeans_status, ([True], [True], [False]), Status.RUNNING),
+        (convergence.online_status, (True, False), Status.COLLAPSED),
+        (convergence.online_status, (False, False), Status.NON_FINITE_PARAMETERS),
+        (convergence.online_status, (False, True), Status.RUNNING),
+    ],
+)
+def test_the_first_rule_of_other_algorithms_that_holds_decides(rule, conditions, expected):
+    (found,) = np.ravel(rule(*map(jnp.asarray, conditions)))
+    assert Status(int(found)) is expected
+
+
+def test_accelerated_em_does_not_end_at_a_proposal():
+    for status in (Status.CONVERGED, Status.COLLAPSED, Status.NON_FINITE_PARAMETERS):
+        for proposed, out_of_steps, expected in (
+            (False, True, status),
+            (True, False, Status.RUNNING),
+            (True, True, Status.STEPS_RAN_OUT),
+        ):
+            found, fell_short = convergence.accelerated_status(
+                jnp.asarray(int(status)), jnp.asarray(proposed), jnp.asarray(out_of_steps)
+            )
+            assert Status(int(found)) is expected
+            assert bool(fell_short) == proposed
