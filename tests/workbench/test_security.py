@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_report import ALLOWED, ATTRIBUTES, Page
 from typer.testing import CliRunner
+from workbench.runs.html_page import ALLOWED, ATTRIBUTES, Page
 
 import jgmm
 from jgmm import plot
