@@ -130,7 +130,7 @@ def exported(name):
     found, seen = jgmm, "jgmm"
     for part in name.split(".")[1:]:
         if inspect.ismodule(found):
-            is_topic = seen.count(".") < 2 and hasattr(found, "__all__")
+            is_topic = seen.count(".") == 1 and hasattr(found, "__all__")
             shown = found.__all__ if is_topic else [each for each in dir(found) if each[0] != "_"]
             if part not in shown:
                 return False
