@@ -35,6 +35,11 @@ def ones(dtype):
     return np.ones(N, dtype)
 
 
+@pytest.fixture(scope="module")
+def name(request):
+    return request.param
+
+
 of_every_model = pytest.mark.parametrize(("name", "dtype"), CASES, indirect=True)
 
 
