@@ -130,10 +130,10 @@ def test_a_bad_scheme_costs_passes_and_nothing_else():
     wild = jax.jit(
         lambda: restarts.run_restarts(AcceleratedEM(EM(800), Wild()), begun, samples, control, 1)
     )()
-    np.testing.assert_array_equal(wild.table.status, plain.table.status)
-    steps = np.asarray(plain.table.n_steps)
+    np.testing.assert_array_equal(wild.outcomes.status, plain.table.status)
+    steps = np.asarray(plain.outcomes.n_steps)
     # A pass is lost after each of EM's points but the last.
-    np.testing.assert_array_equal(wild.table.n_steps, 2 * steps)
+    np.testing.assert_array_equal(wild.outcomes.n_steps, 2 * steps)
     np.testing.assert_array_equal(
         wild.history[0, : 2 * steps[0] + 1 : 2], plain.history[0, : steps[0] + 1]
     )
@@ -146,8 +146,8 @@ def test_running_out_on_a_proposal_ends_at_the_last_point_that_counted():
     ended = jax.jit(
         lambda: restarts.run_restarts(AcceleratedEM(EM(most), Wild()), begun, samples, control, 1)
     )()
-    assert (ended.table.status == Status.STEPS_RAN_OUT).all()
-    assert (ended.table.n_steps == most).all()
+    assert (ended.outcomes.status == Status.STEPS_RAN_OUT).all()
+    assert (ended.outcomes.n_steps == most).all()
     assert bool(ended.best.proposed)
     found = jgmm.accumulate(ended.best.mixture, samples).log_likelihood
     np.testing.assert_allclose(ended.best.log_likelihood, found, rtol=1e-13)
