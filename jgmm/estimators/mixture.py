@@ -269,7 +269,7 @@ class MixtureSelector(FittedMixture):
     Args:
       n_components: the numbers of components K to try, or one number.
       covariance_type: the covariance models to try, or one, or "all".
-      criterion: "bic", "aic", "aicc", "icl" or "held_out", see ``jgmm.select``.
+      criterion: a name in ``jgmm.selection.CRITERIA``, such as "bic" or "icl", see ``jgmm.select``.
       n_init, init_params, race, tol, max_iter, random_state: as for ``GaussianMixture``; tol is
         jgmm's own by default.
       n_folds: number of folds for "held_out".

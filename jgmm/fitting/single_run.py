@@ -67,6 +67,12 @@ def run_em(
     Raises:
       DataError: see ``as_samples``; or another number of columns than the mixture's, or an unknown
         acceleration.
+
+    >>> import jgmm
+    >>> start = jgmm.make_mixture([0.5, 0.5], [[0.0], [5.0]], [1.0, 1.0], "spherical")
+    >>> result = jgmm.fitting.run_em(start, [[0.0], [0.2], [5.0], [5.4]])
+    >>> [round(float(mean), 2) for mean in result.mixture.means[:, 0]]
+    [0.1, 5.2]
     """
     mixture, samples = check_inputs(mixture, x, sample_weight)
     options = replace(ACCEPTED.read(options, keywords), covariance=mixture.covariance)

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from jgmm.plot import style
+from jgmm.selection.criteria import CRITERIA
 
 
 def criterion_curves(
@@ -28,9 +29,9 @@ def criterion_curves(
         value that is None or not finite belongs to a fit that failed, and leaves a gap.
       criterion: name of the criterion to draw.
       ax: where to draw.
-      better: whether lower or higher values are better. It is known for aic, aicc, bic, icl and
-        icl_map (lower), and for held_out and names that contain "likelihood" (higher); for other
-        names it must be given.
+      better: whether lower or higher values are better. It is known for the criteria of
+        ``jgmm.selection.CRITERIA``, for icl_map (lower), and for names that contain "likelihood"
+        (higher); for other names it must be given.
 
     Raises:
       ValueError: a row without one of the three values, or ``better`` missing.
@@ -48,7 +49,7 @@ def criterion_curves(
     ]
     better = better or _better(criterion)
     ax = style.prepare_axes(ax)
-    title = criterion.upper() if len(criterion) <= 4 else criterion.replace("_", " ")
+    title = _title(criterion)
     ax.set_xlabel("components")
     ax.set_ylabel(f"{style.wrap_text(title)} ({better} is better)")
     finite = [(m, k, float(v)) for m, k, v in rows if v is not None and np.isfinite(v)]
@@ -95,10 +96,18 @@ def _field(row: Any, name: str) -> Any:
         raise ValueError(f"a row has no {name!r}: {row!r}") from None
 
 
+def _title(criterion: str) -> str:
+    if criterion in CRITERIA:
+        return CRITERIA[criterion].label
+    return criterion.upper() if len(criterion) <= 4 else criterion.replace("_", " ")
+
+
 def _better(criterion: str) -> Literal["lower", "higher"]:
-    if criterion in ("aic", "aicc", "bic", "icl", "icl_map"):
+    if criterion in CRITERIA:
+        return "higher" if CRITERIA[criterion].higher_is_better else "lower"
+    if criterion == "icl_map":  # a function of jgmm.selection, but no entry of its table
         return "lower"
-    if criterion == "held_out" or "likelihood" in criterion:
+    if "likelihood" in criterion:
         return "higher"
     raise ValueError(f"say whether a lower or a higher {criterion!r} is better: better='lower'.")
 

@@ -1,4 +1,4 @@
-"""How far two partitions agree: the adjusted Rand index."""
+"""The adjusted Rand index, which measures how far two partitions agree."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jgmm._core.errors import DataError
 
 
 def adjusted_rand_index(a: Any, b: Any) -> float:
-    """Agreement of two partitions of the same samples, corrected for chance.
+    """Compute the adjusted Rand index: the agreement of two partitions, corrected for chance.
 
     With n_ij samples in cluster i of one and j of the other, and C(n) = n (n - 1) / 2 pairs,
 
@@ -24,7 +24,7 @@ def adjusted_rand_index(a: Any, b: Any) -> float:
       1 for equal partitions, about 0 for independent ones, below 0 for worse than chance.
 
     Raises:
-      DataError: not one label a sample in both.
+      DataError: the two do not have one label for each sample.
 
     Reference: Hubert & Arabie (1985).
 
@@ -41,14 +41,16 @@ def adjusted_rand_index(a: Any, b: Any) -> float:
     j = np.unique(second, return_inverse=True)[1]
     both = _pairs(i * (j.max() + 1) + j)
     of_a, of_b, all_pairs = _pairs(i), _pairs(j), _pairs(np.zeros_like(i))
-    if of_a == of_b == both:  # equal partitions, even where no pair could tell them from others
+    # Equal partitions; also where all samples, or none, share a label, so that the index is 0 / 0.
+    if of_a == of_b == both:
         return 1.0
-    # Times the number of pairs, so that all but the last division is exact.
+    # Numerator and denominator are multiplied by the number of pairs: then they are whole numbers,
+    # and only the last division rounds.
     by_chance = of_a * of_b
     return 2 * (both * all_pairs - by_chance) / ((of_a + of_b) * all_pairs - 2 * by_chance)
 
 
 def _pairs(labels: np.ndarray) -> int:
-    """Number of pairs of samples that share a label."""
+    """Return the number of pairs of samples that share a label."""
     counts = np.unique(labels, return_counts=True)[1]
     return sum(n * (n - 1) // 2 for n in counts.tolist())

@@ -4,12 +4,12 @@ The information criteria are on the scale of minus twice the log-likelihood, so 
 better. mclust writes BIC and ICL with the opposite sign.
 
 A criterion is one entry of ``CRITERIA``. To add one, write its value as a function of ``Evidence``
-and list it there: tables, plots, configs and reports read the list.
+and list it there: ``select``, plots, configs and the command line read the list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,13 +25,13 @@ from jgmm.mixture.mixture import Mixture, check_columns, n_parameters
 
 
 class Evidence(NamedTuple):
-    """What information criteria are computed from, () each.
+    """The numbers that information criteria are computed from, () each.
 
     Attributes:
       log_likelihood: ℓ, nats.
       entropy: E, of the responsibilities, nats.
       total_weight: N, the effective number of samples.
-      n_parameters: p.
+      n_parameters: p, the number of free parameters.
     """
 
     log_likelihood: Array
@@ -42,13 +42,13 @@ class Evidence(NamedTuple):
 
 @dataclass(frozen=True)
 class Criterion:
-    """One way to compare fits.
+    """A criterion of model selection: an entry of ``CRITERIA``.
 
     Attributes:
-      name: as users give it.
-      label: as tables and plots show it.
-      value: computed from the ``Evidence`` of a fit; None where the criterion needs more fits, as
-        the held-out likelihood does.
+      name: the name that users give.
+      label: the name that tables and plots show.
+      value: computes the criterion from the ``Evidence`` of a fit; None for the held-out
+        log-likelihood, which takes further fits.
       higher_is_better: whether the highest value is chosen, not the lowest.
       decimals: digits after the point in tables.
     """
@@ -60,27 +60,27 @@ class Criterion:
     decimals: int = 2
 
     def loss(self, value: float) -> float:
-        """The value, or minus the value where higher is better: the lower the better."""
+        """Return the value with the sign that makes lower better."""
         return -value if self.higher_is_better else value
 
 
-def _aic(found: Evidence) -> Array:
-    return -2 * found.log_likelihood + 2 * found.n_parameters
+def _aic(fit: Evidence) -> Array:
+    return -2 * fit.log_likelihood + 2 * fit.n_parameters
 
 
-def _aicc(found: Evidence) -> Array:
-    p = found.n_parameters
-    spare = found.total_weight - p - 1
+def _aicc(fit: Evidence) -> Array:
+    p = fit.n_parameters
+    spare = fit.total_weight - p - 1
     correction = 2 * p * (p + 1) / jnp.where(spare > 0, spare, 1)
-    return jnp.where(spare > 0, _aic(found) + correction, jnp.inf)
+    return jnp.where(spare > 0, _aic(fit) + correction, jnp.inf)
 
 
-def _bic(found: Evidence) -> Array:
-    return -2 * found.log_likelihood + found.n_parameters * jnp.log(found.total_weight)
+def _bic(fit: Evidence) -> Array:
+    return -2 * fit.log_likelihood + fit.n_parameters * jnp.log(fit.total_weight)
 
 
-def _icl(found: Evidence) -> Array:
-    return _bic(found) + 2 * found.entropy
+def _icl(fit: Evidence) -> Array:
+    return _bic(fit) + 2 * fit.entropy
 
 
 CRITERIA: dict[str, Criterion] = {
@@ -96,7 +96,11 @@ CRITERIA: dict[str, Criterion] = {
 
 
 def criteria(
-    log_likelihood: Any, entropy: Any, total_weight: Any, n_parameters: Any
+    log_likelihood: Any,
+    entropy: Any,
+    total_weight: Any,
+    n_parameters: Any,
+    table: Iterable[Criterion] | None = None,
 ) -> dict[str, Array]:
     """Compute every information criterion from the four numbers they depend on.
 
@@ -110,22 +114,28 @@ def criteria(
       entropy: E, of the responsibilities, nats.
       total_weight: N, the effective number of samples.
       n_parameters: p.
+      table: the criteria to compute; all of ``CRITERIA`` by default.
 
     Returns:
-      The value of each criterion of ``CRITERIA`` that takes no further fits, by its name. AICc is
-      infinite where N ≤ p + 1: there the correction says nothing.
+      The value of each criterion by its name, without those that take further fits. AICc is
+      infinite where N ≤ p + 1, because its correction is not defined there.
+
+    >>> found = criteria(log_likelihood=-10.0, entropy=0.5, total_weight=100.0, n_parameters=2)
+    >>> {name: round(float(value), 2) for name, value in found.items()}
+    {'aic': 24.0, 'aicc': 24.12, 'bic': 29.21, 'icl': 30.21}
     """
-    found = Evidence(jnp.asarray(log_likelihood), entropy, jnp.asarray(total_weight), n_parameters)
-    return {name: each.value(found) for name, each in CRITERIA.items() if each.value is not None}
+    fit = Evidence(jnp.asarray(log_likelihood), entropy, jnp.asarray(total_weight), n_parameters)
+    entries = CRITERIA.values() if table is None else table
+    return {each.name: each.value(fit) for each in entries if each.value is not None}
 
 
 def aic(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
-    """Akaike's information criterion, ``-2ℓ + 2p``, the lower the better.
+    """Compute Akaike's information criterion, ``-2ℓ + 2p``, the lower the better.
 
     Args:
       mixture: fitted parameters.
-      x: the samples it was fitted to, (N, D).
-      sample_weight: how many times each counts, (N,).
+      x: the samples that it was fitted to, (N, D).
+      sample_weight: how many times each sample counts, (N,).
 
     Raises:
       DataError: bad samples or weights, or columns the mixture was not made for.
@@ -134,7 +144,9 @@ def aic(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]
 
 
 def aicc(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
-    """AIC corrected for few samples, ``AIC + 2p(p + 1)/(N - p - 1)``; infinite for N ≤ p + 1.
+    """Compute AICc, corrected for few samples: ``AIC + 2p(p + 1)/(N - p - 1)``.
+
+    It is infinite for N ≤ p + 1.
 
     Arguments and errors as for ``aic``; N is the total weight.
     """
@@ -142,7 +154,7 @@ def aicc(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""
 
 
 def bic(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
-    """Bayesian information criterion, ``-2ℓ + p log N``, the lower the better.
+    """Compute the Bayesian information criterion, ``-2ℓ + p log N``, the lower the better.
 
     Arguments and errors as for ``aic``; N is the total weight. mclust writes it with the opposite
     sign.
@@ -156,23 +168,26 @@ def bic(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]
 
 
 def icl(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
-    """Integrated completed likelihood, ``BIC + 2E``: BIC that charges for components that overlap.
+    """Compute the integrated completed likelihood, ``BIC + 2E``: BIC plus a penalty for overlap.
 
-    E is ``entropy``; without overlap it is zero. This is the default, and what ``jgmm.select`` goes
-    by: it changes smoothly with the parameters, and takes a sample that is torn between three
-    components for more doubtful than one torn between two. ``icl_map`` is the other form. Arguments
-    and errors as for ``aic``. Reference: McLachlan & Peel (2000), section 6.10.3.
+    E is ``entropy``, which is zero where components do not overlap. This is the form that
+    ``jgmm.select`` uses: it changes smoothly with the parameters, and a sample that may belong to
+    three components counts as more doubtful than one that may belong to two. ``icl_map`` is the
+    other form. Arguments and errors as for ``aic``.
+
+    Reference: McLachlan & Peel (2000), section 6.10.3.
     """
     return _criteria_of(mixture, x, sample_weight)["icl"]
 
 
 def icl_map(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
-    """Integrated completed likelihood with hard labels, ``-2 Σₙ wₙ log p(xₙ, ẑₙ) + p log N``.
+    """Compute the integrated completed likelihood with hard labels.
 
-    ẑₙ is the most probable component of sample n, so that it is ``BIC - 2 Σₙ wₙ maxₖ log γₙₖ``: the
-    form of Biernacki, Celeux & Govaert (2000), and mclust's but for the sign. It lies between
-    ``bic`` and ``icl``, because -log maxₖ γₙₖ is never more than the entropy of γₙ. Arguments and
-    errors as for ``aic``.
+        -2 Σₙ wₙ log p(xₙ, ẑₙ) + p log N  =  BIC - 2 Σₙ wₙ maxₖ log γₙₖ
+
+    where ẑₙ is the most probable component of sample n. This is the form of Biernacki, Celeux &
+    Govaert (2000), and that of mclust but for the sign. It lies between ``bic`` and ``icl``,
+    because -log maxₖ γₙₖ is never more than the entropy of γₙ. Arguments and errors as for ``aic``.
 
     >>> import jgmm
     >>> even = jgmm.make_mixture([0.5, 0.5], [[0.0], [0.0]], [1.0, 1.0], "spherical")
@@ -181,17 +196,22 @@ def icl_map(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array,
     """
     samples = _samples_for(mixture, x, sample_weight)
     ell, _ = evidence(mixture, samples)
-    found = criteria(
-        ell, _surprise(mixture, samples), samples.total_weight(), n_parameters(mixture)
-    )
-    return found["icl"]
+    # ICL, with the entropy replaced by the loss of assigning each sample to one component.
+    loss = _assignment_loss(mixture, samples)
+    return criteria(ell, loss, samples.total_weight(), n_parameters(mixture))["icl"]
 
 
 def entropy(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
-    """Entropy of the responsibilities, ``E = -Σₙ wₙ Σₖ γₙₖ log γₙₖ``, in nats.
+    """Compute the entropy of the responsibilities, ``E = -Σₙ wₙ Σₖ γₙₖ log γₙₖ``, in nats.
 
-    Zero when every sample belongs to one component, N log K when none can be told. Computed block
-    by block: memory does not grow with N. Arguments and errors as for ``aic``.
+    It is zero when every sample belongs to one component with certainty, and N log K when all
+    components are equally probable for all samples. It is computed block by block: memory does not
+    grow with N. Arguments and errors as for ``aic``.
+
+    >>> import jgmm
+    >>> even = jgmm.make_mixture([0.5, 0.5], [[0.0], [0.0]], [1.0, 1.0], "spherical")
+    >>> round(float(entropy(even, [[0.0], [1.0]])), 3)  # 2 log 2
+    1.386
     """
     return evidence(mixture, _samples_for(mixture, x, sample_weight))[1]
 
@@ -210,39 +230,47 @@ def _samples_for(mixture: Mixture, x: Any, sample_weight: Any) -> Samples:
 
 @jit
 def evidence(mixture: Mixture, samples: Samples) -> tuple[Array, Array]:
-    """Log-likelihood, and entropy of the responsibilities, () each, in one pass.
+    """Compute the log-likelihood and the entropy of the responsibilities, () each, in one pass.
 
-    Both count each sample by its weight. ``samples`` are in the units of the mixture.
+    Both count each sample by its weight, and are in nats. ``samples`` are in the units of the
+    mixture.
     """
 
-    def ask(log_prob: Array, log_resp: Array) -> tuple[Array, ...]:
+    def terms_of(log_prob: Array, log_resp: Array) -> tuple[Array, ...]:
         # γ log γ tends to zero with γ; a component that is switched off has log γ = -inf.
         terms = jnp.where(log_resp > -jnp.inf, jnp.exp(log_resp) * log_resp, 0)
         return log_prob, -terms.sum()
 
-    log_likelihood, entropy = _sum_rows(mixture, samples, ask)
+    log_likelihood, entropy = _sum_rows(mixture, samples, terms_of)
     return log_likelihood, entropy
 
 
 @jit
-def _surprise(mixture: Mixture, samples: Samples) -> Array:
-    """-Σₙ wₙ maxₖ log γₙₖ, in nats: what is lost when every sample is given to one component."""
-    (surprise,) = _sum_rows(mixture, samples, lambda _, log_resp: (-log_resp.max(),))
-    return surprise
+def _assignment_loss(mixture: Mixture, samples: Samples) -> Array:
+    """Return -Σₙ wₙ maxₖ log γₙₖ, the loss of assigning each sample to one component, in nats."""
+    (loss,) = _sum_rows(mixture, samples, lambda _, log_resp: (-log_resp.max(),))
+    return loss
 
 
 def _sum_rows(
-    mixture: Mixture, samples: Samples, ask: Callable[[Array, Array], tuple[Array, ...]]
+    mixture: Mixture, samples: Samples, terms_of: Callable[[Array, Array], tuple[Array, ...]]
 ) -> tuple[Array, ...]:
-    """Weighted sums over samples of ``ask(log density (), log responsibilities (K,))``."""
+    """Return weighted sums over samples, () each.
+
+    Args:
+      mixture: parameters in the units of the samples.
+      samples: N samples.
+      terms_of: takes the log density () and the log responsibilities (K,) of one sample, and
+        returns the terms to be summed, () each.
+    """
     inverse = mixture.model.storage.invert(mixture.scale)
 
     def one(row: Array) -> tuple[Array, ...]:
-        return ask(*normalise(log_joint(mixture, inverse, row[None, :] - mixture.means)))
+        return terms_of(*normalise(log_joint(mixture, inverse, row[None, :] - mixture.means)))
 
     def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
         del rows
-        counts = weights > 0  # a row of weight zero is missing, even one of density zero
+        counts = weights > 0  # a row of weight zero is missing, even if its density is zero
         return tuple(jnp.where(counts, weights * each, 0).sum() for each in jax.vmap(one)(x))
 
     row_bytes = mixture.means.size * mixture.means.dtype.itemsize

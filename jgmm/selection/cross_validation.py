@@ -1,4 +1,4 @@
-"""Cross-validation: dealing samples into folds, and the likelihood of samples not seen."""
+"""Cross-validation: assign samples to folds, and compute the held-out log-likelihood."""
 
 from __future__ import annotations
 
@@ -27,29 +27,36 @@ def assign_folds(
     sample_weight: Array | None = None,
     labels: Array | None = None,
 ) -> Int[Array, "N"]:
-    """Deal samples into folds at random, as evenly as their number allows.
+    """Assign samples to folds at random, as evenly as their number allows.
 
     Args:
       key: typed key.
       n_samples: N.
       n_folds: F.
-      sample_weight: missing samples, of weight zero, are dealt last, so that they take no place.
-      labels: classes to be spread evenly too: the folds are then stratified.
+      sample_weight: weights, (N,); samples of weight zero are missing, and are assigned last, so
+        that the others are spread evenly.
+      labels: classes, (N,), which are spread evenly, too: the folds are then stratified.
 
     Returns:
       The fold of each sample, (N,). The sizes of folds differ by at most one, as do the numbers of
       samples of one class in them. A sample stays in one fold, however much it weighs.
+
+    >>> import jax
+    >>> sorted(assign_folds(jax.random.key(0), n_samples=5, n_folds=2).tolist())
+    [0, 0, 0, 1, 1]
     """
-    noise = jax.random.uniform(check_key(key), (n_samples,))
+    draws = jax.random.uniform(check_key(key), (n_samples,))
     missing = jnp.zeros(n_samples, bool) if sample_weight is None else sample_weight == 0
     group = jnp.zeros(n_samples, int) if labels is None else labels
-    order = jnp.lexsort((noise, group, missing))  # by the last of them first
-    place = jnp.zeros(n_samples, int).at[order].set(jnp.arange(n_samples))
-    return place % n_folds
+    order = jnp.lexsort((draws, group, missing))  # the last is the primary key
+    rank = jnp.zeros(n_samples, int).at[order].set(jnp.arange(n_samples))
+    return rank % n_folds
 
 
 def check_folds(samples: Samples, n_folds: int) -> int:
-    """Return how many samples count, at least as many as folds; N where weights are traced.
+    """Return the number of samples that count, after checking the number of folds against it.
+
+    It is N where the weights are traced.
 
     Raises:
       DataError: fewer than two folds, or fewer samples than folds.
@@ -71,7 +78,7 @@ class HeldOut(NamedTuple):
 
     Attributes:
       log_likelihood: mean per sample over all folds, (), in nats; NaN when a fold's fit failed.
-      per_fold: mean per sample in each fold, (F,).
+      per_fold: mean per sample in each fold, (F,), in nats.
       status: code of the ``Status`` of each fold's fit, (F,).
     """
 
@@ -98,10 +105,11 @@ def held_out(
     options: Options | None = None,
     **keywords: Unpack[OtherKeywords],
 ) -> HeldOut:
-    """Log-likelihood of samples the fit has not seen, by cross-validation.
+    """Compute the held-out log-likelihood by cross-validation.
 
-    Each fold in turn gets weight zero, which equals its rows missing, and is then judged by the
-    mixture fitted to the rest. All folds and restarts run side by side in one program.
+    Each fold in turn gets weight zero in a fit, as if its rows were missing; then its density is
+    evaluated under the mixture fitted to the others. All folds and restarts run side by side in one
+    program.
 
     Args:
       key: typed key; for the same key all models and numbers of components see the same folds.
@@ -113,12 +121,13 @@ def held_out(
       options, **keywords: see ``jgmm.Options``.
 
     Returns:
-      The mean log-likelihood per sample, the higher the better, also fold by fold.
+      A ``HeldOut``: the mean log-likelihood per sample in nats, the higher the better, over all
+      folds and in each.
 
     Raises:
       DataError: bad samples, weights or arguments, before any work starts.
-      FitError: a fold in which no restart ended valid. Inside ``jit`` or ``vmap`` nothing is
-        raised: read ``status``.
+      FitError: a fold without which no restart ended in usable parameters. Inside ``jit`` or
+        ``vmap`` nothing is raised: read ``status``.
 
     Reference: Smyth (2000).
 
@@ -133,19 +142,19 @@ def held_out(
     complete = replace(ACCEPTED.read(options, keywords), covariance=model)
     samples = make_samples(x, sample_weight)
     check_training(samples, n_components, n_folds)
-    found = held_out_unchecked(key, samples, n_components, n_folds, complete)
-    if not is_traced(found):
-        for i, code in enumerate(found.status.tolist()):
+    result = held_out_unchecked(key, samples, n_components, n_folds, complete)
+    if not is_traced(result):
+        for i, code in enumerate(result.status.tolist()):
             if code not in USABLE:
                 raise FitError(f"Without fold {i} of {n_folds} the fit failed. {describe(code)}")
-    return found
+    return result
 
 
 def check_training(samples: Samples, n_components: int, n_folds: int) -> None:
-    """Refuse folds without one of which too few samples are left.
+    """Refuse folds that leave too few samples for a fit when one of them is held out.
 
     Raises:
-      DataError: see ``check_folds``; or fewer samples left than components.
+      DataError: see ``check_folds``; or fewer samples are left than components.
     """
     n_used = check_folds(samples, n_folds)
     left = n_used - -(-n_used // n_folds)
@@ -164,15 +173,15 @@ def held_out_unchecked(
     options: Options,
     padded_size: int | None = None,
 ) -> HeldOut:
-    """``held_out`` of checked samples that leaves failures in the status.
+    """Compute what ``held_out`` does for checked samples, and leave failures in the status.
 
     Args:
       key, n_components, n_folds: as for ``held_out``.
       samples: N samples in the identity frame.
       options, padded_size: as for ``fit_unchecked``.
     """
-    deal, fit_key = jax.random.split(check_key(key))
-    folds = assign_folds(deal, samples.n_samples, n_folds, sample_weight=samples.weights)
+    fold_key, fit_key = jax.random.split(check_key(key))
+    folds = assign_folds(fold_key, samples.n_samples, n_folds, sample_weight=samples.weights)
     weights = samples.weights
     if weights is None:
         weights = jnp.ones(samples.n_samples, samples.x.dtype)

@@ -1,9 +1,10 @@
-"""Fits of every number of components under every model, none worse than its special cases.
+"""A grid of fits: every number of components under every model, none below its special cases.
 
-Mixtures are nested: of K components in those of K + 1, and under a covariance model in those under
-a freer one. So likelihoods must not fall along either, and where EM from random starts says they
-do, it has missed an optimum. Cells are filled from the simplest on. Each is fitted from random
-starts and, beside them, from the fits of its special cases.
+Mixtures are nested: a mixture of K components is a special case of one of K + 1, and a mixture
+under one covariance model is a special case of those under a more general model. So the maximal
+likelihood cannot fall from a special case to the general case. Where it falls between fits from
+random starts, EM has missed an optimum. Therefore grid points are fitted in order, the simplest
+first, each from starts of its own and in addition from the fits of its special cases.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ from jgmm.initialization.draw import ExtraStarts
 from jgmm.mixture.mixture import Mixture
 from jgmm.selection import nested_starts
 
+# Number of components, and name of the covariance model.
 GridPoint = tuple[int, str]
 
-
-# A log-likelihood is lower than another if by more than so many roundings of it.
+# A log-likelihood counts as lower than another if the difference is more than this many rounding
+# errors of it.
 ROUNDINGS = 32
 
 
@@ -45,66 +47,75 @@ def fit_grid(
     options: Options,
     progress: ProgressCallback | None = None,
 ) -> dict[GridPoint, FitResult]:
-    """Fit every cell, from R starts of its own and from its special cases among the others.
+    """Fit every grid point, from R starts of its own and from its special cases in the grid.
 
     Args:
       key, samples, progress: as for ``fit_unchecked``.
       counts: numbers of components.
       models: names of covariance models.
-      options: of the fits; their model is that of the cell.
+      options: of all fits, but the covariance model, which is that of the grid point.
 
     Returns:
-      Results by number of components and name of the model. Mixtures have the components of the
-      program that fitted them (``padded_size``), those beyond K of weight zero. Outcomes are those of the
-      R starts, then of those from special cases. A log-likelihood is nowhere below that of a
-      special case that ended valid: where no start ended as high, the result is that special case,
-      as ``INHERITED``. With equal weights, a prior or labels fewer components are no special
-      case; and with a prior it is log-likelihood and log prior together that are not below.
+      The result of each grid point. A mixture has as many components as the program that fitted
+      it (``padded_size``); those beyond K have weight zero. Outcomes are those of its own R starts,
+      then those of the starts from special cases.
+
+      No log-likelihood is below that of a special case that ended valid: where no start ended as
+      high, the result is the special case itself, with the status ``INHERITED``. With equal
+      weights, a prior or labels, a mixture of fewer components is no special case. With a prior,
+      log-likelihood plus log prior is compared.
     """
     entries = nesting.simplest_first([model(name) for name in models])
     within = {entry: nesting.largest_within(entry, entries) for entry in entries}
-    cells = [(k, entry) for entry in entries for k in sorted(counts)]
+    points = [(k, entry) for entry in entries for k in sorted(counts)]
     padded = padded_size(counts, models, samples, options.n_restarts)
-    further = n_extra(counts, models, options.init)
-    # Equal weights are other weights for more components, a prior counts once for each, and a
-    # label knows one from its double.
-    more_is_freer = not options.equal_weights and options.prior is None and samples.labels is None
-    found: dict[GridPoint, FitResult] = {}
-    for i, (k, entry) in enumerate(cells):
+    n_more = n_extra(counts, models, options.init)
+    # Equal weights change with the number of components, a prior counts once for each component,
+    # and with known labels, duplicated components are not interchangeable.
+    counts_are_nested = (
+        not options.equal_weights and options.prior is None and samples.labels is None
+    )
+    results: dict[GridPoint, FitResult] = {}
+    for i, (k, entry) in enumerate(points):
         special = [(k, each.name) for each in within[entry]]
         if k > min(counts):
-            special.append((cells[i - 1][0], entry.name))  # the next fewer components
-        simpler = _nested_starts(
-            {cell: found[cell] for cell in special}, k, entry, padded[k], more_is_freer
+            special.append((points[i - 1][0], entry.name))  # the next smaller count
+        nested = _from_special_cases(
+            {point: results[point] for point in special}, k, entry, padded[k], counts_are_nested
         )
         result = fit_unchecked(
             key,
             samples,
             k,
-            replace(options, covariance=entry.name, n_restarts=options.n_restarts + further),
+            replace(options, covariance=entry.name, n_restarts=options.n_restarts + n_more),
             padded_size=padded[k],
-            extra=_extra(simpler.starts, further, entry, padded[k], samples),
-            progress=_table_progress(progress, i, len(cells), options.max_steps),
+            extra=_extra_starts(nested.starts, n_more, entry, padded[k], samples),
+            progress=_grid_progress(progress, i, len(points), options.max_steps),
         )
-        found[k, entry.name] = _at_least_nested(result, simpler.cases)
-    return found
+        results[k, entry.name] = _at_least_nested(result, nested.fits)
+    return results
 
 
 def n_extra(counts: Sequence[int], models: Sequence[str], init: Any) -> int:
-    """How many starts a cell has beside those drawn.
+    """Return the number of starts that a grid point has in addition to its own.
 
-    As many for all cells as any can have, so that a model is one program; none where starts are not
-    drawn, but given.
+    It is the largest number that any grid point needs, and the same for all, so that all fits of
+    one model are one program. It is zero where starts are given instead of drawn.
     """
     if not isinstance(init, str):
         return 0
     entries = {model(name) for name in models}
     most_within = max(len(nesting.largest_within(entry, entries)) for entry in entries)
-    return most_within + min(max(counts) - 1, nested_starts.MOST_SPLITS)
+    return most_within + min(max(counts) - 1, nested_starts.MAX_SPLITS)
 
 
 class NestedFit(NamedTuple):
-    """A special case of a cell: its mixture, written as one of the cell's, and what it reaches."""
+    """The fit of a special case of a grid point.
+
+    Attributes:
+      mixture: its parameters, written as a mixture of the grid point's model and size.
+      log_likelihood, log_prior: of these parameters, in nats.
+    """
 
     mixture: Mixture
     log_likelihood: float
@@ -112,30 +123,34 @@ class NestedFit(NamedTuple):
 
     @property
     def objective(self) -> float:
-        """What cells are compared by."""
+        """Log-likelihood plus log prior, by which grid points are compared, in nats."""
         return self.log_likelihood + self.log_prior
 
 
 class NestedStarts(NamedTuple):
-    """The special cases of a cell, and the starts they give."""
+    """The special cases of a grid point that ended valid, and the starts made from them."""
 
-    cases: list[NestedFit]
+    fits: list[NestedFit]
     starts: list[Mixture]
 
 
-def _nested_starts(
+def _from_special_cases(
     special: dict[GridPoint, FitResult],
     k: int,
     entry: CovarianceModel,
     n_padded: int,
-    more_is_freer: bool,
+    counts_are_nested: bool,
 ) -> NestedStarts:
-    """What those special cases that ended valid give a cell of K components.
+    """Return what the special cases of a grid point contribute to it.
 
     Args:
-      more_is_freer: whether what fewer components reach, more reach too.
+      special: their results.
+      k: number of components of the grid point.
+      entry: its covariance model.
+      n_padded: number of components that its program is compiled for.
+      counts_are_nested: whether a mixture of fewer components is a special case of one of more.
     """
-    cases, starts = [], []
+    fits, starts = [], []
     for (n, _), result in special.items():
         if not Status(int(result.status)).is_valid:
             continue
@@ -146,30 +161,30 @@ def _nested_starts(
             starts.append(mixture)
         if n == k - 1:
             starts += nested_starts.splits(mixture, n)
-        if n == k or more_is_freer:
-            for slot in range(n, k):
-                mixture = nested_starts.duplicate_heaviest(mixture, slot)
-            reached = float(result.log_likelihood), float(result.log_prior)
-            cases.append(NestedFit(mixture, *reached))
-    return NestedStarts(cases, starts)
+        if n == k or counts_are_nested:
+            for unused in range(n, k):
+                mixture = nested_starts.duplicate_heaviest(mixture, unused)
+            values = float(result.log_likelihood), float(result.log_prior)
+            fits.append(NestedFit(mixture, *values))
+    return NestedStarts(fits, starts)
 
 
-def _extra(
-    starts: list[Mixture], n_places: int, entry: CovarianceModel, n_padded: int, samples: Samples
+def _extra_starts(
+    starts: list[Mixture], size: int, entry: CovarianceModel, n_padded: int, samples: Samples
 ) -> ExtraStarts | None:
-    if not n_places:
+    """Return the starts in an array of the given size, filled up with placeholders in front."""
+    if not size:
         return None
-    blank = nested_starts.placeholder(entry, n_padded, samples.n_features, samples.x.dtype)
-    return ExtraStarts(
-        nested_starts.stack([blank] * (n_places - len(starts)) + starts), len(starts)
-    )
+    unit = nested_starts.placeholder(entry, n_padded, samples.n_features, samples.x.dtype)
+    mixtures = nested_starts.stack([unit] * (size - len(starts)) + starts)
+    return ExtraStarts(mixtures, len(starts))
 
 
-def _at_least_nested(result: FitResult, cases: list[NestedFit]) -> FitResult:
-    """The result, or the best of the special cases where that is higher."""
-    if not cases:
+def _at_least_nested(result: FitResult, fits: list[NestedFit]) -> FitResult:
+    """Return the result, or the best of its special cases where that one is higher."""
+    if not fits:
         return result
-    best = max(cases, key=lambda case: case.objective)
+    best = max(fits, key=lambda fit: fit.objective)
     reached, history = float(result.objective), np.array(result.history)
     slack = ROUNDINGS * float(np.finfo(history.dtype).eps) * abs(best.objective)
     if Status(int(result.status)).is_valid and reached >= best.objective - slack:
@@ -198,10 +213,11 @@ def _at_least_nested(result: FitResult, cases: list[NestedFit]) -> FitResult:
 def padded_size(
     counts: Sequence[int], models: Sequence[str], samples: Samples, n_restarts: int
 ) -> dict[int, int]:
-    """How many components the program is made for that fits each number of them.
+    """Return for each number of components K the number that its program is compiled for.
 
-    One program for all where compiling costs more than the multiplications by zero; else one for
-    each power of two, which at most doubles them.
+    Where compiling costs more than computing with components of weight zero, one program of the
+    largest size serves all K. Otherwise there is one program for each power of two, which at most
+    doubles the computation.
     """
     largest = max(counts)
     if _work(counts, models, samples, n_restarts) <= budget.PADDING_WORK:
@@ -210,22 +226,22 @@ def padded_size(
 
 
 def _work(counts: Sequence[int], models: Sequence[str], samples: Samples, n_restarts: int) -> int:
-    """Multiplications in a step of all restarts of the largest cell, roughly."""
+    """Return the multiplications in a step of all restarts of the largest grid point, roughly."""
     d, n = samples.n_features, samples.n_samples
     return n_restarts * max(
         exponential_family.cost_per_step(model(name), d, max(counts), n) for name in models
     )
 
 
-def _table_progress(
-    progress: ProgressCallback | None, cell: int, n_cells: int, max_steps: int
+def _grid_progress(
+    progress: ProgressCallback | None, index: int, n_points: int, max_steps: int
 ) -> ProgressCallback | None:
-    """A callback for one cell that reports its steps as steps through the whole table."""
+    """Return a callback for one grid point that counts steps through the whole grid."""
     if progress is None:
         return None
 
-    def report(told: Progress) -> None:
-        step = told.step if told.n_running else max_steps
-        progress(told._replace(step=cell * max_steps + step, max_steps=n_cells * max_steps))
+    def report(own: Progress) -> None:
+        step = own.step if own.n_running else max_steps
+        progress(own._replace(step=index * max_steps + step, max_steps=n_points * max_steps))
 
     return report

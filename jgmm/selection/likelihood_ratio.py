@@ -1,15 +1,16 @@
-"""Are K components enough? The bootstrap likelihood-ratio test of K against K + 1.
+"""The bootstrap likelihood-ratio test of K components against K + 1.
 
-The statistic is 2 (ℓ_{K+1} - ℓ_K). Its distribution under K components is no chi-squared one: the
-smaller mixture lies where the larger is not identified. So it is had by drawing (McLachlan 1987):
-data sets from the fit of K components, each fitted with K and with K + 1 in the way the data were.
+The statistic is LRT = 2 (ℓ_{K+1} - ℓ_K). Under K components its distribution is not chi-squared,
+because the mixture of K components is a point at which that of K + 1 is not identified. So the
+distribution is simulated (McLachlan 1987): B data sets are drawn from the fit of K components, and
+each is fitted with K and with K + 1 components, in the same way as the data.
 
     p = (1 + #{b : LRT_b ≥ LRT}) / (B + 1)
 
 The fits of all data sets from all starts are one compiled program
-(``jgmm.fitting.many_data_sets``). The likelihood has many maxima, and the highest may not be found;
-but replicates are searched as the data are, so that the test is that of the statistic the search
-finds.
+(``jgmm.fitting.many_data_sets``). The likelihood has many maxima, and a search may miss the highest
+one. But the replicates are searched in the same way as the data, so the test is valid for the
+statistic that the search finds.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from jgmm._core import budget
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError, FitError
 from jgmm._core.status import Status, describe
@@ -36,23 +38,25 @@ from jgmm.fitting.single_run import algorithm_for
 from jgmm.initialization.problem import check_problem
 from jgmm.mixture.density import sample
 from jgmm.mixture.mixture import Mixture
+from jgmm.selection import nested_starts
 
-# What data sets that are fitted together may hold, with their starts.
-BATCH_BYTES = 1 << 26
-MISSED = -1.0  # nats
+# A statistic below this, in nats, means that the search has missed the fit of K + 1 components: it
+# is further below zero than the points at which EM stops can explain.
+MISSED_BELOW = -1.0
 
 
 @dataclass(frozen=True)
 class RatioTest:
-    """A test of K components against K + 1.
+    """The outcome of a test of K components against K + 1.
 
     Attributes:
       n_components: K.
-      statistic: 2 (ℓ_{K+1} - ℓ_K) of the data.
-      p_value: how often data from K components give as large a one.
-      replicates: the statistic of each of B data sets drawn, (B,), NaN where a fit failed or ended
-        below that of fewer components. The p-value is of the others.
-      null, alternative: the two fits to the data.
+      statistic: 2 (ℓ_{K+1} - ℓ_K) of the data, nats.
+      p_value: how often data from K components give a statistic at least as large.
+      replicates: the statistic of each of the B data sets drawn, (B,); NaN where a fit failed, or
+        where the fit of K + 1 components ended below that of K. The p-value is computed from the
+        others.
+      null, alternative: the fits of K and of K + 1 components to the data.
     """
 
     n_components: int
@@ -64,11 +68,11 @@ class RatioTest:
 
     @property
     def n_failed(self) -> int:
-        """Data sets that are NaN."""
+        """Number of replicates that are NaN."""
         return int(np.isnan(self.replicates).sum())
 
     def __repr__(self) -> str:
-        """One line."""
+        """Show the test in one line."""
         k, failed = self.n_components, f", {self.n_failed} failed" if self.n_failed else ""
         return (
             f"RatioTest({k} against {k + 1} components, statistic={self.statistic:.4g}, "
@@ -78,11 +82,11 @@ class RatioTest:
 
 @dataclass(frozen=True)
 class SequentialTest:
-    """Tests of 1, 2, … components, until the first that is not rejected.
+    """The outcome of tests of 1, 2, … components, up to the first that does not reject.
 
     Attributes:
       tests: one for each number of components, in order.
-      level: p-values up to it reject.
+      level: a p-value up to this level rejects.
     """
 
     tests: list[RatioTest]
@@ -90,7 +94,7 @@ class SequentialTest:
 
     @property
     def n_components(self) -> int | None:
-        """The first number of components that was not rejected; None if all were."""
+        """The first number of components that was not rejected; None if all were rejected."""
         last = self.tests[-1]
         return last.n_components if last.p_value > self.level else None
 
@@ -121,31 +125,33 @@ def bootstrap_test(
       key: typed key; data set b for K components uses ``fold_in(fold_in(key, K), b)``.
       x: samples in rows, (N, D).
       n_components: K.
-      n_replicates: B, data sets drawn from the fit of K components. The p-value is at least
-        1 / (B + 1).
-      sample_weight: how many times each sample counts, (N,), whole numbers: a data set drawn is of
-        as many samples as they add up to.
-      options, **keywords: see ``jgmm.Options``. ``init`` is a name, and says how random starts are
-        made. A data set drawn has one start more than ``n_restarts``: what it was drawn from, for
-        K + 1 components with the largest cut in two; so have the data for K + 1. One component too
-        many makes EM slow: with a larger ``tol`` it stops nats below the maximum.
+      n_replicates: B, the number of data sets drawn from the fit of K components. The p-value is at
+        least 1 / (B + 1).
+      sample_weight: how many times each sample counts, (N,), whole numbers; each data set drawn has
+        as many samples as the sum of the weights.
+      options, **keywords: see ``jgmm.Options``. ``init`` must be the name of a method that draws
+        random starts. A data set drawn has one start in addition to the ``n_restarts`` random ones:
+        the mixture that it was drawn from, for K + 1 components with the largest component split in
+        two. The data have the same additional start for K + 1 components. With one component too
+        many EM is slow: with a larger ``tol`` it stops nats below the maximum.
 
     Returns:
-      A ``RatioTest``. Data sets to which a fit failed, or for which the search missed the larger
-      one, are NaN in ``replicates``, and counted.
+      A ``RatioTest``. Data sets for which a fit failed, or for which the search missed the fit of
+      K + 1 components, are NaN in ``replicates``; ``n_failed`` counts them.
 
     Raises:
       DataError: bad samples, weights or arguments, before any work starts.
       FitError: no start ended valid for the data, or for any of the data sets drawn.
 
-    A start that ends in a spike (``jgmm.em.degeneracy``) does not count, however high its
-    likelihood. Where a free model finds nothing else, give a ridge or a simpler model.
+    A start that ends in a spurious (degenerate) optimum, see ``jgmm.em.degeneracy``, does not
+    count, however high its likelihood. If no start ends otherwise, give a ridge or choose a simpler
+    covariance model.
 
     Reference: McLachlan (1987); McLachlan & Peel (2000), section 6.5.
     """
     options = ACCEPTED.read(options, keywords)
     study = _check_arguments(key, x, n_components, options, n_replicates, sample_weight)
-    return study.test(n_components, study.first(n_components))[0]
+    return study.test(n_components, study.fit_null(n_components))[0]
 
 
 @ACCEPTED.signature
@@ -160,22 +166,22 @@ def sequential_test(
     options: Options | None = None,
     **keywords: Unpack[OptionKeywords],
 ) -> SequentialTest:
-    """Test 1, 2, … components, each against one more, until a test does not reject.
+    """Choose the number of components by likelihood-ratio tests of 1, 2, … against one more.
 
     Args:
-      level: p-values up to it reject.
-      max_components: the last K that is tested.
+      level: a p-value up to this level rejects.
+      max_components: the largest K that is tested.
 
     The other arguments and errors are those of ``bootstrap_test``.
 
     Returns:
-      The tests; ``n_components`` of it is the number of components found. The level is that of each
-      test, not of all together.
+      The tests, up to the first that does not reject. Their ``n_components`` is the number of
+      components found. The level is that of each test, not of all together.
     """
     check_level(level)
     options = ACCEPTED.read(options, keywords)
     study = _check_arguments(key, x, max_components, options, n_replicates, sample_weight)
-    tests, small = [], study.first(1)
+    tests, small = [], study.fit_null(1)
     for k in range(1, max_components + 1):
         test, large = study.test(k, small)
         tests.append(test)
@@ -187,7 +193,17 @@ def sequential_test(
 
 @dataclass(frozen=True)
 class _Study:
-    """The checked arguments of one or more tests."""
+    """The checked arguments of one or more tests.
+
+    Attributes:
+      key: typed key.
+      samples: N samples, each counted once.
+      options: of the fits to the data.
+      search: of the fits to the data sets drawn.
+      control: when a fit to a data set drawn stops.
+      n_replicates: B.
+      batch_size: number of data sets that are drawn and fitted together.
+    """
 
     key: Array
     samples: Samples
@@ -197,29 +213,37 @@ class _Study:
     n_replicates: int
     batch_size: int
 
-    def first(self, n_components: int) -> FitResult:
-        """The best fit of K components to the data from random starts."""
+    def fit_null(self, n_components: int) -> FitResult:
+        """Return the best fit of K components to the data from random starts."""
         key = jax.random.fold_in(self.key, n_components)
         return self._fit(key, n_components, self.search.init, self.search.n_restarts)
 
     def test(self, n_components: int, small: FitResult) -> tuple[RatioTest, FitResult]:
-        """The test of K components against K + 1, from the fit of K, and the fit of K + 1."""
+        """Test K components against K + 1.
+
+        Args:
+          n_components: K.
+          small: the fit of K components to the data.
+
+        Returns:
+          The test, and the fit of K + 1 components to the data.
+        """
         key, null = jax.random.fold_in(self.key, n_components), small.mixture
-        cut = _cut(null)
-        given = append_start(draw_starts(key, self.samples.x, n_components + 1, self.search), cut)
+        split = _split_largest(null)
+        given = append_start(draw_starts(key, self.samples.x, n_components + 1, self.search), split)
         large = self._fit(key, n_components + 1, given, self.search.n_restarts + 1)
         statistic = 2 * (float(large.log_likelihood) - float(small.log_likelihood))
-        found = []
+        batches = []
         for first in range(0, self.n_replicates, self.batch_size):
             numbers = first + jnp.arange(self.batch_size)
-            sets, one, another = _draw(key, numbers, null, self.samples.n_samples)
+            sets, small_keys, large_keys = _draw(key, numbers, null, self.samples.n_samples)
             lower, upper = (
                 best_log_likelihoods(keys, sets, start, self.search, self.control)
-                for keys, start in ((one, null), (another, cut))
+                for keys, start in ((small_keys, null), (large_keys, split))
             )
-            found.append(2 * (upper - lower))
-        # The last batch may have run on beyond B.
-        replicates = without_missed(np.concatenate(found)[: self.n_replicates])
+            batches.append(2 * (upper - lower))
+        # The last batch may hold more data sets than are needed.
+        replicates = without_missed(np.concatenate(batches)[: self.n_replicates])
         p = p_value(statistic, replicates)
         return RatioTest(n_components, statistic, p, replicates, null, large.mixture), large
 
@@ -227,7 +251,7 @@ class _Study:
         """Fit the data.
 
         Raises:
-          FitError: no start ended valid; a spike is not.
+          FitError: no start ended valid; a spurious optimum is not valid.
         """
         options = replace(self.options, n_restarts=n_restarts, init=init)
         result = fit_unchecked(key, self.samples, n_components, options)
@@ -238,18 +262,24 @@ class _Study:
 
 
 def without_missed(replicates: Float[np.ndarray, "B"]) -> Float[np.ndarray, "B"]:
-    """Statistics with NaN where they are below zero by more than where EM stops can explain.
+    """Replace statistics that are far below zero by NaN.
 
-    K components are a special case of K + 1: there the search has missed the larger fit.
+    K components are a special case of K + 1, so the maximum of the likelihood cannot be lower with
+    K + 1: the search has missed it. Slightly negative statistics remain, because EM stops before
+    the maximum.
     """
-    return np.where(replicates < MISSED, np.nan, replicates)
+    return np.where(replicates < MISSED_BELOW, np.nan, replicates)
 
 
 def p_value(statistic: float, replicates: Any) -> float:
-    """``(1 + #{b : LRT_b ≥ LRT}) / (B + 1)``, over the replicates that are not NaN.
+    """Compute the bootstrap p-value, ``(1 + #{b : LRT_b ≥ LRT}) / (B + 1)``.
+
+    Args:
+      statistic: LRT of the data.
+      replicates: LRT_b of the data sets drawn; those that are NaN do not count.
 
     Raises:
-      FitError: all are.
+      FitError: all replicates are NaN.
 
     >>> p_value(3.0, [1.0, 2.0, 3.0, float("nan")])
     0.5
@@ -271,8 +301,8 @@ def _check_arguments(
     n_replicates: int,
     sample_weight: Any,
 ) -> _Study:
-    """Check the arguments, and say how many data sets are fitted side by side."""
-    samples = _counted(make_samples(x, sample_weight))
+    """Check the arguments, and compute how many data sets are fitted together."""
+    samples = _repeated(make_samples(x, sample_weight))
     check_problem(samples, most_components + 1, options)
     if not isinstance(options.init, str):
         raise DataError("init must be a name here: every data set drawn has starts of its own.")
@@ -280,19 +310,19 @@ def _check_arguments(
         raise DataError(f"n_replicates must be at least 1; it is {n_replicates}.")
     control = options.control(samples, most_components)
     search = Search(options.entry.name, options.init, options.n_restarts, algorithm_for(options))
-    # k-means holds the distances of all samples to all centers of all starts.
+    # k-means holds the distances of all samples to all centers of all starts in memory.
     centers = (search.n_restarts + 1) * (most_components + 1)
     each = samples.n_samples * (samples.n_features + centers) * samples.x.dtype.itemsize
-    n_batches = -(-n_replicates // max(1, BATCH_BYTES // each))
+    n_batches = -(-n_replicates // max(1, budget.RATIO_TEST_BYTES // each))
     size = -(-n_replicates // n_batches)
     return _Study(check_key(key), samples, options, search, control, n_replicates, size)
 
 
-def _counted(samples: Samples) -> Samples:
-    """Every sample as often as its weight says.
+def _repeated(samples: Samples) -> Samples:
+    """Return samples without weights, each repeated as many times as its weight says.
 
     Raises:
-      DataError: weights that are not whole.
+      DataError: weights that are not whole numbers.
     """
     if samples.weights is None:
         return samples
@@ -304,7 +334,11 @@ def _counted(samples: Samples) -> Samples:
 def _draw(
     key: Array, numbers: Array, null: Mixture, n_samples: int
 ) -> tuple[Float[Array, "B N D"], Array, Array]:
-    """Data sets of the given numbers, and keys to fit each with twice."""
+    """Draw the data sets of the given numbers.
+
+    Returns:
+      The data sets, and for each a key for its fit of K and one for its fit of K + 1 components.
+    """
 
     def one(number: Array) -> tuple[Array, Array, Array]:
         draw, small, large = jax.random.split(jax.random.fold_in(key, number), 3)
@@ -313,22 +347,25 @@ def _draw(
     return jax.vmap(one)(numbers)
 
 
+def _split_largest(mixture: Mixture) -> Mixture:
+    """Return the mixture with its largest component split in two halves, the second one last.
+
+    The halves are one standard deviation apart, along the longest column of the Cholesky factor of
+    the component's covariance, and keep this covariance.
+    """
+    largest, half = jax.device_get(_half_column(mixture))
+    k = int(largest)
+    padded = nested_starts.pad_components(mixture, mixture.n_components + 1)
+    log_weight = padded.log_weights[k] - half.dtype.type(np.log(2))
+    first = padded.means[k] + half
+    halves = first, first - 2 * half
+    split = nested_starts.split_component(padded, k, mixture.n_components, log_weight, halves)
+    return jax.device_put(split)
+
+
 @jit
-def _cut(mixture: Mixture) -> Mixture:
-    """The mixture with its largest component in two halves, one standard deviation apart."""
+def _half_column(mixture: Mixture) -> tuple[Array, Array]:
+    """Return the largest component, and half the longest column of its Cholesky factor, (D,)."""
     largest = mixture.log_weights.argmax()
     root = mixture.cholesky[largest]
-    half = 0.5 * root[:, (root**2).sum(axis=0).argmax()]
-    log_weights = mixture.log_weights.at[largest].add(-jnp.log(2.0).astype(half.dtype))
-    means = mixture.means.at[largest].add(half)
-
-    def another(leaf: Array, new: Array) -> Array:
-        return jnp.concatenate([leaf, new[None]])
-
-    scale = mixture.scale
-    return replace(
-        mixture,
-        log_weights=another(log_weights, log_weights[largest]),
-        means=another(means, means[largest] - 2 * half),
-        scale=scale if mixture.model.shared else another(scale, scale[largest]),
-    )
+    return largest, 0.5 * root[:, (root**2).sum(axis=0).argmax()]

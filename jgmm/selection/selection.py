@@ -1,7 +1,7 @@
-"""How many components, and which covariance model: the table over both, and the choice.
+"""Model selection: fit a table of numbers of components and covariance models, and choose.
 
-The criteria themselves live in ``jgmm.selection.criteria``, held-out likelihood in
-``jgmm.selection.cross_validation``; both are to be had here too.
+The criteria of the choice are in ``jgmm.selection.criteria``, the held-out log-likelihood in
+``jgmm.selection.cross_validation``, the fits in ``jgmm.selection.grid``.
 """
 
 from __future__ import annotations
@@ -28,32 +28,34 @@ from jgmm.fitting.restarts import ProgressCallback
 from jgmm.fitting.results import FitResult
 from jgmm.initialization.problem import check_problem
 from jgmm.mixture.mixture import Mixture
-from jgmm.selection.criteria import CRITERIA, criteria, evidence
+from jgmm.selection.criteria import CRITERIA, Criterion, criteria, evidence
 from jgmm.selection.cross_validation import check_training, held_out_unchecked
 from jgmm.selection.grid import fit_grid
 
-# EM that gains a share ρ of its last step in the next stops at ρ / (1 - ρ) steps from the optimum;
-# restarts agree when they are no farther apart than this many of the steps they stopped at.
+# Restarts agree if their log-likelihoods differ by at most this many times the gain at which EM
+# stops. EM whose gains shrink by the factor ρ stops ρ / (1 - ρ) times its last gain below the
+# optimum; so slow runs to one optimum end some gains apart.
 AGREEING_STEPS = 100
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: what became of one number of components under one model.
+    """A row of the table: the fit of one number of components under one covariance model.
 
     Attributes:
       n_components: K.
       covariance: name of the covariance model.
-      n_parameters: p.
-      log_likelihood: ℓ of the best restart, nats; NaN when none ended valid, as are the criteria.
-      criteria: value of each criterion by its name, NaN where no restart ended valid; also read as
-        attributes, such as ``row.bic``. AIC, AICc (infinite where n ≤ p + 1), BIC and ICL are
-        the better the lower; "held_out", the mean held-out log-likelihood per sample, is the better
-        the higher, and is there only if it was asked for.
+      n_parameters: p, the number of free parameters.
+      log_likelihood: ℓ of the best restart, nats; NaN where no restart ended valid.
+      criteria: value of each criterion by its name, NaN where no restart ended valid; a criterion
+        can also be read as an attribute, such as ``row.bic``. Lower is better for AIC, AICc
+        (infinite where N ≤ p + 1), BIC and ICL. Higher is better for "held_out", the mean held-out
+        log-likelihood per sample in nats, which is present only if it was asked for.
       status: name of the ``Status`` of the fit.
-      n_valid: restarts that ended valid, of those drawn.
-      n_agree: of these, those that ended at the log-likelihood of the best. One is no confirmation;
-        with none it was reached from a special case alone.
+      n_valid: number of the fit's own starts that ended valid.
+      n_agree: number of these that ended at the log-likelihood of the best fit. One alone is no
+        confirmation. Zero: the best was reached only from a special case, fewer components or a
+        simpler model.
     """
 
     n_components: int
@@ -66,24 +68,24 @@ class Row:
     n_agree: int
 
     def __getattr__(self, name: str) -> float:
-        """A criterion by its name."""
-        # Not self.criteria: a copy under construction has no fields yet.
-        found = self.__dict__.get("criteria", {})
-        if name in found:
-            return float(found[name])
-        raise AttributeError(f"this row has no {name!r}; its criteria: {', '.join(found)}")
+        """Return a criterion by its name."""
+        # Not self.criteria: while a row is being copied it has no fields yet.
+        criteria = self.__dict__.get("criteria", {})
+        if name in criteria:
+            return float(criteria[name])
+        raise AttributeError(f"this row has no {name!r}; its criteria: {', '.join(criteria)}")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Outcome of ``select``.
+    """The outcome of ``select``: the table of all fits, and the fit chosen.
 
     Attributes:
-      table: a ``Row`` for each cell, all numbers of components of one model after another.
-      criterion: what it was chosen by.
+      table: a ``Row`` for each fit, all numbers of components of one model after another.
+      criterion: name of the criterion of the choice.
       best: the row chosen.
       result: the ``FitResult`` chosen.
-      results: all of them, by number of components and name of the model.
+      results: every ``FitResult``, by number of components and name of the covariance model.
     """
 
     table: list[Row]
@@ -93,7 +95,7 @@ class Selection:
     results: dict[tuple[int, str], FitResult]
 
     def __str__(self) -> str:
-        """The table as text, with a star at the row chosen."""
+        """Return the table as text, with a star at the row chosen."""
         shown = [CRITERIA[name] for name in self.best.criteria]
         labels = [each.label for each in shown]
         lines = [["", "K", "covariance", "p", "log-lik.", *labels, "valid", "agree", "status"]]
@@ -138,34 +140,38 @@ def select(
     options: Options | None = None,
     **keywords: Unpack[OtherKeywords],
 ) -> Selection:
-    """Fit every number of components under every covariance model, and choose by a criterion.
+    """Choose the number of components and the covariance model by a criterion, such as BIC.
+
+    Every number of components is fitted under every covariance model.
 
     Args:
-      key: typed key. The starts drawn for a cell are those of ``jgmm.fit`` for this key; beside
-        them it starts from the fits of its special cases in the table, fewer components and
-        simpler models, below which it never ends (``jgmm.selection.grid``).
+      key: typed key. Every fit has the same starts as ``jgmm.fit`` with this key. In addition it
+        starts from the fits of its special cases in the table, fewer components and simpler models,
+        and never ends below them (``jgmm.selection.grid``).
       x: samples in rows, (N, D).
-      n_components: the K to try, or one.
-      covariance: the models to try, or one, or "all".
-      criterion: "bic", "aic", "aicc" or "icl", of which the lowest is chosen, or "held_out", of
-        which the highest is, at the price of one more fit for each fold.
+      n_components: the numbers of components K to try, or one number.
+      covariance: the covariance models to try, or one, or "all".
+      criterion: a name in ``jgmm.selection.CRITERIA``. The fit with the lowest value of "bic",
+        "aic", "aicc" or "icl" is chosen, or the one with the highest value of "held_out", which
+        takes one more fit for each fold.
       n_folds: folds for "held_out".
       sample_weight, labels: as for ``jgmm.fit``.
-      progress: as for ``jgmm.fit``, with steps counted through the whole table: an entry that
-        converges early skips the steps it did not use.
-      options, **keywords: see ``jgmm.Options``. ``accelerate`` is on by default: a table has many
-        fits for which plain EM takes a thousand steps. With a prior the criteria are those of the
-        log-likelihood alone, at the parameters that the prior has led to.
+      progress: as for ``jgmm.fit``, with steps counted through the whole table: a fit that
+        converges early skips the steps that it did not use.
+      options, **keywords: see ``jgmm.Options``. ``accelerate`` is on by default, because a table
+        has many fits for which plain EM takes a thousand steps. With a prior, the criteria are
+        computed from the log-likelihood alone, at the parameters that the prior has led to.
 
     Returns:
-      A ``Selection``; ``print`` shows its table. A cell in which every restart failed stays in the
-      table with its status and NaN for its criteria, and is never chosen. Of equals the first is.
+      A ``Selection``; ``print`` shows its table. A fit in which every restart failed stays in the
+      table with its status and NaN for its criteria, and is never chosen. Of fits with equal values
+      the first is chosen.
 
     Raises:
       DataError: bad samples, weights or arguments, before any work starts.
-      FitError: no cell can be chosen.
+      FitError: no fit of the table can be chosen.
 
-    It looks at numbers, so it does not work inside ``jit``; the criteria and ``held_out`` do.
+    It reads values, so it does not work inside ``jit``; the criteria and ``held_out`` do.
 
     >>> import jax, jgmm
     >>> x = [[0.0], [0.1], [0.2], [0.3], [5.0], [5.1], [5.3], [5.4]]
@@ -181,15 +187,15 @@ def select(
     options = ACCEPTED.read(options, keywords)
     _check_selection(samples, counts, models, criterion, n_folds, options)
     control = make_control(samples.x.dtype, options.tol, options.rtol, options.ridge)
-    found = fit_grid(key, samples, counts, models, options, progress)
+    fits = fit_grid(key, samples, counts, models, options, progress)
     table, results = [], {}
     for k, name in ((k, name) for name in models for k in counts):
-        result, extra = found[k, name], {}
+        result, extra = fits[k, name], {}
         if criterion == "held_out":
             padded = result.mixture.n_components
-            again = replace(options, covariance=name)
-            outside = held_out_unchecked(key, samples, k, n_folds, again, padded)
-            extra = {criterion: float(outside.log_likelihood)}
+            own = replace(options, covariance=name)
+            held_out = held_out_unchecked(key, samples, k, n_folds, own, padded)
+            extra = {criterion: float(held_out.log_likelihood)}
         p = result.mixture.model.n_parameters(k, samples.n_features, options.equal_weights)
         table.append(_row(result, k, p, options.n_restarts, samples, control, extra))
         results[k, name] = replace(result, mixture=_leading(result.mixture, k))
@@ -199,10 +205,10 @@ def select(
 
 
 def _listed(values: Any) -> list[Any]:
-    """One value or several, as a list without repetitions, whole numbers as Python's own."""
+    """Return one value or several as a list without repetitions, NumPy's integers as Python's."""
     several = values if isinstance(values, Iterable) and not isinstance(values, str) else [values]
-    own = (int(value) if isinstance(value, np.integer) else value for value in several)
-    return list(dict.fromkeys(own))
+    plain = (int(value) if isinstance(value, np.integer) else value for value in several)
+    return list(dict.fromkeys(plain))
 
 
 def _check_selection(
@@ -225,35 +231,44 @@ def _check_selection(
 
 
 def _leading(mixture: Mixture, n_components: int) -> Mixture:
-    """The first components; those left out have weight zero. Cut on the host: nothing compiles."""
-    # A shared scale has one entry, which stays.
+    """Return the first components; the others have weight zero.
+
+    The arrays are cut on the host, so that nothing is compiled.
+    """
+    # A shared scale has one entry, which is kept.
     return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)[:n_components]), mixture)
 
 
 class _Outcome(NamedTuple):
-    """What a row says of a fit, () each."""
+    """The computed entries of a row, () each."""
 
     criteria: dict[str, Array]
     n_valid: Array
     n_agree: Array
 
 
-@partial(JitByWork, static_argnums=4)
+@partial(JitByWork, static_argnums=(4, 5))
 def _outcome(
-    result: FitResult, samples: Samples, control: Control, n_parameters: Array, n_restarts: int
+    result: FitResult,
+    samples: Samples,
+    control: Control,
+    n_parameters: Array,
+    n_restarts: int,
+    table: tuple[Criterion, ...],
 ) -> _Outcome:
-    assert result.restarts is not None  # fit_unchecked always reports its restarts
+    """Compute a row's entries; ``table`` is static, so that criteria added later are computed."""
+    assert result.restarts is not None  # fit_unchecked always has the outcomes of its restarts
     total, best = samples.total_weight(), result.objective
-    # Behind those drawn are those that special cases gave.
+    # The fit's own starts come first, then those from special cases.
     valid = among(result.restarts.status[:n_restarts], VALID)
     reached = result.restarts.log_likelihood[:n_restarts]
-    # Restarts agree that ended at the log-likelihood of the best, as far as tolerances tell.
+    # A restart agrees if it ended at the log-likelihood of the best, within the tolerances.
     stop = control.tol + control.rtol * jnp.abs(best) / total
     agree = jnp.abs(reached - best) / total <= AGREEING_STEPS * stop
     ell = jnp.where(among(result.status, VALID), result.log_likelihood, jnp.nan)
     _, entropy = evidence(result.mixture, samples)
-    found = criteria(ell, entropy, total, n_parameters.astype(total.dtype))
-    return _Outcome(found, valid.sum(), (valid & agree).sum())
+    values = criteria(ell, entropy, total, n_parameters.astype(total.dtype), table)
+    return _Outcome(values, valid.sum(), (valid & agree).sum())
 
 
 def _row(
@@ -268,16 +283,16 @@ def _row(
     mixture, status = result.mixture, Status(int(result.status))
     n_padded, d = mixture.means.shape
     work = exponential_family.cost_per_step(mixture.model, d, n_padded, samples.n_samples)
-    counted = np.asarray(n_parameters)
-    outcome = jax.device_get(_outcome(work, result, samples, control, counted, n_restarts))
-    usable = status.is_valid
+    entries, p = tuple(CRITERIA.values()), np.asarray(n_parameters)
+    outcome = jax.device_get(_outcome(work, result, samples, control, p, n_restarts, entries))
+    valid = status.is_valid
     values = {name: float(value) for name, value in outcome.criteria.items()}
-    values |= {name: value if usable else math.nan for name, value in extra.items()}
+    values |= {name: value if valid else math.nan for name, value in extra.items()}
     return Row(
         n_components=n_components,
         covariance=mixture.covariance,
         n_parameters=n_parameters,
-        log_likelihood=float(result.log_likelihood) if usable else math.nan,
+        log_likelihood=float(result.log_likelihood) if valid else math.nan,
         criteria={name: values[name] for name in CRITERIA if name in values},
         status=status.name,
         n_valid=int(outcome.n_valid),
@@ -289,17 +304,17 @@ def _best(table: Sequence[Row], criterion: str) -> Row:
     def loss(row: Row) -> float:
         return CRITERIA[criterion].loss(row.criteria[criterion])
 
-    usable = [row for row in table if math.isfinite(loss(row))]
-    if usable:
-        return min(usable, key=loss)
+    eligible = [row for row in table if math.isfinite(loss(row))]
+    if eligible:
+        return min(eligible, key=loss)
     if any(Status[row.status].is_valid for row in table):
         raise FitError(
-            f"No cell of the table has a finite {criterion}: in each, a fit without one of the "
+            f"No entry of the table has a finite {criterion}: in each, a fit without one of the "
             "folds failed. Try fewer components, a simpler covariance model, or a ridge such as "
             "ridge=1e-6."
         )
     first = table[0]
     raise FitError(
-        f"No cell of the table ended valid. The first, {first.n_components} component(s) under "
+        f"No entry of the table ended valid. The first, {first.n_components} component(s) under "
         f"{first.covariance!r}: {describe(Status[first.status])}"
     )

@@ -101,8 +101,8 @@ def test_hard_labels_match_the_textbook(dtype, tolerance):
 def test_corrected_aic_is_infinite_where_it_says_nothing():
     """N - p - 1 is 1 for the first and 0 for the second."""
     found = [criteria(-1.0, 0.0, n, 3) for n in (5.0, 4.0)]
-    assert [float(f.aicc) for f in found] == [8 + 24, math.inf]
-    assert [float(f.aic) for f in found] == [8, 8]
+    assert [float(values["aicc"]) for values in found] == [8 + 24, math.inf]
+    assert [float(values["aic"]) for values in found] == [8, 8]
 
 
 def test_block_by_block(dtype, tolerance, monkeypatch):

@@ -112,12 +112,12 @@ def test_all_rejected_is_no_number_of_components(sequence):
     assert likelihood_ratio.SequentialTest(sequence.tests[:1], 0.05).n_components is None
 
 
-def test_the_largest_component_is_cut_in_two():
+def test_the_largest_component_is_split_in_two():
     """Along its longer axis, by one standard deviation; volume, shape and axes stay."""
     mixture = jgmm.make_mixture(
         [0.3, 0.7], [[0.0, 0.0], [5.0, 5.0]], [np.eye(2), np.diag([1.0, 9.0])], "diag"
     )
-    found = likelihood_ratio._cut(mixture)
+    found = likelihood_ratio._split_largest(mixture)
     np.testing.assert_allclose(found.weights, [0.3, 0.35, 0.35])
     np.testing.assert_allclose(found.means, [[0, 0], [5, 6.5], [5, 3.5]])
     np.testing.assert_allclose(found.variances, [[1, 1], [1, 9], [1, 9]])

@@ -84,18 +84,18 @@ def test_a_round_component_is_split_along_the_data():
 
 
 def test_the_heaviest_are_split_when_there_are_many():
-    k = nested_starts.MOST_SPLITS + 3
+    k = nested_starts.MAX_SPLITS + 3
     weights = np.arange(1, k + 1) / (k * (k + 1) / 2)
     mixture = jgmm.make_mixture(weights, np.arange(k)[:, None], np.ones((1, 1, 1)), "tied")
     found = nested_starts.splits(nested_starts.pad_components(mixture, k + 1), k)
     split = [int(np.flatnonzero(each.means[:k, 0] != np.arange(k))[0]) for each in found]
-    assert split == list(range(k - 1, k - 1 - nested_starts.MOST_SPLITS, -1))
+    assert split == list(range(k - 1, k - 1 - nested_starts.MAX_SPLITS, -1))
 
 
 def test_placeholders_have_the_shapes_of_every_model(dtype):
     for entry in MODELS.values():
-        blank, real = nested_starts.placeholder(entry, K, D, dtype), make(entry.name)
-        assert [leaf.shape for leaf in leaves(blank)] == [leaf.shape for leaf in leaves(real)]
-        assert {leaf.dtype for leaf in leaves(blank)} == {dtype}
-    stacked = nested_starts.stack([blank, blank])
+        unit, real = nested_starts.placeholder(entry, K, D, dtype), make(entry.name)
+        assert [leaf.shape for leaf in leaves(unit)] == [leaf.shape for leaf in leaves(real)]
+        assert {leaf.dtype for leaf in leaves(unit)} == {dtype}
+    stacked = nested_starts.stack([unit, unit])
     assert stacked.means.shape == (2, K, D)

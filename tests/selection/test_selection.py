@@ -12,6 +12,7 @@ from marks import in_double
 
 import jgmm
 from jgmm.selection import cross_validation, selection
+from jgmm.selection.criteria import CRITERIA, Criterion
 
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(7)
@@ -35,7 +36,9 @@ def test_every_grid_point_is_there_in_order(found):
     assert points == [(1, "spherical"), (2, "spherical"), (1, "EII"), (2, "EII")]
     assert list(found.results) == points
     assert [row.n_parameters for row in found.table] == [3, 7, 3, 6]
-    assert all(row.held_out is None for row in found.table)
+    assert all(list(row.criteria) == ["aic", "aicc", "bic", "icl"] for row in found.table)
+    with pytest.raises(AttributeError, match="no 'held_out'; its criteria: aic, aicc, bic, icl"):
+        found.best.held_out  # noqa: B018
 
 
 @in_double
@@ -71,7 +74,7 @@ def test_equal_weights_save_parameters():
 @in_double
 @pytest.mark.parametrize("name", ["aic", "aicc", "bic", "icl"])
 def test_the_numbers_are_the_criteria(found, name, dtype, tolerance):
-    measure = getattr(selection, name)
+    measure = getattr(jgmm.selection, name)
     expected = [measure(r.mixture, X.astype(dtype), WEIGHTS) for r in found.results.values()]
     np.testing.assert_allclose([getattr(row, name) for row in found.table], expected, **tolerance)
 
@@ -146,9 +149,29 @@ def test_a_grid_point_that_failed_stays_and_is_not_chosen():
 
 
 def test_when_all_fail_it_is_said():
-    said = r"No cell of the table ended valid. The first, 3 component\(s\) under 'EII': .*collapse"
+    said = r"No entry of the table ended valid. The first, 3 component\(s\) under 'EII': .*collapse"
     with pytest.raises(jgmm.FitError, match=said):
         selection.select(KEY, PLACES, 3, "EII", **APART)
+
+
+@in_double
+def test_a_criterion_added_to_the_table_is_computed_shown_and_chosen_by(
+    found, dtype, tolerance, monkeypatch
+):
+    """One entry is enough, even where the same program has been compiled without it."""
+    mine = Criterion("mine", "Mine", lambda fit: fit.log_likelihood - fit.n_parameters, True, 1)
+    monkeypatch.setitem(CRITERIA, "mine", mine)
+    again = selection.select(KEY, X.astype(dtype), [1, 2], ["VII", "EII"], "mine", **OPTIONS)
+    values = [row.log_likelihood - row.n_parameters for row in again.table]
+    np.testing.assert_allclose([row.mine for row in again.table], values, **tolerance)
+    assert again.criterion == "mine"
+    assert again.best is again.table[int(np.argmax(values))]
+    head, *lines = str(again).splitlines()
+    assert "Mine" in head.split()
+    assert lines[3].split()[9] == f"{again.table[3].mine:.1f}"
+    for row, before in zip(again.table, found.table, strict=True):
+        others = [row.criteria[name] for name in before.criteria]
+        np.testing.assert_allclose(others, list(before.criteria.values()), **tolerance)
 
 
 def test_by_held_out_likelihood_the_highest_is_chosen():
@@ -165,7 +188,7 @@ def test_a_grid_point_whose_folds_failed_is_not_chosen():
     """All rows have a variance; without the last they have none."""
     spike = np.zeros((40, 2))
     spike[-1] = 1
-    with pytest.raises(jgmm.FitError, match="No cell of the table has a finite held_out"):
+    with pytest.raises(jgmm.FitError, match="No entry of the table has a finite held_out"):
         selection.select(KEY, spike, 1, "EII", "held_out", n_folds=4, **OPTIONS)
 
 
@@ -182,7 +205,7 @@ def test_progress_counts_through_the_table():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"criterion": "bik"}, "unknown criterion 'bik'. Known: bic, aic, aicc, icl, held_out"),
+        ({"criterion": "bik"}, "unknown criterion 'bik'. Known: aic, aicc, bic, icl, held_out"),
         ({"n_components": []}, "must each name at least one"),
         ({"covariance": []}, "must each name at least one"),
         ({"n_components": [1, 0]}, "n_components must be a whole number of at least 1"),
@@ -203,11 +226,11 @@ def test_refuses_before_it_works(arguments, said):
 def test_all_are_all_models(monkeypatch):
     asked = []
 
-    def fit_cells(key, samples, counts, models, *rest):
+    def fit_grid(key, samples, counts, models, *rest):
         asked.extend(models)
         raise StopIteration
 
-    monkeypatch.setattr(selection, "fit_grid", fit_cells)
+    monkeypatch.setattr(selection, "fit_grid", fit_grid)
     with pytest.raises(StopIteration):
         jgmm.select(jax.random.key(0), [[0.0], [1.0]], 1, "all")
     assert asked == [entry.name for entry in jgmm.covariance.MODELS.values()]
