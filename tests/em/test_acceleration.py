@@ -130,7 +130,7 @@ def test_a_bad_scheme_costs_passes_and_nothing_else():
     wild = jax.jit(
         lambda: restarts.run_restarts(AcceleratedEM(EM(800), Wild()), begun, samples, control, 1)
     )()
-    np.testing.assert_array_equal(wild.outcomes.status, plain.table.status)
+    np.testing.assert_array_equal(wild.outcomes.status, plain.outcomes.status)
     steps = np.asarray(plain.outcomes.n_steps)
     # A pass is lost after each of EM's points but the last.
     np.testing.assert_array_equal(wild.outcomes.n_steps, 2 * steps)
