@@ -145,12 +145,28 @@ class Regularization(NamedTuple):
         return maximize(statistics, covariance, ridge_in(frame, self.ridge), prior=prior)
 
 
-def make_regularization(
-    samples: Samples, mixture: Mixture, ridge: Any, prior: Any
-) -> Regularization:
-    """Check a ridge and a prior, and return them as arrays."""
-    checked = as_prior(prior, samples, mixture.n_components)
-    return Regularization(jnp.asarray(ridge, samples.x.dtype), checked)
+class DifferentiableFit(NamedTuple):
+    """The checked arguments of what is differentiated: mixture, samples, ridge and prior."""
+
+    mixture: Mixture
+    samples: Samples
+    regularization: Regularization
+
+
+def check_arguments(
+    mixture: Mixture, x: Any, sample_weight: Any, ridge: Any, prior: Any
+) -> DifferentiableFit:
+    """Check samples, weights, ridge and prior, and that the covariance model is differentiable.
+
+    Raises:
+      DataError: bad samples or weights; another number of columns than the mixture's; or a
+        covariance model without free coordinates.
+    """
+    mixture, samples = check_inputs(mixture, x, sample_weight)
+    check_free(mixture.model, mixture.n_components, mixture.n_features)
+    prior = as_prior(prior, samples, mixture.n_components)
+    regularization = Regularization(jnp.asarray(ridge, samples.x.dtype), prior)
+    return DifferentiableFit(mixture, samples, regularization)
 
 
 def optimum(
@@ -182,9 +198,7 @@ def optimum(
     >>> [f"{each:.2f}" for each in slope[:, 0].tolist()]
     ['0.25', '0.25', '0.25', '0.25']
     """
-    mixture, samples = check_inputs(mixture, x, sample_weight)
-    check_free(mixture.model, mixture.n_components, mixture.n_features)
-    return _optimum(mixture, samples, make_regularization(samples, mixture, ridge, prior))
+    return _optimum(*check_arguments(mixture, x, sample_weight, ridge, prior))
 
 
 @jit
@@ -302,9 +316,7 @@ def regularity(
     >>> bool(regularity(one, x).is_regular)
     True
     """
-    mixture, samples = check_inputs(mixture, x, sample_weight)
-    check_free(mixture.model, mixture.n_components, mixture.n_features)
-    return _regularity(mixture, samples, make_regularization(samples, mixture, ridge, prior))
+    return _regularity(*check_arguments(mixture, x, sample_weight, ridge, prior))
 
 
 @jit

@@ -25,12 +25,11 @@ from jgmm.differentiation.implicit import (
     Regularization,
     _optimum,
     _regularity,
-    make_regularization,
+    check_arguments,
 )
-from jgmm.em.e_step import check_inputs
 from jgmm.mixture.density import log_joint, normalise
 from jgmm.mixture.mixture import Mixture, to_standard
-from jgmm.mixture.unconstrained import Free, check_free, from_free, to_free
+from jgmm.mixture.unconstrained import Free, from_free, to_free
 from jgmm.uncertainty.intervals import dense_parameters_of
 
 
@@ -97,17 +96,15 @@ def influence(
     >>> [f"{row:.2f}" for row in rows.means[:, 0, 0].tolist()]  # (x - mean) / N
     ['-0.75', '-0.25', '0.25', '0.75']
     """
-    mixture, samples, regularization = _check_arguments(mixture, x, sample_weight, ridge, prior)
+    mixture, samples, regularization = _check_at_optimum(mixture, x, sample_weight, ridge, prior)
     return _influence(mixture, samples, regularization, of)
 
 
-def _check_arguments(
+def _check_at_optimum(
     mixture: Mixture, x: Any, sample_weight: Any, ridge: Any, prior: Any
 ) -> tuple[Mixture, Samples, Regularization]:
     """Check the arguments and the optimum, and fill in weights of one."""
-    mixture, samples = check_inputs(mixture, x, sample_weight)
-    check_free(mixture.model, mixture.n_components, mixture.n_features)
-    regularization = make_regularization(samples, mixture, ridge, prior)
+    mixture, samples, regularization = check_arguments(mixture, x, sample_weight, ridge, prior)
     _check_regular(mixture, samples, regularization)
     if samples.weights is None:
         samples = replace(samples, weights=jnp.ones_like(samples.x[:, 0]))
@@ -161,7 +158,7 @@ def jackknife_standard_errors(
     >>> jackknife_standard_errors(one, x).means.round(3).tolist()  # σ / √N
     [[0.5]]
     """
-    mixture, samples, regularization = _check_arguments(mixture, x, sample_weight, ridge, prior)
+    mixture, samples, regularization = _check_at_optimum(mixture, x, sample_weight, ridge, prior)
     rows = _influence(mixture, samples, regularization, of)
     return jax.tree.map(
         lambda leaf: jnp.sqrt(jnp.einsum("n,n...->...", samples.weights, leaf**2)), rows
@@ -198,7 +195,7 @@ def leave_one_out(
     >>> bool((leave_one_out(one, x) < jgmm.log_prob(one, x)).all())
     True
     """
-    mixture, samples, regularization = _check_arguments(mixture, x, sample_weight, ridge, prior)
+    mixture, samples, regularization = _check_at_optimum(mixture, x, sample_weight, ridge, prior)
     return _leave_one_out(mixture, samples, regularization)
 
 
@@ -211,7 +208,7 @@ def _leave_one_out(mixture: Mixture, samples: Samples, regularization: Regulariz
         return to_free(to_standard(found, frame))
 
     weights = samples.weights
-    assert weights is not None  # filled in by _check_arguments
+    assert weights is not None  # filled in by _check_at_optimum
     free = fitted(weights)
     by_weight = jax.jacrev(fitted)(weights)
 

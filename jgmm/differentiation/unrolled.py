@@ -26,13 +26,12 @@ from jgmm._data.samples import Samples
 from jgmm._data.standardization import standardize
 from jgmm.differentiation.implicit import (
     Regularization,
-    make_regularization,
+    check_arguments,
     stop_missing_weights,
 )
 from jgmm.em.degeneracy import collapsed_components
-from jgmm.em.e_step import accumulate, check_inputs
+from jgmm.em.e_step import accumulate
 from jgmm.mixture.mixture import Mixture, to_original, to_standard
-from jgmm.mixture.unconstrained import check_free
 
 
 def run_unrolled(
@@ -71,11 +70,9 @@ def run_unrolled(
     >>> [f"{abs(each):.2f}" for each in slope[:, 0].tolist()]
     ['0.00', '0.00', '0.00', '0.33', '0.33', '0.33']
     """
-    mixture, samples = check_inputs(mixture, x, sample_weight)
-    check_free(mixture.model, mixture.n_components, mixture.n_features)
     if n_steps < 0:
         raise DataError(f"n_steps must be at least zero; it is {n_steps}.")
-    return _run(mixture, samples, make_regularization(samples, mixture, ridge, prior), n_steps)
+    return _run(*check_arguments(mixture, x, sample_weight, ridge, prior), n_steps)
 
 
 @partial(jit, static_argnums=3)

@@ -169,14 +169,7 @@ def probability(mixture: Mixture, noise: Noise, x: Any) -> Float[Array, "N"]:
     """Posterior probability that each sample is noise, ``p(z = 0 | x)``, (N,).
 
     The responsibilities of the Gaussians are those of the mixture, ``jgmm.responsibilities``,
-    multiplied by one minus this probability.
-
-    Args:
-      mixture, noise: as a fit with noise returns them.
-      x: samples in rows, (N, D).
-
-    Raises:
-      DataError: see ``as_samples``; or x has another number of columns than the mixture.
+    multiplied by one minus this probability. Arguments and errors as for ``log_prob``.
 
     >>> import jgmm
     >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")

@@ -174,7 +174,7 @@ def as_prior(prior: Any, data: Samples | Standardization, n_components: int) -> 
         strength, dof, k = (jnp.asarray(value, dtype) for value in numbers)
         return Prior(frame.shift, strength, dof, _shared_volume(frame, k))
     if not isinstance(prior, Prior):
-        raise DataError(f'prior must be None, "conjugate" or a jgmm.prior.Prior, not {prior!r}.')
+        raise DataError(f'prior must be None, "conjugate" or a jgmm.mixture.Prior, not {prior!r}.')
     like = data.shift if isinstance(data, Standardization) else data.x
     if prior.mean.shape != like.shape[-1:]:
         raise DataError(f"the prior is for {prior.mean.shape[0]} columns; x has {like.shape[-1]}.")

@@ -35,9 +35,9 @@ from jgmm._core.status import VALID, tally
 from jgmm._data.samples import Samples, whole_weights
 from jgmm._data.validation import check_key, check_level
 from jgmm.em.e_step import check_inputs
-from jgmm.em.options import AcceptedOptions, Control, OptionKeywords, Options
+from jgmm.em.options import Control, OptionKeywords, Options
 from jgmm.fitting.algorithm import Algorithm
-from jgmm.fitting.single_run import algorithm_for, run_em_unchecked
+from jgmm.fitting.single_run import ACCEPTED, algorithm_for, run_em_unchecked
 from jgmm.mixture.mixture import Mixture
 from jgmm.uncertainty.intervals import Parameters, Uncertainty, parameters_of
 from jgmm.uncertainty.label_switching import overlaps, relabel
@@ -131,17 +131,6 @@ class Bootstrap:
             level,
             f"{self.method} bootstrap, {len(used[0])} replicates",
         )
-
-
-GIVEN = "every refit starts from the mixture given."
-ACCEPTED = AcceptedOptions(
-    decided={
-        "covariance": "the covariance model is that of the mixture given.",
-        "n_restarts": GIVEN,
-        "init": GIVEN,
-        "race": GIVEN,
-    }
-)
 
 
 @ACCEPTED.signature
