@@ -36,6 +36,10 @@ DIFFERENCE_BLOCK_BYTES = 1 << 21
 # than loops over differences.
 PRODUCT_BLOCK_BYTES, PRODUCT_ROW_BYTES = 1 << 23, 1 << 13
 
+# Bounds of the rows in a block: fewer would make the loop over blocks cost more than the work in
+# it; more than MAX_BLOCK_ROWS bring no more speed to loops over differences.
+MIN_BLOCK_ROWS, MAX_BLOCK_ROWS = 64, 2048
+
 # --- k-means and starts ---
 
 # Numbers that the restarts seeded together may hold, one for each restart and sample (64 MiB in

@@ -283,6 +283,10 @@ def block_rows(samples: Samples, row_bytes: int, block_size: int | None = None) 
       block_size: number of rows that the caller asks for, or None.
     """
     return min(
-        block_size or max(64, min(budget.DIFFERENCE_BLOCK_BYTES // row_bytes, 2048)),
+        block_size
+        or max(
+            budget.MIN_BLOCK_ROWS,
+            min(budget.DIFFERENCE_BLOCK_BYTES // row_bytes, budget.MAX_BLOCK_ROWS),
+        ),
         samples.n_samples,
     )
