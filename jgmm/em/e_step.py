@@ -269,9 +269,8 @@ def product_rows(
     n_features = exponential_family.n_features(entry, samples.n_features)
     itemsize = samples.x.dtype.itemsize
     row_bytes = (n_features + 2 * n_runs * n_components) * itemsize
-    return max(
-        64, min(budget.PRODUCT_BLOCK_BYTES // row_bytes, budget.PRODUCT_ROW_BYTES // itemsize)
-    )
+    fitting = min(budget.PRODUCT_BLOCK_BYTES // row_bytes, budget.PRODUCT_ROW_BYTES // itemsize)
+    return max(budget.MIN_BLOCK_ROWS, fitting)
 
 
 def block_rows(samples: Samples, row_bytes: int, block_size: int | None = None) -> int:
@@ -282,11 +281,5 @@ def block_rows(samples: Samples, row_bytes: int, block_size: int | None = None) 
       row_bytes: memory that a computation holds for each row.
       block_size: number of rows that the caller asks for, or None.
     """
-    return min(
-        block_size
-        or max(
-            budget.MIN_BLOCK_ROWS,
-            min(budget.DIFFERENCE_BLOCK_BYTES // row_bytes, budget.MAX_BLOCK_ROWS),
-        ),
-        samples.n_samples,
-    )
+    fitting = min(budget.DIFFERENCE_BLOCK_BYTES // row_bytes, budget.MAX_BLOCK_ROWS)
+    return min(block_size or max(budget.MIN_BLOCK_ROWS, fitting), samples.n_samples)
