@@ -127,14 +127,14 @@ TOPICS = [name for name in dir(jgmm) if inspect.ismodule(getattr(jgmm, name))]
 
 def exported(name):
     """Whether ``jgmm`` and its topics show a name such as ``jgmm.selection.bic``."""
-    found, seen = jgmm, "jgmm"
+    found, place = jgmm, "jgmm"
     for part in name.split(".")[1:]:
         if inspect.ismodule(found):
-            is_topic = seen.count(".") == 1 and hasattr(found, "__all__")
+            is_topic = place.count(".") == 1 and hasattr(found, "__all__")
             shown = found.__all__ if is_topic else [each for each in dir(found) if each[0] != "_"]
             if part not in shown:
                 return False
-        found, seen = getattr(found, part, None), f"{seen}.{part}"
+        found, place = getattr(found, part, None), f"{place}.{part}"
         if found is None:
             return False
     return True

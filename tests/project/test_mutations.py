@@ -10,4 +10,4 @@ def test_the_line_to_break_is_there_once(mutation):
     path = mutations.ROOT / mutation.path
     assert path.read_text().count(mutation.before) == 1
     assert mutation.before != mutation.after
-    assert (mutations.ROOT / mutations.tests_of(mutation.module)).exists()
+    assert (mutations.ROOT / mutation.tests).exists()
