@@ -86,8 +86,8 @@ MUTATIONS = (
     Mutation(
         "sign of the correction in a conditional mean",
         "mixture.gaussian",
-        "return mean[a] + v.T @ z",
-        "return mean[a] - v.T @ z",
+        "return mean[a] + ",
+        "return mean[a] - ",
     ),
     Mutation(
         "volume of a sphere without its dimension",
