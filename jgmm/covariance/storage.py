@@ -32,6 +32,20 @@ class Full:
         return jnp.linalg.cholesky(covariance)
 
     @staticmethod
+    def root_of_rows(rows: Float[Array, "K M D"]) -> Float[Array, "K M M"]:
+        """Cholesky factors of A Aᵀ from the matrices A, without the products A Aᵀ.
+
+        With Aᵀ = Q R, A Aᵀ = Rᵀ R. The product would square the condition number of A, and lose
+        digits that R keeps.
+
+        Args:
+          rows: A, such as rows of a factor, M ≤ D.
+        """
+        upper = jnp.linalg.qr(rows.mT, mode="r")
+        sign = jnp.where(jnp.diagonal(upper, axis1=1, axis2=2) < 0, -1, 1).astype(upper.dtype)
+        return (sign[:, :, None] * upper).mT
+
+    @staticmethod
     def covariance(scale: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
         """Covariances Σₖ = Lₖ Lₖᵀ of Cholesky factors, the inverse of ``root``."""
         return scale @ scale.mT

@@ -168,7 +168,8 @@ def _by_product(
         return _apply_noise(noise_density, log_prob, resp, samples, rows)
 
     rows = block_size or product_rows(mixture.model, samples, mixture.n_components)
-    return accumulate_products(infer, samples, mixture.model, mixture.n_components, rows)
+    complete, k = noise_density is None, mixture.n_components
+    return accumulate_products(infer, samples, mixture.model, k, rows, complete)
 
 
 def accumulate_products(
@@ -177,6 +178,7 @@ def accumulate_products(
     entry: CovarianceModel,
     n_components: int,
     block_size: int,
+    complete: bool = True,
 ) -> Statistics:
     """Sum statistics like ``accumulate_with``, by matrix products and about the origin.
 
@@ -187,13 +189,18 @@ def accumulate_products(
         block of B samples; ``rows`` are their indices.
       samples, entry, block_size: as for ``accumulate_with``.
       n_components: K.
+      complete: whether the responsibilities of every sample sum to one. With a noise component they
+        do not.
     """
 
     def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
         block = exponential_family.features(entry, x)
         log_prob, resp = infer(block, rows)
         counted = weights[None, :] * resp
-        second = (weights[None, :] if entry.shared else counted) @ block.quadratic.T
+        # A shared covariance takes the sum over components, which is the weights where the
+        # responsibilities sum to one.
+        pooled = weights[None, :] if complete else counted.sum(axis=0, keepdims=True)
+        second = (pooled if entry.shared else counted) @ block.quadratic.T
         return counted.sum(axis=1), counted @ block.x.T, second, _weighted_sum(weights, log_prob)
 
     rows = min(block_size, samples.n_samples)

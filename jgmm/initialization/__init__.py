@@ -1,11 +1,9 @@
 """Starts of a fit: drawn by name, from labels, or from given mixtures."""
 
 from jgmm.initialization.draw import draw
-from jgmm.initialization.given import from_labels
 from jgmm.initialization.methods import STARTS
 
 __all__ = [
     "STARTS",
     "draw",
-    "from_labels",
 ]

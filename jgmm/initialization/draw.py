@@ -170,7 +170,8 @@ def _given(options: Options, samples: Samples, scaled: Samples, n_components: in
             return all_to_standard(mixture, scaled.frame)
         start = to_standard(mixture, scaled.frame)
     else:
-        start = from_labels(init, scaled, n_components, covariance, options.ridge)
+        control = options.control(samples, n_components)
+        start = from_labels(init, scaled, n_components, covariance, control)
     return jax.tree.map(lambda leaf: leaf[None], start)
 
 

@@ -18,6 +18,7 @@ from jgmm._data.samples import Samples
 from jgmm._data.validation import checked_labels
 from jgmm.covariance.models import model
 from jgmm.em.m_step import from_responsibilities, maximize
+from jgmm.em.options import Control
 from jgmm.mixture.mixture import Mixture
 
 
@@ -63,7 +64,7 @@ def place_labelled(mixtures: Mixture, samples: Samples) -> Mixture:
 
 
 def from_labels(
-    labels: Any, samples: Samples, n_components: int, covariance: str, ridge: Any = 0.0
+    labels: Any, samples: Samples, n_components: int, covariance: str, control: Control
 ) -> Mixture:
     """Make a start from given labels: the M-step with the labels as responsibilities.
 
@@ -72,7 +73,8 @@ def from_labels(
       samples: N samples with their standardization.
       n_components: K.
       covariance: name of the covariance model.
-      ridge: as for the fit.
+      control: ridge, prior and floor of the fit: a class that is too small for a covariance of its
+        own starts as the fit goes on.
 
     Returns:
       The mixture, in standardized units.
@@ -95,7 +97,8 @@ def from_labels(
         return jax.nn.one_hot(z[rows], n_components, dtype=samples.x.dtype)
 
     statistics = from_responsibilities(samples, resp, n_components, covariance)
-    return maximize(statistics, covariance, jnp.asarray(ridge, samples.x.dtype))
+    prior, floor = control.prior_in(samples.frame), control.floor_in(samples.frame)
+    return maximize(statistics, covariance, control.ridge, prior=prior, floor=floor)
 
 
 def from_mixture(mixture: Mixture, like: Array, n_components: int, covariance: str) -> Mixture:

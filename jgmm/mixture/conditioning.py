@@ -52,8 +52,7 @@ def marginal(mixture: Mixture, dims: Sequence[int]) -> Mixture:
     entry = mixture.model
     scale = mixture.scale
     if entry.storage is Full:
-        sigma = scale @ scale.mT
-        scale = entry.storage.root(sigma[:, index[:, None], index[None, :]])
+        scale = Full.root_of_rows(scale[:, index])
     elif scale.ndim == 2:
         scale = scale[:, index]
     name = entry.marginal_model.name
@@ -99,11 +98,11 @@ def condition(mixture: Mixture, dims: Sequence[int], values: Any) -> Mixture:
     if entry.storage is not Full:  # coordinates are independent within a component
         other = marginal(mixture, rest)
         return Mixture(log_weights, other.means, other.scale, other.covariance)
-    means, sigma = jax.vmap(lambda m, s: gaussian.condition(m, s, known, at))(
-        mixture.means, mixture.covariances
+    means, scale = jax.vmap(lambda m, root: gaussian.condition(m, root, known, at))(
+        mixture.means, mixture.cholesky
     )
     copies = 1 if entry.shared else mixture.n_components
-    return Mixture(log_weights, means, Full.root(sigma[:copies]), entry.marginal_model.name)
+    return Mixture(log_weights, means, scale[:copies], entry.marginal_model.name)
 
 
 def mean(mixture: Mixture) -> Float[Array, "D"]:

@@ -17,6 +17,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Key
 
 from jgmm._core.compilation import jit
+from jgmm.covariance.storage import Full
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -88,58 +89,62 @@ def sample(
 
 
 def marginal(
-    mean: Float[Array, "D"], covariance: Float[Array, "D D"], dims: Sequence[int]
+    mean: Float[Array, "D"], cholesky: Float[Array, "D D"], dims: Sequence[int]
 ) -> tuple[Float[Array, "M"], Float[Array, "M M"]]:
-    """Marginal distribution: mean and covariance of the chosen coordinates, in the order given.
+    """Marginal distribution: mean and factor of the chosen coordinates, in the order given.
 
     Args:
       mean: μ.
-      covariance: Σ.
+      cholesky: L, lower triangular with positive diagonal.
       dims: the M chosen coordinates.
+
+    Returns:
+      The mean, and the Cholesky factor of the covariance.
 
     >>> marginal(jnp.arange(3.0), jnp.eye(3), [2, 0])[0]
     Array([2., 0.], dtype=float32)
     """
     index = jnp.asarray(dims)
-    return mean[index], covariance[index[:, None], index[None, :]]
+    return mean[index], Full.root_of_rows(cholesky[index][None])[0]
 
 
 def condition(
     mean: Float[Array, "D"],
-    covariance: Float[Array, "D D"],
+    cholesky: Float[Array, "D D"],
     dims: Sequence[int],
     values: Float[Array, "M"],
 ) -> tuple[Float[Array, "F"], Float[Array, "F F"]]:
-    """Conditional distribution: mean and covariance of the other coordinates, given some values.
+    """Conditional distribution: mean and factor of the other coordinates, given some values.
 
-        μ_a|b = μ_a + Σ_ab Σ_bb⁻¹ (x_b - μ_b)
-        Σ_a|b = Σ_aa - Σ_ab Σ_bb⁻¹ Σ_ba
+        μ_a|b = μ_a + Σ_ab Σ_bb⁻¹ (x_b - μ_b) = μ_a + T_ab T_bb⁻¹ (x_b - μ_b)
+        Σ_a|b = Σ_aa - Σ_ab Σ_bb⁻¹ Σ_ba       = T_aa T_aaᵀ
+
+    with T the Cholesky factor of the covariance whose first coordinates are b. T comes from the
+    rows of L, so that no digits are lost where the coordinates nearly determine each other.
 
     Args:
       mean: μ.
-      covariance: Σ.
+      cholesky: L, lower triangular with positive diagonal.
       dims: the M coordinates whose values are known (b).
       values: their values x_b.
 
     Returns:
-      Mean and covariance of the F = D - M other coordinates (a), in increasing order. The
-      covariance does not depend on the values.
+      Mean, and Cholesky factor of the covariance, of the F = D - M other coordinates (a), in
+      increasing order. The covariance does not depend on the values.
 
     Reference: Bishop (2006), equations 2.81 and 2.82.
 
-    >>> sigma = jnp.asarray([[1.0, 0.5], [0.5, 1.0]])
-    >>> mu, rest = condition(jnp.zeros(2), sigma, [0], jnp.asarray([1.0]))
-    >>> mu.item(), rest.item()
+    >>> root = jnp.linalg.cholesky(jnp.asarray([[1.0, 0.5], [0.5, 1.0]]))
+    >>> mu, rest = condition(jnp.zeros(2), root, [0], jnp.asarray([1.0]))
+    >>> mu.round(3).item(), (rest @ rest.T).round(3).item()
     (0.5, 0.75)
     """
-    b = jnp.asarray(dims)
-    a = jnp.asarray([d for d in range(len(mean)) if d not in set(map(int, dims))], dtype=int)
-    cholesky = jnp.linalg.cholesky(covariance[b[:, None], b[None, :]])
-    # V = L⁻¹ Σ_ba, so that Σ_ab Σ_bb⁻¹ Σ_ba = Vᵀ V.
-    v = solve_triangular(cholesky, covariance[b[:, None], a[None, :]], lower=True)
-    z = solve_triangular(cholesky, values - mean[b], lower=True)
-    rest = covariance[a[:, None], a[None, :]] - v.T @ v
-    return mean[a] + v.T @ z, (rest + rest.T) / 2  # products are not exactly symmetric
+    known = [int(d) for d in dims]
+    others = [d for d in range(len(mean)) if d not in known]
+    m, b, a = len(known), jnp.asarray(known), jnp.asarray(others, dtype=int)
+    t = Full.root_of_rows(cholesky[jnp.concatenate([b, a])][None])[0]
+    z = solve_triangular(t[:m, :m], values - mean[b], lower=True)
+    return mean[a] + t[m:, :m] @ z, t[m:, m:]
 
 
 def entropy(cholesky: Float[Array, "D D"]) -> Float[Array, ""]:

@@ -237,8 +237,11 @@ def evidence(mixture: Mixture, samples: Samples) -> tuple[Array, Array]:
     """
 
     def terms_of(log_prob: Array, log_resp: Array) -> tuple[Array, ...]:
-        # γ log γ tends to zero with γ; a component that is switched off has log γ = -inf.
-        terms = jnp.where(log_resp > -jnp.inf, jnp.exp(log_resp) * log_resp, 0)
+        # γ log γ tends to zero with γ; a component of weight zero has log γ = -inf. That value is
+        # replaced before the product, too, so that the derivative of the product is not NaN.
+        used = log_resp > -jnp.inf
+        finite = jnp.where(used, log_resp, 0)
+        terms = jnp.where(used, jnp.exp(finite) * finite, 0)
         return log_prob, -terms.sum()
 
     log_likelihood, entropy = _sum_rows(mixture, samples, terms_of)

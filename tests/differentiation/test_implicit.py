@@ -5,8 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
+from differentiation_cases import KEY, RIDGE, STEP, D, K, N, fitted, refits, samples
 from jax.flatten_util import ravel_pytree
 
 import jgmm
@@ -15,59 +15,11 @@ from jgmm.differentiation import implicit
 from jgmm.differentiation.influence import influence
 from jgmm.uncertainty.intervals import dense_parameters_of
 
-N, K, D = 60, 2, 2
-RIDGE = 0.05
-KEY = jax.random.key(0)
-
-
-@functools.cache
-def samples():
-    return oracle.draw(0, N, *oracle.parameters(4, k=K, d=D))
-
 
 def said_of(mixture):
     """One number that depends on all parameters."""
     found, _ = ravel_pytree(dense_parameters_of(mixture))
     return found @ jnp.cos(1 + jnp.arange(found.size, dtype=found.dtype))
-
-
-STEP = 1e-5
-
-
-@functools.cache
-def refits(name):
-    """Fits to the last digit: of some samples, and of samples moved ahead and back three ways."""
-    rng = np.random.default_rng(1)
-    x, weight = samples(), rng.uniform(0.5, 2, size=N)
-    # One direction in the samples, one in the weights, and the ridge.
-    moves = [
-        (rng.normal(size=x.shape), np.zeros(N), 0.0),
-        (np.zeros_like(x), rng.normal(size=N), 0.0),
-        (np.zeros_like(x), np.zeros(N), 1.0),
-    ]
-    at = [(x, weight, RIDGE)]
-    at += [
-        tuple(v + sign * m for v, m in zip(at[0], move, strict=True))
-        for move in moves
-        for sign in (STEP, -STEP)
-    ]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(v) for v in leaves]), *at)
-    truth = jgmm.make_mixture(*oracle.parameters(4, k=K, d=D, model=name), name)
-
-    @jax.jit
-    @jax.vmap
-    def refit(x, weight, ridge):
-        options = {"tol": 0.0, "rtol": 0.0, "max_steps": 3000, "ridge": ridge}
-        return jgmm.fitting.run_em(truth, x, weight, **options).mixture
-
-    return moves, refit(*stacked)
-
-
-@functools.cache
-def fitted(name):
-    _, mixtures = refits(name)
-    weight = np.random.default_rng(1).uniform(0.5, 2, size=N)
-    return samples(), weight, jax.tree.map(lambda leaf: leaf[0], mixtures)
 
 
 @functools.cache

@@ -4,32 +4,11 @@ import chex
 import numpy as np
 import oracle
 import pytest
-from em_cases import SEED, D, K, N, beginning, same
+from em_cases import beginning, same
 from marks import in_double
 
 import jgmm
 from jgmm.fitting import single_run
-
-
-@pytest.fixture(scope="module")
-def x(dtype):
-    return oracle.draw(0, N, *oracle.parameters(SEED, k=K, d=D)).astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def weight(dtype):
-    return np.resize([1.0, 2.0, 0.0, 0.5, 3.0, 1.0, 0.0], N).astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def ones(dtype):
-    """What keeps the program the same as with weights."""
-    return np.ones(N, dtype)
-
-
-@pytest.fixture(scope="module")
-def full(dtype):
-    return jgmm.make_mixture(*(a.astype(dtype) for a in beginning()))
 
 
 def test_em_step_is_the_textbook(full, x, weight, tolerance):

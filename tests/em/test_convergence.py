@@ -4,9 +4,8 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
-from em_cases import LONG, SEED, STEPS, D, K, N, beginning, run_all
+from em_cases import LONG, STEPS, N, run_all
 from marks import in_double
 
 import jgmm
@@ -14,32 +13,6 @@ from jgmm._core.status import Status
 from jgmm.em import convergence
 from jgmm.fitting import single_run
 from jgmm.mixture.mixture import Mixture
-
-
-@pytest.fixture(scope="module")
-def x(dtype):
-    return oracle.draw(0, N, *oracle.parameters(SEED, k=K, d=D)).astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def ones(dtype):
-    """What keeps the program the same as with weights."""
-    return np.ones(N, dtype)
-
-
-@pytest.fixture(scope="module")
-def name(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def start(name, dtype):
-    return jgmm.make_mixture(*(a.astype(dtype) for a in beginning(name)), name)
-
-
-@pytest.fixture(scope="module")
-def full(dtype):
-    return jgmm.make_mixture(*(a.astype(dtype) for a in beginning()))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statistics_cases import WEIGHT, D, K, N, X, accumulate, close, mixture
 
 import jgmm
 from jgmm._data.samples import make_samples
@@ -16,36 +17,20 @@ from jgmm.em.e_step import accumulate_with, block_rows
 from jgmm.em.statistics import Statistics
 from jgmm.mixture.mixture import Mixture
 
-N, K, D = 60, 3, 3
-accumulate = jax.jit(jgmm.accumulate, static_argnums=(3, 4))
-
 
 @pytest.fixture(scope="module")
 def x(dtype):
-    return oracle.draw(0, N, *oracle.parameters(0, k=K, d=D)).astype(dtype)
+    return X.astype(dtype)
 
 
 @pytest.fixture(scope="module")
 def weight(dtype):
-    """Whole numbers, a fraction, and zeros."""
-    return np.resize([1.0, 2.0, 0.0, 0.5, 3.0, 1.0, 0.0], N).astype(dtype)
-
-
-def mixture(name, dtype):
-    truth = oracle.parameters(1, k=K, d=D, model=name)
-    return jgmm.make_mixture(*(a.astype(dtype) for a in truth), name)
+    return WEIGHT.astype(dtype)
 
 
 @pytest.fixture(scope="module")
 def full(dtype):
     return mixture("full", dtype)
-
-
-def close(found, expected, tolerance):
-    """Sums of N terms: relative to the largest entry of each leaf."""
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        scale = max(1.0, float(np.abs(b).max()))
-        np.testing.assert_allclose(a, b, rtol=tolerance["rtol"], atol=tolerance["atol"] * scale)
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])

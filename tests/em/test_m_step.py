@@ -18,28 +18,6 @@ from jgmm.em import m_step
 from jgmm.em.statistics import expected_log_likelihood
 from jgmm.mixture.mixture import to_original
 
-
-@pytest.fixture(scope="module")
-def x(dtype):
-    return oracle.draw(0, N, *oracle.parameters(SEED, k=K, d=D)).astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def weight(dtype):
-    return np.resize([1.0, 2.0, 0.0, 0.5, 3.0, 1.0, 0.0], N).astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def ones(dtype):
-    """What keeps the program the same as with weights."""
-    return np.ones(N, dtype)
-
-
-@pytest.fixture(scope="module")
-def name(request):
-    return request.param
-
-
 of_every_model = pytest.mark.parametrize(("name", "dtype"), CASES, indirect=True)
 
 

@@ -10,6 +10,7 @@ from marks import in_double
 import jgmm
 from jgmm._data.samples import make_samples
 from jgmm._data.standardization import center_and_scale
+from jgmm.em.options import make_control
 from jgmm.initialization import given
 from jgmm.mixture.mixture import to_original
 
@@ -33,7 +34,8 @@ def inside(x, weight=None, per_column=True):
 def test_labels_are_one_m_step(covariance, x, dtype, tolerance):
     labels = np.resize([0, 2, 1, 1], N)
     samples = inside(x, per_column=jgmm.covariance.model(covariance).per_column)
-    mixture = given.from_labels(labels, samples, K, covariance)
+    control = make_control(dtype, None, None, 0.0)
+    mixture = given.from_labels(labels, samples, K, covariance, control)
     found = to_original(mixture, samples.frame)
     expected = oracle.m_step(x.astype(np.float64), np.eye(K)[labels], covariance)
     if covariance in oracle.ITERATED:  # see em_cases.py
@@ -41,6 +43,18 @@ def test_labels_are_one_m_step(covariance, x, dtype, tolerance):
     np.testing.assert_allclose(found.weights, expected[0], **tolerance)
     np.testing.assert_allclose(found.means, expected[1], **tolerance)
     np.testing.assert_allclose(found.covariances, expected[2], **tolerance)
+
+
+@pytest.mark.parametrize("help_for_small_classes", [{"prior": "conjugate"}, {"floor": 1e-3}])
+def test_a_class_of_two_rows_starts_with_the_prior_and_the_floor_of_the_fit(help_for_small_classes):
+    # Two rows span no covariance in two columns: the start once was singular, and the fit failed.
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 1, (50, 2)), rng.normal(6, 1, (50, 2))])
+    labels = np.repeat([0, 1], 50)
+    labels[:2] = 2
+    result = jgmm.fit(jax.random.key(0), x, 3, init=labels, **help_for_small_classes)
+    assert int(result.n_steps) > 0
+    assert np.isfinite(float(result.log_likelihood))
 
 
 @pytest.mark.parametrize(

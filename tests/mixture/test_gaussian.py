@@ -79,34 +79,52 @@ def test_moments_of_samples(two, dtype):
 
 
 @pytest.mark.parametrize("dims", [[2], [3, 0], [1, 2, 0, 3]])
-def test_marginal_picks_rows_and_columns(two, dims, dtype):
-    mean, covariance = gaussian.marginal(*cast(dtype, two[0][0], two[1][0]), dims)
+def test_marginal_picks_rows_and_columns(two, dims, dtype, tolerance):
+    root = np.linalg.cholesky(two[1][0])
+    mean, factor = gaussian.marginal(*cast(dtype, two[0][0], root), dims)
     np.testing.assert_array_equal(mean, two[0][0][dims].astype(dtype))
-    np.testing.assert_array_equal(covariance, two[1][0][np.ix_(dims, dims)].astype(dtype))
+    np.testing.assert_array_equal(factor, np.tril(factor))
+    assert (np.diagonal(factor) > 0).all()
+    np.testing.assert_allclose(factor @ factor.T, two[1][0][np.ix_(dims, dims)], **tolerance)
 
 
 @pytest.mark.parametrize("known", [[1], [3, 0], [2, 1, 0]])
 def test_condition_is_the_inverse_of_a_block_of_the_precision(two, known, dtype, tolerance):
     values = [0.7, -1.2, 3.0][: len(known)]
     expected = oracle.conditional(two[0][0], two[1][0], known, values)
-    found = gaussian.condition(
-        *cast(dtype, two[0][0], two[1][0]), known, jnp.asarray(values, dtype)
+    root = np.linalg.cholesky(two[1][0])
+    mean, factor = gaussian.condition(
+        *cast(dtype, two[0][0], root), known, jnp.asarray(values, dtype)
     )
-    np.testing.assert_allclose(found[0], expected[0], **tolerance)
-    np.testing.assert_allclose(found[1], expected[1], **tolerance)
-    np.testing.assert_array_equal(found[1], found[1].T)
+    np.testing.assert_allclose(mean, expected[0], **tolerance)
+    np.testing.assert_allclose(factor @ factor.T, expected[1], **tolerance)
+    np.testing.assert_array_equal(factor, np.tril(factor))
 
 
 def test_conditional_times_marginal_is_joint(two, dtype, tolerance):
-    mean, covariance = cast(dtype, two[0][0], two[1][0])
+    mean, root = cast(dtype, two[0][0], np.linalg.cholesky(two[1][0]))
     known, rest = [3, 1], [0, 2]
     x = jnp.asarray([[0.3, -1.0, 2.0, 0.5]], dtype)
-    m, c = gaussian.condition(mean, covariance, known, x[0, jnp.asarray(known)])
-    conditional = gaussian.log_prob(x[:, jnp.asarray(rest)], m, jnp.linalg.cholesky(c))
-    m, c = gaussian.marginal(mean, covariance, known)
-    marginal = gaussian.log_prob(x[:, jnp.asarray(known)], m, jnp.linalg.cholesky(c))
-    joint = gaussian.log_prob(x, mean, jnp.linalg.cholesky(covariance))
+    given = gaussian.condition(mean, root, known, x[0, jnp.asarray(known)])
+    conditional = gaussian.log_prob(x[:, jnp.asarray(rest)], *given)
+    marginal = gaussian.log_prob(x[:, jnp.asarray(known)], *gaussian.marginal(mean, root, known))
+    joint = gaussian.log_prob(x, mean, root)
     np.testing.assert_allclose(conditional + marginal, joint, **tolerance)
+
+
+def test_narrow_gaussians_keep_their_digits(dtype, tolerance):
+    # Var(y | x) = s² exactly; the covariance itself would round s² away next to one.
+    s = 1e-4 if dtype == np.float32 else 1e-9
+    mean, root = jnp.zeros(2, dtype), jnp.asarray([[1, 0], [1, s]], dtype)
+    _, factor = gaussian.condition(mean, root, [0], jnp.ones(1, dtype))
+    np.testing.assert_allclose(factor[0, 0], s, **tolerance | {"atol": 0})
+    _, swapped = gaussian.marginal(mean, root, [1, 0])
+    x = jnp.full((1, 2), 0.3, dtype)
+    np.testing.assert_allclose(
+        gaussian.log_prob(x, mean, swapped),
+        gaussian.log_prob(x, mean, root),
+        rtol=1e-3,  # rounding of x moves it by a small part of s
+    )
 
 
 def test_entropy_and_divergence_are_expectations_of_log_densities(two):

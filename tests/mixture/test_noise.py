@@ -13,6 +13,7 @@ from jgmm._core.errors import DataError
 from jgmm._core.status import Status
 from jgmm._data.samples import make_samples
 from jgmm.em.e_step import accumulate
+from jgmm.em.m_step import maximize
 from jgmm.mixture import noise
 
 K, D = 2, 2
@@ -59,6 +60,38 @@ def test_e_step_is_the_textbook(form, dtype, tolerance):
     np.testing.assert_allclose(
         noise.probability(mixture, uniform, x), 0.3 / 400 / whole, **tolerance
     )
+
+
+@pytest.mark.parametrize("covariance", jgmm.covariance.MODELS)
+def test_products_are_differences_with_noise_in_every_model(covariance, tolerance, dtype):
+    # A shared covariance once pooled all weights, those of the noise among them.
+    x, labels = draw(100)
+    resp = np.eye(K, dtype=dtype)[np.maximum(labels - 1, 0) % K] * 0.9 + 0.1 / K
+    mixture = jgmm.m_step(x.astype(dtype), resp.astype(dtype), covariance, ridge=0.1)
+    uniform = noise.Noise(*jnp.log(jnp.asarray([0.3, 400.0], dtype))).density()
+    samples = make_samples(x.astype(dtype))
+    product, difference = (
+        maximize(accumulate(mixture, samples, form=form, noise_density=uniform), covariance)
+        for form in ("product", "difference")
+    )
+    for found, expected in zip(jax.tree.leaves(product), jax.tree.leaves(difference), strict=True):
+        # Products lose the digits of the squared distance from the origin, about a hundred here.
+        np.testing.assert_allclose(
+            found, expected, rtol=100 * tolerance["rtol"], atol=100 * tolerance["atol"]
+        )
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "EII", "EEI"])
+def test_one_component_with_noise_is_the_same_shared_or_not(covariance):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(180, D)), rng.uniform(-20, 20, size=(20, D))])
+    result = jgmm.fit(jax.random.key(0), x, 1, covariance=covariance, noise="box")
+    assert Status(int(result.status)) is Status.CONVERGED
+    variances = np.asarray(result.mixture.covariances)[0].diagonal()
+    # The standard error of a variance of one from 180 samples is 0.11.
+    np.testing.assert_allclose(variances, 1.0, atol=0.4)
+    fall = np.diff(np.asarray(result.history))
+    assert np.nanmin(fall) > -1e-9 * abs(float(result.log_likelihood))
 
 
 def test_noise_and_clouds_are_told_apart():

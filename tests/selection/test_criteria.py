@@ -134,3 +134,16 @@ def test_refuses_other_columns():
     _, mixture, x = problem(np.float64)
     with pytest.raises(jgmm.DataError, match="x has 2 columns; the mixture was made for 3"):
         selection.bic(mixture, x[:, :2])
+
+
+@pytest.mark.parametrize("criterion", ["entropy", "icl", "icl_map", "bic"])
+def test_gradients_pass_by_a_component_of_weight_zero(criterion):
+    x = jnp.asarray([[0.3], [4.0]])
+    ask = getattr(jgmm.selection, criterion)
+    three = jgmm.make_mixture([0.0, 0.4, 0.6], [[0.0], [1.0], [5.0]], np.ones(3), "spherical")
+    two = jgmm.make_mixture([0.4, 0.6], [[1.0], [5.0]], np.ones(2), "spherical")
+    found, expected = (
+        jax.grad(lambda mixture: ask(mixture, x))(each).means for each in (three, two)
+    )
+    np.testing.assert_allclose(found[1:], expected, rtol=1e-12)
+    np.testing.assert_array_equal(found[0], 0)
