@@ -130,6 +130,13 @@ def test_what_the_package_holds_besides_code():
     }
 
 
+def test_no_folder_of_the_package_is_ignored():
+    """What git ignores is left out of the wheel: ``runs/`` would be ``jgmm/workbench/runs``, too."""
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    anywhere = {line.strip("/") for line in lines if not line.startswith("/")} - {"__pycache__"}
+    assert {path.name for path in (ROOT / "jgmm").rglob("*")} & anywhere == set()
+
+
 @pytest.mark.skipif("JGMM_WHEEL" not in os.environ, reason="JGMM_WHEEL=1 builds one, in 15 s")
 def test_the_wheel_holds_the_package_and_nothing_else(tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
