@@ -131,7 +131,7 @@ def test_what_the_package_holds_besides_code():
 
 
 def test_no_folder_of_the_package_is_ignored():
-    """The wheel leaves out what git ignores: a line ``runs/`` means ``jgmm/workbench/runs``, too."""
+    """The wheel leaves out what git ignores: ``runs/`` would mean ``jgmm/workbench/runs``, too."""
     lines = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
     anywhere = {line.strip("/") for line in lines if not line.startswith("/")} - {"__pycache__"}
     assert {path.name for path in (ROOT / "jgmm").rglob("*")} & anywhere == set()

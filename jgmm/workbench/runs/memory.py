@@ -216,7 +216,7 @@ def available() -> Estimate | None:
 
 
 def _host() -> int | None:
-    """Return the free bytes on the host, by the environment variable or by what limits there are."""
+    """Return the free bytes on the host, by the environment variable or by the system's limits."""
     given = os.environ.get(VARIABLE)
     if given is not None:
         return _given(given)
