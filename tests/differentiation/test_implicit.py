@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracle
 import pytest
 from differentiation_cases import KEY, RIDGE, STEP, D, K, N, fitted, refits, samples
 from jax.flatten_util import ravel_pytree
