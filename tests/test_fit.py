@@ -75,7 +75,9 @@ def test_restarts_do_not_depend_on_their_number(result, x):
     np.testing.assert_allclose(
         few.restarts.log_likelihood, result.restarts.log_likelihood[:3], rtol=rtol
     )
-    assert float(result.log_likelihood) >= float(few.log_likelihood)
+    # Two programs, one for each number of restarts, may differ by a rounding.
+    slack = 8 * np.finfo(x.dtype).eps * abs(float(few.log_likelihood))
+    assert float(result.log_likelihood) >= float(few.log_likelihood) - slack
 
 
 def test_the_same_key_gives_the_same_fit(result, x):
