@@ -79,7 +79,8 @@ def batches_of_starts(
     bare = not is_traced(options.ridge) and not np.all(np.asarray(options.ridge))
     check_constant_columns(samples, scaled, bare and entry.storage is not Spherical)
     if not isinstance(options.init, str):
-        yield _where_the_fit_runs(_given(options, samples, scaled, len(active)), scaled)
+        given = _given(options, samples, scaled, len(active))
+        yield BatchOfStarts(*_to_whitened(given, scaled))
         return
     for first in range(0, n_restarts, budget.MAX_STARTS_AT_ONCE):
         size = min(budget.MAX_STARTS_AT_ONCE, n_restarts - first)
@@ -89,7 +90,7 @@ def batches_of_starts(
             mixtures = place_labelled(mixtures, scaled)
         if extra is not None and first == 0:
             mixtures = _replace_last(mixtures, extra.mixtures, extra.n_given, scaled.frame)
-        yield _where_the_fit_runs(mixtures, scaled)
+        yield BatchOfStarts(*_to_whitened(mixtures, scaled))
 
 
 def draw(
@@ -203,10 +204,6 @@ def _replace_last(
 
     last = pytree.where(given, inside, jax.tree.map(lambda leaf: leaf[-n_extra:], mixtures))
     return jax.tree.map(lambda own, new: own.at[-n_extra:].set(new), mixtures, last)
-
-
-def _where_the_fit_runs(mixtures: Mixture, scaled: Samples) -> BatchOfStarts:
-    return BatchOfStarts(*_to_whitened(mixtures, scaled))
 
 
 @jit
