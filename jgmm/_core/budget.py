@@ -14,6 +14,25 @@ from __future__ import annotations
 # with fewer optimizations.
 QUICK_WORK = 1 << 32
 
+# --- Shapes that many data sets share ---
+
+# Samples are filled up with rows of weight zero, to this many rows or to a multiple of it by a
+# power of the factor, so that data sets of similar size share their programs. Blocks without a row
+# in use are not read; so the only cost is memory, which MAX_PADDED_BYTES bounds: more samples than
+# that are not copied.
+MIN_PADDED_ROWS, PADDED_ROWS_FACTOR, MAX_PADDED_BYTES = 128, 4, 1 << 26
+
+# Work of one step of MIN_BATCH padded runs up to which components and restarts are filled up, too:
+# such a step takes about a millisecond, and a program that is compiled once more takes a second.
+SMALL_WORK = 1 << 24
+
+# Components that a small problem is filled up to, or a multiple of it by a power of two: the
+# default table of ``select`` has up to nine.
+MIN_PADDED_COMPONENTS = 9
+
+# Starts that a small problem has room for, or a multiple of it by a power of PADDED_ROWS_FACTOR.
+MIN_PADDED_STARTS = 256
+
 # --- Standardization and sampling ---
 
 # Rows of a block in the passes that find the mean, the variances and the correlations of the

@@ -58,6 +58,11 @@ class JitByWork:
         return (self.usual if work > budget.QUICK_WORK or is_traced(args) else self.quick)(*args)
 
 
+def quick_jit(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+    """Compile a function that never runs long, with fewer optimizations, as ``JitByWork`` does."""
+    return functools.partial(JitByWork(function, **options), 0)
+
+
 def _in_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def traced(*args: Any, **kwargs: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
@@ -12,6 +12,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from jgmm._core import budget
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._data.validation import as_labels, as_table, as_weights, check_values
@@ -33,12 +34,16 @@ class Samples:
       weights: how many times each sample counts, (N,), or None if all count once.
       frame: the ``Standardization`` under which the samples are read.
       labels: the known component of each sample, -1 where it is unknown, (N,), or None.
+      n_used: number of the leading rows that may count, (), or None if all may. The rows after
+        them fill the arrays up to a size that several data sets share (``padded_rows``), and are
+        never read.
     """
 
     x: Leaf
     weights: Leaf | None
     frame: Standardization
     labels: Leaf | None = None
+    n_used: Leaf | None = None
 
     @property
     def n_samples(self) -> int:
@@ -112,6 +117,57 @@ def make_samples(x: Any, sample_weight: Any = None, labels: Any = None) -> Sampl
     return Samples(array, weights, frame, as_labels(labels, len(array)))
 
 
+def padded_rows(samples: Samples) -> Samples:
+    """Fill samples up to a number of rows that many data sets share, with rows of weight zero.
+
+    One compiled program then serves every number of samples up to that one. The rows that are
+    added are never read where samples are read in several blocks.
+
+    Args:
+      samples: concrete samples in the identity frame.
+
+    Returns:
+      The samples with weights, and with ``n_used``; or as they are where they are filled up
+      already, or so many that a copy of them would cost more than a compilation saves.
+
+    >>> padded = padded_rows(make_samples([[1.0], [2.0], [3.0]]))
+    >>> padded.n_samples, padded.total_weight().item()
+    (128, 3.0)
+    """
+    n, size = samples.n_samples, padded_length(samples.n_samples)
+    if samples.n_used is not None or samples.x.nbytes > budget.MAX_PADDED_BYTES:
+        return samples
+    dtype = samples.x.dtype
+    weights = np.ones(n, dtype) if samples.weights is None else samples.weights
+    return replace(
+        samples,
+        x=fill_up(samples.x, size, 0),
+        weights=fill_up(weights, size, 0),
+        labels=None if samples.labels is None else fill_up(samples.labels, size, -1),
+        n_used=jax.device_put(np.asarray(n, jax.dtypes.canonicalize_dtype(int))),
+    )
+
+
+def padded_length(n_samples: int) -> int:
+    """Return the number of rows that ``padded_rows`` fills samples up to.
+
+    >>> padded_length(100), padded_length(129)
+    (128, 512)
+    """
+    size = budget.MIN_PADDED_ROWS
+    while size < n_samples:
+        size *= budget.PADDED_ROWS_FACTOR
+    return size
+
+
+def fill_up(values: Any, size: int, fill: int) -> Array:
+    """Append ``fill`` to an array until it has ``size`` rows; on the host: nothing is compiled."""
+    host = np.asarray(values)
+    whole = np.full((size, *host.shape[1:]), fill, host.dtype)
+    whole[: len(host)] = host
+    return jax.device_put(whole)
+
+
 def fold(
     samples: Samples,
     block_size: int,
@@ -136,7 +192,6 @@ def fold(
     [6.0]
     """
     n_samples = samples.n_samples
-    n_blocks = -(-n_samples // block_size)
 
     def block(i: Any) -> Sums:
         start = jnp.minimum(i * block_size, n_samples - block_size)
@@ -144,19 +199,29 @@ def fold(
         x, weights = read(samples, start, block_size)
         return body(x, jnp.where(rows >= i * block_size, weights, 0), rows)
 
-    if n_blocks == 1:
+    if n_samples == block_size:
         return block(0)
 
-    def add(carry: tuple[Sums, Sums], i: Array) -> tuple[tuple[Sums, Sums], None]:
+    def add(i: Array, carry: tuple[Sums, Sums]) -> tuple[Sums, Sums]:
         total, lost = carry
         term = jax.tree.map(jnp.subtract, block(i), lost)
         new = jax.tree.map(jnp.add, total, term)
         lost = jax.tree.map(lambda n, t, a: (n - t) - a, new, total, term)
-        return (new, lost), None
+        return new, lost
 
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(block, 0))
-    (total, _), _ = lax.scan(add, (zeros, zeros), jnp.arange(n_blocks))
-    return total
+    zeros = _zeros_like(jax.eval_shape(block, 0))
+    return lax.fori_loop(0, _n_blocks(samples, block_size), add, (zeros, zeros))[0]
+
+
+def _n_blocks(samples: Samples, block_size: int) -> Any:
+    """Return the number of blocks that hold rows in use; it is traced if ``n_used`` is."""
+    if samples.n_used is None:
+        return -(-samples.n_samples // block_size)
+    return (samples.n_used + block_size - 1) // block_size
+
+
+def _zeros_like(shapes: Any) -> Any:
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
 def map_columns(samples: Samples, block_size: int, body: Callable[[Array], Rows]) -> Rows:
@@ -168,23 +233,28 @@ def map_columns(samples: Samples, block_size: int, body: Callable[[Array], Rows]
       body: ``x (D, B) -> `` any pytree of arrays with first axis B.
 
     Returns:
-      The pytree with first axis N.
+      The pytree with first axis N; zero in blocks without rows in use.
     """
     n_samples, size = samples.n_samples, min(block_size, samples.n_samples)
-    n_blocks = -(-n_samples // size)
 
-    def block(i: Any) -> Rows:
-        return body(samples.columns(jnp.minimum(i * size, n_samples - size), size)[0])
+    def block(start: Any) -> Rows:
+        return body(samples.columns(start, size)[0])
 
-    if n_blocks == 1:
+    if n_samples == size:
         return block(0)
-    # The last block starts early: the rows it shares with the block before are left out.
-    repeated = n_blocks * size - n_samples
 
-    def join(leaf: Array) -> Array:
-        return jnp.concatenate([leaf[:-1].reshape(-1, *leaf.shape[2:]), leaf[-1, repeated:]])
+    def write(i: Array, whole: Rows) -> Rows:
+        # The last block starts early: the rows it shares with the block before are written twice.
+        start = jnp.minimum(i * size, n_samples - size)
+        return jax.tree.map(
+            lambda leaf, part: lax.dynamic_update_slice_in_dim(leaf, part, start, 0),
+            whole,
+            block(start),
+        )
 
-    return jax.tree.map(join, lax.map(block, jnp.arange(n_blocks)))
+    shapes = jax.eval_shape(lambda start: block(start), 0)
+    whole = jax.tree.map(lambda leaf: jnp.zeros((n_samples, *leaf.shape[1:]), leaf.dtype), shapes)
+    return lax.fori_loop(0, _n_blocks(samples, size), write, whole)
 
 
 @jax.tree_util.register_dataclass

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Key
 
-from jgmm._core.compilation import jit
+from jgmm._core.compilation import quick_jit
 from jgmm._core.errors import DataError
-from jgmm._data.samples import Samples
+from jgmm._data.samples import Samples, padded_rows
 from jgmm._data.validation import check_key
 from jgmm.em import exponential_family
 from jgmm.em.algorithm import Start
 from jgmm.em.options import Options
 from jgmm.fitting import racing, restarts
+from jgmm.fitting.padding import shapes_for, with_padded_labels, without_padding
 from jgmm.fitting.restarts import ProgressCallback
 from jgmm.fitting.results import FitResult, best_of, to_result
 from jgmm.fitting.single_run import algorithm_for
@@ -55,27 +56,34 @@ def fit_unchecked(
     """
     check_problem(samples, n_components, options)
     racing.check_steps(options.race)
-    control, algorithm = options.control(samples, n_components), algorithm_for(options)
-    log_volume = as_log_volume(noise, samples)
+    algorithm, log_volume = algorithm_for(options), as_log_volume(noise, samples)
     if log_volume is not None and options.accelerate is not None:
         raise DataError("noise is fitted by EM as it is: leave accelerate out.")
-    active = np.arange(padded_size or n_components) < n_components
+    shapes = shapes_for(key, samples, n_components, options, padded_size)
+    if shapes.rows_are_padded:
+        samples, options = padded_rows(samples), with_padded_labels(options, samples.n_samples)
+    control = options.control(samples, n_components)
+    active = np.arange(shapes.n_components) < n_components
     results = []
-    for mixtures, inside in batches_of_starts(check_key(key), samples, active, options, extra):
+    batches = batches_of_starts(check_key(key), samples, active, options, extra, shapes.room)
+    for mixtures, inside, n_starts in batches:
         starts: Start = mixtures
         if log_volume is not None:
             starts = mixtures, initial_noise(log_volume, inside.frame, len(mixtures.means))
         n_rows, size, d = inside.n_samples, len(active), samples.n_features
         work = exponential_family.cost_per_step(options.entry, d, size, n_rows)
+        arguments = algorithm, starts, inside, control, work
         if options.race:
-            batch = racing.race(algorithm, starts, inside, control, work, options.race, progress)
+            batch = racing.race(*arguments, options.race, progress)
         else:
-            batch = restarts.run_restarts(algorithm, starts, inside, control, work, progress)
-        results.append(_to_result(batch, inside, control.prior))
+            batch = restarts.run_restarts(*arguments, progress, n_starts)
+        result = _to_result(batch, inside, control.prior)
+        cut = None if padded_size else n_components
+        results.append(result if n_starts is None else without_padding(result, cut, n_starts))
     return best_of(results)
 
 
-@jit
+@quick_jit
 def _to_result(batch: restarts.Batch, samples: Samples, prior: Prior | None) -> FitResult:
     best, outcomes = batch.best, batch.outcomes
     reached, history = best.log_likelihood, batch.best_history

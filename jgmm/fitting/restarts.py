@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jgmm._core import budget, pytree
-from jgmm._core.compilation import JitByWork, jit
+from jgmm._core.compilation import JitByWork, jit, quick_jit
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._core.status import Status, score
 from jgmm._data.samples import Samples
@@ -55,9 +55,11 @@ class Batch:
 
     Attributes:
       states: states of the W runs, leading axis W.
-      restart: the number of the start that each run began from, (W,); R for a run not in use.
+      restart: the number of the start that each run began from, (W,); R for a run not in use, where
+        R is the number of starts that there is room for.
       history: log-likelihood of each run before each of its steps, (W, max_steps + 1).
       next_start: the number of the first start that has not begun, ().
+      n_starts: the number of starts; those after them, up to R, are not run, ().
       iterations: steps that the batch has taken, ().
       outcomes: the outcomes recorded so far, and the index of the best.
       best: the final state of the best run.
@@ -68,6 +70,7 @@ class Batch:
     restart: Leaf
     history: Leaf
     next_start: Leaf
+    n_starts: Leaf
     iterations: Leaf
     outcomes: Restarts
     best: Any
@@ -81,6 +84,7 @@ def run_restarts(
     control: Any,
     work: int,
     progress: ProgressCallback | None = None,
+    n_starts: int | None = None,
 ) -> Batch:
     """Run an iterative algorithm from every start until all runs have finished.
 
@@ -93,6 +97,8 @@ def run_restarts(
         batch.
       progress: called on the host every few steps. Without it, and inside a transformation, all
         steps are one call of one compiled program.
+      n_starts: number of the starts to run, the first ones; all by default. One compiled program
+        serves every number.
 
     Returns:
       The batch at its end: all ``outcomes``, and the ``best`` run with its history. The best run is
@@ -101,9 +107,13 @@ def run_restarts(
     """
     n_restarts = len(restart_axis(starts))
     width = batch_width(n_restarts, work)
-    batch = open_batch(algorithm, starts, width)
+    if n_starts is not None:
+        width = min(n_restarts, budget.MIN_BATCH)
+    batch = open_batch(algorithm, starts, width, n_starts or n_restarts)
     all_begun = width == n_restarts
-    return run_to_end(algorithm, batch, all_begun, starts, samples, control, work, progress)
+    return run_to_end(
+        algorithm, batch, all_begun, starts, samples, control, work, progress, n_starts
+    )
 
 
 def batch_width(n_restarts: int, work: int) -> int:
@@ -126,22 +136,25 @@ def run_to_end(
     control: Any,
     work: int,
     progress: ProgressCallback | None,
+    n_starts: int | None = None,
 ) -> Batch:
     """Run a batch until every start has finished.
 
     Args:
-      algorithm, starts, samples, control, work, progress: as for ``run_restarts``.
+      algorithm, starts, samples, control, work, progress, n_starts: as for ``run_restarts``.
       batch: W runs that have begun.
       all_begun: whether no start is waiting for a place in the batch.
     """
-    n_restarts, width = len(restart_axis(starts)), len(batch.restart)
+    width, n_restarts = len(batch.restart), n_starts or len(restart_axis(starts))
+    # One program serves every number of starts, and the number must not decide how it is compiled.
+    most = width if n_starts else n_restarts
     traced = is_traced(batch, samples, control)
     unlimited = jnp.iinfo(jnp.int32).max // 2
     while True:
         narrowing = width > budget.MIN_BATCH and work * width > budget.NARROWING_WORK and not traced
         iterations = unlimited if progress is None or traced else budget.CHUNK_STEPS
         few = width // 4 * narrowing
-        total_work = work * n_restarts * budget.EXPECTED_STEPS
+        total_work = work * most * budget.EXPECTED_STEPS
         arguments = (batch, starts, samples, control, iterations, few)
         batch, summary = _compiled_iterate(total_work, algorithm, all_begun, *arguments)
         if traced:
@@ -150,8 +163,8 @@ def run_to_end(
         n_running, n_waiting = int(now.n_running), int(now.n_waiting)
         if progress is not None:
             highest, unfinished = float(now.log_likelihood), n_running + n_waiting
-            most = algorithm.max_steps
-            progress(Progress(int(now.step), most, highest, unfinished, n_restarts))
+            max_steps = algorithm.max_steps
+            progress(Progress(int(now.step), max_steps, highest, unfinished, n_restarts))
         if not n_running:
             return batch
         if narrowing and n_running <= width // 4 and not n_waiting:
@@ -164,10 +177,11 @@ def restart_axis(starts: Any) -> Array:
     return jax.tree.leaves(starts)[0]
 
 
-@partial(jit, static_argnums=(0, 2))
-def open_batch(algorithm: Algorithm, starts: Any, width: int) -> Batch:
-    """Return a batch of ``width`` runs, which begin from the first starts."""
+@partial(quick_jit, static_argnums=(0, 2))
+def open_batch(algorithm: Algorithm, starts: Any, width: int, n_starts: Any = None) -> Batch:
+    """Return a batch of ``width`` runs, which begin from the first of ``n_starts`` starts."""
     n_restarts = restart_axis(starts).shape[0]
+    n_starts = n_restarts if n_starts is None else n_starts
     states = jax.vmap(algorithm.init)(jax.tree.map(lambda leaf: leaf[:width], starts))
     dtype = states.log_likelihood.dtype
     unknown = jnp.full(n_restarts, -1)
@@ -175,12 +189,13 @@ def open_batch(algorithm: Algorithm, starts: Any, width: int) -> Batch:
         jnp.full(n_restarts, jnp.nan, dtype), unknown, unknown, unknown, jnp.asarray(n_restarts)
     )
     history = jnp.full((width, algorithm.max_steps + 1), jnp.nan, dtype)
-    first = jax.tree.map(lambda leaf: leaf[0], states)
+    first, number = jax.tree.map(lambda leaf: leaf[0], states), jnp.arange(width)
     batch = Batch(
         states,
-        jnp.arange(width),
+        jnp.where(number < n_starts, number, n_restarts),
         history,
-        jnp.asarray(width),
+        jnp.minimum(width, n_starts),
+        jnp.asarray(n_starts),
         jnp.asarray(0),
         outcomes,
         first,
@@ -205,11 +220,11 @@ def _iterate(
     It stops after ``iterations`` steps, or earlier, when no start is waiting and at most ``few``
     runs are still running.
     """
-    n_restarts, limit = restart_axis(starts).shape[0], batch.iterations + iterations
+    limit = batch.iterations + iterations
 
     def goes_on(batch: Batch) -> Array:
         n_running = _running(batch).sum()
-        busy = (n_running > few) | (batch.next_start < n_restarts)
+        busy = (n_running > few) | (batch.next_start < batch.n_starts)
         return (n_running > 0) & busy & (batch.iterations < limit)
 
     def iterate(batch: Batch) -> Batch:
@@ -220,8 +235,8 @@ def _iterate(
         # enough to record all runs after the loop.
         return stepped if all_begun else _refill(algorithm, record_finished(stepped), starts)
 
-    # To record a run twice changes nothing, and to do it here takes no program of its own.
-    batch = record_finished(lax.while_loop(goes_on, iterate, batch))
+    batch = lax.while_loop(goes_on, iterate, batch)
+    batch = record_finished(batch) if all_begun else batch
     return batch, _summarize(batch, samples)
 
 
@@ -282,7 +297,8 @@ def _refill(algorithm: Algorithm, batch: Batch, starts: Any) -> Batch:
     n_restarts = restart_axis(starts).shape[0]
     finished = (batch.states.status != Status.RUNNING) & (batch.restart < n_restarts)
     number = batch.next_start + jnp.cumsum(finished) - 1
-    restart = jnp.where(finished, jnp.minimum(number, n_restarts), batch.restart)
+    number = jnp.where(number < batch.n_starts, number, n_restarts)
+    restart = jnp.where(finished, number, batch.restart)
     begins = finished & (restart < n_restarts)
     chosen = jnp.minimum(restart, n_restarts - 1)
     fresh = jax.vmap(algorithm.init)(jax.tree.map(lambda leaf: leaf[chosen], starts))
@@ -291,11 +307,11 @@ def _refill(algorithm: Algorithm, batch: Batch, starts: Any) -> Batch:
         batch,
         states=pytree.where(begins, fresh, batch.states),
         restart=restart,
-        next_start=jnp.minimum(batch.next_start + finished.sum(), n_restarts),
+        next_start=jnp.minimum(batch.next_start + finished.sum(), batch.n_starts),
     )
 
 
-@partial(jit, static_argnums=1)
+@partial(quick_jit, static_argnums=1)
 def _narrow(batch: Batch, width: int) -> Batch:
     """Return a smaller batch, which holds all runs that have not finished."""
     batch = record_finished(batch)
@@ -335,5 +351,5 @@ def _summarize(batch: Batch, samples: Samples) -> _Summary:
         best_running.max(),
     )
     shift = samples.total_weight() * samples.frame.log_volume()
-    n_waiting = outcomes.status.shape[0] - batch.next_start
+    n_waiting = batch.n_starts - batch.next_start
     return _Summary(states.n_steps.max(), highest - shift, running.sum(), n_waiting)

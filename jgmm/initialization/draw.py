@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from jgmm._core import budget, pytree
-from jgmm._core.compilation import jit
+from jgmm._core.compilation import quick_jit
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import is_traced
 from jgmm._data.samples import Samples, Standardization, make_samples
@@ -46,10 +46,14 @@ class ExtraStarts(NamedTuple):
 
 
 class BatchOfStarts(NamedTuple):
-    """Starts with a leading axis, and the samples, both in the frame in which the fit runs."""
+    """Starts with a leading axis, and the samples, both in the frame in which the fit runs.
+
+    ``n_starts`` is the number of starts to run, the first ones; None if all are.
+    """
 
     mixtures: Mixture
     samples: Samples
+    n_starts: int | None = None
 
 
 def batches_of_starts(
@@ -58,6 +62,7 @@ def batches_of_starts(
     active: np.ndarray,
     options: Options,
     extra: ExtraStarts | None = None,
+    room: int | None = None,
 ) -> Iterator[BatchOfStarts]:
     """Yield the R starts of a fit in batches that fit in memory.
 
@@ -70,6 +75,8 @@ def batches_of_starts(
         given are one batch.
       extra: see ``ExtraStarts``; no more than the first batch holds, and only where starts are
         drawn.
+      room: the number of starts that a batch has room for, if programs are to serve every number up
+        to it; only where starts are drawn.
 
     Raises:
       DataError: a start that does not fit, or constant columns that make covariances singular.
@@ -82,15 +89,51 @@ def batches_of_starts(
         given = _given(options, samples, scaled, len(active))
         yield BatchOfStarts(*_to_whitened(given, scaled))
         return
-    for first in range(0, n_restarts, budget.MAX_STARTS_AT_ONCE):
-        size = min(budget.MAX_STARTS_AT_ONCE, n_restarts - first)
-        numbers = first + jnp.arange(size)
-        mixtures = draw_numbered(key, numbers, scaled, active, entry.name, options.init)
+    at_once = room or budget.MAX_STARTS_AT_ONCE
+    for first in range(0, n_restarts, at_once):
+        size = min(at_once, n_restarts - first)
+        if room is None:
+            numbers = first + jnp.arange(size)
+            mixtures = draw_numbered(key, numbers, scaled, active, entry.name, options.init)
+        else:
+            mixtures = _draw_in_groups(key, first, size, room, scaled, active, options)
         if scaled.labels is not None:
             mixtures = place_labelled(mixtures, scaled)
         if extra is not None and first == 0:
-            mixtures = _replace_last(mixtures, extra.mixtures, extra.n_given, scaled.frame)
-        yield BatchOfStarts(*_to_whitened(mixtures, scaled))
+            mixtures = _replace_last(mixtures, extra.mixtures, extra.n_given, size, scaled.frame)
+        yield BatchOfStarts(*_to_whitened(mixtures, scaled), size if room else None)
+
+
+def _draw_in_groups(
+    key: Array,
+    first: int,
+    n_starts: int,
+    room: int,
+    samples: Samples,
+    active: np.ndarray,
+    options: Options,
+) -> Mixture:
+    """Draw starts group by group, with programs for one group, and put them in arrays with room.
+
+    Args:
+      first: number of the first start.
+      n_starts: how many to draw.
+      room: length of the leading axis returned; entries after those drawn repeat the last group.
+    """
+    on_cpu = jax.default_backend() == "cpu"
+    size = budget.MIN_BATCH if on_cpu else room
+    groups = []
+    for start in range(0, n_starts, size):
+        numbers = jax.device_put(np.arange(first + start, first + start + size))
+        groups.append(
+            draw_numbered(key, numbers, samples, active, options.entry.name, options.init)
+        )
+    groups += [groups[-1]] * (room // size - len(groups))
+    if len(groups) == 1:
+        return groups[0]
+    # Put together on the host, so that nothing is compiled for the number of groups.
+    host = jax.device_get(groups)
+    return jax.device_put(jax.tree.map(lambda *leaves: np.concatenate(leaves), *host))
 
 
 def draw(
@@ -152,7 +195,7 @@ def draw_numbered(
     return methods.STARTS[init](_keys(key, numbers), samples, jnp.asarray(active), covariance)
 
 
-@jit
+@quick_jit
 def _keys(key: Array, numbers: Array) -> Array:
     return jax.vmap(lambda r: jax.random.fold_in(key, r))(numbers)
 
@@ -188,25 +231,24 @@ def check_number(options: Options) -> None:
         raise DataError(f"init is {n_given} start(s): n_restarts must be {n_given}; it is {asked}.")
 
 
-compiled_center_and_scale = jit(center_and_scale, static_argnums=1)
-_all_to_original = jit(jax.vmap(to_original, in_axes=(0, None)))
-all_to_standard = jit(jax.vmap(to_standard, in_axes=(0, None)))
+compiled_center_and_scale = quick_jit(center_and_scale, static_argnums=1)
+_all_to_original = quick_jit(jax.vmap(to_original, in_axes=(0, None)))
+all_to_standard = quick_jit(jax.vmap(to_standard, in_axes=(0, None)))
 
 
-@jit
+@quick_jit
 def _replace_last(
-    mixtures: Mixture, extra: Mixture, n_given: Array, frame: Standardization
+    mixtures: Mixture, extra: Mixture, n_given: Array, n_starts: Array, frame: Standardization
 ) -> Mixture:
-    """Put the last ``n_given`` extra starts in the place of the last starts drawn."""
+    """Put the last ``n_given`` extra starts in the place of the last of ``n_starts`` starts."""
     inside = jax.vmap(to_standard, in_axes=(0, None))(extra, frame)
-    n_extra = extra.means.shape[0]
-    given = jnp.arange(n_extra) >= n_extra - n_given
+    number, n_extra = jnp.arange(len(mixtures.means)), extra.means.shape[0]
+    given = (number >= n_starts - n_given) & (number < n_starts)
+    index = jnp.clip(number - n_starts + n_extra, 0, n_extra - 1)
+    return pytree.where(given, jax.tree.map(lambda leaf: leaf[index], inside), mixtures)
 
-    last = pytree.where(given, inside, jax.tree.map(lambda leaf: leaf[-n_extra:], mixtures))
-    return jax.tree.map(lambda own, new: own.at[-n_extra:].set(new), mixtures, last)
 
-
-@jit
+@quick_jit
 def _to_whitened(mixtures: Mixture, scaled: Samples) -> tuple[Mixture, Samples]:
     """Whiten samples and starts if the covariance model keeps its form; else leave them."""
     if not mixtures.model.affine:

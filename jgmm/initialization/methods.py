@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from jgmm import kmeans
 from jgmm._core import status
-from jgmm._core.compilation import JitByWork, jit
+from jgmm._core.compilation import JitByWork, jit, quick_jit
 from jgmm._data.samples import Samples, Standardization
 from jgmm._data.standardization import center_and_scale
 from jgmm.covariance.models import model
@@ -87,9 +87,11 @@ def points(
     n_components, weights = len(active), kmeans.relative_weights(samples)
 
     def draw(key: Array) -> Array:
+        uniforms = kmeans.draw_uniforms(key, n_components, samples.n_samples, weights.dtype)
+
         def draw_another(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             rows, mass = carry
-            row = kmeans.draw_row(jax.random.fold_in(key, i), mass)
+            row = kmeans.draw_row(uniforms[i], mass)
             return rows.at[i].set(row), mass.at[row].set(0)
 
         rows = jnp.zeros(n_components, int)
@@ -111,7 +113,8 @@ def kmeans_plus_plus(
 ) -> Mixture:
     """k-means++ seeding, and the M-step of the assignment of every sample to the nearest seed."""
     scaled = scaled_for_distances(samples, covariance)
-    return from_centers(_seed(keys, scaled, len(active)), scaled, samples, active, covariance)
+    centers = _seeds(_distance_work(keys, samples, active), keys, scaled, active)
+    return from_centers(centers, scaled, samples, active, covariance)
 
 
 def from_kmeans(
@@ -119,7 +122,8 @@ def from_kmeans(
 ) -> Mixture:
     """k-means from k-means++ seeds, run until nearly converged, and the M-step of its clusters."""
     scaled = scaled_for_distances(samples, covariance)
-    centers = _lloyd(_seed(keys, scaled, len(active)), scaled, active)
+    work = KMEANS_STEPS * _distance_work(keys, samples, active)
+    centers = _kmeans_centers(work, keys, scaled, active)
     return from_centers(centers, scaled, samples, active, covariance)
 
 
@@ -176,12 +180,22 @@ def _is_scaled_for_distances(covariance: str) -> bool:
 
 
 # Separate programs, so that all covariance models share them.
-_seed = jit(kmeans.seed, static_argnums=2)
-_scaled_by_column = jit(partial(center_and_scale, per_column=True))
+_scaled_by_column = quick_jit(partial(center_and_scale, per_column=True))
 
 
-@jit
-def _lloyd(seeds: Array, samples: Samples, active: Array) -> Array:
+def _distance_work(keys: Array, samples: Samples, active: Array) -> int:
+    """Count the multiplications of the distances of all samples to all centers, roughly."""
+    return len(keys) * len(active) * samples.n_samples * samples.n_features
+
+
+@JitByWork
+def _seeds(keys: Array, samples: Samples, active: Array) -> Array:
+    return kmeans.seed(keys, samples, len(active), active)
+
+
+@JitByWork
+def _kmeans_centers(keys: Array, samples: Samples, active: Array) -> Array:
+    seeds = kmeans.seed(keys, samples, len(active), active)
     return kmeans.lloyd(seeds, samples, active, KMEANS_STEPS, KMEANS_RTOL).centers
 
 
@@ -217,10 +231,11 @@ def _assign(centers: Array, scaled: Samples, active: Array, covariance: str) -> 
     # with the ridge.
     eps = jnp.finfo(centers.dtype).eps
     safe = eps * (centers**2).sum(axis=2).max(axis=1) < 0.01 * START_RIDGE
-    return kmeans.assign(centers, scaled, active, model(covariance), safe)
+    by_products = kmeans.uses_products(scaled, centers.shape[1], len(centers))
+    return kmeans.assign(centers, scaled, active, model(covariance), safe, by_products)
 
 
-@partial(jit, static_argnums=3)
+@partial(quick_jit, static_argnums=3)
 def _maximize(
     statistics: Statistics,
     scaled_frame: Standardization,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import is_traced
 from jgmm._data.samples import Samples, check_counts
@@ -59,10 +56,11 @@ def check_constant_columns(samples: Samples, scaled: Samples, matters: bool) -> 
         )
 
 
-@jit
-def _constant_columns(samples: Samples) -> Array:
-    """Find the columns in which all samples of positive weight have the same value, (D,)."""
-    weights = samples.weights
-    first = samples.x[0] if weights is None else samples.x[jnp.argmax(weights > 0)]
-    same = samples.x == first[None, :]
-    return (same if weights is None else same | (weights == 0)[:, None]).all(axis=0)
+def _constant_columns(samples: Samples) -> np.ndarray:
+    """Find the columns in which all samples of positive weight have the same value, (D,).
+
+    It compares on the host, so that nothing is compiled.
+    """
+    x = np.asarray(samples.x)
+    counted = x if samples.weights is None else x[np.asarray(samples.weights) > 0]
+    return np.asarray((counted == counted[:1]).all(axis=0))

@@ -25,6 +25,7 @@ from jgmm.covariance.models import CovarianceModel, model
 from jgmm.em import exponential_family
 from jgmm.em.options import Options
 from jgmm.fitting.in_memory import fit_unchecked
+from jgmm.fitting.padding import is_small, padded_components
 from jgmm.fitting.restarts import Progress, ProgressCallback
 from jgmm.fitting.results import FitResult
 from jgmm.initialization.draw import ExtraStarts
@@ -34,6 +35,9 @@ from jgmm.selection import nested_starts
 # Number of components, and name of the covariance model.
 GridPoint = tuple[int, str]
 
+# Starts from special cases that the programs of every table have room for: the splits of a fit with
+# one component less, and the fits of simpler models.
+EXTRA_ROOM = nested_starts.MAX_SPLITS + 4
 # A log-likelihood counts as lower than another if the difference is more than this many rounding
 # errors of it.
 ROUNDINGS = 32
@@ -172,9 +176,13 @@ def _from_special_cases(
 def _extra_starts(
     starts: list[Mixture], size: int, entry: CovarianceModel, n_padded: int, samples: Samples
 ) -> ExtraStarts | None:
-    """Return the starts in an array of the given size, filled up with placeholders in front."""
+    """Return the starts in an array with room for ``size``, filled up with placeholders in front.
+
+    The room is the same for most tables, so that they share programs.
+    """
     if not size:
         return None
+    size = max(size, EXTRA_ROOM)
     unit = nested_starts.placeholder(entry, n_padded, samples.n_features, samples.x.dtype)
     mixtures = nested_starts.stack([unit] * (size - len(starts)) + starts)
     return ExtraStarts(mixtures, len(starts))
@@ -215,11 +223,14 @@ def padded_size(
 ) -> dict[int, int]:
     """Return for each number of components K the number that its program is compiled for.
 
-    Where compiling costs more than computing with components of weight zero, one program of the
-    largest size serves all K. Otherwise there is one program for each power of two, which at most
-    doubles the computation.
+    Where compiling costs more than computing with components of weight zero, one program serves all
+    K: in a small problem a program that other tables and fits use, too, and else one of the largest
+    size. Otherwise there is one program for each power of two, which at most doubles the
+    computation.
     """
     largest = max(counts)
+    if all(is_small(samples, padded_components(largest), model(name)) for name in models):
+        return dict.fromkeys(counts, padded_components(largest))
     if _work(counts, models, samples, n_restarts) <= budget.PADDING_WORK:
         return dict.fromkeys(counts, largest)
     return {k: min(largest, 1 << (k - 1).bit_length()) for k in counts}

@@ -10,17 +10,17 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
 from jgmm._core.compilation import JitByWork
 from jgmm._core.errors import DataError, FitError
-from jgmm._core.status import VALID, Status, among, describe
-from jgmm._data.samples import Samples, make_samples
+from jgmm._core.pytree import is_traced, to_host
+from jgmm._core.status import VALID, Status, describe
+from jgmm._data.samples import Samples, make_samples, padded_rows
 from jgmm.covariance.models import MODELS, model
 from jgmm.em import exponential_family
 from jgmm.em.options import AcceptedOptions, Control, Options, OtherKeywords, make_control
@@ -187,7 +187,8 @@ def select(
     options = ACCEPTED.read(options, keywords)
     _check_selection(samples, counts, models, criterion, n_folds, options)
     control = make_control(samples.x.dtype, options.tol, options.rtol, options.ridge)
-    fits = fit_grid(key, samples, counts, models, options, progress)
+    whole = samples if is_traced(samples) else padded_rows(samples)
+    fits = fit_grid(key, whole, counts, models, options, progress)
     table, results = [], {}
     for k, name in ((k, name) for name in models for k in counts):
         result, extra = fits[k, name], {}
@@ -197,7 +198,7 @@ def select(
             held_out = held_out_unchecked(key, samples, k, n_folds, own, padded)
             extra = {criterion: float(held_out.log_likelihood)}
         p = result.mixture.model.n_parameters(k, samples.n_features, options.equal_weights)
-        table.append(_row(result, k, p, options.n_restarts, samples, control, extra))
+        table.append(_row(result, k, p, options.n_restarts, whole, control, extra))
         results[k, name] = replace(result, mixture=_leading(result.mixture, k))
     best = _best(table, criterion)
     chosen = results[best.n_components, best.covariance]
@@ -239,36 +240,32 @@ def _leading(mixture: Mixture, n_components: int) -> Mixture:
     return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)[:n_components]), mixture)
 
 
-class _Outcome(NamedTuple):
-    """The computed entries of a row, () each."""
+def _agreeing(result: FitResult, n_restarts: int, total: float, control: Control) -> np.ndarray:
+    """Return which of the fit's own starts ended valid, and agree with the best, (2, R).
 
-    criteria: dict[str, Array]
-    n_valid: Array
-    n_agree: Array
-
-
-@partial(JitByWork, static_argnums=(4, 5))
-def _outcome(
-    result: FitResult,
-    samples: Samples,
-    control: Control,
-    n_parameters: Array,
-    n_restarts: int,
-    table: tuple[Criterion, ...],
-) -> _Outcome:
-    """Compute a row's entries; ``table`` is static, so that criteria added later are computed."""
+    A restart agrees if it ended at the log-likelihood of the best, within the tolerances.
+    """
     assert result.restarts is not None  # fit_unchecked always has the outcomes of its restarts
-    total, best = samples.total_weight(), result.objective
     # The fit's own starts come first, then those from special cases.
-    valid = among(result.restarts.status[:n_restarts], VALID)
-    reached = result.restarts.log_likelihood[:n_restarts]
-    # A restart agrees if it ended at the log-likelihood of the best, within the tolerances.
-    stop = control.tol + control.rtol * jnp.abs(best) / total
-    agree = jnp.abs(reached - best) / total <= AGREEING_STEPS * stop
-    ell = jnp.where(among(result.status, VALID), result.log_likelihood, jnp.nan)
-    _, entropy = evidence(result.mixture, samples)
-    values = criteria(ell, entropy, total, n_parameters.astype(total.dtype), table)
-    return _Outcome(values, valid.sum(), (valid & agree).sum())
+    outcomes, best = to_host(result.restarts, float), float(result.objective)
+    valid = np.isin(outcomes.status[:n_restarts], [int(code) for code in VALID])
+    stop = float(control.tol) + float(control.rtol) * abs(best) / total
+    apart = np.abs(outcomes.log_likelihood[:n_restarts] - best) / total
+    return np.stack([valid, valid & (apart <= AGREEING_STEPS * stop)])
+
+
+@partial(JitByWork, static_argnums=4)
+def _values(
+    mixture: Mixture,
+    log_likelihood: Array,
+    samples: Samples,
+    n_parameters: Array,
+    table: tuple[Criterion, ...],
+) -> dict[str, Array]:
+    """Compute the criteria; ``table`` is static, so that criteria added later are computed."""
+    total = samples.total_weight()
+    _, entropy = evidence(mixture, samples)
+    return criteria(log_likelihood, entropy, total, n_parameters.astype(total.dtype), table)
 
 
 def _row(
@@ -284,19 +281,20 @@ def _row(
     n_padded, d = mixture.means.shape
     work = exponential_family.cost_per_step(mixture.model, d, n_padded, samples.n_samples)
     entries, p = tuple(CRITERIA.values()), np.asarray(n_parameters)
-    outcome = jax.device_get(_outcome(work, result, samples, control, p, n_restarts, entries))
-    valid = status.is_valid
-    values = {name: float(value) for name, value in outcome.criteria.items()}
-    values |= {name: value if valid else math.nan for name, value in extra.items()}
+    ell = result.log_likelihood
+    computed = jax.device_get(_values(work, mixture, ell, samples, p, entries))
+    valid, total = status.is_valid, float(samples.total_weight())
+    values = {name: float(value) for name, value in computed.items()} | extra
+    n_valid, n_agree = _agreeing(result, n_restarts, total, control).sum(axis=1)
     return Row(
         n_components=n_components,
         covariance=mixture.covariance,
         n_parameters=n_parameters,
-        log_likelihood=float(result.log_likelihood) if valid else math.nan,
-        criteria={name: values[name] for name in CRITERIA if name in values},
+        log_likelihood=float(ell) if valid else math.nan,
+        criteria={name: values[name] if valid else math.nan for name in CRITERIA if name in values},
         status=status.name,
-        n_valid=int(outcome.n_valid),
-        n_agree=int(outcome.n_agree),
+        n_valid=int(n_valid),
+        n_agree=int(n_agree),
     )
 
 

@@ -12,6 +12,7 @@ N, K, D = 80, 3, 2
 
 def test_batches_of_starts_do_not_change_restarts(monkeypatch):
     x = oracle.draw(0, N, *oracle.parameters(6, k=K, d=D))
+    monkeypatch.setattr(budget, "SMALL_WORK", 1)  # small problems have room for more starts at once
     whole = jgmm.fit(jax.random.key(1), x, K, n_restarts=7, init="points")
     monkeypatch.setattr(budget, "MAX_STARTS_AT_ONCE", 3)
     batches = jgmm.fit(jax.random.key(1), x, K, n_restarts=7, init="points")
