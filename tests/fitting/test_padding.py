@@ -40,7 +40,7 @@ def test_one_program_serves_other_numbers_of_samples_components_and_starts(data,
 
 
 @pytest.mark.parametrize(
-    "covariance, init",
+    ("covariance", "init"),
     [("full", "kmeans"), ("tied", "kmeans"), ("spherical", "kmeans"), ("diag", "points")],
 )
 def test_padding_does_not_change_a_fit(data, covariance, init):
