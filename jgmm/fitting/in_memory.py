@@ -61,7 +61,7 @@ def fit_unchecked(
         raise DataError("noise is fitted by EM as it is: leave accelerate out.")
     active = np.arange(padded_size or n_components) < n_components
     results = []
-    for mixtures, inside in batches_of_starts(check_key(key), samples, active, options, extra):
+    for mixtures, inside, _ in batches_of_starts(check_key(key), samples, active, options, extra):
         starts: Start = mixtures
         if log_volume is not None:
             starts = mixtures, initial_noise(log_volume, inside.frame, len(mixtures.means))

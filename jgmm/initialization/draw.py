@@ -46,10 +46,17 @@ class ExtraStarts(NamedTuple):
 
 
 class BatchOfStarts(NamedTuple):
-    """Starts with a leading axis, and the samples, both in the frame in which the fit runs."""
+    """Starts with a leading axis, and the samples, both in the frame in which the fit runs.
+
+    Attributes:
+      mixtures: R' of the R starts.
+      samples: the samples.
+      numbers: the numbers of these starts among all of the fit, from 0 to R - 1, (R',).
+    """
 
     mixtures: Mixture
     samples: Samples
+    numbers: Array
 
 
 def batches_of_starts(
@@ -80,7 +87,7 @@ def batches_of_starts(
     check_constant_columns(samples, scaled, bare and entry.storage is not Spherical)
     if not isinstance(options.init, str):
         given = _given(options, samples, scaled, len(active))
-        yield BatchOfStarts(*_to_whitened(given, scaled))
+        yield BatchOfStarts(*_to_whitened(given, scaled), jnp.arange(len(given.means)))
         return
     for first in range(0, n_restarts, budget.MAX_STARTS_AT_ONCE):
         size = min(budget.MAX_STARTS_AT_ONCE, n_restarts - first)
@@ -90,7 +97,7 @@ def batches_of_starts(
             mixtures = place_labelled(mixtures, scaled)
         if extra is not None and first == 0:
             mixtures = _replace_last(mixtures, extra.mixtures, extra.n_given, scaled.frame)
-        yield BatchOfStarts(*_to_whitened(mixtures, scaled))
+        yield BatchOfStarts(*_to_whitened(mixtures, scaled), numbers)
 
 
 def draw(
