@@ -87,7 +87,8 @@ def batches_of_starts(
     check_constant_columns(samples, scaled, bare and entry.storage is not Spherical)
     if not isinstance(options.init, str):
         given = _given(options, samples, scaled, len(active))
-        yield BatchOfStarts(*_to_whitened(given, scaled), jnp.arange(len(given.means)))
+        inside, whitened = _to_whitened(given, scaled)
+        yield BatchOfStarts(inside, whitened, jnp.arange(len(given.means)))
         return
     for first in range(0, n_restarts, budget.MAX_STARTS_AT_ONCE):
         size = min(budget.MAX_STARTS_AT_ONCE, n_restarts - first)
@@ -97,7 +98,8 @@ def batches_of_starts(
             mixtures = place_labelled(mixtures, scaled)
         if extra is not None and first == 0:
             mixtures = _replace_last(mixtures, extra.mixtures, extra.n_given, scaled.frame)
-        yield BatchOfStarts(*_to_whitened(mixtures, scaled), numbers)
+        inside, whitened = _to_whitened(mixtures, scaled)
+        yield BatchOfStarts(inside, whitened, numbers)
 
 
 def draw(
