@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from experiments._climbing import Climb, Problem, Score, median
 from jgmm import plot
@@ -234,14 +235,19 @@ def draw_profiles(study: StudyContext, scores: list[dict[str, Score]]) -> None:
             up = np.append(share[there], share[there][-1] if there.any() else 0)
             (handle,) = ax.step(across, up, where="post", color=color, linestyle=line)
             handles.append(handle)
-        ax.set_xscale("log")
+        _label_passes(ax, title)
         ax.set_ylim(0, 1.02)
-        ax.set_title(title, loc="left")
-        ax.set_xlabel("passes over the samples")
-        ax.grid(axis="y", color=style.LIGHT_GREY, alpha=0.3)
     axes[0].set_ylabel("share of problems")
     style.draw_legend(axes[1], handles, names)
     study.figure("profiles", figure, "Share of problems solved within a budget of passes.")
+
+
+def _label_passes(ax: Axes, title: str) -> None:
+    """Put a title over an axis of passes, on a logarithmic scale."""
+    ax.set_xscale("log")
+    ax.set_title(title, loc="left")
+    ax.set_xlabel("passes over the samples")
+    ax.grid(axis="y", color=style.LIGHT_GREY, alpha=0.3)
 
 
 def draw_curves(
@@ -272,12 +278,9 @@ def draw_curves(
             color, _, line = plot.component_style(j)
             drawn = np.where(below > 0, below, np.nan)
             handles += ax.plot(passes, drawn, color=color, linestyle=line, linewidth=1.5)
-        ax.set_xscale("log")
+        _label_passes(ax, problem.name)
         ax.set_yscale("log")
         ax.set_ylim(bottom=1e-9)
-        ax.set_title(problem.name, loc="left")
-        ax.set_xlabel("passes over the samples")
-        ax.grid(axis="y", color=style.LIGHT_GREY, alpha=0.3)
     axes[0].set_ylabel("log-likelihood below EM's end (nats)")
     style.draw_legend(axes[-1], handles, names)
     study.figure(

@@ -1,8 +1,11 @@
-"""A problem for the tests of EM, from which no covariance model collapses."""
+"""A problem for the tests of EM, from which no covariance model collapses, and its fixtures."""
 
 import numpy as np
 import oracle
+import pytest
 
+import jgmm
+from jgmm._core.status import Status
 from jgmm.fitting import single_run
 
 N, K, D = 150, 3, 3
@@ -26,6 +29,44 @@ def beginning(name="full"):
     """Weights, means and covariances near the truth, and too wide."""
     weights, means, covariances = oracle.parameters(SEED, k=K, d=D, model=name)
     return weights, 0.7 * means + 0.3, 1.5 * covariances
+
+
+@pytest.fixture(scope="module")
+def x(dtype):
+    return oracle.draw(0, N, *oracle.parameters(SEED, k=K, d=D)).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def weight(dtype):
+    return np.resize([1.0, 2.0, 0.0, 0.5, 3.0, 1.0, 0.0], N).astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def ones(dtype):
+    """What keeps the program the same as with weights."""
+    return np.ones(N, dtype)
+
+
+@pytest.fixture(scope="module")
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def start(name, dtype):
+    return jgmm.make_mixture(*(a.astype(dtype) for a in beginning(name)), name)
+
+
+@pytest.fixture(scope="module")
+def full(dtype):
+    return jgmm.make_mixture(*(a.astype(dtype) for a in beginning()))
+
+
+@pytest.fixture(scope="module")
+def converged(full, x):
+    result = single_run.run_em(full, x, max_steps=LONG)
+    assert Status(int(result.status)) is Status.CONVERGED
+    return result
 
 
 def run_all(start, x, weight):

@@ -1,8 +1,9 @@
-"""Mixtures and comparisons for the tests of expected statistics."""
+"""Samples, mixtures and comparisons for the tests of expected statistics."""
 
 import jax
 import numpy as np
 import oracle
+import pytest
 
 import jgmm
 
@@ -16,6 +17,21 @@ X = oracle.draw(0, N, *oracle.parameters(0, k=K, d=D))
 def mixture(name, dtype):
     truth = oracle.parameters(1, k=K, d=D, model=name)
     return jgmm.make_mixture(*(a.astype(dtype) for a in truth), name)
+
+
+@pytest.fixture(scope="module")
+def x(dtype):
+    return X.astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def weight(dtype):
+    return WEIGHT.astype(dtype)
+
+
+@pytest.fixture(scope="module")
+def full(dtype):
+    return mixture("full", dtype)
 
 
 def close(found, expected, tolerance):

@@ -3,11 +3,13 @@
 import chex
 import jax
 import jax.numpy as jnp
+import kmeans_cases
 import numpy as np
 import oracle
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from kmeans_cases import D, K, N
 from marks import in_double
 
 import jgmm
@@ -16,18 +18,8 @@ from jgmm._core.status import Status
 from jgmm._data.samples import check_counts, make_samples
 from jgmm.kmeans import KMeansResult, lloyd, nearest, seed
 
-N, K, D = 60, 3, 2
+x, weight = kmeans_cases.x, kmeans_cases.weight  # fixtures
 few = settings(max_examples=10, phases=[Phase.explicit, Phase.generate])
-
-
-@pytest.fixture(scope="module")
-def x(dtype):
-    return oracle.draw(0, N, *oracle.parameters(0, k=K, d=D)).astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def weight(dtype):
-    return np.resize([1.0, 2.0, 0.0, 0.5, 3.0], N).astype(dtype)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jgmm._core.errors import suggest
+from jgmm._core.errors import DataError, suggest
 from jgmm.covariance.estimation import (
     Estimate,
     common_axes,
@@ -37,8 +37,8 @@ class CovarianceModel:
     """Covariance model: one entry of the table.
 
     Attributes:
-      code: three letters for volume, shape and orientation; for a model outside the family, a name
-        in other letters.
+      code: three letters for volume, shape and orientation, each E, V or I; for a model outside the
+        family, a name that does not consist of these letters alone.
       names: synonyms; the package writes the first of them.
       storage: ``Full``, ``Diagonal`` or ``Spherical``.
       shared: whether all components have the same covariance, stored once.
@@ -72,12 +72,21 @@ class CovarianceModel:
         return scatter.sum(axis=0, keepdims=True) if self.shared else scatter
 
     @property
+    def in_family(self) -> bool:
+        """Whether the model is of the volume–shape–orientation family, by the letters of its code.
+
+        Only then do these letters say anything about the model.
+        """
+        return set(self.code) <= set("EVI")
+
+    @property
     def supports_floor(self) -> bool:
         """Whether variances can have a floor: the estimate is then a mean of scatter.
 
-        For such a model ``estimate_above`` is the maximum of the likelihood above the floor.
+        For such a model ``estimate_above`` is the maximum of the likelihood above the floor. A
+        model outside the family that has such an estimate says so in a class of its own.
         """
-        return not {"E", "V"} <= set(self.code)
+        return self.in_family and not {"E", "V"} <= set(self.code)
 
     def estimate_above(self, counts: Array, scatter: Array, floor: Array) -> Array:
         """Estimate covariances that are at least a given one, the floor, in every direction.
@@ -125,8 +134,11 @@ class CovarianceModel:
         """Return the fewest samples of a component for which its covariance is nonsingular.
 
         Zero where the samples of the other components make it so: where volumes are equal and the
-        components differ at most in their axes.
+        components differ at most in their axes. Zero for a model outside the family as well, unless
+        a class of its own knows better.
         """
+        if not self.in_family:
+            return 0
         if self.code[0] != "V" and (self.code[1] != "V" or n_features == 1):
             return 0
         return n_features + 1 if self.code[1:] == "VV" else 2
@@ -254,13 +266,18 @@ def register(entry: CovarianceModel) -> CovarianceModel:
       The entry itself.
 
     Raises:
-      ValueError: one of its names is taken.
+      DataError: a ValueError; one of its names is taken, or its code is that of a family member.
 
     A worked example is in the documentation, "Add a model or an optimiser".
     """
     taken = [name for name in (*entry.names, entry.code) if name in _BY_NAME or name in MODELS]
     if taken:
-        raise ValueError(f"there is a covariance model {taken[0]!r} already; choose another name.")
+        raise DataError(f"there is a covariance model {taken[0]!r} already; choose another name.")
+    if entry.in_family:
+        raise DataError(
+            f"the code of a covariance model must not consist of the letters E, V and I alone, "
+            f"which say volume, shape and orientation; {entry.code!r} does. Choose another code."
+        )
     MODELS[entry.code] = entry
     _BY_NAME.update(dict.fromkeys(entry.names, entry))
     return entry

@@ -9,11 +9,6 @@ from jgmm.covariance.models import CovarianceModel
 LETTERS = "IEV"  # Identity, Equal, Variable: from the most restricted to the least
 
 
-def of_family(entry: CovarianceModel) -> bool:
-    """Return whether the model belongs to the volume–shape–orientation family, by its code."""
-    return set(entry.code) <= set(LETTERS)
-
-
 def contains(outer: CovarianceModel, inner: CovarianceModel) -> bool:
     """Return whether every mixture of the inner model is known to be one of the outer model.
 
@@ -23,7 +18,7 @@ def contains(outer: CovarianceModel, inner: CovarianceModel) -> bool:
     >>> contains(model("full"), model("tied")), contains(model("tied"), model("full"))
     (True, False)
     """
-    if not (of_family(outer) and of_family(inner)):
+    if not (outer.in_family and inner.in_family):
         return outer is inner
     pairs = zip(outer.code, inner.code, strict=True)
     return all(LETTERS.index(a) >= LETTERS.index(b) for a, b in pairs)
@@ -46,6 +41,6 @@ def simplest_first(models: Iterable[CovarianceModel]) -> list[CovarianceModel]:
     """Sort models so that each follows its special cases; those not of the family come last."""
 
     def freedom(entry: CovarianceModel) -> int:
-        return sum(map(LETTERS.index, entry.code)) if of_family(entry) else 3 * len(LETTERS)
+        return sum(map(LETTERS.index, entry.code)) if entry.in_family else 3 * len(LETTERS)
 
     return sorted(models, key=freedom)

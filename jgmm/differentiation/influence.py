@@ -140,9 +140,8 @@ def jackknife_standard_errors(
     overlap much.
 
     Args:
-      mixture, x, sample_weight, ridge, prior: as for ``optimum``; a weight of two is two samples.
-      of: maps a mixture to any pytree of arrays; by default weights, means and covariances,
-        ``DenseParameters``.
+      mixture, x, of, sample_weight, ridge, prior: as for ``influence``; a weight of two is two
+        samples.
 
     Returns:
       The same pytree, with standard errors in its leaves.

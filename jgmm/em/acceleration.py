@@ -31,7 +31,7 @@ from jgmm._data.samples import HasTotals, Samples
 from jgmm.covariance.estimation import trailing
 from jgmm.em import convergence
 from jgmm.em.acceleration_schemes import SCHEMES, Iterate, Scheme
-from jgmm.em.algorithm import EM
+from jgmm.em.algorithm import EM, EMState
 from jgmm.em.cancellation import Precision
 from jgmm.em.statistics import Statistics, expected_log_likelihood
 from jgmm.mixture.mixture import Mixture
@@ -40,35 +40,26 @@ from jgmm.mixture.unconstrained import Free, coordinates, from_free
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class AcceleratedState:
-    """The state of one accelerated run; the first six fields are those of ``EMState``.
+@dataclass(frozen=True, kw_only=True)
+class AcceleratedState(EMState):
+    """The state of one accelerated run.
 
     Attributes:
       mixture: the point of the next E-step, in the frame.
       log_likelihood: of ``accepted``, with the log prior.
       n_steps: passes over the samples.
       status, collapsed, use_exact: as in ``EMState``.
+      noise: None, because schemes extrapolate Gaussians only.
       proposed: whether the scheme proposed ``mixture``.
       accepted: the last accepted point.
       image: the point to which EM leads from ``accepted``.
       scheme_state: the state of the scheme.
     """
 
-    mixture: Mixture
-    log_likelihood: Leaf
-    n_steps: Leaf
-    status: Leaf
-    collapsed: Leaf
-    use_exact: Leaf
     proposed: Leaf
     accepted: Mixture
     image: Mixture
     scheme_state: Any
-
-    @property
-    def noise(self) -> None:
-        """None: schemes extrapolate Gaussians only."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +94,10 @@ class AcceleratedEM:
             first.status,
             first.collapsed,
             first.use_exact,
-            jnp.asarray(False),
-            point,
-            point,
-            scheme_state,
+            proposed=jnp.asarray(False),
+            accepted=point,
+            image=point,
+            scheme_state=scheme_state,
         )
 
     def step(self, states: AcceleratedState, samples: Samples, control: Any) -> AcceleratedState:
@@ -176,10 +167,10 @@ class AcceleratedEM:
             status,
             jnp.asarray(-1),
             jnp.where(accepted_now, state.use_exact | check.exact_from_now_on, state.use_exact),
-            propose,
-            accepted,
-            image,
-            scheme_state,
+            proposed=propose,
+            accepted=accepted,
+            image=image,
+            scheme_state=scheme_state,
         )
         # At the end, or where a step has yet to be confirmed, the run stays where it is.
         confirming = (status == Status.RUNNING) & (check.out_of_steps | retry_exactly)

@@ -17,6 +17,8 @@ from jgmm._core.status import VALID, Status, among
 from jgmm.em.cancellation import Precision
 
 Rule = tuple[Any, Any]
+Flag = Bool[Array, ""]
+Code = Int[Array, ""]  # of a ``Status``
 
 
 def first_that_holds(rules: Sequence[Rule]) -> Int[Array, "..."]:
@@ -41,11 +43,11 @@ def gain_is_small(now: Array, before: Array, total: Array, tol: Array, rtol: Arr
 
 def em_status(
     log_likelihood: Float[Array, ""],
-    small_gain: Bool[Array, ""],
+    small_gain: Flag,
     broken: Bool[Array, "K"],
-    finite: Bool[Array, ""],
-    out_of_steps: Bool[Array, ""],
-) -> Int[Array, ""]:
+    finite: Flag,
+    out_of_steps: Flag,
+) -> Code:
     """Return the status of EM after an E-step and the M-step that follows it.
 
     Args:
@@ -67,9 +69,7 @@ def em_status(
     )
 
 
-def must_confirm(
-    status: Int[Array, ""], fell: Bool[Array, ""], precision: Precision
-) -> Bool[Array, ""]:
+def must_confirm(status: Code, fell: Flag, precision: Precision) -> Flag:
     """Whether a step computed by approximate products must be confirmed by the exact form.
 
     Convergence seen with the approximate form must be. So must a log-likelihood that fell: the
@@ -78,7 +78,7 @@ def must_confirm(
     return precision.approximate & (fell | among(status, VALID))
 
 
-def must_repeat(status: Int[Array, ""], precision: Precision) -> Bool[Array, ""]:
+def must_repeat(status: Code, precision: Precision) -> Flag:
     """Whether a failed step is repeated by the exact form.
 
     A component that a step makes much narrower may collapse through the rounding error of products
@@ -88,9 +88,7 @@ def must_repeat(status: Int[Array, ""], precision: Precision) -> Bool[Array, ""]
     return (precision.safe | precision.approximate) & among(status, failed)
 
 
-def accelerated_status(
-    status: Int[Array, ""], proposed: Bool[Array, ""], out_of_steps: Bool[Array, ""]
-) -> tuple[Int[Array, ""], Bool[Array, ""]]:
+def accelerated_status(status: Code, proposed: Flag, out_of_steps: Flag) -> tuple[Code, Flag]:
     """Return the status of accelerated EM, and whether a proposal fell short.
 
     A run does not end at a point that the scheme proposed: convergence means that EM's own step
@@ -108,11 +106,8 @@ def accelerated_status(
 
 
 def gradient_status(
-    finite: Bool[Array, ""],
-    broken: Bool[Array, "K"],
-    converged: Bool[Array, ""],
-    out_of_steps: Bool[Array, ""],
-) -> Int[Array, ""]:
+    finite: Flag, broken: Bool[Array, "K"], converged: Flag, out_of_steps: Flag
+) -> Code:
     """Return the status of a gradient method after an evaluation.
 
     Args:
@@ -146,7 +141,7 @@ def kmeans_status(
     )
 
 
-def online_status(collapsed: Bool[Array, ""], finite: Bool[Array, ""]) -> Int[Array, ""]:
+def online_status(collapsed: Flag, finite: Flag) -> Code:
     """Return the status of online EM after a batch; it has no end of its own.
 
     Args:

@@ -66,7 +66,7 @@ def fit_unchecked(
     active = np.arange(shapes.n_components) < n_components
     results = []
     batches = batches_of_starts(check_key(key), samples, active, options, extra, shapes.room)
-    for mixtures, inside, n_starts in batches:
+    for mixtures, inside, _, n_starts in batches:
         starts: Start = mixtures
         if log_volume is not None:
             starts = mixtures, initial_noise(log_volume, inside.frame, len(mixtures.means))

@@ -48,11 +48,16 @@ class ExtraStarts(NamedTuple):
 class BatchOfStarts(NamedTuple):
     """Starts with a leading axis, and the samples, both in the frame in which the fit runs.
 
-    ``n_starts`` is the number of starts to run, the first ones; None if all are.
+    Attributes:
+      mixtures: R' of the R starts.
+      samples: the samples.
+      numbers: the numbers of these starts among all of the fit, from 0 to R - 1, (R',).
+      n_starts: how many of them are run, the first ones; None if all are.
     """
 
     mixtures: Mixture
     samples: Samples
+    numbers: Array
     n_starts: int | None = None
 
 
@@ -87,13 +92,14 @@ def batches_of_starts(
     check_constant_columns(samples, scaled, bare and entry.storage is not Spherical)
     if not isinstance(options.init, str):
         given = _given(options, samples, scaled, len(active))
-        yield BatchOfStarts(*_to_whitened(given, scaled))
+        inside, whitened = _to_whitened(given, scaled)
+        yield BatchOfStarts(inside, whitened, jnp.arange(len(given.means)))
         return
     at_once = room or budget.MAX_STARTS_AT_ONCE
     for first in range(0, n_restarts, at_once):
         size = min(at_once, n_restarts - first)
+        numbers = first + jnp.arange(room or size)
         if room is None:
-            numbers = first + jnp.arange(size)
             mixtures = draw_numbered(key, numbers, scaled, active, entry.name, options.init)
         else:
             mixtures = _draw_in_groups(key, first, size, room, scaled, active, options)
@@ -101,7 +107,8 @@ def batches_of_starts(
             mixtures = place_labelled(mixtures, scaled)
         if extra is not None and first == 0:
             mixtures = _replace_last(mixtures, extra.mixtures, extra.n_given, size, scaled.frame)
-        yield BatchOfStarts(*_to_whitened(mixtures, scaled), size if room else None)
+        inside, whitened = _to_whitened(mixtures, scaled)
+        yield BatchOfStarts(inside, whitened, numbers, size if room else None)
 
 
 def _draw_in_groups(

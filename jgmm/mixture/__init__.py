@@ -3,7 +3,6 @@
 from jgmm.mixture import gaussian, noise, prior, unconstrained
 from jgmm.mixture.conditioning import cov, mean
 from jgmm.mixture.conversion import from_sklearn, to_sklearn
-from jgmm.mixture.density import log_joint
 from jgmm.mixture.mixture import change_coordinates, n_parameters
 from jgmm.mixture.noise import Noise
 from jgmm.mixture.prior import Prior, conjugate
@@ -16,7 +15,6 @@ __all__ = [
     "cov",
     "from_sklearn",
     "gaussian",
-    "log_joint",
     "mean",
     "n_parameters",
     "noise",

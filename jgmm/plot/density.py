@@ -304,8 +304,9 @@ def density_surface(
     log_density = log_density_at(flat, np.stack([across, up], -1).reshape(-1, 2))
     density = np.exp(log_density).reshape(across.shape)
     ax.plot_surface(across, up, density, cmap="Blues", linewidth=0, alpha=0.9, rcount=80, ccount=80)
-    order = np.argsort(density_levels(flat, masses, n_samples))
-    levels = np.exp(density_levels(flat, masses, n_samples)[order])
+    log_levels = density_levels(flat, masses, n_samples)
+    order = np.argsort(log_levels)
+    levels = np.exp(log_levels[order])
     colors: Any = _shades(len(levels))
     bottom = -0.25 * float(density.max())
     for level, color in zip(levels, colors, strict=True):

@@ -1,5 +1,6 @@
 """The table of covariance models: names, parameter counts, storage, estimates."""
 
+import dataclasses
 import functools
 
 import jax
@@ -10,7 +11,8 @@ import pytest
 from marks import in_double
 
 import jgmm
-from jgmm.covariance.models import MODELS, model
+from jgmm._core.errors import DataError
+from jgmm.covariance.models import _BY_NAME, MODELS, model, register
 from jgmm.covariance.storage import Full
 
 K, D = 3, 4
@@ -408,3 +410,20 @@ def test_a_model_within_another_fits_no_better(dtype):
                 sigma = estimate(model(large).name, counts, scatter, before)
             lower, upper = (score(counts, scatter, each) for each in (found[small], sigma))
             assert upper > lower - 50 * np.finfo(dtype).eps * abs(lower)
+
+
+@pytest.mark.parametrize("code", ["VEVE", "VV", "IV", ""])
+def test_a_code_of_the_familys_letters_alone_is_refused(code):
+    """It would count as volume, shape and orientation, and be a special case of what it is not."""
+    with pytest.raises(DataError, match=f"letters E, V and I alone.*{code!r} does"):
+        register(dataclasses.replace(model("full"), code=code, names=("mine",)))
+    assert "mine" not in _BY_NAME
+    assert code not in MODELS
+
+
+@pytest.mark.parametrize("code", ["VAR", "X", "diag+V", "mine"])
+def test_letters_of_another_code_say_nothing(code):
+    entry = dataclasses.replace(model("full"), code=code, names=("mine",))
+    assert not entry.in_family
+    assert not entry.supports_floor  # raised one by one, its covariances might lose their form
+    assert entry.min_samples(4) == 0

@@ -15,13 +15,6 @@ from jgmm.fitting import single_run
 from jgmm.mixture.mixture import Mixture
 
 
-@pytest.fixture(scope="module")
-def converged(full, x):
-    result = single_run.run_em(full, x, max_steps=LONG)
-    assert Status(int(result.status)) is Status.CONVERGED
-    return result
-
-
 def test_the_gradient_vanishes_where_it_converges(full, x, dtype):
     """First-order optimality, in free coordinates.
 

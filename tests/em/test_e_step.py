@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+import statistics_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from statistics_cases import WEIGHT, D, K, N, X, accumulate, close, mixture
+from statistics_cases import D, K, N, accumulate, close, mixture
 
 import jgmm
 from jgmm._data.samples import make_samples
@@ -17,20 +18,7 @@ from jgmm.em.e_step import accumulate_with, block_rows
 from jgmm.em.statistics import Statistics
 from jgmm.mixture.mixture import Mixture
 
-
-@pytest.fixture(scope="module")
-def x(dtype):
-    return X.astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def weight(dtype):
-    return WEIGHT.astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def full(dtype):
-    return mixture("full", dtype)
+x, weight, full = statistics_cases.x, statistics_cases.weight, statistics_cases.full  # fixtures
 
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])

@@ -3,26 +3,14 @@
 import jax
 import numpy as np
 import pytest
-from statistics_cases import WEIGHT, N, X, accumulate, close, mixture
+import statistics_cases
+from statistics_cases import N, accumulate, close, mixture
 
 import jgmm
 from jgmm.covariance.models import model
 from jgmm.em.statistics import recentred
 
-
-@pytest.fixture(scope="module")
-def x(dtype):
-    return X.astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def weight(dtype):
-    return WEIGHT.astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def full(dtype):
-    return mixture("full", dtype)
+x, weight, full = statistics_cases.x, statistics_cases.weight, statistics_cases.full  # fixtures
 
 
 def test_log_likelihood_is_the_sum_of_log_densities(full, x, weight, tolerance):

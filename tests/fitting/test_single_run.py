@@ -21,50 +21,12 @@ from jgmm.mixture.mixture import Mixture, to_original, to_standard
 few = settings(max_examples=10, phases=[Phase.explicit, Phase.generate])
 
 
-@pytest.fixture(scope="module")
-def x(dtype):
-    return oracle.draw(0, N, *oracle.parameters(SEED, k=K, d=D)).astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def weight(dtype):
-    return np.resize([1.0, 2.0, 0.0, 0.5, 3.0, 1.0, 0.0], N).astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def ones(dtype):
-    """What keeps the program the same as with weights."""
-    return np.ones(N, dtype)
-
-
 of_every_model = pytest.mark.parametrize(("name", "dtype"), CASES, indirect=True)
-
-
-@pytest.fixture(scope="module")
-def name(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def start(name, dtype):
-    return jgmm.make_mixture(*(a.astype(dtype) for a in beginning(name)), name)
-
-
-@pytest.fixture(scope="module")
-def full(dtype):
-    return jgmm.make_mixture(*(a.astype(dtype) for a in beginning()))
 
 
 @pytest.fixture(scope="module")
 def result(start, x, ones):
     return run_all(start, x, ones)
-
-
-@pytest.fixture(scope="module")
-def converged(full, x):
-    result = single_run.run_em(full, x, max_steps=LONG)
-    assert Status(int(result.status)) is Status.CONVERGED
-    return result
 
 
 def test_a_missing_row_may_hold_anything(full, x, dtype):

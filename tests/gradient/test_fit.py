@@ -7,6 +7,7 @@ import pytest
 from gradient_cases import ADAM, KEY, LBFGS, SGD, K, samples
 
 import jgmm
+from jgmm._core import budget
 from jgmm._core.status import Status
 from jgmm.gradient.fit import fit
 
@@ -59,6 +60,14 @@ def test_starts_are_those_of_em_and_do_not_depend_on_how_many():
     start = fit(KEY, x, K, optimizer=SGD, max_steps=0, init="points")
     em = jgmm.fit(KEY, x, K, max_steps=0, init="points")
     np.testing.assert_allclose(start.log_likelihood, em.log_likelihood, rtol=1e-6)
+
+
+def test_batches_of_starts_do_not_change_the_mini_batches_of_a_restart(monkeypatch):
+    kept = {"optimizer": SGD, "max_steps": 5, "batch_size": 16, "init": "points", "n_restarts": 4}
+    whole = fit(KEY, samples(), K, **kept).restarts
+    monkeypatch.setattr(budget, "MAX_STARTS_AT_ONCE", 2)
+    parts = fit(KEY, samples(), K, **kept).restarts
+    np.testing.assert_allclose(parts.log_likelihood, whole.log_likelihood, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(set(oracle.NAMES) - set(oracle.FREE)))

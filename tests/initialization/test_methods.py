@@ -4,9 +4,11 @@ import functools
 
 import chex
 import jax
+import kmeans_cases
 import numpy as np
 import oracle
 import pytest
+from kmeans_cases import D, K, N
 from marks import in_double
 
 import jgmm
@@ -16,18 +18,8 @@ from jgmm.initialization import methods
 from jgmm.initialization.methods import STARTS
 from jgmm.mixture.mixture import to_original
 
-N, K, D = 60, 3, 2
+x, weight = kmeans_cases.x, kmeans_cases.weight  # fixtures
 EVERY = np.ones(K, bool)
-
-
-@pytest.fixture(scope="module")
-def x(dtype):
-    return oracle.draw(0, N, *oracle.parameters(0, k=K, d=D)).astype(dtype)
-
-
-@pytest.fixture(scope="module")
-def weight(dtype):
-    return np.resize([1.0, 2.0, 0.0, 0.5, 3.0], N).astype(dtype)
 
 
 def inside(x, weight=None, per_column=True):

@@ -162,3 +162,16 @@ def test_a_surface_stands_on_the_lines_of_its_regions():
     assert tight.x1 <= width
     assert tight.y1 <= height
     assert plot.density_surface(TWO).figure is plt.gcf()
+
+
+def test_a_surface_draws_samples_for_its_levels_once(monkeypatch):
+    calls = []
+
+    def counted(*args):
+        calls.append(args)
+        return levels(*args)
+
+    levels = density.density_levels
+    monkeypatch.setattr(density, "density_levels", counted)
+    plot.density_surface(TWO)
+    assert len(calls) == 1

@@ -106,52 +106,54 @@ def loaded(rng, path, names):
     return data
 
 
-def test_csv_files(tmp_path):
+def file_cases(path, content, names, check):
+    """Try files of data: each is refused clearly, or what is loaded passes ``check``."""
+
     def target(rng):
-        path = tmp_path / "x.csv"
-        path.write_bytes(fuzz.csv(rng))
-        data = loaded(rng, path, ["a", "b", "label", "é"])
+        path.write_bytes(content(rng))
+        data = loaded(rng, path, names)
         if data is None:
             return "error"
+        check(data)
+        return "result"
+
+    cases(target)
+
+
+def test_csv_files(tmp_path):
+    path = tmp_path / "x.csv"
+
+    def check(data):
         # Python's own reader finds the same numbers.
         text = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
         header, *rows = [row for row in csv.reader(text) if row]
         places = [[name.strip() for name in header].index(name) for name in data.columns]
         assert data.x.tolist() == [[float(row[place]) for place in places] for row in rows]
-        return "result"
 
-    cases(target)
+    file_cases(path, fuzz.csv, ["a", "b", "label", "é"], check)
 
 
 def test_parquet_files(tmp_path):
-    def target(rng):
-        path = tmp_path / "x.parquet"
-        path.write_bytes(fuzz.parquet(rng))
-        data = loaded(rng, path, ["a", "b", "label", "é", "a.b"])
-        if data is None:
-            return "error"
+    path = tmp_path / "x.parquet"
+
+    def check(data):
         file = pq.ParquetFile(path)
         for name, values in zip(data.columns, data.x.T, strict=True):
             cells = file.read(columns=[name]).column(name).to_pylist()
             assert values.tolist() == [float(cell) for cell in cells]
-        return "result"
 
-    cases(target)
+    file_cases(path, fuzz.parquet, ["a", "b", "label", "é", "a.b"], check)
 
 
 def test_npy_files(tmp_path):
-    def target(rng):
-        path = tmp_path / "x.npy"
-        path.write_bytes(fuzz.npy(rng))
-        data = loaded(rng, path, ["x0", "x1"])
-        if data is None:
-            return "error"
+    path = tmp_path / "x.npy"
+
+    def check(data):
         whole = np.load(path, "r", allow_pickle=False)
         chosen = whole[:, [int(name[1:]) for name in data.columns]]
         np.testing.assert_array_equal(data.x, chosen.astype(float))
-        return "result"
 
-    cases(target)
+    file_cases(path, fuzz.npy, ["x0", "x1"], check)
 
 
 def test_parameter_files(tmp_path):

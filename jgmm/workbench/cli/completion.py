@@ -1,4 +1,8 @@
-"""Completion of the command line in a shell, without importing JAX."""
+"""Completion of the command line in a shell.
+
+The names of covariance models and criteria are read from the library's tables, so completing one of
+those imports JAX; completing a command, a file or a folder does not.
+"""
 
 import pathlib
 from typing import get_args
@@ -35,7 +39,7 @@ def complete_covariance(incomplete: str) -> list[str]:
     ['full,tied']
     """
     before, comma, last = incomplete.rpartition(",")
-    known = (*models.COVARIANCES, "all")
+    known = (*models.covariances(), "all")
     return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
 
 
@@ -45,7 +49,7 @@ def complete_criterion(incomplete: str) -> list[str]:
     >>> complete_criterion("ai")
     ['aic', 'aicc']
     """
-    return [name for name in models.CRITERIA if name.startswith(incomplete)]
+    return [name for name in models.criteria() if name.startswith(incomplete)]
 
 
 def complete_precision(incomplete: str) -> list[str]:

@@ -37,7 +37,7 @@ Output = Annotated[pathlib.Path | None, typer.Option(help="Folder that the run f
 File = Annotated[
     str,
     typer.Argument(
-        help="A .csv, .parquet or .npy file, or a built-in data set.",
+        help="A file, such as a .csv, .parquet or .npy file, or a built-in data set.",
         autocompletion=completion.complete_source,
     ),
 ]
@@ -47,7 +47,7 @@ Components = Annotated[
 Covariance = Annotated[
     str | None,
     typer.Option(
-        help=f'Covariance models: {",".join(MODELS)} (the default); "all" for all fourteen.',
+        help=f'Covariance models: {",".join(MODELS)} (the default); "all" for all of them.',
         autocompletion=completion.complete_covariance,
     ),
 ]
@@ -60,7 +60,7 @@ Restarts = Annotated[int | None, typer.Option(help="Restarts per model; the best
 Criterion = Annotated[
     str | None,
     typer.Option(
-        help="Criterion of the choice: bic (the default), aic, aicc, icl or held_out.",
+        help="Criterion of the choice: bic (the default), or another such as icl or held_out.",
         autocompletion=completion.complete_criterion,
     ),
 ]

@@ -1,15 +1,17 @@
 """The config of a study: one TOML file, validated in full before any work starts.
 
 A config is the record of a study, so nothing in it is ignored: an unknown key is refused with the
-nearest valid name, and a value of the wrong kind with its place and the value found. Names of
-covariance models are looked up in the library only when a config is validated, so that importing
-this module does not import JAX.
+nearest valid name, and a value of the wrong kind with its place and the value found. The names of
+covariance models, starts, acceleration schemes and criteria are those of the library's own tables.
+A table is read only when a config that names an entry is validated, when a shell completes a name,
+or for the JSON Schema, so that importing this module does not import JAX.
 """
 
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from jgmm._core.errors import UserError, suggest
@@ -24,6 +26,7 @@ try:
     import pydantic
     import pydantic.json_schema
     from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+    from pydantic_core import core_schema
 except ImportError as error:  # pragma: no cover - the test environment has every extra
     raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"') from error
 
@@ -67,30 +70,87 @@ Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 
 
+@dataclass(frozen=True)
+class NameIn:
+    """The annotation of a text that must be a name in a table of the library.
+
+    Attributes:
+      kind: what the table holds, for messages.
+      names: reads the table, and returns its names.
+    """
+
+    kind: str
+    names: Callable[[], Iterable[str]]
+
+    def check(self, name: str) -> str:
+        """Return a name that is in the table.
+
+        Raises:
+          ValueError: it is not; the text suggests the nearest name, or lists them all.
+        """
+        known = list(self.names())
+        if name not in known:
+            hint = suggest(name, known, question="did you mean {}?")
+            listed = f"known: {', '.join(known)}"
+            raise ValueError(f"unknown {self.kind} {name!r}; {hint or listed}")
+        return name
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Let pydantic check a text by ``check``."""
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
+        """List the names in the JSON Schema."""
+        return handler(schema) | {"enum": list(self.names())}
+
+
+def covariances() -> list[str]:
+    """Return the names of the covariance models, those that the package writes."""
+    from jgmm.covariance.models import MODELS
+
+    return [entry.name for entry in MODELS.values()]
+
+
+def criteria() -> list[str]:
+    """Return the names of the criteria of model selection."""
+    from jgmm.selection.criteria import CRITERIA
+
+    return list(CRITERIA)
+
+
+def starts() -> list[str]:
+    """Return the names of the initialization methods."""
+    from jgmm.initialization.methods import STARTS
+
+    return list(STARTS)
+
+
+def accelerations() -> list[str]:
+    """Return the names of the acceleration schemes, and "none"."""
+    from jgmm.em.acceleration_schemes import SCHEMES
+
+    return [*SCHEMES, "none"]
+
+
 def _known_models(names: list[str]) -> list[str]:
-    from jgmm.covariance import models
+    from jgmm.covariance.models import model
 
     if names == ["all"]:
-        return [entry.name for entry in models.MODELS.values()]
+        return covariances()
     for name in names:
         if name == "all":
             raise ValueError('"all" stands alone: leave the other names out')
-        models.model(name)  # raises an error that suggests the nearest name
+        model(name)  # raises an error that suggests the nearest name
     return names
 
 
-COVARIANCES = (
-    *("spherical", "diag", "tied", "full"),
-    *("EII", "EEI", "VEI", "EVI", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV"),
-)
-"""Names of the covariance models, for editors and shells, which get them without importing JAX."""
+def _add_examples(schema: dict[str, Any]) -> None:
+    schema["examples"] = ["all", *covariances()]
 
-CRITERIA = ("bic", "aic", "aicc", "icl", "held_out")
-"""Names of the criteria of model selection, for editors and shells as well."""
 
 Covariances = Annotated[
     list[Name],
-    Field(min_length=1, examples=["all", *COVARIANCES]),
+    Field(min_length=1, json_schema_extra=_add_examples),
     BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
     AfterValidator(_known_models),
 ]
@@ -101,7 +161,7 @@ class Data(Strict):
     """The data set: where the samples come from and which columns are used."""
 
     source: Name
-    """A built-in data set's name, or the path of a .csv, .parquet or .npy file."""
+    """A built-in data set's name, or the path of a file, such as a .csv, .parquet or .npy file."""
     columns: Annotated[list[Name], Field(min_length=1)] | None = None
     """Columns to model, in this order; default: every other numeric column."""
     label: Name | None = None
@@ -123,11 +183,11 @@ class Fit(Strict):
     """Covariance models to try, by name or code; "all" stands for all models."""
     n_restarts: Count = 16
     """Restarts per model; the best one is kept."""
-    init: Name = "kmeans"
+    init: Annotated[str, NameIn("start", starts)] = "kmeans"
     """Initialization method of each restart."""
     race: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Racing: steps after which only the most promising quarter of the starts goes on; 0: off."""
-    accelerate: Literal["anderson", "squarem", "none"] = "anderson"
+    accelerate: Annotated[str, NameIn("acceleration", accelerations)] = "anderson"
     """Acceleration scheme, which extrapolates the steps of EM; "none": plain EM."""
     tol: Amount | None = None
     """Stop when the log-likelihood per sample rises less than this; default: by precision."""
@@ -141,7 +201,7 @@ class Fit(Strict):
     """"conjugate": maximum a posteriori under a weak prior; "none": maximum likelihood."""
     floor: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Least variance in any direction, as a fraction of the variance of the data."""
-    criterion: Annotated[str, Field(json_schema_extra={"enum": [*CRITERIA]})] = "bic"
+    criterion: Annotated[str, NameIn("criterion", criteria)] = "bic"
     """The criterion that chooses among the fitted models."""
     n_folds: Annotated[int, Field(ge=2)] = 5
     """Folds of the cross-validation for the criterion "held_out"."""
@@ -155,27 +215,6 @@ class Fit(Strict):
         exclude = {"n_components", "covariance", "criterion", *without}
         values = self.model_dump(exclude=exclude)
         return {name: None if value == "none" else value for name, value in values.items()}
-
-    @pydantic.field_validator("init")
-    @classmethod
-    def _known_start(cls, name: str) -> str:
-        from jgmm.initialization import methods
-
-        if name not in methods.STARTS:
-            known = ", ".join(methods.STARTS)
-            hint = suggest(name, methods.STARTS, question="did you mean {}?")
-            raise ValueError(f"unknown start {name!r}; {hint or f'known: {known}'}")
-        return name
-
-    @pydantic.field_validator("criterion")
-    @classmethod
-    def _known_criterion(cls, name: str) -> str:
-        from jgmm.selection.criteria import CRITERIA as TABLE
-
-        if name not in TABLE:
-            *names, last = map(repr, dict.fromkeys([*CRITERIA, *TABLE]))
-            raise ValueError(f"must be {', '.join(names)} or {last}")
-        return name
 
 
 class Config(Strict):

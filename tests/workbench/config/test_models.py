@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import pathlib
@@ -6,8 +7,11 @@ import tomllib
 import pytest
 
 from jgmm._core.errors import UserError
-from jgmm.covariance.models import MODELS
-from jgmm.selection.criteria import CRITERIA, Criterion
+from jgmm.covariance.models import _BY_NAME, MODELS
+from jgmm.em.acceleration_schemes import SCHEMES
+from jgmm.initialization.methods import STARTS
+from jgmm.selection.criteria import CRITERIA
+from jgmm.workbench.cli.completion import complete_covariance, complete_criterion
 from jgmm.workbench.config import models
 from jgmm.workbench.config.models import Strict
 from jgmm.workbench.config.toml import to_toml
@@ -70,8 +74,9 @@ def test_all_stands_for_every_covariance_model():
         ({"fit": {"init": "kmean"}}, "did you mean 'kmeans'?"),
         (
             {"fit": {"criterion": "bick"}},
-            "must be 'bic', 'aic', 'aicc', 'icl' or 'held_out'; found \"bick\"",
+            "\"fit.criterion\": unknown criterion 'bick'; did you mean 'bic'?; found \"bick\"",
         ),
+        ({"fit": {"accelerate": "andersen"}}, "did you mean 'anderson'?"),
         ({"precision": "float16"}, "must be 'float64' or 'float32'"),
         ({"name": "../up"}, '"name": must start with a letter or digit'),
         ({"name": ""}, '"name": '),
@@ -188,13 +193,37 @@ def test_a_config_reads_back_as_it_was_written():
     assert models.from_table(tomllib.loads(to_toml(first.model_dump(mode="json")))) == first
 
 
-def test_names_of_models_are_those_of_the_library():
-    assert sorted(models.COVARIANCES) == sorted(model.name for model in MODELS.values())
+# Where a name goes in a config, the table of the library it is from, and an entry to add to it.
+TABLES = {
+    "init": (STARTS, "kmeans"),
+    "accelerate": (SCHEMES, "anderson"),
+    "criterion": (CRITERIA, "bic"),
+    "covariance": (MODELS, "VVV"),
+}
 
 
-def test_names_of_criteria_are_those_of_the_library(monkeypatch):
-    assert sorted(models.CRITERIA) == sorted(CRITERIA)
-    # A criterion that is added to the table is known without more ado.
-    monkeypatch.setitem(CRITERIA, "mine", Criterion("mine", "mine", None))
-    assert models.from_table({"fit": {"criterion": "mine"}}).fit.criterion == "mine"
-    assert "'held_out' or 'mine'" in problem({"fit": {"criterion": "yours"}})
+@pytest.mark.parametrize("field", TABLES)
+def test_an_entry_of_a_table_is_known_without_more_ado(field, monkeypatch):
+    """One file is touched to add one: that of the table."""
+    table, known = TABLES[field]
+    with pytest.raises(UserError, match=r"(?i)known: "):
+        models.from_table({"fit": {field: "zzz"}})
+    entry = table[known]
+    if field == "covariance":
+        entry = dataclasses.replace(entry, code="marvel", names=("marvel",))
+        monkeypatch.setitem(_BY_NAME, "marvel", entry)
+    monkeypatch.setitem(table, "marvel", entry)
+    found = getattr(models.from_table({"fit": {field: "marvel"}}).fit, field)
+    assert found in ("marvel", ["marvel"])
+    assert "did you mean 'marvel'?" in problem({"fit": {field: "marvle"}}).lower()
+    described = models.schema({})["$defs"]["Fit"]["properties"][field]
+    assert "marvel" in described.get("enum", described.get("examples"))
+    complete = {"criterion": complete_criterion, "covariance": complete_covariance}.get(field)
+    assert complete is None or complete("marv") == ["marvel"]
+
+
+def test_the_names_that_stand_for_none_and_for_all_are_listed():
+    fields = models.schema({})["$defs"]["Fit"]["properties"]
+    assert fields["accelerate"]["enum"] == [*SCHEMES, "none"]
+    assert fields["covariance"]["examples"] == ["all", *(each.name for each in MODELS.values())]
+    assert models.from_table({"fit": {"accelerate": "none"}}).fit.options()["accelerate"] is None

@@ -11,10 +11,7 @@ from jgmm.workbench.runs.runner import run_config
 N = 60
 
 
-@pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("place")
 
 
 def write_data(x, labels):
