@@ -1,7 +1,8 @@
 """Checkpoints of long fits: written atomically, and resumed bit for bit.
 
 A checkpoint is a safetensors file with every number of a ``passes.PassState``, the hash of the
-config it belongs to, and a checksum. In a job of several processes each process writes its own
+config it belongs to, and a checksum. The state holds the content of the samples (their number,
+weight and checksum), with which ``jgmm.streaming.fit`` compares them before it goes on. In a job of several processes each process writes its own
 file, all into one folder.
 """
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from jgmm.streaming.passes import PassState
 
 FORMAT = "jgmm.checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_BYTES = 1 << 34
 DEFAULT_MINUTES = 5.0
 """Minutes between two checkpoints, by default."""
