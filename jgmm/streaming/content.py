@@ -95,18 +95,24 @@ def _weight_and_checksum(x: Array, weights: Array) -> tuple[Array, Array]:
     Mixing brings the sign bit down; two of them alone would cancel each other. Rows of weight zero
     may hold anything and do not count.
     """
-    words = jnp.concatenate([_words(x), _words(weights[:, None])], axis=1)
-    hashes = row_hashes(np.arange(words.shape[1], dtype=np.uint64), np.uint64(0))
+    rows = _row_sums(x, salt=0) + _row_sums(weights[:, None], salt=1)
+    rows = _mixed(_mixed(rows, 15) * jnp.uint32(0x846CA68B), 16)
+    return _total(weights), _total(jnp.where(weights > 0, rows, jnp.uint32(0)))
+
+
+def _row_sums(x: Array, salt: int) -> Array:
+    """Add the mixed bits of each row of numbers (B, D), times random factors; return (B,)."""
+    words = lax.bitcast_convert_type(x, jnp.uint32).reshape(len(x), -1)  # two for a float64
+    hashes = row_hashes(np.arange(words.shape[1], dtype=np.uint64), np.uint64(salt))
     factors = jnp.asarray((hashes >> np.uint64(32)).astype(np.uint32) | np.uint32(1))
-    mixed = _mixed(words, 16) * factors[None, :]
-    rows = _mixed(_mixed(mixed.sum(axis=1, dtype=jnp.uint32), 15) * jnp.uint32(0x846CA68B), 16)
-    counted = jnp.where(weights > 0, rows, jnp.uint32(0))
-    return weights.sum(), counted.sum(dtype=jnp.uint32)
+    return (_mixed(words, 16) * factors[None, :]).sum(axis=1, dtype=jnp.uint32)
 
 
-def _words(x: Array) -> Array:
-    """Return the bits of numbers (B, D) as words of 32 bits, (B, D) or (B, 2 D)."""
-    return lax.bitcast_convert_type(x, jnp.uint32).reshape(len(x), -1)
+def _total(x: Array) -> Array:
+    """Add up numbers (B,), in 128 sums side by side: a CPU would add a single one step by step."""
+    n = len(x) // 128 * 128
+    sums = x[:n].reshape(-1, 128).sum(axis=0, dtype=x.dtype)
+    return sums.sum(dtype=x.dtype) + x[n:].sum(dtype=x.dtype)
 
 
 def _mixed(words: Array, shift: int) -> Array:

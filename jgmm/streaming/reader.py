@@ -146,9 +146,8 @@ class Reader:
         if first is None:
             self.first.content = whole
         elif not whole.same_rows(first):
-            raise DataError(
-                f"the source yielded other rows in a later pass: {difference(first, whole)}. {_ANEW}"
-            )
+            what = difference(first, whole)
+            raise DataError(f"the source yielded other rows in a later pass: {what}. {_ANEW}")
 
 
 _ANEW = (

@@ -1,9 +1,9 @@
 """Checkpoints of long fits: written atomically, and resumed bit for bit.
 
 A checkpoint is a safetensors file with every number of a ``passes.PassState``, the hash of the
-config it belongs to, and a checksum. The state holds the content of the samples (their number,
-weight and checksum), with which ``jgmm.streaming.fit`` compares them before it goes on. In a job of several processes each process writes its own
-file, all into one folder.
+config it belongs to, and a checksum. Among the numbers is the content of the samples, with which
+``jgmm.streaming.fit`` compares those it is given before it goes on. In a job of several processes
+each process writes its own file, all into one folder.
 """
 
 import hashlib
