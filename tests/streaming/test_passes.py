@@ -72,7 +72,7 @@ def test_a_state_of_other_samples_is_refused(start, number):
     fit(KEY, x, 3, checkpointer=first, **options)
     state = InMemory(first.kept[number])
     other = x.copy()
-    other[17, 1] += 0.5
+    other[np.argmax(weights), 1] += 0.5
     for source, change, said in (
         (other, {}, "900 rows each time, but with other values or weights"),
         (x, {"sample_weight": weights[::-1]}, "with other values or weights"),
