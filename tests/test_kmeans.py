@@ -266,6 +266,13 @@ def test_counts_must_be_whole_numbers(count, x):
 
 
 @in_double
+def test_a_number_of_steps_that_makes_no_sense_is_refused(x):
+    for value in (-1, 2.5):
+        with pytest.raises(jgmm.DataError, match="max_steps must be a whole number of at least 0"):
+            kmeans.fit(jax.random.key(0), x, K, max_steps=value)
+
+
+@in_double
 def test_more_clusters_than_samples_are_refused(x, dtype):
     with pytest.raises(jgmm.DataError, match=r"61 components.*there are 60"):
         kmeans.fit(jax.random.key(0), x, N + 1)

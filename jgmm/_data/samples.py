@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from jgmm._core import budget
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf, is_traced
-from jgmm._data.validation import as_labels, as_table, as_weights, check_values
+from jgmm._data.validation import as_labels, as_table, as_weights, check_values, check_whole
 
 Sums = TypeVar("Sums")
 Rows = TypeVar("Rows")
@@ -96,13 +96,16 @@ class Samples:
         return x @ inverse.T if self.frame.rotates else x * inverse[None, :]
 
 
-def make_samples(x: Any, sample_weight: Any = None, labels: Any = None) -> Samples:
+def make_samples(
+    x: Any, sample_weight: Any = None, labels: Any = None, may_weigh_nothing: bool = False
+) -> Samples:
     """Check samples, weights and labels; they are not standardized yet.
 
     Args:
       x: samples in rows, (N, D): a list, an array or a data frame.
       sample_weight: how many times each sample counts, (N,), or None.
       labels: the known component of each sample, (N,), -1 where it is unknown, or None.
+      may_weigh_nothing: whether all weights may be zero.
 
     Raises:
       DataError: see ``as_samples``, ``as_weights`` and ``as_labels``.
@@ -111,7 +114,7 @@ def make_samples(x: Any, sample_weight: Any = None, labels: Any = None) -> Sampl
     3.0
     """
     array = as_table(x, "x")
-    weights = as_weights(sample_weight, len(array), array.dtype)
+    weights = as_weights(sample_weight, len(array), array.dtype, may_weigh_nothing)
     check_values(array, x, "x", weights)
     frame = identity(array.shape[1], array.dtype)
     return Samples(array, weights, frame, as_labels(labels, len(array)))
@@ -348,9 +351,7 @@ def check_counts(samples: Samples, n_components: int, n_restarts: int) -> None:
         weight) than components.
     """
     for name, value in (("n_components", n_components), ("n_restarts", n_restarts)):
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not whole or value < 1:
-            raise DataError(f"{name} must be a whole number of at least 1; it is {value!r}.")
+        check_whole(name, value, 1)
     n_samples = samples.n_samples
     if samples.weights is not None and not is_traced(samples.weights):
         n_samples = int((samples.weights > 0).sum())

@@ -187,13 +187,16 @@ def float_dtype(dtype: Any) -> Any:
     return jnp.float32 if dtype == np.float16 else jax.dtypes.canonicalize_dtype(float)
 
 
-def as_weights(sample_weight: Any, n_samples: int, dtype: Any) -> Float[Array, "N"] | None:
+def as_weights(
+    sample_weight: Any, n_samples: int, dtype: Any, may_weigh_nothing: bool = False
+) -> Float[Array, "N"] | None:
     """Convert sample weights to a checked array; None stays None.
 
     Args:
       sample_weight: how many times each sample counts, (N,), nonnegative, not all zero; or None.
       n_samples: N.
       dtype: the samples' dtype.
+      may_weigh_nothing: whether all weights may be zero.
 
     Raises:
       DataError: the weights are no numbers, of wrong length, negative, not finite, or all zero; the
@@ -218,7 +221,7 @@ def as_weights(sample_weight: Any, n_samples: int, dtype: Any) -> Float[Array, "
             f"sample_weight holds {weights[bad[0]]} in row {bad[0]}; weights must be finite and "
             "at least zero."
         )
-    if not bool((weights > 0).any()):
+    if not may_weigh_nothing and not bool((weights > 0).any()):
         raise DataError("sample_weight is zero for every sample; at least one must count.")
     return weights
 
@@ -275,6 +278,19 @@ def check_key(key: Any) -> Array:
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
         raise TypeError(f"key must be a typed key such as jax.random.key(0), not {type(key)}.")
     return key
+
+
+def check_whole(name: str, value: Any, least: int) -> None:
+    """Check that a count, such as the number of steps, is a whole number and not too small.
+
+    Raises:
+      DataError: with the name and the value.
+
+    >>> check_whole("max_steps", 10, 0)
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise DataError(f"{name} must be a whole number of at least {least}; it is {value!r}.")
 
 
 def check_level(level: float) -> None:

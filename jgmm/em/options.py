@@ -23,6 +23,7 @@ from jaxtyping import Array
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._data.samples import Samples, Standardization
+from jgmm._data.validation import check_whole
 from jgmm.covariance.models import MODELS, CovarianceModel, model
 from jgmm.mixture.prior import Prior, as_prior
 
@@ -76,6 +77,14 @@ class Options:
     prior: Any = None
     floor: Any = None
     accelerate: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the number of steps, by which compiled programs differ, for every way to fit.
+
+        Raises:
+          DataError: it is no whole number, or negative.
+        """
+        check_whole("max_steps", self.max_steps, 0)
 
     @property
     def entry(self) -> CovarianceModel:

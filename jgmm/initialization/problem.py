@@ -16,11 +16,10 @@ def check_problem(samples: Samples, n_components: int, options: Options) -> None
     Args:
       samples: the samples; their labels, if any, are -1 where unknown.
       n_components: K.
-      options: ``n_restarts`` and ``max_steps`` are checked.
+      options: ``n_restarts`` is checked.
 
     Raises:
-      DataError: see ``samples.check_counts``; or a label is K or larger; or the number of steps is
-        negative.
+      DataError: see ``samples.check_counts``; or a label is K or larger.
     """
     check_counts(samples, n_components, options.n_restarts)
     if samples.labels is not None and not is_traced(samples.labels):
@@ -30,8 +29,6 @@ def check_problem(samples: Samples, n_components: int, options: Options) -> None
                 f"labels hold {highest}; with {n_components} components they go from 0 to "
                 f"{n_components - 1}, and are -1 where unknown."
             )
-    if options.max_steps < 0:
-        raise DataError(f"max_steps must be at least zero; it is {options.max_steps}.")
 
 
 def check_constant_columns(samples: Samples, scaled: Samples, matters: bool) -> None:

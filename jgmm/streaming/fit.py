@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any, Unpack
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from jgmm._core.errors import DataError
@@ -26,6 +27,7 @@ from jgmm.mixture.mixture import Mixture
 from jgmm.streaming.passes import (
     Checkpointer,
     abstract_state,
+    check_restored,
     first_state,
     restore_furthest,
     run_passes,
@@ -105,7 +107,8 @@ def fit(
       holds the last mixture whose log-likelihood is known.
 
     Raises:
-      DataError: bad samples, a source that cannot be read twice, or bad arguments.
+      DataError: bad samples, a source that cannot be read twice or whose rows change from pass to
+        pass, a checkpoint of other samples, or bad arguments.
       FitError: no start ended in usable parameters, or a run on all samples collapsed.
 
     However large the source is, only about five blocks of up to 32 MB are in memory at a time.
@@ -121,14 +124,30 @@ def fit(
     [0.25, 1.25, 2.25]
     """
     check_key(key)
-    group = group or SingleProcess()
-    source = as_source(source, sample_weight)
-    reader = open_reader(source, block_rows, group, progress)
     options = ACCEPTED.read(options, keywords)
+    source = as_source(source, sample_weight)
+    reader = open_reader(source, block_rows, group or SingleProcess(), progress)
+    return fit_blocks(key, reader, n_components, options, subsample, coreset, checkpointer)
+
+
+def fit_blocks(
+    key: Array,
+    reader: Reader,
+    n_components: int,
+    options: Options,
+    subsample: int = SUBSAMPLE,
+    coreset: bool = False,
+    checkpointer: Checkpointer | None = None,
+) -> FitResult:
+    """Fit as ``fit`` does, to the samples of a reader, with options that have been read."""
     algorithm = algorithm_for(options)
     template = abstract_state(algorithm, options, n_components, reader.n_features, reader.dtype)
-    state = None if checkpointer is None else restore_furthest(checkpointer, template, group)
-    if state is None:
+    restored = None
+    if checkpointer is not None:
+        restored = restore_furthest(checkpointer, template, reader.group)
+    if restored is not None:
+        state = check_restored(restored, reader)
+    else:
         summary = summarize_all(key, reader, subsample)
         data_summary = summary.data_summary(
             options.entry.per_column, options.entry.affine, reader.dtype
@@ -144,6 +163,7 @@ def fit(
             with_prior = replace(options, prior=control.prior)
             starts = _best_start(key, drawn, n_components, with_prior, data_summary)
         state = first_state(algorithm, starts, data_summary, control)
+        state = replace(state, content=jnp.asarray(reader.content.to_words()))
     return raise_if_failed(run_passes(algorithm, state, reader, checkpointer))
 
 

@@ -20,6 +20,7 @@ from jaxtyping import Array
 
 from jgmm._core import pytree
 from jgmm._core.compilation import jit
+from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf
 from jgmm._core.status import Status
 from jgmm._data.samples import DataSummary, Samples, identity
@@ -31,6 +32,7 @@ from jgmm.fitting.algorithm import AdditiveAlgorithm
 from jgmm.fitting.results import FitResult, Restarts, to_result
 from jgmm.mixture.mixture import Mixture
 from jgmm.streaming import subsample
+from jgmm.streaming.content import N_WORDS, Content, difference
 from jgmm.streaming.prefetch import Timings
 from jgmm.streaming.reader import PassProgress, ProcessGroup, Reader
 from jgmm.streaming.sources import Block
@@ -65,6 +67,8 @@ class PassState:
       control: tolerances, regularization and prior.
       sums: statistics of the blocks read so far in the current pass.
       n_blocks: number of these blocks.
+      read: the content of these blocks, as words; see ``Content.to_words``.
+      content: the content of all samples, in all processes, to which the fit belongs.
     """
 
     runs: Any
@@ -74,6 +78,8 @@ class PassState:
     control: Control
     sums: CompensatedSum
     n_blocks: Leaf
+    read: Leaf
+    content: Leaf
 
 
 @runtime_checkable
@@ -133,7 +139,9 @@ def _first_state(
     x = jnp.zeros((1, starts.means.shape[2]), dtype)
     sums = _zero_sums(algorithm, runs, Samples(x, jnp.zeros(1, dtype), data_summary.frame))
     history = jnp.full((width, algorithm.max_steps + 1), jnp.nan, dtype)
-    state = PassState(runs, runs.mixture, history, data_summary, control, sums, jnp.asarray(0))
+    none = jnp.zeros(N_WORDS, jnp.uint32)
+    zero = jnp.asarray(0)
+    state = PassState(runs, runs.mixture, history, data_summary, control, sums, zero, none, none)
     return jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), state)  # strongly typed
 
 
@@ -166,13 +174,45 @@ def restore_furthest(
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), template)
     saved = jax.device_get(zeros if mine is None else mine)
     steps = np.asarray(-1 if mine is None else saved.runs.n_steps.sum())
-    every = group.all_gather((steps, replace(saved, sums=zeros.sums, n_blocks=zeros.n_blocks)))
+    begun = replace(saved, sums=zeros.sums, n_blocks=zeros.n_blocks, read=zeros.read)
+    every = group.all_gather((steps, begun))
     furthest, state = max(every, key=lambda pair: int(pair[0]))
     if furthest < 0:
         return None
     if steps == furthest:
         state = saved
     return jax.tree.map(jnp.asarray, state)
+
+
+def check_restored(state: PassState, reader: Reader) -> PassState:
+    """Check, in one pass that computes nothing else, that a restored state is of these samples.
+
+    If the blocks already added would not be the first ones of the next pass, because the source
+    yields its rows in another order each time, the unfinished pass begins again.
+
+    Args:
+      state: as ``restore_furthest`` returns it.
+      reader: reads this process's share of the samples; its first pass is this one.
+
+    Raises:
+      DataError: the state belongs to other samples; the text says how they differ.
+    """
+    timings, before = Timings(), Content()
+    for number, (_, read) in enumerate(reader.blocks_and_contents(timings), start=1):
+        if number == int(state.n_blocks):
+            before = read
+        if reader.progress is not None:
+            reader.progress(PassProgress(-1, 0, read.n_rows, float("nan"), timings))
+    saved = Content.from_words(state.content)
+    if not saved.same_rows(reader.content):
+        raise DataError(
+            f"the checkpoint belongs to other samples: {difference(saved, reader.content)}. Remove "
+            "it to begin anew, or give the samples it was made with."
+        )
+    if before.same_rows(Content.from_words(state.read)):
+        return state
+    zeros = jax.tree.map(jnp.zeros_like, (state.sums, state.n_blocks, state.read))
+    return replace(state, **dict(zip(("sums", "n_blocks", "read"), zeros, strict=True)))
 
 
 def run_passes(
@@ -215,16 +255,16 @@ def iterate(algorithm: AdditiveAlgorithm, state: PassState, reader: Reader) -> I
         timings, n_rows = Timings(), 0
         step, log_likelihood = int(state.runs.n_steps.max()), float(_highest(state))
         done = int(state.n_blocks)
-        for number, block in enumerate(reader.blocks(timings)):
+        for number, (block, read) in enumerate(reader.blocks_and_contents(timings)):
             n_rows += block.n_rows
             if number < done:  # the restored state already contains this block
                 continue
             with timings.busy():
                 sums = _add(algorithm, state.sums, state.runs, block, state.data_summary)
                 sums = jax.block_until_ready(sums)
-                state = replace(
-                    state, sums=sums, n_blocks=jnp.asarray(number + 1, state.n_blocks.dtype)
-                )
+                n_blocks = jnp.asarray(number + 1, state.n_blocks.dtype)
+                read_words = jnp.asarray(read.to_words())
+                state = replace(state, sums=sums, n_blocks=n_blocks, read=read_words)
             yield state
             if reader.progress is not None:
                 reader.progress(
@@ -285,6 +325,8 @@ def _end_pass(algorithm: AdditiveAlgorithm, state: PassState, whole: Statistics)
         state.control,
         zero,
         jnp.zeros_like(state.n_blocks),
+        jnp.zeros_like(state.read),
+        state.content,
     )
 
 

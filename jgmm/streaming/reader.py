@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ import numpy as np
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm.em.statistics import Statistics
+from jgmm.streaming.content import Content, content_of, difference
 from jgmm.streaming.prefetch import Timings, prefetch
 from jgmm.streaming.sources import Block, default_block_rows, peek, rebatch
 
@@ -77,9 +78,16 @@ def _add(mine: Statistics, lost: Statistics) -> Statistics:
     return replace(jax.tree.map(jnp.add, mine, lost), center=mine.center)
 
 
+@dataclass
+class FirstPass:
+    """What the first whole pass has read, in all processes; None before it has ended."""
+
+    content: Content | None = None
+
+
 @dataclass(frozen=True)
 class Reader:
-    """Reads a source in blocks of one shape.
+    """Reads a source in blocks of one shape, and the same rows in every pass.
 
     Attributes:
       source: yields blocks, from the beginning each time it is iterated.
@@ -87,6 +95,7 @@ class Reader:
       n_features, dtype: of the samples.
       group: the processes that read the other shares of the samples.
       progress: called after each block.
+      first: with what every later pass is compared.
     """
 
     source: Iterable[Any]
@@ -95,15 +104,57 @@ class Reader:
     dtype: np.dtype
     group: ProcessGroup = field(default_factory=SingleProcess)
     progress: Callable[[PassProgress], None] | None = None
+    first: FirstPass = field(default_factory=FirstPass)
+
+    @property
+    def content(self) -> Content:
+        """What the first whole pass has read, in all processes; nothing before it has ended."""
+        return self.first.content or Content()
 
     @property
     def first_row(self) -> int:
         """Number of the source's first row among the rows of all processes."""
         return int(getattr(self.source, "first_row", 0))
 
-    def blocks(self, timings: Timings) -> Iterable[Block]:
-        """Return the blocks of one pass, read ahead in a background thread."""
-        return prefetch(rebatch(self.source, self.rows, self.n_features, self.dtype), timings)
+    def blocks(self, timings: Timings) -> Iterator[Block]:
+        """Yield the blocks of one pass; see ``blocks_and_contents``."""
+        return (block for block, _ in self.blocks_and_contents(timings))
+
+    def blocks_and_contents(self, timings: Timings) -> Iterator[tuple[Block, Content]]:
+        """Yield the blocks of one pass, each with the content of the blocks so far.
+
+        A background thread reads ahead. After the last block, all processes compare their pass with
+        the first one; so all of them must read it to its end, or none.
+
+        Raises:
+          DataError: bad blocks, or the pass has not read the rows of the first pass.
+        """
+        blocks = rebatch(self.source, self.rows, self.n_features, self.dtype)
+        read = Content()
+        for block, content in prefetch(((each, content_of(each)) for each in blocks), timings):
+            read = read + content
+            yield block, read
+        self._compare(read)
+
+    def _compare(self, mine: Content) -> None:
+        """Compare a pass with the first one, or remember it as the first."""
+        parts = self.group.all_gather(mine.to_words())
+        whole = sum(map(Content.from_words, parts), Content())
+        first = self.first.content
+        if first is None and not whole.n_rows:
+            raise DataError(f"the first pass over the source found no rows. {_ANEW}")
+        if first is None:
+            self.first.content = whole
+        elif not whole.same_rows(first):
+            what = difference(first, whole)
+            raise DataError(f"the source yielded other rows in a later pass: {what}. {_ANEW}")
+
+
+_ANEW = (
+    "A fit takes many passes, and each must read the same rows, in any order. Give a function that "
+    "makes a new iterator, or an object whose __iter__ begins anew, and leave files and arrays as "
+    "they are during the fit."
+)
 
 
 def open_reader(
@@ -136,10 +187,15 @@ def open_reader(
     if not np.isin(every[:, 0], (0, n_features)).all():
         raise DataError(f"shares of the samples have {every[:, 0].tolist()} columns.")
     dtype = np.dtype(f"f{itemsize}")
-    rows = block_rows or getattr(source, "block_rows", 0) or default_block_rows(n_features, dtype)
+    rows = block_rows or suggested_rows(source, n_features, dtype)
     if rows < 1:
         raise DataError(f"block_rows must be at least one; it is {rows}.")
     return Reader(source, rows, n_features, dtype, group, progress)
+
+
+def suggested_rows(source: Iterable[Any], n_features: int, dtype: np.dtype) -> int:
+    """Return the number of rows that a block should have by the source, or by default."""
+    return int(getattr(source, "block_rows", 0) or default_block_rows(n_features, dtype))
 
 
 def blocks_with_progress(

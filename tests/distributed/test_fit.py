@@ -54,6 +54,8 @@ def test_what_does_not_fit_a_mesh_is_refused():
     wrong = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("rows",))
     with pytest.raises(DataError, match="it needs 'samples'"):
         jgmm.fit(KEY, x, 2, mesh=wrong)
+    with pytest.raises(DataError, match="max_steps must be a whole number of at least 0; it is -1"):
+        jgmm.fit(KEY, x, 2, mesh=make_mesh(1), max_steps=-1)
     start = jgmm.m_step(x, np.eye(2)[np.arange(20) % 2])
     for init, text in (
         (start, r"init is 1 start\(s\): n_restarts must be 1; it is 2"),

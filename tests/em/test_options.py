@@ -100,6 +100,18 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.parametrize("value", [-1, 2.5, True, None])
+def test_a_number_of_steps_that_makes_no_sense_is_refused_by_every_function(value):
+    """By the record itself, so by whatever takes one."""
+    said = f"max_steps must be a whole number of at least 0; it is {value!r}"
+    with pytest.raises(jgmm.DataError, match=said):
+        Options(max_steps=value)
+    for function in (*FUNCTIONS.values(), jgmm.distributed.fit):
+        with pytest.raises(jgmm.DataError, match=said):
+            accepted_by(function).read(None, {"max_steps": value})
+    assert Options(max_steps=np.int64(0)).max_steps == 0
+
+
 def accepted_by(function):
     module = inspect.getmodule(inspect.unwrap(function))
     return module.ACCEPTED

@@ -113,6 +113,7 @@ def test_bad_problems_are_refused():
         ),
         ({"init": from_rows(x), "covariance": "tied"}, r"init is .*'diag'\); asked for .*'tied'"),
         ({"floor": 0.1, "covariance": "VVE"}, "VVE takes no floor"),
+        ({"max_steps": -1}, "max_steps must be a whole number of at least 0; it is -1"),
     ):
         with pytest.raises(DataError, match=text):
             fit(KEY, x, 3, **options)
@@ -125,3 +126,45 @@ def test_a_run_that_collapses_on_the_whole_says_so(start):
     narrow = dataclasses.replace(start, means=jax.numpy.asarray(x[[0, 50, 100]]))
     with pytest.raises(FitError, match="collapsed"):
         fit(KEY, x, 3, init=narrow, **SHORT)
+
+
+class Early:
+    """A source of which only a part is left from some pass on."""
+
+    def __init__(self, x, pass_number):
+        self.x, self.left = x, pass_number
+
+    def __iter__(self):
+        self.left -= 1
+        return iter([self.x[:500], self.x[500:]] if self.left >= 0 else [self.x[:500]])
+
+
+# The first pass finds the columns; the next takes the moments; a coreset takes one more.
+@pytest.mark.parametrize(("pass_number", "coreset"), [(2, False), (2, True), (4, False)])
+def test_rows_that_are_missing_in_a_later_pass_are_noticed(start, pass_number, coreset):
+    x, _ = data(np.float32)
+    options = {"init": "points", "n_restarts": 1} if coreset else {"init": start}
+    options |= {"subsample": 200, "coreset": coreset, **SHORT}
+    with pytest.raises(DataError, match="900 rows at first and 500 later"):
+        fit(KEY, Early(x, pass_number), 3, **options)
+
+
+def test_an_iterator_that_is_spent_is_noticed(start):
+    x, _ = data(np.float32)
+    spent = iter([x[:300], x[300:600], x[600:]])
+    with pytest.raises(DataError, match=r"600 rows at first and 0 later\..*makes a new iterator"):
+        fit(KEY, lambda: spent, 3, init=start, **SHORT)
+    spent = iter([x])
+    with pytest.raises(DataError, match="first pass over the source found no rows"):
+        fit(KEY, lambda: spent, 3, init=start, **SHORT)
+
+
+def test_an_array_that_changes_during_the_fit_is_noticed(start):
+    x, weights = data(np.float32)
+
+    def change(progress):
+        if progress.step == 2:
+            x[3] += 1
+
+    with pytest.raises(DataError, match="900 rows each time, but with other values or weights"):
+        fit(KEY, x, 3, init=start, sample_weight=weights, progress=change, **SHORT)

@@ -6,6 +6,7 @@ import pytest
 from clouds import data, from_rows
 
 import jgmm
+from jgmm._core.errors import DataError
 from jgmm._core.status import Status
 from jgmm.streaming.fit import fit
 
@@ -61,3 +62,33 @@ def test_ctrl_c_returns_the_best_so_far(start, accelerate):
     np.testing.assert_allclose(found.log_likelihood, expected, rtol=1e-5)
     with pytest.raises(KeyboardInterrupt):  # there is nothing yet
         fit(KEY, x, 3, checkpointer=InMemory(fail_after=2), **options)
+
+
+@pytest.mark.parametrize("number", [0, 7, -1])  # in the first pass, in the second, at the end
+def test_a_state_of_other_samples_is_refused(start, number):
+    x, weights = data(np.float32)
+    options = {"init": start, "sample_weight": weights, **SHORT}
+    first = InMemory()
+    fit(KEY, x, 3, checkpointer=first, **options)
+    state = InMemory(first.kept[number])
+    other = x.copy()
+    other[np.argmax(weights), 1] += 0.5
+    for source, change, said in (
+        (other, {}, "900 rows each time, but with other values or weights"),
+        (x, {"sample_weight": weights[::-1]}, "with other values or weights"),
+        (x[:896], {"sample_weight": weights[:896]}, "900 rows at first and 896 later"),
+    ):
+        with pytest.raises(DataError, match=f"the checkpoint belongs to other samples: .*{said}"):
+            fit(KEY, source, 3, checkpointer=state, **options | change)
+    assert not state.kept  # it was not replaced
+
+
+def test_a_fit_goes_on_where_rows_come_in_another_order(start):
+    """What an unfinished pass has added is of no use then: it begins again."""
+    x, _ = data(np.float32)
+    options = {"init": start, **SHORT}
+    first = InMemory()
+    expected = fit(KEY, x, 3, checkpointer=first, **options)
+    found = fit(KEY, x[::-1], 3, checkpointer=InMemory(first.kept[7]), **options)
+    np.testing.assert_allclose(found.log_likelihood, expected.log_likelihood, rtol=1e-6)
+    np.testing.assert_allclose(found.mixture.means, expected.mixture.means, rtol=1e-4, atol=1e-4)

@@ -1,8 +1,9 @@
 """Checkpoints of long fits: written atomically, and resumed bit for bit.
 
 A checkpoint is a safetensors file with every number of a ``passes.PassState``, the hash of the
-config it belongs to, and a checksum. In a job of several processes each process writes its own
-file, all into one folder.
+config it belongs to, and a checksum. Among the numbers is the content of the samples, with which
+``jgmm.streaming.fit`` compares those it is given before it goes on. In a job of several processes
+each process writes its own file, all into one folder.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from jgmm.streaming.passes import PassState
 
 FORMAT = "jgmm.checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_BYTES = 1 << 34
 DEFAULT_MINUTES = 5.0
 """Minutes between two checkpoints, by default."""

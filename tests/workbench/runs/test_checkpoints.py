@@ -16,8 +16,9 @@ import pytest
 import safetensors.numpy
 
 import jgmm
-from jgmm._core.errors import UserError
+from jgmm._core.errors import DataError, UserError
 from jgmm.streaming.fit import fit
+from jgmm.workbench.readers.streams import FileSource
 from jgmm.workbench.runs import checkpoints
 from jgmm.workbench.runs.checkpoints import Checkpoint
 
@@ -171,6 +172,47 @@ def test_a_file_that_will_not_do_is_refused_with_the_reason(tmp_path, state):
     )
     half = jax.tree.map(lambda leaf: leaf[None], state)
     refused(whole, "another shape or precision", like=half)
+
+
+def test_a_checkpoint_of_an_earlier_format_is_refused(tmp_path, state, monkeypatch):
+    """Its fields have other names and meanings."""
+    monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 1)
+    Checkpoint(tmp_path, {}, minutes=0.0).save(state)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="not a checkpoint that this jgmm can read"):
+        Checkpoint(tmp_path, {}).restore(state)
+
+
+def test_a_checkpoint_of_a_file_that_was_replaced_is_refused(tmp_path):
+    """The file has the same name, shape and columns, so the config is the same."""
+    x = np.random.default_rng(0).normal(size=(60, 1))
+    start = jgmm.make_mixture([0.5, 0.5], [[-1.0], [1.0]], [[[1.0]]] * 2, "full")
+    path, folder = tmp_path / "x.npy", tmp_path / "kept"
+    stop = 3
+
+    def go_on():
+        def interrupt(progress):
+            if progress.step == stop:
+                raise RuntimeError("the machine stops")
+
+        checkpointer = Checkpoint(folder, {"data": str(path)}, minutes=0.0)
+        options = {"init": start, "max_steps": 5, "block_rows": 32, "progress": interrupt}
+        found = fit(jax.random.key(0), FileSource(path), 2, checkpointer=checkpointer, **options)
+        return found, checkpointer.resumed
+
+    np.save(path, x)
+    with pytest.raises(RuntimeError, match="the machine stops"):
+        go_on()
+    np.save(path, x + 1)
+    with pytest.raises(DataError, match="the checkpoint belongs to other samples: 60 rows each"):
+        go_on()
+    np.save(path, x)
+    stop = None
+    found, resumed = go_on()
+    assert resumed == 3
+    expected = fit(jax.random.key(0), x, 2, init=start, max_steps=5, block_rows=32)
+    for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_what_was_being_written_is_cleared_away(tmp_path, state):
