@@ -23,11 +23,11 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from jgmm._core import budget, pytree
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
-from jgmm._core.pytree import Leaf
+from jgmm._core.pytree import Leaf, is_traced
 from jgmm._core.status import Status
 from jgmm._data.samples import Samples, check_counts, make_samples, map_columns
 from jgmm._data.standardization import center_and_scale
-from jgmm._data.validation import as_samples, check_key
+from jgmm._data.validation import as_samples, check_key, check_whole
 from jgmm.covariance.models import MODELS, CovarianceModel
 from jgmm.em import exponential_family
 from jgmm.em.cancellation import recompute_unsafe
@@ -88,7 +88,8 @@ def fit(
       farthest from its center.
 
     Raises:
-      DataError: the samples or weights cannot be used, or there are fewer samples than clusters.
+      DataError: the samples or weights cannot be used, there are fewer samples than clusters, or
+        a number of restarts or steps is none.
 
     References: Lloyd (1982); Arthur & Vassilvitskii (2007).
 
@@ -99,6 +100,8 @@ def fit(
     """
     samples = make_samples(x, sample_weight)
     check_counts(samples, n_clusters, n_restarts)
+    if not is_traced(max_steps):
+        check_whole("max_steps", max_steps, 0)
     return _fit(check_key(key), samples, n_clusters, n_restarts, jnp.asarray(max_steps))
 
 

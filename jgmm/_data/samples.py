@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf, is_traced
-from jgmm._data.validation import as_labels, as_table, as_weights, check_values
+from jgmm._data.validation import as_labels, as_table, as_weights, check_values, check_whole
 
 Sums = TypeVar("Sums")
 Rows = TypeVar("Rows")
@@ -109,7 +109,7 @@ def make_samples(x: Any, sample_weight: Any = None, labels: Any = None) -> Sampl
     weights = as_weights(sample_weight, len(array), array.dtype)
     check_values(array, x, "x", weights)
     frame = identity(array.shape[1], array.dtype)
-    return Samples(array, weights, frame, as_labels(labels, len(array)))
+    return Samples(array, weights, frame, as_labels(labels, len(array), weights))
 
 
 def fold(
@@ -278,9 +278,7 @@ def check_counts(samples: Samples, n_components: int, n_restarts: int) -> None:
         weight) than components.
     """
     for name, value in (("n_components", n_components), ("n_restarts", n_restarts)):
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not whole or value < 1:
-            raise DataError(f"{name} must be a whole number of at least 1; it is {value!r}.")
+        check_whole(name, value, 1)
     n_samples = samples.n_samples
     if samples.weights is not None and not is_traced(samples.weights):
         n_samples = int((samples.weights > 0).sum())

@@ -23,6 +23,7 @@ from jaxtyping import Array
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._data.samples import Samples, Standardization
+from jgmm._data.validation import check_whole
 from jgmm.covariance.models import MODELS, CovarianceModel, model
 from jgmm.mixture.prior import Prior, as_prior
 
@@ -150,7 +151,7 @@ class AcceptedOptions:
 
         Raises:
           TypeError: a keyword that is no field of ``Options``.
-          DataError: an option that the function cannot honour.
+          DataError: an option that the function cannot honour, or see ``check_numbers``.
         """
         names = [each.name for each in fields(Options)]
         for name in keywords:
@@ -162,6 +163,7 @@ class AcceptedOptions:
         for name, reason in self.refused.items():
             if _differs(getattr(given, name), getattr(self.defaults, name)):
                 raise DataError(f"{name} cannot be used here: {reason}")
+        check_numbers(given)
         return replace(given, **{name: getattr(self.defaults, name) for name in self.decided})
 
     def signature(self, function: Function) -> Function:
@@ -185,6 +187,16 @@ class AcceptedOptions:
         ]
         function.__signature__ = own.replace(parameters=[*others, *shown])  # type: ignore[attr-defined]
         return function
+
+
+def check_numbers(options: Options) -> None:
+    """Check the numbers of restarts and steps.
+
+    Raises:
+      DataError: one is no whole number, or too small.
+    """
+    check_whole("n_restarts", options.n_restarts, 1)
+    check_whole("max_steps", options.max_steps, 0)
 
 
 def _differs(value: Any, default: Any) -> bool:

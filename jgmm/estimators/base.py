@@ -16,8 +16,10 @@ import numpy as np
 from jgmm._core.errors import DataError, FitError
 from jgmm._core.pytree import to_host
 from jgmm._core.status import Status, describe
-from jgmm._data.dataframes import as_array, is_table
+from jgmm._data.arrays import as_plain
+from jgmm._data.dataframes import collected, is_table
 from jgmm._data.samples import Samples, make_samples
+from jgmm._data.validation import as_numbers
 from jgmm.fitting.results import FitResult
 from jgmm.mixture import density
 from jgmm.mixture.conversion import from_sklearn, to_attributes
@@ -74,7 +76,10 @@ def read_samples(estimator: Any, X: Any, sample_weight: Any = None, **options: A
       options: more arguments of ``validate_data``.
     """
     if is_table(X):
-        as_array(X, "X")  # scikit-learn would not name the columns that do not hold numbers
+        X = collected(X)
+        as_numbers(X, "X")  # scikit-learn would not name the columns that do not hold numbers
+    else:
+        X = as_plain(X, "X")  # scikit-learn would not see masks, and take durations for numbers
     options = {"ensure_all_finite": sample_weight is None, **options}
     return validate_data(estimator, X, dtype=[np.float64, np.float32], **options)
 
@@ -148,10 +153,8 @@ class FittedMixture(DensityMixin, BaseEstimator):
         Samples are in the order in which they were drawn, not sorted by component.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
-            raise DataError(f"n_samples must be a whole number of at least 1; it is {n_samples!r}.")
         with data_precision(self.means_.dtype):
-            drawn = density.sample(make_key(self.random_state), from_sklearn(self), int(n_samples))
+            drawn = density.sample(make_key(self.random_state), from_sklearn(self), n_samples)
             x, labels = to_host(drawn)
         return x, labels.astype(int)
 

@@ -10,7 +10,8 @@ from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import is_traced
 from jgmm._data.samples import Samples, check_counts
-from jgmm.em.options import Options
+from jgmm.covariance.storage import Spherical
+from jgmm.em.options import Options, check_numbers
 
 
 def check_problem(samples: Samples, n_components: int, options: Options) -> None:
@@ -25,6 +26,7 @@ def check_problem(samples: Samples, n_components: int, options: Options) -> None
       DataError: see ``samples.check_counts``; or a label is K or larger; or the number of steps is
         negative.
     """
+    check_numbers(options)
     check_counts(samples, n_components, options.n_restarts)
     if samples.labels is not None and not is_traced(samples.labels):
         highest = int(samples.labels.max())
@@ -33,8 +35,12 @@ def check_problem(samples: Samples, n_components: int, options: Options) -> None
                 f"labels hold {highest}; with {n_components} components they go from 0 to "
                 f"{n_components - 1}, and are -1 where unknown."
             )
-    if options.max_steps < 0:
-        raise DataError(f"max_steps must be at least zero; it is {options.max_steps}.")
+
+
+def constants_matter(options: Options) -> bool:
+    """Return whether a constant column makes covariances singular: for matrices without a ridge."""
+    bare = not is_traced(options.ridge) and not np.all(np.asarray(options.ridge))
+    return bare and options.entry.storage is not Spherical
 
 
 def check_constant_columns(samples: Samples, scaled: Samples, matters: bool) -> None:
@@ -43,24 +49,33 @@ def check_constant_columns(samples: Samples, scaled: Samples, matters: bool) -> 
     Args:
       samples, scaled: the samples, and the same centred and scaled. If either is traced, nothing is
         checked.
-      matters: whether a constant column makes covariances singular, given the covariance model and
-        the ridge. If not, nothing is checked.
+      matters: whether a constant column makes covariances singular, see ``constants_matter``. If
+        not, nothing is checked.
 
     Raises:
       DataError: with the numbers of the constant columns.
     """
     if not matters or is_traced(samples, scaled):
         return
-    constant = np.flatnonzero(_constant_columns(samples)).tolist()
-    if constant:
+    refuse_constant_columns(np.asarray(constant_columns(samples)))
+
+
+def refuse_constant_columns(constant: np.ndarray) -> None:
+    """Raise a ``DataError`` with the numbers of the columns that are constant, if there are any.
+
+    Args:
+      constant: which columns are, (D,).
+    """
+    if constant.any():
+        listed = ", ".join(map(str, np.flatnonzero(constant)))
         raise DataError(
-            f"column(s) {', '.join(map(str, constant))} of x are constant: a covariance with them "
-            "is singular. Drop them, or give a ridge such as ridge=1e-6."
+            f"column(s) {listed} of x are constant: a covariance with them is singular. Drop them, "
+            "or give a ridge such as ridge=1e-6."
         )
 
 
 @jit
-def _constant_columns(samples: Samples) -> Array:
+def constant_columns(samples: Samples) -> Array:
     """Find the columns in which all samples of positive weight have the same value, (D,)."""
     weights = samples.weights
     first = samples.x[0] if weights is None else samples.x[jnp.argmax(weights > 0)]

@@ -200,7 +200,7 @@ def test_weights_count_rows(x, dtype):
         ({"n_components": 0}, "n_components must be a whole number of at least 1"),
         ({"n_components": N + 1}, "61 components need at least as many samples"),
         ({"n_init": 0}, "n_restarts must be a whole number"),
-        ({"max_iter": -1}, "max_steps must be at least zero"),
+        ({"max_iter": -1}, "max_steps must be a whole number of at least 0"),
         ({"tol": -1.0}, "tol must be at least zero"),
         ({"reg_covar": -1.0}, "reg_covar must be at least zero; it is -1.0"),
         ({"ridge": -1.0}, "ridge must be at least zero; it is -1.0"),

@@ -58,7 +58,7 @@ def test_the_type_follows_the_samples(given, expected):
     [
         ([np.ones((2, 2)), np.ones((2, 3))], "block 1 has 3 columns; the first has 2"),
         ([np.ones(2)], "block 0 is an array of float64 of shape"),
-        ([np.asarray([["a", "b"]])], "block 0 is an array of <U1"),
+        ([np.asarray([["a", "b"]])], "block 0 holds 'a' in row 0"),
         ([(np.ones((2, 2)), np.ones(3))], "one for each of its 2 rows"),
     ],
 )
