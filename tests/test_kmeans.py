@@ -270,6 +270,12 @@ def test_counts_must_be_whole_numbers(count, x):
 
 
 @in_double
+def test_the_steps_are_a_whole_number(x):
+    with pytest.raises(jgmm.DataError, match="max_steps must be a whole number.* it is -1"):
+        kmeans.fit(jax.random.key(0), x, K, max_steps=-1)
+
+
+@in_double
 def test_more_clusters_than_samples_are_refused(x, dtype):
     with pytest.raises(jgmm.DataError, match=r"61 components.*there are 60"):
         kmeans.fit(jax.random.key(0), x, N + 1)

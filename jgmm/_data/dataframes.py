@@ -114,10 +114,8 @@ def _to_narwhals(x: Any, name: str) -> Any:
             from pyarrow.lib import table
 
             frame = narwhals.from_native(table(x))
-        elif frame is x and type(x).__module__ == "pyarrow.lib" and hasattr(x, "to_numpy"):
-            from pyarrow.lib import chunked_array  # an Arrow array is a series of one chunk
-
-            frame = narwhals.from_native(chunked_array([x]), allow_series=True)
+        elif frame is x and hasattr(x, "to_numpy") and hasattr(x, "__len__"):
+            frame = _array_as_series(x)
         if isinstance(frame, narwhals.LazyFrame):
             frame = frame.collect()
         if isinstance(frame, narwhals.DataFrame):
@@ -126,6 +124,25 @@ def _to_narwhals(x: Any, name: str) -> Any:
         message = " ".join(str(error).split())
         raise DataError(f"{name}: {message}. Give each column a name of its own.") from error
     return None if frame is x else frame
+
+
+def _array_as_series(x: Any) -> Any:
+    """Return an array of Arrow or pandas as a series; NumPy would not tell what is missing in it.
+
+    An array of any other library is returned unchanged.
+    """
+    import narwhals
+
+    library = type(x).__module__.partition(".")[0]
+    if library == "pyarrow":
+        from pyarrow.lib import chunked_array
+
+        return narwhals.from_native(chunked_array([x]), allow_series=True)
+    if library == "pandas":
+        from pandas import Series
+
+        return narwhals.from_native(Series(x), allow_series=True)
+    return x
 
 
 def _numeric(columns: list[Any], name: str) -> list[np.ndarray]:

@@ -236,15 +236,28 @@ def as_weights(sample_weight: Any, n_samples: int, dtype: Any) -> Float[Array, "
     check_weights_shape(weights.shape, n_samples)
     if is_traced(weights):
         return weights
-    bad = np.flatnonzero(~(np.isfinite(weights) & (np.asarray(weights) >= 0)))
-    if bad.size:
-        raise DataError(
-            f"sample_weight holds {weights[bad[0]]} in row {bad[0]}; weights must be finite and "
-            "at least zero."
-        )
-    if not bool((weights > 0).any()):
+    check_weights(np.asarray(weights))
+    if not (np.asarray(weights) > 0).any():
         raise DataError("sample_weight is zero for every sample; at least one must count.")
     return weights
+
+
+def check_weights(weights: np.ndarray, first_row: int = 0) -> None:
+    """Check that no weight is negative, NaN or infinite.
+
+    Args:
+      weights: weights of rows, (B,).
+      first_row: the number of row 0, where they are those of one block of several.
+
+    Raises:
+      DataError: the text names the row.
+    """
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if bad.size:
+        raise DataError(
+            f"sample_weight holds {weights[bad[0]]} in row {first_row + bad[0]}; weights must be "
+            "finite and at least zero."
+        )
 
 
 def check_weights_shape(shape: tuple[int, ...], n_samples: int) -> None:
@@ -260,9 +273,7 @@ def check_weights_shape(shape: tuple[int, ...], n_samples: int) -> None:
         )
 
 
-def as_labels(
-    labels: Any, n_samples: int, weights: Array | None = None
-) -> Int[Array, "N"] | None:
+def as_labels(labels: Any, n_samples: int, weights: Array | None = None) -> Int[Array, "N"] | None:
     """Convert known labels to a checked array; None stays None.
 
     Args:
@@ -281,8 +292,10 @@ def as_labels(
     """
     if labels is None:
         return None
-    known = jnp.asarray(checked_labels(labels, n_samples, weights))
-    return known if weights is None else jnp.where(weights > 0, known, -1)
+    known = checked_labels(labels, n_samples, weights)
+    if weights is None or not is_traced(known, weights):
+        return jnp.asarray(known)
+    return jnp.where(weights > 0, known, -1)
 
 
 def checked_labels(labels: Any, n_samples: int, weights: Array | None = None) -> Any:

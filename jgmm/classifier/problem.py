@@ -77,7 +77,8 @@ def check_arguments(
       DataError: an argument that ``fit`` does not accept.
     """
     samples = make_samples(x, sample_weight)
-    indices, names = read_labels(labels, samples.n_samples, counted_rows(samples.weights, samples.n_samples))
+    used = counted_rows(samples.weights, samples.n_samples)
+    indices, names = read_labels(labels, samples.n_samples, used)
     if len(names) < 2:
         raise DataError(f"labels hold one class only, {names[0]!r}; a classifier needs two.")
     given = [n_components] * len(names) if np.ndim(n_components) == 0 else list(n_components)

@@ -20,7 +20,12 @@ from jgmm._core import budget
 from jgmm._core.errors import DataError
 from jgmm._data.arrays import refuse_sparse
 from jgmm._data.dataframes import as_array, is_table, names_of
-from jgmm._data.validation import as_numbers, check_two_dimensional, check_weights_shape, float_dtype
+from jgmm._data.validation import (
+    as_numbers,
+    check_two_dimensional,
+    check_weights_shape,
+    float_dtype,
+)
 
 
 class Block(NamedTuple):

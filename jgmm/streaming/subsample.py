@@ -20,10 +20,9 @@ import numpy as np
 from jaxtyping import Array, UInt64
 
 from jgmm._core.compilation import jit
-from jgmm._core.errors import DataError
 from jgmm._data.samples import DataSummary, Standardization
 from jgmm._data.standardization import scaling_from_moments, whitening_from_correlation
-from jgmm._data.validation import all_usable, refuse_values
+from jgmm._data.validation import all_usable, check_weights, refuse_values
 from jgmm.streaming.moments import Moments, moments_of
 from jgmm.streaming.sources import Block
 
@@ -140,13 +139,7 @@ def summarize(
 
 def _check_block(block: Block, first_row: int, columns: list[str] | None) -> None:
     """Raise a ``DataError`` that names the row of a bad value or weight."""
-    weights = np.asarray(block.weights)
-    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if bad.size:
-        raise DataError(
-            f"the weight of row {first_row + bad[0]} is {weights[bad[0]]}; weights must be finite "
-            "and at least zero."
-        )
+    check_weights(np.asarray(block.weights), first_row)
     if not bool(all_usable(block.x, block.weights)):
         refuse_values(block.x, block.weights, "x", columns, first_row)
 
