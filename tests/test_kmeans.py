@@ -271,7 +271,7 @@ def test_counts_must_be_whole_numbers(count, x):
 
 @in_double
 def test_the_steps_are_a_whole_number(x):
-    with pytest.raises(jgmm.DataError, match="max_steps must be a whole number.* it is -1"):
+    with pytest.raises(jgmm.DataError, match=r"max_steps must be a whole number.* it is -1"):
         kmeans.fit(jax.random.key(0), x, K, max_steps=-1)
 
 
