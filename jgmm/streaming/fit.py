@@ -17,7 +17,7 @@ from jaxtyping import Array, Key
 
 from jgmm._core.errors import DataError
 from jgmm._data.samples import DataSummary, make_samples
-from jgmm._data.validation import check_key
+from jgmm._data.validation import check_key, check_whole
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
 from jgmm.fitting import in_memory
 from jgmm.fitting.results import FitResult, raise_if_failed
@@ -188,8 +188,7 @@ def summarize_all(key: Array, reader: Reader, n_subsample: int) -> Summary:
     Raises:
       DataError: bad samples, none with a positive weight, or ``n_subsample`` below one.
     """
-    if n_subsample < 1:
-        raise DataError(f"subsample must be at least one row; it is {n_subsample}.")
+    check_whole("subsample", n_subsample, 1)
     timings = Timings()
     d, dtype = reader.n_features, reader.dtype
     blocks = blocks_with_progress(reader, timings, -1, 0, float("nan"))

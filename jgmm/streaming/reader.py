@@ -12,6 +12,7 @@ import numpy as np
 
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
+from jgmm._data.validation import check_whole
 from jgmm.em.statistics import Statistics
 from jgmm.streaming.prefetch import Timings, prefetch
 from jgmm.streaming.sources import Block, default_block_rows, peek, rebatch
@@ -137,8 +138,7 @@ def open_reader(
         raise DataError(f"shares of the samples have {every[:, 0].tolist()} columns.")
     dtype = np.dtype(f"f{itemsize}")
     rows = block_rows or getattr(source, "block_rows", 0) or default_block_rows(n_features, dtype)
-    if rows < 1:
-        raise DataError(f"block_rows must be at least one; it is {rows}.")
+    check_whole("block_rows", rows, 1)
     return Reader(source, rows, n_features, dtype, group, progress)
 
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.experimental.sparse
+import jax.numpy as jnp
 import numpy as np
 import pandas
 import polars
@@ -122,7 +123,7 @@ LABELS = {
 @pytest.mark.parametrize("kind", LABELS)
 def test_a_missing_label_is_named_unless_its_row_counts_nothing(kind):
     x, labels = X[:6], LABELS[kind]
-    weight = np.where(np.arange(6) == 4, 0.0, 1.0)
+    weight = jnp.where(jnp.arange(6) == 4, 0.0, 1.0)
     known = as_labels(labels, 6, weight)
     assert known.dtype.kind == "i"
     np.testing.assert_array_equal(known, [0, 1, 0, 1, -1, 0])
@@ -170,7 +171,7 @@ ASK = {
     "fit": lambda x, w, y: jgmm.fit(KEY, x, 2, sample_weight=w, labels=y, **FEW),
     "init": lambda x, w, y: jgmm.fit(KEY, x, 2, sample_weight=w, **{**FEW, "init": y}),
     "select": lambda x, w, y: (
-        jgmm.select(KEY, x, [1], "EII", n_restarts=1, sample_weight=w, labels=y).result
+        jgmm.select(KEY, x, [2], "EII", n_restarts=1, sample_weight=w, labels=y).result
     ),
     "mesh": lambda x, w, y: jgmm.fit(KEY, x, 2, sample_weight=w, mesh=make_mesh(1), **FEW),
     "streaming": lambda x, w, y: jgmm.streaming.fit(KEY, x, 2, sample_weight=w, **FEW),
