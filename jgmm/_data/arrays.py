@@ -88,6 +88,8 @@ def split_missing(labels: Any, name: str = "labels") -> tuple[np.ndarray | Array
         if array.dtype.kind in "Of":
             missing = missing | np.vectorize(is_missing, otypes=[bool])(np.ma.getdata(array))
         present = np.ma.getdata(array)[~missing]
+        if array.dtype == object and {type(each) for each in present} == {int}:
+            present = np.asarray(present.tolist())  # whole numbers, now that none is missing
     values = np.empty(missing.shape, present.dtype)
     values[~missing] = present
     if present.size:
@@ -119,6 +121,12 @@ def refuse_sparse(x: Any, name: str) -> None:
         )
 
 
+def _stack_masked(rows: Any) -> np.ma.MaskedArray:
+    """Return rows, of which some have masks, as one masked array."""
+    values, masks = ([get(row) for row in rows] for get in (np.ma.getdata, np.ma.getmaskarray))
+    return np.ma.masked_array(np.asarray(values), mask=np.asarray(masks))
+
+
 def _read(x: Any, name: str) -> np.ndarray:
     """Return x as a NumPy array in the machine's byte order; masked entries stay masked."""
     refuse_sparse(x, name)
@@ -126,7 +134,7 @@ def _read(x: Any, name: str) -> np.ndarray:
     is_list = isinstance(found, list | tuple)
     masked_rows = is_list and any(isinstance(row, np.ma.MaskedArray) for row in found)
     try:
-        array = np.ma.array(found) if masked_rows else np.asanyarray(found)
+        array = _stack_masked(found) if masked_rows else np.asanyarray(found)
     except ValueError as error:
         raise DataError(f"{name} is not rectangular: {error}") from error
     if not isinstance(array, np.ma.MaskedArray):

@@ -95,14 +95,6 @@ def test_a_count_is_a_whole_number(value):
     check_whole("n", np.uint8(1), 1)
 
 
-def test_weights_may_be_known_inside_jit(dtype):
-    weights = np.asarray([1, 0, 2], dtype)
-    found = jax.jit(lambda x: x * as_weights(weights, 3, dtype))(np.ones(3, dtype))
-    np.testing.assert_array_equal(found, weights)
-    with pytest.raises(DataError, match="zero for every sample"):
-        jax.jit(lambda x: x * as_weights(0 * weights, 3, dtype))(np.ones(3, dtype))
-
-
 def test_no_weights_are_none():
     assert as_weights(None, 3, np.float64) is None
 
