@@ -102,6 +102,10 @@ def fit(
     >>> results = jax.vmap(one)(jax.random.split(jax.random.key(0), 2), sets, held)
     >>> results.mixture.means.shape, [jgmm.Status(int(code)).name for code in results.status]
     ((2, 2, 1), ['CONVERGED', 'CONVERGED'])
+
+    Inside ``jax.shard_map``, where every device fits samples of its own, give ``shard_map`` the
+    argument ``check_vma=False``: the loops of a fit begin with constants, and end with values that
+    differ between devices.
     """
     options = ACCEPTED.read(options, keywords)
     if mesh is not None:

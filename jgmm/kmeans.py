@@ -90,8 +90,8 @@ def fit(
       farthest from its center.
 
     Raises:
-      DataError: the samples or weights cannot be used, there are fewer samples than clusters, or a
-        count is out of range.
+      DataError: the samples or weights cannot be used, there are fewer samples than clusters, or
+        a number of restarts or steps is none.
 
     References: Lloyd (1982); Arthur & Vassilvitskii (2007).
 

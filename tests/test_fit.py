@@ -275,6 +275,20 @@ def test_many_data_sets_of_different_lengths_are_one_program(x):
 
 
 @in_double
+@in_double
+def test_a_device_may_fit_samples_of_its_own(x):
+    """Inside ``shard_map``, with the argument that the docstring names."""
+    mesh, each = jax.make_mesh((1,), ("own",)), jax.sharding.PartitionSpec("own")
+
+    def one(x):
+        return jax.tree.map(lambda leaf: leaf[None], fit(x[0], 2).mixture)
+
+    run = jax.shard_map(one, mesh=mesh, in_specs=each, out_specs=each, check_vma=False)
+    found = jax.tree.map(lambda leaf: leaf[0], jax.jit(run)(x[None]))
+    chex.assert_trees_all_close(found, fit(x, 2).mixture, rtol=1e-6, atol=1e-6)
+    assert "check_vma=False" in jgmm.fit.__doc__
+
+
 def test_inside_jit_bad_data_are_a_status(x):
     inside = jax.jit(lambda x: fit(x).status)
     assert Status(int(inside(x))).is_valid

@@ -52,7 +52,9 @@ def as_array(x: Any, name: str = "x") -> Any:
         return _numeric([table], name)[0]
     dtypes = set(table.schema.values())
     if len(dtypes) == 1 and dtypes.pop().is_float():
-        return table.to_numpy()
+        array = table.to_numpy()
+        if array.dtype != object:
+            return array
     columns = _numeric(list(table.iter_columns()), name)
     return np.stack(columns, axis=1) if columns else np.empty(table.shape)
 
@@ -72,6 +74,22 @@ def names_of(x: Any) -> list[str] | None:
 def is_table(x: Any) -> bool:
     """Return whether x is a data frame, with named columns."""
     return hasattr(_to_narwhals(x, "x"), "iter_columns")
+
+
+def as_series(x: Any, name: str = "x") -> Any:
+    """Return a series of any library as one of narwhals; None for anything else."""
+    table = _to_narwhals(x, name)
+    return None if hasattr(table, "iter_columns") else table
+
+
+def collected(x: Any) -> Any:
+    """Return a data frame as its library holds it in memory: a lazy one is collected.
+
+    >>> collected([[1.0, 2.0]])
+    [[1.0, 2.0]]
+    """
+    table = _to_narwhals(x, "x")
+    return x if table is None else table.to_native()
 
 
 def _to_narwhals(x: Any, name: str) -> Any:
@@ -96,6 +114,8 @@ def _to_narwhals(x: Any, name: str) -> Any:
             from pyarrow.lib import table
 
             frame = narwhals.from_native(table(x))
+        elif frame is x and hasattr(x, "to_numpy") and hasattr(x, "__len__"):
+            frame = _array_as_series(x)
         if isinstance(frame, narwhals.LazyFrame):
             frame = frame.collect()
         if isinstance(frame, narwhals.DataFrame):
@@ -104,6 +124,25 @@ def _to_narwhals(x: Any, name: str) -> Any:
         message = " ".join(str(error).split())
         raise DataError(f"{name}: {message}. Give each column a name of its own.") from error
     return None if frame is x else frame
+
+
+def _array_as_series(x: Any) -> Any:
+    """Return an array of Arrow or pandas as a series; NumPy would not tell what is missing in it.
+
+    An array of any other library is returned unchanged.
+    """
+    import narwhals
+
+    library = type(x).__module__.partition(".")[0]
+    if library == "pyarrow":
+        from pyarrow.lib import chunked_array
+
+        return narwhals.from_native(chunked_array([x]), allow_series=True)
+    if library == "pandas":
+        from pandas import Series
+
+        return narwhals.from_native(Series(x), allow_series=True)
+    return x
 
 
 def _numeric(columns: list[Any], name: str) -> list[np.ndarray]:
@@ -131,7 +170,7 @@ def _numbers(column: Any) -> np.ndarray | None:
         # NumPy has no such types, and its integers and truth values cannot be missing.
         unknown = dtype.is_decimal() or dtype in (nw.Int128, nw.UInt128)
         missing = not dtype.is_float() and column.null_count()
-        return np.asarray((column.cast(nw.Float64) if unknown or missing else column).to_numpy())
+        return _values(column.cast(nw.Float64) if unknown or missing else column)
     if dtype not in (nw.Object, nw.Unknown):
         return None
     # Python objects, or a type that only its library knows: the values decide.
@@ -145,6 +184,22 @@ def _numbers(column: Any) -> np.ndarray | None:
         return None
     values = zip(array, missing, strict=True)
     return np.array([np.nan if is_missing else float(value) for value, is_missing in values])
+
+
+def _values(column: Any) -> np.ndarray:
+    """Return a column of numbers as an array, NaN where a value is missing.
+
+    Where a value is missing, pandas returns Arrow's types as an array of objects.
+    """
+    import narwhals as nw
+
+    array = np.asarray(column.to_numpy())
+    if array.dtype != object:
+        return array
+    missing = np.asarray(column.is_null().to_numpy(), bool)
+    found = np.full(array.shape, np.nan, np.float32 if column.dtype == nw.Float32 else np.float64)
+    found[~missing] = array[~missing]
+    return found
 
 
 def _first_wrong(column: Any) -> tuple[int, Any]:

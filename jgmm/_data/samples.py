@@ -117,7 +117,7 @@ def make_samples(
     weights = as_weights(sample_weight, len(array), array.dtype, may_weigh_nothing)
     check_values(array, x, "x", weights)
     frame = identity(array.shape[1], array.dtype)
-    return Samples(array, weights, frame, as_labels(labels, len(array)))
+    return Samples(array, weights, frame, as_labels(labels, len(array), weights))
 
 
 def padded_rows(samples: Samples) -> Samples:

@@ -16,7 +16,10 @@ from jaxtyping import Array, Float, Int
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import is_traced
-from jgmm._data.dataframes import as_array, names_of
+from jgmm._data.arrays import as_plain, is_missing, split_missing
+from jgmm._data.dataframes import names_of
+
+_TIMES = (np.datetime64, np.timedelta64)  # as objects they turn into floats
 
 
 def column_names(x: Any) -> list[str]:
@@ -60,7 +63,7 @@ def as_samples(x: Any, name: str = "x", weights: Array | None = None) -> Float[A
 
 def as_table(x: Any, name: str) -> Float[Array, "N D"]:
     """Convert samples to a two-dimensional floating-point array without checking their values."""
-    host = _numbers(x, name)
+    host = as_numbers(x, name)
     _check_shape(host.shape, name)
     return jnp.asarray(host, dtype=float_dtype(host.dtype))
 
@@ -138,40 +141,65 @@ def _usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
 
 
 def _check_shape(shape: tuple[int, ...], name: str) -> None:
+    check_two_dimensional(shape, name)
+    if 0 in shape:
+        raise DataError(f"{name} is empty: its shape is {shape}.")
+
+
+def check_two_dimensional(shape: tuple[int, ...], name: str) -> None:
+    """Check that an array has rows and columns.
+
+    Raises:
+      DataError: it has not; the text says how to make them.
+    """
     if len(shape) != 2:
         raise DataError(
             f"{name} must be two-dimensional, samples in rows; it has shape {shape}. "
             "One feature: x[:, None]; one sample: x[None, :]."
         )
-    if 0 in shape:
-        raise DataError(f"{name} is empty: its shape is {shape}.")
 
 
-def _numbers(x: Any, name: str) -> np.ndarray | Array:
-    """Convert x to an array of real numbers, or raise an error that names the first other value."""
-    x = as_array(x, name)
-    try:
-        array = jnp.asarray(x) if is_traced(x) or isinstance(x, jax.Array) else np.asarray(x)
-    except ValueError as error:
-        raise DataError(f"{name} is not rectangular: {error}") from error
+def as_numbers(x: Any, name: str) -> np.ndarray | Array:
+    """Convert x to an array of real numbers, NaN where a value is missing.
+
+    Args:
+      x: a list, a NumPy or JAX array, a data frame or a series, see ``jgmm._data.arrays``.
+      name: the argument's name in error messages.
+
+    Raises:
+      DataError: see ``as_plain``; or a value is no number; the text names row and column.
+
+    >>> as_numbers(["1.5", "2"], "x").tolist()
+    [1.5, 2.0]
+    """
+    array = as_plain(x, name)
     if any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_)):
         return array
-    if array.dtype.kind not in "OUST":
-        raise DataError(f"{name} holds {array.dtype} values; they must be real numbers.")
+    host = np.asarray(array)
+    if host.dtype.kind not in "OUST":
+        raise DataError(f"{name} holds {host.dtype} values; they must be real numbers.")
+    if host.dtype == object:
+        host = host.copy()
+        host[np.vectorize(is_missing, otypes=[bool])(host)] = np.nan
+    times = host.dtype == object and any(isinstance(value, _TIMES) for value in host.flat)
     try:
-        return array.astype(np.float64)
+        if not times:
+            return host.astype(np.float64)
     except (TypeError, ValueError):
-        entries = np.ndenumerate(array)
-    for index, value in entries:
+        pass  # the value is looked for below
+    for index, value in np.ndenumerate(host):
         try:
+            is_number = not isinstance(value, _TIMES)
             float(value)
         except (TypeError, ValueError):
+            is_number = False
+        if not is_number:
             column = f", column {column_names(x)[index[1]]!r}" if len(index) == 2 else ""
             raise DataError(
                 f"{name} holds {str(value)!r} in row {index[0] if index else 0}{column}, which is "
                 "not a number. Choose numeric columns, or encode this one."
-            ) from None
-    raise DataError(f"{name} cannot be read as numbers (dtype {array.dtype}).")
+            )
+    raise DataError(f"{name} cannot be read as numbers (dtype {host.dtype}).")
 
 
 def float_dtype(dtype: Any) -> Any:
@@ -207,66 +235,117 @@ def as_weights(
     """
     if sample_weight is None:
         return None
-    weights = jnp.asarray(_numbers(sample_weight, "sample_weight"), dtype)
-    if weights.shape != (n_samples,):
-        raise DataError(
-            f"sample_weight must have one entry a sample, shape ({n_samples},); it has shape "
-            f"{weights.shape}."
-        )
+    weights = jnp.asarray(as_numbers(sample_weight, "sample_weight"), dtype)
+    check_weights_shape(weights.shape, n_samples)
     if is_traced(weights):
         return weights
-    bad = np.flatnonzero(~(np.isfinite(weights) & (np.asarray(weights) >= 0)))
-    if bad.size:
-        raise DataError(
-            f"sample_weight holds {weights[bad[0]]} in row {bad[0]}; weights must be finite and "
-            "at least zero."
-        )
-    if not may_weigh_nothing and not bool((weights > 0).any()):
+    check_weights(np.asarray(weights))
+    if not may_weigh_nothing and not (np.asarray(weights) > 0).any():
         raise DataError("sample_weight is zero for every sample; at least one must count.")
     return weights
 
 
-def as_labels(labels: Any, n_samples: int) -> Int[Array, "N"] | None:
+def check_weights(weights: np.ndarray, first_row: int = 0) -> None:
+    """Check that no weight is negative, NaN or infinite.
+
+    Args:
+      weights: weights of rows, (B,).
+      first_row: the number of row 0, where they are those of one block of several.
+
+    Raises:
+      DataError: the text names the row.
+    """
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if bad.size:
+        raise DataError(
+            f"sample_weight holds {weights[bad[0]]} in row {first_row + bad[0]}; weights must be "
+            "finite and at least zero."
+        )
+
+
+def check_weights_shape(shape: tuple[int, ...], n_samples: int) -> None:
+    """Check that weights are one a sample.
+
+    Raises:
+      DataError: with both shapes.
+    """
+    if shape != (n_samples,):
+        raise DataError(
+            f"sample_weight must have one entry a sample, shape ({n_samples},); it has shape "
+            f"{shape}."
+        )
+
+
+def as_labels(labels: Any, n_samples: int, weights: Array | None = None) -> Int[Array, "N"] | None:
     """Convert known labels to a checked array; None stays None.
 
     Args:
       labels: the known component of each sample, (N,), whole numbers, -1 where it is unknown; or
         None.
       n_samples: N.
+      weights: weights of the rows, (N,), or None; in a row of weight zero the label may be
+        anything, and is -1 in the result.
 
     Raises:
-      DataError: the labels are no whole numbers, of wrong length, or below -1; the text names the
-        row.
+      DataError: the labels are no whole numbers, of wrong length, missing, or below -1; the text
+        names the row.
 
     >>> as_labels([0, -1, 1], 3).tolist()
     [0, -1, 1]
     """
-    return None if labels is None else jnp.asarray(checked_labels(labels, n_samples))
+    if labels is None:
+        return None
+    known = checked_labels(labels, n_samples, weights)
+    if weights is None or not is_traced(known, weights):
+        return jnp.asarray(known)
+    return jnp.where(weights > 0, known, -1)
 
 
-def checked_labels(labels: Any, n_samples: int) -> Any:
+def checked_labels(labels: Any, n_samples: int, weights: Array | None = None) -> Any:
     """Check known labels as ``as_labels`` does, but leave them on the host.
 
     Args:
       labels: the known component of each sample, (N,).
       n_samples: N.
+      weights: weights of the rows, (N,), or None. Where they are traced, any row may be missing,
+        and values are not inspected.
 
     Returns:
-      A NumPy array; inside a transformation a traced array stays as it is.
+      A NumPy array, -1 in rows of weight zero; inside a transformation a traced array stays as it
+      is.
 
     Raises:
       DataError: see ``as_labels``.
     """
-    host = labels if is_traced(labels) else np.asarray(labels)
+    host, missing = split_missing(labels)
+    if host.dtype == object:
+        host = np.asarray(host.tolist())
     if host.shape != (n_samples,) or host.dtype.kind not in "iu":
         raise DataError(
             f"labels must be {n_samples} whole numbers, one a sample; they have shape "
             f"{host.shape} and dtype {host.dtype}."
         )
-    if not is_traced(host) and (host < -1).any():
-        row = int(np.argmax(host < -1))
-        raise DataError(f"labels holds {host[row]} in row {row}; an unknown one is -1.")
+    if is_traced(host):
+        return host
+    unknown = missing if is_traced(weights) else missing | ~counted_rows(weights, n_samples)
+    host = np.where(unknown, -1, np.asarray(host).astype(np.int64))
+    if is_traced(weights):
+        return host
+    for bad, value in ((missing, "a missing value"), (host < -1, None)):
+        wrong = np.flatnonzero(bad & counted_rows(weights, n_samples))
+        if wrong.size:
+            row = int(wrong[0])
+            raise DataError(
+                f"labels holds {value or host[row]} in row {row}; an unknown one is -1."
+            )
     return host
+
+
+def counted_rows(weights: Array | None, n_samples: int) -> np.ndarray:
+    """Return the mask of rows that are not missing, (N,); all of them where weights are traced."""
+    if weights is None or is_traced(weights):
+        return np.ones(n_samples, bool)
+    return np.asarray(weights) > 0
 
 
 def check_key(key: Any) -> Array:

@@ -13,7 +13,8 @@ from jaxtyping import Array, Key
 
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf
-from jgmm._data.validation import check_key
+from jgmm._data.arrays import split_missing
+from jgmm._data.validation import as_numbers, check_key
 from jgmm.classifier.fit import _train
 from jgmm.classifier.labels import Name
 from jgmm.classifier.model import _log_joint
@@ -43,8 +44,11 @@ def confusion_matrix(
     >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
     [[1, 1], [0, 1]]
     """
-    truth, predictions = np.asarray(labels), np.asarray(predicted)
-    weights = np.ones(truth.shape, int) if sample_weight is None else np.asarray(sample_weight)
+    (truth, lost), (predictions, none) = (split_missing(each) for each in (labels, predicted))
+    truth, predictions = np.asarray(truth), np.asarray(predictions)
+    weights = np.ones(truth.shape, int)
+    if sample_weight is not None:
+        weights = np.asarray(as_numbers(sample_weight, "sample_weight"))
     if truth.ndim != 1 or not truth.shape == predictions.shape == weights.shape:
         raise DataError(
             "labels, predictions and weights must have one entry a sample; their shapes are "
@@ -54,6 +58,9 @@ def confusion_matrix(
     for name, values in (("labels", truth[counted]), ("predictions", predictions[counted])):
         if values.dtype.kind not in "iub" or not ((values >= 0) & (values < n_classes)).all():
             raise DataError(f"{name} must be whole numbers from 0 to {n_classes - 1}.")
+    if (counted & (lost | none)).any():
+        row = int(np.argmax(counted & (lost | none)))
+        raise DataError(f"the label or the prediction in row {row} is missing.")
     matrix = np.zeros((n_classes, n_classes), weights.dtype)
     index = (truth[counted].astype(int), predictions[counted].astype(int))
     np.add.at(matrix, index, weights[counted])

@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import is_traced
+from jgmm._data.arrays import split_missing
+from jgmm._data.validation import as_numbers
 
 Name = str | int | bool
 # Labels must all be of one of these kinds.
@@ -74,12 +76,23 @@ def class_indices(labels: Any, class_names: Sequence[Name]) -> Int[Array, "N"]:
 
 def _plain(labels: Any, n_samples: int, used: np.ndarray) -> np.ndarray:
     """Return the labels of the used samples as an array of whole numbers, text or truth values."""
-    host = np.asarray(labels)
+    host, missing = split_missing(labels)
+    if is_traced(host):
+        raise DataError(
+            "labels are traced: which classes there are must be known outside jit and vmap. Take "
+            "the labels from outside the transformation."
+        )
     if host.shape != (n_samples,):
         raise DataError(
             f"labels must be one a sample, shape ({n_samples},); they have shape {host.shape}."
         )
-    values = host[used]
+    lost = np.flatnonzero(missing & used)
+    if lost.size:
+        raise DataError(
+            f"the label in row {lost[0]} is missing. Give one, or drop the row (a sample weight of "
+            "zero drops a row)."
+        )
+    values = np.asarray(host)[used]
     if values.dtype.kind in "iubU":
         return values
     listed = values.tolist()
@@ -111,7 +124,7 @@ def read_priors(priors: Any, class_names: Sequence[Name], dtype: Any) -> Float[A
     >>> read_priors([0.25, 0.75], ("a", "b"), float).tolist()
     [0.25, 0.75]
     """
-    given = jnp.asarray(priors, dtype)
+    given = jnp.asarray(as_numbers(priors, "priors"), dtype)
     if given.shape != (len(class_names),):
         raise DataError(
             f"priors must have shape ({len(class_names)},), one for each of the classes "

@@ -13,7 +13,7 @@ from jgmm._core.errors import DataError, FitError
 from jgmm._core.pytree import is_traced
 from jgmm._core.status import USABLE, describe
 from jgmm._data.samples import Samples, make_samples
-from jgmm._data.validation import check_key
+from jgmm._data.validation import check_key, counted_rows
 from jgmm.classifier.labels import Name, read_labels, read_priors
 from jgmm.covariance.models import MODELS, model
 from jgmm.covariance.storage import Full
@@ -77,7 +77,8 @@ def check_arguments(
       DataError: an argument that ``fit`` does not accept.
     """
     samples = make_samples(x, sample_weight)
-    indices, names = read_labels(labels, samples.n_samples, _used(samples))
+    used = counted_rows(samples.weights, samples.n_samples)
+    indices, names = read_labels(labels, samples.n_samples, used)
     if len(names) < 2:
         raise DataError(f"labels hold one class only, {names[0]!r}; a classifier needs two.")
     given = [n_components] * len(names) if np.ndim(n_components) == 0 else list(n_components)
@@ -112,13 +113,6 @@ def check_arguments(
     )
 
 
-def _used(samples: Samples) -> np.ndarray:
-    """Return the mask of rows that are not missing; all rows where weights are traced."""
-    if samples.weights is None or is_traced(samples.weights):
-        return np.ones(samples.n_samples, bool)
-    return np.asarray(samples.weights) > 0
-
-
 def weights_of(samples: Samples) -> Array:
     """Return the weights of the samples, or ones if none were given."""
     if samples.weights is None:
@@ -137,7 +131,7 @@ def check_sizes(problem: ClassificationProblem, n_folds: int | None = None) -> N
       DataError: too few samples; the text names the class, or has the total where classes share one
         covariance.
     """
-    used = problem.labels[_used(problem.samples)]
+    used = problem.labels[counted_rows(problem.samples.weights, problem.samples.n_samples)]
     sizes, where = np.bincount(used, minlength=len(problem.class_names)), ""
     if n_folds is not None:
         sizes, where = sizes - -(-sizes // n_folds), f" without one of {n_folds} folds"

@@ -21,9 +21,9 @@ from jax import lax
 from jaxtyping import Array
 
 from jgmm._core.compilation import jit
-from jgmm._core.errors import DataError
 from jgmm._data.samples import Samples
 from jgmm._data.standardization import standardize
+from jgmm._data.validation import check_whole
 from jgmm.differentiation.implicit import (
     Regularization,
     check_arguments,
@@ -70,8 +70,7 @@ def run_unrolled(
     >>> [f"{abs(each):.2f}" for each in slope[:, 0].tolist()]
     ['0.00', '0.00', '0.00', '0.33', '0.33', '0.33']
     """
-    if n_steps < 0:
-        raise DataError(f"n_steps must be at least zero; it is {n_steps}.")
+    check_whole("n_steps", n_steps, 0)
     return _run(*check_arguments(mixture, x, sample_weight, ridge, prior), n_steps)
 
 

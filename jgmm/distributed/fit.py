@@ -20,8 +20,9 @@ from jaxtyping import Array, Key
 
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
+from jgmm._data.dataframes import names_of
 from jgmm._data.samples import DataSummary, Samples, Standardization, make_samples
-from jgmm._data.validation import check_key
+from jgmm._data.validation import as_numbers, check_key
 from jgmm.distributed.mesh import RESTARTS, SAMPLES, Shard, _checked, _place, _spread
 from jgmm.em import exponential_family
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
@@ -33,9 +34,9 @@ from jgmm.fitting.single_run import algorithm_for
 from jgmm.initialization.draw import all_to_standard, check_number, draw
 from jgmm.mixture.mixture import Mixture
 from jgmm.mixture.prior import Prior
-from jgmm.streaming.fit import SUBSAMPLE, given_starts, summarize_all
+from jgmm.streaming.fit import SUBSAMPLE, check_summary, given_starts, summarize_all
 from jgmm.streaming.reader import ProcessGroup, SingleProcess, open_reader
-from jgmm.streaming.sources import as_source
+from jgmm.streaming.sources import array_source
 from jgmm.streaming.subsample import Subsample
 
 
@@ -116,14 +117,16 @@ def fit(
     group = group or SingleProcess()
     mesh = _checked(mesh)
     racing.check_steps(options.race)
-    reader = open_reader(as_source(x, sample_weight), None, group)
+    source = array_source(np.asarray(as_numbers(x, "x")), sample_weight, names_of(x))
+    reader = open_reader(source, None, group)
     algorithm, entry = algorithm_for(options), options.entry
     summary = summarize_all(check_key(key), reader, subsample)
+    check_summary(summary, n_components, options)
     data_summary = summary.data_summary(entry.per_column, entry.affine, reader.dtype)
     control = options.control(summary.whitening(reader.dtype), n_components)
     starts = _starts(key, summary.subsample, n_components, options, data_summary)
-    shares = [int(n) for n in group.all_gather(np.asarray(len(x)))]
-    samples = _place(mesh, x, sample_weight, reader.dtype, shares, data_summary)
+    shares = [int(n) for n in group.all_gather(np.asarray(source.n_rows))]
+    samples = _place(mesh, source.x, source.weights, reader.dtype, shares, data_summary)
     rows = samples.x.shape[0] // mesh.shape[SAMPLES]
     cost = exponential_family.cost_per_step(entry, reader.n_features, n_components, rows)
     n_real, race = len(starts.means), options.race

@@ -79,11 +79,12 @@ class Options:
     accelerate: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the number of steps, by which compiled programs differ, for every way to fit.
+        """Check the numbers of restarts and steps, for every way to fit.
 
         Raises:
-          DataError: it is no whole number, or negative.
+          DataError: one is no whole number, or too small.
         """
+        check_whole("n_restarts", self.n_restarts, 1)
         check_whole("max_steps", self.max_steps, 0)
 
     @property
@@ -159,7 +160,7 @@ class AcceptedOptions:
 
         Raises:
           TypeError: a keyword that is no field of ``Options``.
-          DataError: an option that the function cannot honour.
+          DataError: an option that the function cannot honour, or a number out of range.
         """
         names = [each.name for each in fields(Options)]
         for name in keywords:

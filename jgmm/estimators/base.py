@@ -13,11 +13,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jgmm._core.errors import DataError, FitError
+from jgmm._core.errors import FitError
 from jgmm._core.pytree import to_host
 from jgmm._core.status import Status, describe
-from jgmm._data.dataframes import as_array, is_table
+from jgmm._data.arrays import as_plain
+from jgmm._data.dataframes import collected, is_table
 from jgmm._data.samples import Samples, make_samples
+from jgmm._data.validation import as_numbers
 from jgmm.fitting.results import FitResult
 from jgmm.mixture import density
 from jgmm.mixture.conversion import from_sklearn, to_attributes
@@ -28,9 +30,12 @@ try:
     from sklearn.base import BaseEstimator, DensityMixin
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.utils import check_random_state
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.validation import check_array, check_is_fitted, check_X_y, validate_data
 except ImportError as error:
     raise ImportError('estimators need scikit-learn: pip install "jgmm[sklearn]"') from error
+
+
+FLOATS = [np.float64, np.float32]  # kept as they are; other types become the first
 
 
 class EstimatorError(FitError, ValueError):
@@ -73,10 +78,17 @@ def read_samples(estimator: Any, X: Any, sample_weight: Any = None, **options: A
         jgmm's own check, because a row of weight zero may hold any values.
       options: more arguments of ``validate_data``.
     """
-    if is_table(X):
-        as_array(X, "X")  # scikit-learn would not name the columns that do not hold numbers
-    options = {"ensure_all_finite": sample_weight is None, **options}
-    return validate_data(estimator, X, dtype=[np.float64, np.float32], **options)
+    options = {"ensure_all_finite": sample_weight is None, "dtype": FLOATS, **options}
+    if not is_table(X):
+        # scikit-learn would not see masks, and take durations for numbers.
+        return validate_data(estimator, as_plain(X, "X"), **options)
+    # scikit-learn reads the names; it cannot read every frame, nor name the columns of text.
+    names = {name: options.pop(name) for name in ("reset",) if name in options}
+    labels = {"y": options.pop("y")} if "y" in options else {}
+    frame = collected(X)
+    validate_data(estimator, frame, skip_check_array=True, **names, **labels)
+    check = check_X_y if labels else check_array
+    return check(as_numbers(frame, "X"), **labels, estimator=estimator, **options)
 
 
 def make_key(random_state: Any) -> Any:
@@ -148,10 +160,8 @@ class FittedMixture(DensityMixin, BaseEstimator):
         Samples are in the order in which they were drawn, not sorted by component.
         """
         check_is_fitted(self)
-        if not isinstance(n_samples, int | np.integer) or n_samples < 1:
-            raise DataError(f"n_samples must be a whole number of at least 1; it is {n_samples!r}.")
         with data_precision(self.means_.dtype):
-            drawn = density.sample(make_key(self.random_state), from_sklearn(self), int(n_samples))
+            drawn = density.sample(make_key(self.random_state), from_sklearn(self), n_samples)
             x, labels = to_host(drawn)
         return x, labels.astype(int)
 

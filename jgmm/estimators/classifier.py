@@ -11,10 +11,34 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from jgmm._core.errors import DataError
 from jgmm._core.pytree import to_host
+from jgmm._data.arrays import split_missing
+from jgmm._data.dataframes import is_table
+from jgmm._data.validation import as_numbers, check_weights_shape
 from jgmm.classifier import model
 from jgmm.classifier.fit import fit
 from jgmm.estimators.base import data_precision, make_key, read_samples
+
+
+def _labels(y: Any, sample_weight: Any) -> Any:
+    """Replace labels that are missing, in rows of weight zero, by another; refuse others."""
+    if y is None or is_table(y):  # scikit-learn has its own words for both
+        return y
+    values, missing = split_missing(y, "y")
+    lost = np.flatnonzero(missing & _counted(sample_weight, len(missing)))
+    if lost.size:
+        raise DataError(f"the label in row {lost[0]} is missing: y contains NaN, None or NA.")
+    return values if missing.any() else y
+
+
+def _counted(sample_weight: Any, n_samples: int) -> np.ndarray:
+    """Return the mask of the rows of positive weight, (N,)."""
+    if sample_weight is None:
+        return np.ones(n_samples, bool)
+    weights = np.asarray(as_numbers(sample_weight, "sample_weight"))
+    check_weights_shape(weights.shape, n_samples)
+    return weights > 0
 
 
 class GaussianBayesClassifier(ClassifierMixin, BaseEstimator):
@@ -77,7 +101,7 @@ class GaussianBayesClassifier(ClassifierMixin, BaseEstimator):
           DataError: a ValueError; data or arguments that cannot be used.
           EstimatorError: a ValueError; a class whose covariance is singular.
         """
-        X, y = read_samples(self, X, sample_weight, y=y)
+        X, y = read_samples(self, X, sample_weight, y=_labels(y, sample_weight))
         check_classification_targets(y)
         # jgmm takes integers, text or booleans as labels; scikit-learn also floating-point numbers.
         labels = np.unique(y, return_inverse=True)[1] if y.dtype.kind == "f" else y
@@ -96,7 +120,7 @@ class GaussianBayesClassifier(ClassifierMixin, BaseEstimator):
                     n_restarts=self.n_init,
                 )
             )
-        counted = slice(None) if sample_weight is None else np.asarray(sample_weight) > 0
+        counted = _counted(sample_weight, len(y))
         self.classes_ = np.unique(y[counted])
         self.priors_ = np.exp(self._trained.log_priors)
         mixtures = self._trained.mixtures

@@ -14,6 +14,7 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted
 
 from jgmm import kmeans
+from jgmm._data.validation import as_weights
 from jgmm.estimators.base import data_precision, make_key, read_samples, warn_unless_converged
 
 
@@ -102,9 +103,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return minus the inertia of the samples."""
         squares = self.transform(X).min(axis=1) ** 2
-        return -float(
-            squares.sum() if sample_weight is None else np.asarray(sample_weight) @ squares
-        )
+        with data_precision(squares.dtype):
+            weights = as_weights(sample_weight, len(squares), squares.dtype)
+        return -float(squares.sum() if weights is None else np.asarray(weights) @ squares)
 
     def _check(self, X: Any) -> np.ndarray:
         """Check samples for prediction, and convert them to the precision of the result."""

@@ -18,6 +18,7 @@ import numpy as np
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import to_host
 from jgmm._data.samples import Samples, make_samples
+from jgmm._data.validation import as_numbers
 from jgmm.covariance.models import model
 from jgmm.covariance.storage import Full
 from jgmm.em.options import Options
@@ -228,7 +229,7 @@ class GaussianMixture(FittedMixture):
         for name, placeholder in parts.items():
             given = getattr(self, name)
             if given is not None:
-                parts[name] = np.asarray(given, np.float64)
+                parts[name] = np.asarray(as_numbers(given, name), np.float64)
             if parts[name].shape != placeholder.shape:
                 raise DataError(
                     f"{name} must have shape {placeholder.shape}; it has {parts[name].shape}."

@@ -19,7 +19,7 @@ from jaxtyping import Array, Key
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._data.samples import Samples, make_samples
-from jgmm._data.validation import check_key
+from jgmm._data.validation import check_key, check_whole
 from jgmm.em import exponential_family
 from jgmm.em.e_step import accumulate
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
@@ -119,8 +119,8 @@ def fit(
     check_problem(samples, n_components, options)
     entry, by = options.entry, _find_parametrization(parametrization)
     by.check(entry, n_components, samples.n_features)
-    if batch_size is not None and batch_size < 1:
-        raise DataError(f"batch_size must be at least 1; it is {batch_size}.")
+    if batch_size is not None:
+        check_whole("batch_size", batch_size, 1)
     control = make_gradient_control(
         key, samples.x.dtype, gradient_tol, options.tol, options.rtol or 0.0, max_passes
     )

@@ -19,16 +19,14 @@ from jaxtyping import Array, Key
 from jgmm._core import budget, pytree
 from jgmm._core.compilation import quick_jit
 from jgmm._core.errors import DataError
-from jgmm._core.pytree import is_traced
 from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import center_and_scale, whiten
 from jgmm._data.validation import check_key
 from jgmm.covariance.models import model
-from jgmm.covariance.storage import Spherical
 from jgmm.em.options import Options
 from jgmm.initialization import methods
 from jgmm.initialization.given import from_labels, from_mixture, place_labelled
-from jgmm.initialization.problem import check_constant_columns, check_problem
+from jgmm.initialization.problem import check_constant_columns, check_problem, constants_matter
 from jgmm.mixture.mixture import Mixture, change_coordinates, to_original, to_standard
 
 
@@ -88,8 +86,7 @@ def batches_of_starts(
     """
     entry, n_restarts = options.entry, options.n_restarts
     scaled = compiled_center_and_scale(samples, entry.per_column)
-    bare = not is_traced(options.ridge) and not np.all(np.asarray(options.ridge))
-    check_constant_columns(samples, scaled, bare and entry.storage is not Spherical)
+    check_constant_columns(samples, scaled, constants_matter(options))
     if not isinstance(options.init, str):
         given = _given(options, samples, scaled, len(active))
         inside, whitened = _to_whitened(given, scaled)

@@ -15,7 +15,7 @@ from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import is_traced
 from jgmm._data.samples import Samples
-from jgmm._data.validation import checked_labels
+from jgmm._data.validation import checked_labels, counted_rows
 from jgmm.covariance.models import model
 from jgmm.em.m_step import from_responsibilities, maximize
 from jgmm.em.options import Control
@@ -81,16 +81,11 @@ def from_labels(
 
     Raises:
       DataError: the labels have another shape, one is out of range, or one of the K never occurs.
-        Labels of missing rows (weight zero) are not checked.
+        Labels of missing rows (weight zero), and traced ones, are not checked.
     """
-    host = np.asarray(checked_labels(labels, samples.n_samples))
-    weights = samples.weights
-    counted = host if weights is None or is_traced(weights) else host[np.asarray(weights) > 0]
-    taken = set(np.unique(counted).tolist())
-    if taken != set(range(n_components)):
-        raise DataError(
-            f"labels must take every value from 0 to {n_components - 1}; they take {sorted(taken)}."
-        )
+    host, weights = checked_labels(labels, samples.n_samples, samples.weights), samples.weights
+    if not is_traced(host):
+        _check_all_occur(host[counted_rows(weights, len(host))], n_components, is_traced(weights))
     z = jnp.asarray(host)
 
     def resp(rows: Array) -> Array:
@@ -99,6 +94,18 @@ def from_labels(
     statistics = from_responsibilities(samples, resp, n_components, covariance)
     prior, floor = control.prior_in(samples.frame), control.floor_in(samples.frame)
     return maximize(statistics, covariance, control.ridge, prior=prior, floor=floor)
+
+
+def _check_all_occur(labels: np.ndarray, n_components: int, others_too: bool) -> None:
+    """Refuse labels unless they take every value from 0 to K - 1, and no other value.
+
+    Other values are allowed where it is not known which rows are missing.
+    """
+    taken, wanted = set(np.unique(labels).tolist()), set(range(n_components))
+    if not (wanted <= taken if others_too else wanted == taken):
+        raise DataError(
+            f"labels must take every value from 0 to {n_components - 1}; they take {sorted(taken)}."
+        )
 
 
 def from_mixture(mixture: Mixture, like: Array, n_components: int, covariance: str) -> Mixture:

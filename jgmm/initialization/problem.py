@@ -7,6 +7,7 @@ import numpy as np
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import is_traced
 from jgmm._data.samples import Samples, check_counts
+from jgmm.covariance.storage import Spherical
 from jgmm.em.options import Options
 
 
@@ -31,29 +32,44 @@ def check_problem(samples: Samples, n_components: int, options: Options) -> None
             )
 
 
+def constants_matter(options: Options) -> bool:
+    """Return whether a constant column makes covariances singular: for matrices without a ridge."""
+    bare = not is_traced(options.ridge) and not np.all(np.asarray(options.ridge))
+    return bare and options.entry.storage is not Spherical
+
+
 def check_constant_columns(samples: Samples, scaled: Samples, matters: bool) -> None:
     """Check that no column is constant, which would make every covariance singular.
 
     Args:
       samples, scaled: the samples, and the same centred and scaled. If either is traced, nothing is
         checked.
-      matters: whether a constant column makes covariances singular, given the covariance model and
-        the ridge. If not, nothing is checked.
+      matters: whether a constant column makes covariances singular, see ``constants_matter``. If
+        not, nothing is checked.
 
     Raises:
       DataError: with the numbers of the constant columns.
     """
     if not matters or is_traced(samples, scaled):
         return
-    constant = np.flatnonzero(_constant_columns(samples)).tolist()
-    if constant:
+    refuse_constant_columns(constant_columns(samples))
+
+
+def refuse_constant_columns(constant: np.ndarray) -> None:
+    """Raise a ``DataError`` with the numbers of the columns that are constant, if there are any.
+
+    Args:
+      constant: which columns are, (D,).
+    """
+    if constant.any():
+        listed = ", ".join(map(str, np.flatnonzero(constant)))
         raise DataError(
-            f"column(s) {', '.join(map(str, constant))} of x are constant: a covariance with them "
-            "is singular. Drop them, or give a ridge such as ridge=1e-6."
+            f"column(s) {listed} of x are constant: a covariance with them is singular. Drop them, "
+            "or give a ridge such as ridge=1e-6."
         )
 
 
-def _constant_columns(samples: Samples) -> np.ndarray:
+def constant_columns(samples: Samples) -> np.ndarray:
     """Find the columns in which all samples of positive weight have the same value, (D,).
 
     It compares on the host, so that nothing is compiled.

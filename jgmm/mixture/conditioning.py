@@ -11,14 +11,16 @@ from jaxtyping import Array, Float
 
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import is_traced
+from jgmm._data.validation import as_numbers
 from jgmm.covariance.storage import Full
 from jgmm.mixture import gaussian
 from jgmm.mixture.density import _e_step
-from jgmm.mixture.mixture import Mixture
+from jgmm.mixture.mixture import Mixture, check_single, for_each
 
 
 def _dims(mixture: Mixture, dims: Sequence[int]) -> list[int]:
-    """Check coordinates: distinct, at least one, and each from 0 to D - 1."""
+    """Check that a mixture is one, and coordinates: distinct, at least one, from 0 to D - 1."""
+    check_single(mixture)
     chosen = [int(d) for d in dims]
     d = mixture.n_features
     if not chosen or len(set(chosen)) < len(chosen) or not all(0 <= i < d for i in chosen):
@@ -85,7 +87,7 @@ def condition(mixture: Mixture, dims: Sequence[int], values: Any) -> Mixture:
     (0.5, 0.75)
     """
     known = _dims(mixture, dims)
-    at = jnp.asarray(values, mixture.means.dtype)
+    at = jnp.asarray(as_numbers(values, "values"), mixture.means.dtype)
     if at.shape != (len(known),):
         raise DataError(f"values must have shape ({len(known)},), one a known coordinate.")
     if not is_traced(at) and not bool(jnp.isfinite(at).all()):
@@ -105,25 +107,31 @@ def condition(mixture: Mixture, dims: Sequence[int], values: Any) -> Mixture:
     return Mixture(log_weights, means, scale[:copies], entry.marginal_model.name)
 
 
-def mean(mixture: Mixture) -> Float[Array, "D"]:
-    """Mean of the mixture, ``μ = Σₖ πₖ μₖ``, (D,).
+def mean(mixture: Mixture) -> Float[Array, "... D"]:
+    """Mean of the mixture, ``μ = Σₖ πₖ μₖ``, (D,); a batch of mixtures keeps its leading axes.
 
     >>> import jgmm
     >>> two = jgmm.make_mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
     >>> mean(two).tolist()
     [2.0]
     """
-    return mixture.weights @ mixture.means
+    return for_each(lambda one: one.weights @ one.means, mixture)
 
 
-def cov(mixture: Mixture) -> Float[Array, "D D"]:
+def cov(mixture: Mixture) -> Float[Array, "... D D"]:
     """Covariance of the mixture, ``Σₖ πₖ (Σₖ + (μₖ - μ)(μₖ - μ)ᵀ)``, (D, D).
+
+    A batch of mixtures keeps its leading axes.
 
     >>> import jgmm
     >>> two = jgmm.make_mixture([0.5, 0.5], [[0.0], [4.0]], [1.0, 1.0], "spherical")
     >>> cov(two).tolist()
     [[5.0]]
     """
+    return for_each(_cov, mixture)
+
+
+def _cov(mixture: Mixture) -> Array:
     offsets = mixture.means - mean(mixture)[None, :]
     within = jnp.einsum("k,kde->de", mixture.weights, mixture.covariances)
     return within + (mixture.weights[:, None] * offsets).T @ offsets

@@ -22,9 +22,10 @@ from jaxtyping import Array
 
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
+from jgmm._data.validation import as_numbers
 from jgmm.covariance.models import model
 from jgmm.covariance.storage import Full, Storage
-from jgmm.mixture.mixture import Mixture
+from jgmm.mixture.mixture import Mixture, check_single
 
 ATTRIBUTES = ("weights", "means", "covariances", "precisions", "precisions_cholesky")
 
@@ -55,7 +56,7 @@ def from_sklearn(fitted: Any, dtype: Any = None) -> Mixture:
     if missing:
         raise DataError(f"{type(fitted).__name__} has no {missing[0]}: fit it first.")
     entry = model(getattr(fitted, "covariance_type_", None) or fitted.covariance_type)
-    arrays = [np.asarray(getattr(fitted, name)) for name in needed]
+    arrays = [np.asarray(as_numbers(getattr(fitted, name), name)) for name in needed]
     dtype = jax.dtypes.canonicalize_dtype(dtype or arrays[1].dtype)
     weights, means, root = (jnp.asarray(array, dtype) for array in arrays)
     if entry.shared:
@@ -79,6 +80,7 @@ def to_attributes(mixture: Mixture) -> dict[str, np.ndarray]:
     >>> to_attributes(one)["precisions"].tolist()
     [0.25]
     """
+    check_single(mixture)
     entry = mixture.model
     scale, inverse = np.array(mixture.scale), np.array(_invert(entry.storage, mixture.scale))
     root = inverse.swapaxes(1, 2).copy() if entry.storage is Full else inverse

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from jgmm._core import budget
 from jgmm._core.compilation import jit
-from jgmm._data.validation import check_key
+from jgmm._data.validation import check_key, check_whole
 from jgmm.mixture import gaussian
-from jgmm.mixture.mixture import Mixture, _samples_for
+from jgmm.mixture.mixture import Mixture, _samples_for, check_single
 
 
 class Expectation(NamedTuple):
@@ -174,17 +174,22 @@ def sample(
     Args:
       key: a typed key, such as ``jax.random.key(0)``.
       mixture: K components in D dimensions.
-      n_samples: how many samples to draw.
+      n_samples: how many samples to draw, at least one.
 
     Returns:
       Samples (n_samples, D), and the component that produced each, (n_samples,).
+
+    Raises:
+      DataError: ``n_samples`` is no such number, or a batch of mixtures.
 
     >>> import jax, jgmm
     >>> one = jgmm.make_mixture([1.0], [[0.0]], [1.0], "spherical")
     >>> jgmm.sample(jax.random.key(0), one, 5)[0].shape
     (5, 1)
     """
-    return _sample(check_key(key), mixture, n_samples)
+    check_single(mixture)
+    check_whole("n_samples", n_samples, 1)
+    return _sample(check_key(key), mixture, int(n_samples))
 
 
 @partial(jit, static_argnums=2)

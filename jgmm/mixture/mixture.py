@@ -6,6 +6,7 @@ leading axis of restarts work on it. ``make_mixture`` validates; the constructor
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf
 from jgmm._data.samples import Standardization
-from jgmm._data.validation import as_samples
+from jgmm._data.validation import as_numbers, as_samples
 from jgmm.covariance.models import CovarianceModel, model
 from jgmm.covariance.storage import Full
 
@@ -40,19 +41,28 @@ def to_original(mixture: Mixture, frame: Standardization) -> Mixture:
 class Mixture:
     """Parameters of a mixture of K Gaussians in D dimensions.
 
+    With leading axes on every leaf it is a batch of mixtures, as ``vmap`` returns it. The
+    properties keep those axes; a function that also takes samples, a key or coordinates takes one
+    mixture, and is mapped over a batch by ``vmap``.
+
     Attributes:
       log_weights: log πₖ, (K,); -inf for a component that is switched off.
       means: μₖ, (K, D).
       scale: a square root of each covariance in its model's storage: lower Cholesky factors
         (K, D, D), standard deviations (K, D) or (K,); the first axis is 1 where all components
         share one covariance.
-      covariance: name of the covariance model (static).
+      covariance: name of the covariance model (static). A code or a synonym becomes the name that
+        the package writes, so that equal models have equal pytrees.
     """
 
     log_weights: Leaf
     means: Leaf
     scale: Leaf
     covariance: str = field(metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        """Write the covariance model by its name."""
+        object.__setattr__(self, "covariance", model(self.covariance).name)
 
     @property
     def model(self) -> CovarianceModel:
@@ -78,8 +88,7 @@ class Mixture:
     @jit
     def cholesky(self) -> Array:
         """Lower Cholesky factors as matrices, (K, D, D), whatever the storage."""
-        dense = self.model.storage.to_dense(self.scale, self.n_features)
-        return jnp.broadcast_to(dense, (self.n_components, *dense.shape[1:]))
+        return for_each(_cholesky, self)
 
     @property
     @jit
@@ -91,8 +100,45 @@ class Mixture:
     @jit
     def variances(self) -> Array:
         """Diagonals of the covariances, (K, D), without making matrices."""
-        variances = self.model.storage.variances(self.scale, self.n_features)
-        return jnp.broadcast_to(variances, (self.n_components, self.n_features))
+        return for_each(_variances, self)
+
+
+def _cholesky(mixture: Mixture) -> Array:
+    dense = mixture.model.storage.to_dense(mixture.scale, mixture.n_features)
+    return jnp.broadcast_to(dense, (mixture.n_components, *dense.shape[1:]))
+
+
+def _variances(mixture: Mixture) -> Array:
+    variances = mixture.model.storage.variances(mixture.scale, mixture.n_features)
+    return jnp.broadcast_to(variances, mixture.means.shape)
+
+
+def for_each(function: Callable[[Mixture], Array], mixture: Mixture) -> Array:
+    """Apply a function of one mixture to each of a batch; its leading axes stay.
+
+    >>> one = make_mixture([1.0], [[2.0]], [1.0], "spherical")
+    >>> batch = jax.tree.map(lambda leaf: leaf[None], one)
+    >>> for_each(lambda mixture: mixture.means.sum(), batch).tolist()
+    [2.0]
+    """
+    for _ in range(jnp.ndim(mixture.means) - 2):
+        function = jax.vmap(function)
+    return function(mixture)
+
+
+def check_single(mixture: Mixture) -> None:
+    """Check that a mixture is one, and not a batch of them.
+
+    Raises:
+      DataError: it has leading axes; the text says how to map over them.
+    """
+    leading = jnp.shape(mixture.means)[:-2]
+    if leading:
+        raise DataError(
+            f"this is a batch of mixtures, with leading axes {leading}, and one is needed here. "
+            "Map over the batch, jax.vmap(lambda mixture: ...)(mixtures), or take one of it, "
+            "jax.tree.map(lambda leaf: leaf[0], mixtures)."
+        )
 
 
 def make_mixture(weights: Any, means: Any, covariances: Any, covariance: str = "full") -> Mixture:
@@ -116,12 +162,12 @@ def make_mixture(weights: Any, means: Any, covariances: Any, covariance: str = "
     entry = model(covariance)
     mu = as_samples(means, "means")
     k, d = mu.shape
-    pi = jnp.asarray(weights, mu.dtype)
+    pi = jnp.asarray(as_numbers(weights, "weights"), mu.dtype)
     if pi.shape != (k,):
         raise DataError(f"weights must have shape ({k},), one a component; they have {pi.shape}.")
     if not bool(jnp.isfinite(pi).all() & (pi >= 0).all() & (jnp.abs(pi.sum() - 1) < 1e-4)):
         raise DataError(f"weights must be nonnegative and sum to one; they are {pi.tolist()}.")
-    sigma = _stored(jnp.asarray(covariances, mu.dtype), entry, k, d)
+    sigma = _stored(jnp.asarray(as_numbers(covariances, "covariances"), mu.dtype), entry, k, d)
     scale = entry.storage.root(sigma)
     bad = ~jnp.isfinite(scale).reshape(len(scale), -1).all(axis=1)
     bad |= (entry.storage.conditional_variances(scale) <= 0).any(axis=1)
@@ -191,11 +237,12 @@ def _samples_for(mixture: Mixture, x: Any) -> Array:
 
 
 def check_columns(mixture: Mixture, n_columns: int) -> None:
-    """Check that samples have as many columns as the mixture has features.
+    """Check that a mixture is one, and that samples have as many columns as it has features.
 
     Raises:
-      DataError: they do not; the text says both numbers.
+      DataError: they do not, the text says both numbers; or a batch of mixtures.
     """
+    check_single(mixture)
     if n_columns != mixture.n_features:
         raise DataError(
             f"x has {n_columns} columns; the mixture was made for {mixture.n_features}."

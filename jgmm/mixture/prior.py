@@ -30,6 +30,7 @@ from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import center_and_scale, whiten
+from jgmm._data.validation import as_numbers
 from jgmm.covariance.models import CovarianceModel
 from jgmm.mixture.mixture import Mixture
 
@@ -138,7 +139,7 @@ def _shared_volume(frame: Standardization, n_components: Array) -> Float[Array, 
 
 
 def _checked(value: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
-    array = jnp.asarray(value, dtype)
+    array = jnp.asarray(as_numbers(value, f"the prior's {name}"), dtype)
     if array.shape != shape:
         raise DataError(f"the prior's {name} must have shape {shape}; it has {array.shape}.")
     if not is_traced(array) and not bool(jnp.isfinite(array).all()):

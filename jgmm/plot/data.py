@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from jgmm._data.validation import column_names
+from jgmm._data.validation import as_numbers, column_names
 from jgmm.mixture import gaussian
 from jgmm.mixture.mixture import Mixture
 from jgmm.plot.density import density_1d, draw_histogram, limits
@@ -246,7 +246,7 @@ def uncertainty(
     'below 0.9: 1 of 2'
     """
     points, own_names = read_points(x, dims)
-    chances = np.asarray(responsibilities, np.float64)
+    chances = np.asarray(as_numbers(responsibilities, "responsibilities"), np.float64)
     if chances.ndim != 2 or len(chances) != len(points) or not np.isfinite(chances).all():
         raise ValueError(
             f"responsibilities must be finite, shape ({len(points)}, K); they have shape "

@@ -21,8 +21,8 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from jgmm._core import budget
-from jgmm._data.dataframes import as_array
-from jgmm._data.validation import as_samples, column_names
+from jgmm._data.arrays import split_missing
+from jgmm._data.validation import as_numbers, as_samples, column_names
 from jgmm.mixture.conditioning import marginal
 from jgmm.mixture.density import log_prob
 from jgmm.mixture.mixture import Mixture
@@ -184,7 +184,7 @@ def read_points(
       DataError: samples that are not finite numbers; the text names row and column.
       ValueError: a column that does not exist.
     """
-    names, array = column_names(x), as_array(x)
+    names, array = column_names(x), as_numbers(x, "x")
     if one_column and np.ndim(array) == 1:
         x = array = np.asarray(array)[:, None]
     as_samples(x)  # raises for NaN, text and wrong shapes
@@ -254,7 +254,10 @@ def group_by_label(labels: Any, n: int, names: Sequence[str] | None = None) -> l
     """
     if labels is None:
         return []
-    values = np.asarray(labels)
+    values, missing = split_missing(labels)
+    values = np.asarray(values)
+    if missing.any():
+        raise ValueError(f"the label in row {int(np.argmax(missing.ravel()))} is missing.")
     if values.shape != (n,):
         raise ValueError(f"labels must be one per sample, shape ({n},); they are {values.shape}.")
     integers = np.issubdtype(values.dtype, np.integer) or values.dtype == bool

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jgmm._core.errors import DataError
+from jgmm._data.arrays import split_missing
 
 
 def adjusted_rand_index(a: Any, b: Any) -> float:
@@ -24,14 +25,14 @@ def adjusted_rand_index(a: Any, b: Any) -> float:
       1 for equal partitions, about 0 for independent ones, below 0 for worse than chance.
 
     Raises:
-      DataError: the two do not have one label for each sample.
+      DataError: the two do not have one label for each sample, or a label is missing.
 
     Reference: Hubert & Arabie (1985).
 
     >>> adjusted_rand_index([0, 0, 1, 1], ["b", "b", "a", "a"])
     1.0
     """
-    first, second = np.asarray(a), np.asarray(b)
+    first, second = _labels(a, "a"), _labels(b, "b")
     if first.ndim != 1 or first.shape != second.shape or not first.size:
         raise DataError(
             "both partitions must have one label a sample; their shapes are "
@@ -48,6 +49,14 @@ def adjusted_rand_index(a: Any, b: Any) -> float:
     # and only the last division rounds.
     by_chance = of_a * of_b
     return 2 * (both * all_pairs - by_chance) / ((of_a + of_b) * all_pairs - 2 * by_chance)
+
+
+def _labels(labels: Any, name: str) -> np.ndarray:
+    """Return the labels of a partition on the host, or say which one is missing."""
+    values, missing = split_missing(labels, name)
+    if missing.any():
+        raise DataError(f"{name} has no label in row {int(np.argmax(missing.ravel()))}.")
+    return np.asarray(values)
 
 
 def _pairs(labels: np.ndarray) -> int:

@@ -29,7 +29,7 @@ from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError, FitError
 from jgmm._core.status import Status, describe
 from jgmm._data.samples import Samples, make_samples, whole_weights
-from jgmm._data.validation import check_key, check_level
+from jgmm._data.validation import check_key, check_level, check_whole
 from jgmm.em.options import AcceptedOptions, Control, OptionKeywords, Options
 from jgmm.fitting.in_memory import fit_unchecked
 from jgmm.fitting.many_data_sets import Search, append_start, best_log_likelihoods, draw_starts
@@ -306,8 +306,7 @@ def _check_arguments(
     check_problem(samples, most_components + 1, options)
     if not isinstance(options.init, str):
         raise DataError("init must be a name here: every data set drawn has starts of its own.")
-    if n_replicates < 1:
-        raise DataError(f"n_replicates must be at least 1; it is {n_replicates}.")
+    check_whole("n_replicates", n_replicates, 1)
     control = options.control(samples, most_components)
     search = Search(options.entry.name, options.init, options.n_restarts, algorithm_for(options))
     # k-means holds the distances of all samples to all centers of all starts in memory.

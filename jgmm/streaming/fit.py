@@ -12,17 +12,24 @@ from typing import Any, Unpack
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Key
 
 from jgmm._core.errors import DataError
 from jgmm._data.samples import DataSummary, make_samples
-from jgmm._data.validation import check_key
+from jgmm._data.validation import check_key, check_whole
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
 from jgmm.fitting import in_memory
 from jgmm.fitting.results import FitResult, raise_if_failed
 from jgmm.fitting.single_run import algorithm_for
 from jgmm.initialization.draw import all_to_standard
 from jgmm.initialization.given import from_mixture
+from jgmm.initialization.problem import (
+    check_problem,
+    constant_columns,
+    constants_matter,
+    refuse_constant_columns,
+)
 from jgmm.mixture.mixture import Mixture
 from jgmm.streaming.passes import (
     Checkpointer,
@@ -41,7 +48,7 @@ from jgmm.streaming.reader import (
     blocks_with_progress,
     open_reader,
 )
-from jgmm.streaming.sources import as_source
+from jgmm.streaming.sources import ArraySource, as_source
 from jgmm.streaming.subsample import (
     Subsample,
     Summary,
@@ -149,6 +156,7 @@ def fit_blocks(
         state = check_restored(restored, reader)
     else:
         summary = summarize_all(key, reader, subsample)
+        check_summary(summary, n_components, options)
         data_summary = summary.data_summary(
             options.entry.per_column, options.entry.affine, reader.dtype
         )
@@ -199,16 +207,33 @@ def summarize_all(key: Array, reader: Reader, n_subsample: int) -> Summary:
     Raises:
       DataError: bad samples, none with a positive weight, or ``n_subsample`` below one.
     """
-    if n_subsample < 1:
-        raise DataError(f"subsample must be at least one row; it is {n_subsample}.")
+    check_whole("subsample", n_subsample, 1)
     timings = Timings()
     d, dtype = reader.n_features, reader.dtype
     blocks = blocks_with_progress(reader, timings, -1, 0, float("nan"))
-    mine = summarize(key, blocks, reader.first_row, n_subsample, d, dtype)
+    columns = reader.source.columns if isinstance(reader.source, ArraySource) else None
+    mine = summarize(key, blocks, reader.first_row, n_subsample, d, dtype, columns)
     summary = merge(reader.group.all_gather(to_arrays(mine, n_subsample)), d, dtype)
     if not summary.moments.total:
         raise DataError("sample_weight is zero for every sample; at least one must count.")
     return summary
+
+
+def check_summary(summary: Summary, n_components: int, options: Options) -> None:
+    """Check that a mixture can be fitted, as ``jgmm.fit`` does for samples in memory.
+
+    Raises:
+      DataError: see ``check_problem``; or constant columns that make covariances singular.
+    """
+    samples = make_samples(summary.subsample.x, summary.subsample.weights)
+    check_problem(samples, n_components, options)
+    if constants_matter(options):
+        total, mean, scatter = summary.moments
+        # The rows drawn do not tell a constant column from one that hardly varies; all rows do, up
+        # to the rounding of their mean.
+        rounding = 8 * float(jnp.finfo(samples.x.dtype).eps) * np.abs(mean)
+        flat = np.diagonal(scatter) <= total * rounding**2
+        refuse_constant_columns(constant_columns(samples) & flat)
 
 
 def _coreset(

@@ -12,6 +12,7 @@ import numpy as np
 
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
+from jgmm._data.validation import check_whole
 from jgmm.em.statistics import Statistics
 from jgmm.streaming.content import Content, content_of, difference
 from jgmm.streaming.prefetch import Timings, prefetch
@@ -188,8 +189,7 @@ def open_reader(
         raise DataError(f"shares of the samples have {every[:, 0].tolist()} columns.")
     dtype = np.dtype(f"f{itemsize}")
     rows = block_rows or suggested_rows(source, n_features, dtype)
-    if rows < 1:
-        raise DataError(f"block_rows must be at least one; it is {rows}.")
+    check_whole("block_rows", rows, 1)
     return Reader(source, rows, n_features, dtype, group, progress)
 
 

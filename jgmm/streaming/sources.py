@@ -18,8 +18,14 @@ from jaxtyping import Array
 
 from jgmm._core import budget
 from jgmm._core.errors import DataError
-from jgmm._data.dataframes import as_array, is_table
-from jgmm._data.validation import float_dtype
+from jgmm._data.arrays import refuse_sparse
+from jgmm._data.dataframes import as_array, is_table, names_of
+from jgmm._data.validation import (
+    as_numbers,
+    check_two_dimensional,
+    check_weights_shape,
+    float_dtype,
+)
 
 
 class Block(NamedTuple):
@@ -37,16 +43,26 @@ class ArraySource:
     [2, 2, 1]
     """
 
-    def __init__(self, x: Any, sample_weight: Any = None, rows: int = 1 << 16) -> None:
-        """Keep samples (N, D) and weights (N,), to be yielded ``rows`` at a time."""
-        self._x, self._weights, self._rows = x, sample_weight, rows
+    def __init__(
+        self,
+        x: Any,
+        sample_weight: Any = None,
+        rows: int = 1 << 16,
+        columns: list[str] | None = None,
+    ) -> None:
+        """Keep samples (N, D) and weights (N,), to be yielded ``rows`` at a time.
+
+        The names of the columns, if they have any, are those in error messages.
+        """
+        self.x, self.weights, self._rows = x, sample_weight, rows
+        self.columns = columns
         self.n_rows = len(x)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         """Yield blocks and their weights, from the first row on."""
         for start in range(0, self.n_rows, self._rows):
             part = slice(start, start + self._rows)
-            yield self._x[part], None if self._weights is None else self._weights[part]
+            yield self.x[part], None if self.weights is None else self.weights[part]
 
 
 def as_source(source: Any, sample_weight: Any = None) -> Iterable[Any]:
@@ -66,12 +82,12 @@ def as_source(source: Any, sample_weight: Any = None) -> Iterable[Any]:
     >>> [x.shape for x, weights in as_source(np.zeros((3, 2)))]
     [(3, 2)]
     """
+    refuse_sparse(source, "x")
+    columns = None
     if is_table(source):
-        source, sample_weight = as_array(source), as_array(sample_weight, "sample_weight")
+        columns, source = names_of(source), as_array(source)
     if hasattr(source, "ndim"):
-        if source.ndim != 2:
-            raise DataError(f"x must be two-dimensional; it has shape {source.shape}.")
-        return ArraySource(source, sample_weight)
+        return array_source(source, sample_weight, columns)
     if sample_weight is not None:
         raise DataError("sample_weight goes with an array; a source yields pairs (x, weights).")
     if isinstance(source, Iterator):
@@ -84,6 +100,24 @@ def as_source(source: Any, sample_weight: Any = None) -> Iterable[Any]:
     if not isinstance(source, Iterable):
         raise DataError(f"the source is {type(source).__name__}, which yields no blocks.")
     return source
+
+
+def array_source(x: Any, sample_weight: Any = None, columns: list[str] | None = None) -> Any:
+    """Return an array and its weights as a source, after a check of their shapes.
+
+    Args:
+      x: samples (N, D), which are read and checked block by block.
+      sample_weight: weights (N,), or None.
+      columns: names of the columns, for error messages.
+
+    Raises:
+      DataError: x is not two-dimensional, or the weights are not one number a row.
+    """
+    check_two_dimensional(x.shape, "x")
+    if sample_weight is not None:
+        sample_weight = np.asarray(as_numbers(sample_weight, "sample_weight"))
+        check_weights_shape(sample_weight.shape, len(x))
+    return ArraySource(x, sample_weight, columns=columns)
 
 
 class _FromFunction:
@@ -99,16 +133,16 @@ class _FromFunction:
 def _to_arrays(item: Any, number: int) -> tuple[np.ndarray, np.ndarray | None]:
     """Convert a block of a source to samples (B, D) and weights (B,) or None, and check them."""
     x, weights = item if isinstance(item, tuple) else (item, None)
-    x = np.asarray(as_array(x, f"block {number}"))
-    if x.ndim != 2 or x.dtype.kind not in "fiub":
+    x = np.asarray(as_numbers(x, f"block {number}"))
+    if x.ndim != 2:
         raise DataError(
             f"block {number} is an array of {x.dtype} of shape {x.shape}; samples are rows of "
             "numbers, (B, D)."
         )
     if weights is None:
         return x, None
-    weights = np.asarray(as_array(weights, f"the weights of block {number}"))
-    if weights.shape != x.shape[:1] or weights.dtype.kind not in "fiub":
+    weights = np.asarray(as_numbers(weights, f"the weights of block {number}"))
+    if weights.shape != x.shape[:1]:
         raise DataError(
             f"the weights of block {number} are {weights.dtype} of shape {weights.shape}; they "
             f"must be numbers, one for each of its {len(x)} rows."

@@ -20,10 +20,9 @@ import numpy as np
 from jaxtyping import Array, UInt64
 
 from jgmm._core.compilation import jit
-from jgmm._core.errors import DataError
 from jgmm._data.samples import DataSummary, Standardization
 from jgmm._data.standardization import scaling_from_moments, whitening_from_correlation
-from jgmm._data.validation import all_usable, refuse_values
+from jgmm._data.validation import all_usable, check_weights, refuse_values
 from jgmm.streaming.moments import Moments, moments_of
 from jgmm.streaming.sources import Block
 
@@ -111,6 +110,7 @@ def summarize(
     n_subsample: int,
     n_features: int,
     dtype: np.dtype,
+    columns: list[str] | None = None,
 ) -> Summary:
     """Check all samples, compute their moments and draw a subsample, in one pass.
 
@@ -121,6 +121,7 @@ def summarize(
       n_subsample: largest number of rows drawn.
       n_features: D.
       dtype: of the samples.
+      columns: their names in error messages.
 
     Raises:
       DataError: NaN, infinite or overflowing values, or unusable weights; the text names the row.
@@ -128,7 +129,7 @@ def summarize(
     summary = empty_summary(n_features, dtype)
     salt, row = salt_of(key), first_row
     for block in blocks:
-        _check_block(block, row)
+        _check_block(block, row, columns)
         moments = summary.moments + moments_of(block)
         drawn = _draw(block, row, salt, n_subsample, summary.subsample)
         summary = Summary(summary.n_rows + block.n_rows, moments, drawn)
@@ -136,17 +137,11 @@ def summarize(
     return summary
 
 
-def _check_block(block: Block, first_row: int) -> None:
+def _check_block(block: Block, first_row: int, columns: list[str] | None) -> None:
     """Raise a ``DataError`` that names the row of a bad value or weight."""
-    weights = np.asarray(block.weights)
-    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if bad.size:
-        raise DataError(
-            f"the weight of row {first_row + bad[0]} is {weights[bad[0]]}; weights must be finite "
-            "and at least zero."
-        )
+    check_weights(np.asarray(block.weights), first_row)
     if not bool(all_usable(block.x, block.weights)):
-        refuse_values(block.x, block.weights, "x", first_row=first_row)
+        refuse_values(block.x, block.weights, "x", columns, first_row)
 
 
 def salt_of(key: Array) -> np.uint64:

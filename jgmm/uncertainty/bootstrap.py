@@ -33,7 +33,7 @@ from jgmm._core.errors import DataError, FitError
 from jgmm._core.pytree import Leaf, to_host
 from jgmm._core.status import VALID, tally
 from jgmm._data.samples import Samples, whole_weights
-from jgmm._data.validation import check_key, check_level
+from jgmm._data.validation import check_key, check_level, check_whole
 from jgmm.em.e_step import check_inputs
 from jgmm.em.options import Control, OptionKeywords, Options
 from jgmm.fitting.algorithm import Algorithm
@@ -184,8 +184,7 @@ def bootstrap(
     check_key(key)
     if method not in METHODS:
         raise DataError(f"unknown method {method!r}. Known: {', '.join(METHODS)}.")
-    if n_replicates < 2:
-        raise DataError(f"n_replicates must be at least 2; it is {n_replicates}.")
+    check_whole("n_replicates", n_replicates, 2)
     n_draws = int(whole_weights(samples).sum()) if method == "nonparametric" else 0
     options = replace(ACCEPTED.read(options, keywords), covariance=mixture.covariance)
     control, algorithm = options.control(samples, mixture.n_components), algorithm_for(options)

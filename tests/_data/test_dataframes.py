@@ -75,6 +75,23 @@ def test_what_is_missing_is_named_unless_its_row_counts_nothing(frame):
     np.testing.assert_array_equal(weights, [1, 1, 0, 1])
 
 
+ARROW = ["float64", "Float64", "double[pyarrow]", "Float32", "float[pyarrow]", "int64[pyarrow]"]
+
+
+@pytest.mark.parametrize("kind", [*ARROW, "mixed"])
+def test_a_null_of_any_type_of_pandas_is_a_missing_value(kind):
+    kinds = {"a": "float64", "b": "double[pyarrow]"} if kind == "mixed" else kind
+    made = pandas.DataFrame({"a": [1.0, 2.0, 3.0], "b": [4.0, 5.0, 6.0]}).astype(kinds)
+    made.iloc[1, 1] = pandas.NA
+    rows, _ = make_samples(made, [1, 0, 1]).rows(0, 3)
+    np.testing.assert_array_equal(rows, [[1, 4], [0, 0], [3, 6]])
+    assert as_array(made).dtype == (np.float32 if "loat" in kind and "64" not in kind else float)
+    with pytest.raises(DataError, match="nan in row 1, column 'b'"):
+        as_samples(made)
+    with pytest.raises(DataError, match="nan in row 1"):
+        as_weights(made["b"], 3, np.float64)
+
+
 REFUSED = {
     "text": polars.Series(["1", "2"]),
     "categories": polars.Series(["1", "2"], dtype=polars.Categorical),

@@ -8,7 +8,7 @@ import polars
 import pytest
 
 from jgmm._core.errors import DataError
-from jgmm._data.validation import as_samples, as_weights, check_key, column_names
+from jgmm._data.validation import as_samples, as_weights, check_key, check_whole, column_names
 
 X = np.array([[1.0, 2.0], [3.0, 5.0], [-2.0, 0.5], [0.0, 7.0], [4.0, -1.0]])
 
@@ -81,6 +81,18 @@ def test_weights_from_every_container(make, dtype):
     found = as_weights(make([1, 0, 2]), 3, dtype)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, [1, 0, 2])
+
+
+def test_masked_weights_are_missing():
+    with pytest.raises(DataError, match="sample_weight holds nan in row 2"):
+        as_weights(np.ma.masked_equal([1.0, 2.0, 9.0], 9.0), 3, np.float64)
+
+
+@pytest.mark.parametrize("value", [2.5, "3", None, True, 0, np.float64(3)])
+def test_a_count_is_a_whole_number(value):
+    with pytest.raises(DataError, match="n must be a whole number of at least 1; it is"):
+        check_whole("n", value, 1)
+    check_whole("n", np.uint8(1), 1)
 
 
 def test_no_weights_are_none():

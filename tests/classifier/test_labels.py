@@ -63,7 +63,7 @@ def test_labels_of_missing_rows_are_not_read():
     [
         (TEXT[:3], r"shape \(4,\); they have shape \(3,\)"),
         ([TEXT] * 4, r"they have shape \(4, 4\)"),
-        (["a", "b", None, "a"], "the label in row 2 is None"),
+        (["a", "b", None, "a"], "the label in row 2 is missing"),
         ([0.0, 1.0, 1.5, 0.0], "the label in row 0 is 0.0"),
         (np.array([1, "a", 2, 3], object), "mix numbers, text and truth values"),
     ],

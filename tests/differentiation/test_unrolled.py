@@ -82,7 +82,7 @@ def test_a_component_that_collapses_spoils_everything():
 
 
 def test_bad_arguments():
-    with pytest.raises(DataError, match="n_steps must be at least zero"):
+    with pytest.raises(DataError, match="n_steps must be a whole number of at least 0"):
         unrolled.run_unrolled(start(), samples(), n_steps=-1)
     mixture = jgmm.m_step(samples(), np.eye(K)[np.arange(N) % K], "EVI")
     with pytest.raises(DataError, match="no free coordinates"):

@@ -25,6 +25,19 @@ def test_controls_below_zero_are_refused(which, value):
         Options(**{which: value}).control(make_samples(X), 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "least"),
+    [("max_steps", -1, 0), ("n_restarts", 0, 1), ("n_restarts", True, 1)],
+)
+def test_counts_are_whole_numbers(name, value, least):
+    """Where options are put together, and so for every function that takes them."""
+    said = f"{name} must be a whole number of at least {least}; it is {value!r}"
+    with pytest.raises(jgmm.DataError, match=said):
+        AcceptedOptions().read(None, {name: value})
+    with pytest.raises(jgmm.DataError, match="max_steps must be a whole number"):
+        jgmm.streaming.fit(jax.random.key(0), X, 1, max_steps=-3)
+
+
 def test_default_tolerances_follow_the_dtype():
     assert float(make_control(np.float64, None, None, 0.0).tol) == 1e-8
     np.testing.assert_allclose(float(make_control(np.float32, None, None, 0.0).tol), 1e-6)

@@ -159,9 +159,11 @@ def test_html_shows_the_parameters(estimators):
     [
         lambda x: pandas.DataFrame(x, columns=["length", "width"]),
         lambda x: polars.DataFrame(x, schema=["length", "width"]),
+        lambda x: polars.LazyFrame(x, schema=["length", "width"]),
         lambda x: pyarrow.table({"length": x[:, 0], "width": x[:, 1]}),
+        lambda x: pyarrow.RecordBatch.from_pydict({"length": x[:, 0], "width": x[:, 1]}),
     ],
-    ids=["pandas", "polars", "arrow"],
+    ids=["pandas", "polars", "lazy", "arrow", "batch"],
 )
 def test_data_frames_keep_their_names(estimators, frame):
     x, y = data(np.float64), np.resize(["a", "b"], N)
@@ -171,6 +173,36 @@ def test_data_frames_keep_their_names(estimators, frame):
         np.testing.assert_array_equal(fitted.predict(frame(x)), estimator.predict(x))
         with pytest.raises(ValueError, match="feature names"):
             fitted.predict(pandas.DataFrame(x, columns=["width", "length"]))
+
+
+HELD = np.where(np.arange(N) == 4, 0.0, 1.0)
+HOLES = np.where((np.arange(N) == 4)[:, None], np.nan, data(np.float64))
+MISSING = {
+    "mask": np.ma.masked_invalid(HOLES),
+    "arrow": pandas.DataFrame(HOLES, columns=["a", "b"]).convert_dtypes(dtype_backend="pyarrow"),
+    "nullable": pandas.DataFrame(HOLES, columns=["a", "b"]).astype("Float64"),
+    "lazy": polars.LazyFrame(HOLES, schema=["a", "b"]),
+}
+
+
+@pytest.mark.parametrize("kind", MISSING)
+def test_rows_of_weight_zero_may_be_missing(estimators, kind):
+    x, y = MISSING[kind], np.resize(["a", "b"], N)
+    masked = np.ma.masked_array(y, mask=HELD == 0)
+    for estimator in estimators:
+        if isinstance(estimator, MixtureSelector):
+            continue  # its fits are those of the first
+        found = clone(estimator).fit(x, masked, sample_weight=HELD)
+        expected = clone(estimator).fit(data(np.float64), y, sample_weight=HELD)
+        np.testing.assert_array_equal(found.predict(HOLES[5:]), expected.predict(HOLES[5:]))
+        with pytest.raises(ValueError, match="NaN"):
+            clone(estimator).fit(x, y)
+
+
+def test_a_missing_label_is_named():
+    y = pandas.Series([0, 1, 0, 1, None, *[0] * (N - 5)], dtype="Int64")
+    with pytest.raises(DataError, match="the label in row 4 is missing"):
+        GaussianBayesClassifier("diag").fit(data(np.float64), y)
 
 
 def test_pipeline_and_grid_search():

@@ -29,6 +29,15 @@ def result(start, x, ones):
     return run_all(start, x, ones)
 
 
+def test_a_mixture_may_name_its_model_by_code(full, x):
+    """The M-step writes the name, and a loop needs what comes out of it to be like what went in."""
+    coded = Mixture(full.log_weights, full.means, full.scale, "VVV")
+    kept = {"max_steps": 3}
+    chex.assert_trees_all_equal(
+        single_run.run_em(coded, x, **kept), single_run.run_em(full, x, **kept)
+    )
+
+
 def test_a_missing_row_may_hold_anything(full, x, dtype):
     weight = np.ones(N, dtype)
     weight[4] = 0

@@ -82,6 +82,27 @@ def test_a_label_that_only_missing_rows_have_is_refused(x, dtype):
 
 
 @in_double
+def test_labels_may_be_traced(x, dtype):
+    labels, weight = np.resize([0, 2, 1, 1], N), np.ones(N, dtype)
+
+    def means(labels, weight):
+        few = {"covariance": "spherical", "max_steps": 2, "sample_weight": weight}
+        return jgmm.fit(jax.random.key(0), x, K, init=labels, **few).mixture.means
+
+    expected = means(labels, weight)
+    tolerance = {"rtol": 1e-4, "atol": 1e-4}
+    every = jax.vmap(lambda labels: means(labels, weight))(np.stack([labels, K - 1 - labels]))
+    np.testing.assert_allclose(every[0], expected, **tolerance)
+    np.testing.assert_allclose(every[1], expected[::-1], **tolerance)
+    # Where the weights are traced, any row may be missing, and its label anything.
+    spare, held = np.where(np.arange(N) == 4, 9, labels), weight * (np.arange(N) != 4)
+    found = jax.jit(lambda weight: means(spare, weight))(held)
+    np.testing.assert_allclose(found, means(spare, held), **tolerance)
+    with pytest.raises(jgmm.DataError, match=r"they take \[0, 1\]"):
+        jax.jit(lambda weight: means(labels % 2, weight))(held)
+
+
+@in_double
 def test_a_mixture_is_where_the_fit_starts(x, dtype, tolerance):
     truth = oracle.parameters(0, k=K, d=D, model="diag")
     start = jgmm.make_mixture(*(a.astype(dtype) for a in truth), "diag")

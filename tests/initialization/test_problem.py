@@ -21,6 +21,7 @@ X = np.random.default_rng(0).normal(size=(10, 3))
         (0, {}, "n_components must be a whole number of at least 1"),
         (11, {}, "11 components need at least as many samples"),
         (2, {"n_restarts": 0}, "n_restarts must be a whole number of at least 1"),
+        (2, {"max_steps": -1}, "max_steps must be a whole number of at least 0; it is -1"),
     ],
 )
 def test_numbers_that_make_no_sense(n_components, change, said):

@@ -1,5 +1,6 @@
 """Log density, responsibilities, labels and samples of a mixture, against the textbook."""
 
+import inspect
 from dataclasses import replace
 
 import chex
@@ -162,6 +163,18 @@ def test_the_same_key_gives_the_same_samples(full, dtype):
     chex.assert_trees_all_equal(first, jgmm.sample(jax.random.key(7), full, DRAWS))
     other = jgmm.sample(jax.random.key(8), full, DRAWS)
     assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("n", [2.5, -1, 0, "3", None, True])
+def test_the_number_of_samples_is_a_whole_number(full, n):
+    """The types that the tests add would refuse some of them first, and users do not have those."""
+    with pytest.raises(DataError, match=f"n_samples must be a whole number of at least 1.*{n!r}"):
+        inspect.unwrap(jgmm.sample)(jax.random.key(0), full, n)
+
+
+def test_the_number_of_samples_may_come_from_numpy(full):
+    found, _ = inspect.unwrap(jgmm.sample)(jax.random.key(0), full, np.int64(3))
+    assert found.shape == (3, D)
 
 
 def test_sampling_needs_a_typed_key(full):

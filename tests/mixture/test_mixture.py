@@ -1,5 +1,6 @@
 """``Mixture``: what it holds, what is refused as one, changes of units, numbers of parameters."""
 
+import dataclasses
 import math
 
 import chex
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import jgmm
 from jgmm._core.errors import DataError
+from jgmm.mixture.conditioning import cov, mean
 from jgmm.mixture.mixture import Mixture, change_coordinates, n_parameters
 
 K, D, N = 3, 3, 50
@@ -75,6 +77,20 @@ def test_synonyms_are_stored_under_one_name(dtype):
     eye = np.eye(2, dtype=dtype)[None]
     made = jgmm.make_mixture([1.0], np.zeros((1, 2), dtype), eye, "general")
     assert made.covariance == "full"
+
+
+SYNONYMS = [(name, entry) for entry in jgmm.covariance.MODELS.values() for name in entry.names]
+
+
+@pytest.mark.parametrize(("name", "entry"), [*SYNONYMS, ("VVV", jgmm.covariance.model("full"))])
+def test_the_constructor_writes_the_name_of_the_model(name, entry):
+    """Pytrees of one model would have different structures otherwise."""
+    made = Mixture(jnp.zeros(1), jnp.zeros((1, 2)), jnp.ones((1, 2, 2)), name)
+    other = Mixture(jnp.zeros(1), jnp.zeros((1, 2)), jnp.ones((1, 2, 2)), entry.code)
+    assert made.covariance == other.covariance == entry.name
+    assert jax.tree.structure(made) == jax.tree.structure(other)
+    with pytest.raises(ValueError, match="unknown covariance model 'VVW'"):
+        dataclasses.replace(made, covariance="VVW")
 
 
 GOOD = ([0.5, 0.5], [[0.0, 0.0], [1.0, 1.0]], [np.eye(2), np.eye(2)])
@@ -163,6 +179,68 @@ def test_density_follows_a_change_of_units(full, dtype, tolerance, x, shift, sca
         # Subtracting the shift again loses what it rounds off: up to 5 / 0.2 times as much.
         **{k: 25 * v for k, v in tolerance.items()},
     )
+
+
+# Batches.
+
+
+def batch_of(mixture, shape=(2, 4)):
+    """The mixture and copies of it that are moved, with leading axes of the given shape."""
+    n = math.prod(shape)
+    moves = jnp.arange(float(n), dtype=mixture.means.dtype)
+
+    def moved(move):
+        return dataclasses.replace(mixture, means=mixture.means + move)
+
+    many = jax.vmap(moved)(moves)
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), many)
+
+
+@of_every_model
+def test_properties_of_a_batch_keep_its_leading_axes(mixture, tolerance):
+    """Also where the number of mixtures is that of components, or of columns: no axis is mixed."""
+    for shape in ((K,), (2, 4)):
+        batch = batch_of(mixture, shape)
+        for what in ("weights", "cholesky", "covariances", "variances"):
+            one, every = getattr(mixture, what), np.asarray(getattr(batch, what))
+            assert every.shape == (*shape, *one.shape)
+            for index in np.ndindex(shape):
+                np.testing.assert_allclose(every[index], one, **tolerance)
+        middle, spread = mean(batch), cov(batch)
+        moves = np.arange(math.prod(shape), dtype=middle.dtype).reshape(*shape, 1)
+        np.testing.assert_allclose(middle, mean(mixture) + moves, **tolerance)
+        expected = np.broadcast_to(cov(mixture), spread.shape)
+        np.testing.assert_allclose(spread, expected, rtol=1e-4, atol=1e-4)
+        assert spread.shape == (*shape, D, D)
+        assert n_parameters(batch) == n_parameters(mixture)
+
+
+X = np.zeros((4, D))
+NOISE = jgmm.mixture.Noise(jnp.log(0.1), jnp.log(100.0))
+ONE_ONLY = {
+    "log_prob": lambda batch: jgmm.log_prob(batch, X),
+    "e_step": lambda batch: jgmm.e_step(batch, X),
+    "responsibilities": lambda batch: jgmm.responsibilities(batch, X),
+    "predict": lambda batch: jgmm.predict(batch, X),
+    "noise": lambda batch: jgmm.mixture.noise.log_prob(batch, NOISE, X),
+    "sample": lambda batch: jgmm.sample(jax.random.key(0), batch, 3),
+    "marginal": lambda batch: jgmm.marginal(batch, [0]),
+    "condition": lambda batch: jgmm.condition(batch, [0], [1.0]),
+    "accumulate": lambda batch: jgmm.accumulate(batch, X),
+    "em_step": lambda batch: jgmm.em_step(batch, X),
+    "run_em": lambda batch: jgmm.fitting.run_em(batch, X),
+    "bic": lambda batch: jgmm.selection.bic(batch, X),
+    "standard_errors": lambda batch: jgmm.uncertainty.standard_errors(batch, X),
+    "bootstrap": lambda batch: jgmm.uncertainty.bootstrap(jax.random.key(0), batch, X),
+    "online": lambda batch: jgmm.streaming.online.start(batch, X),
+    "to_sklearn": jgmm.mixture.to_sklearn,
+}
+
+
+@pytest.mark.parametrize("name", ONE_ONLY)
+def test_functions_of_one_mixture_refuse_a_batch(name, full):
+    with pytest.raises(DataError, match=r"with leading axes \(2, 4\), and one is needed.*jax.vmap"):
+        ONE_ONLY[name](batch_of(full))
 
 
 @pytest.mark.parametrize(("name", "expected"), [("tied", 6), ("diag", 9), ("VVE", 12), ("EII", 1)])

@@ -109,8 +109,9 @@ def test_none_known_is_no_labels():
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_missing_row_has_no_label():
-    wrong = np.where(np.arange(N) == 0, (TRUTH[0] + 1) % K, SOME)
+@pytest.mark.parametrize("label", [(TRUTH[0] + 1) % K, K, 2**40, -7, None])
+def test_a_missing_row_has_no_label(label):
+    wrong = [label, *SOME[1:].tolist()]
     weight = np.ones(N)
     weight[0] = 0
     here = fit(labels=wrong, sample_weight=weight)
@@ -125,6 +126,14 @@ def test_labels_may_be_traced():
     found = jax.vmap(one)(np.stack([SOME, np.where(SOME < 0, -1, (SOME + 1) % K)]))
     np.testing.assert_allclose(found[0], CENTERS, atol=0.8)
     np.testing.assert_allclose(found[1], np.roll(CENTERS, 1, axis=0), atol=0.8)
+
+
+def test_labels_of_missing_rows_may_be_anything_inside_jit():
+    """Which rows are missing is not known there before the program runs."""
+    wrong, weight = np.where(np.arange(N) == 0, 7, SOME), np.where(np.arange(N) == 0, 0.0, 1.0)
+    found = jax.jit(lambda weight: fit(labels=wrong, sample_weight=weight).mixture.means)(weight)
+    expected = fit(labels=wrong, sample_weight=weight).mixture.means
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 def test_select_uses_labels():

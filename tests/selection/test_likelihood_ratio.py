@@ -143,7 +143,7 @@ def test_every_model_finds_two_clouds(covariance):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"n_replicates": 0}, "n_replicates must be at least 1"),
+        ({"n_replicates": 0}, "n_replicates must be a whole number of at least 1"),
         ({"sample_weight": [1.5] * 60}, "in whole numbers; row 0 holds 1.5"),
         ({"n_components": 60}, "61 components"),
         ({"init": "nearest"}, "unknown init 'nearest'"),

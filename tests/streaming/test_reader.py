@@ -57,7 +57,7 @@ def test_an_empty_share_learns_its_columns_from_the_others():
     [
         ([], None, SingleProcess(), "the source yields no samples"),
         ([X], None, Shares([0, 0], [2, 4]), r"shares of the samples have \[3, 0, 2\] columns"),
-        ([X], -1, SingleProcess(), "block_rows must be at least one; it is -1"),
+        ([X], -1, SingleProcess(), "block_rows must be a whole number of at least 1; it is -1"),
     ],
 )
 def test_what_cannot_be_read_is_refused(source, block_rows, group, said):

@@ -39,6 +39,23 @@ def test_a_block_may_be_overwritten_once_it_was_given():
     np.testing.assert_array_equal(weights, found[:, 0])
 
 
+def test_blocks_may_be_masked_and_of_any_byte_order():
+    x = np.arange(6.0).reshape(3, 2)
+    masked = np.ma.masked_equal(x.astype(">f8"), 3)
+    weighted = (masked, np.asarray([1, 0, 1], ">i4"))
+    found, weights = rows(rebatch([weighted], 4, 2, np.dtype("float64")))
+    np.testing.assert_array_equal(found, [[0, 1], [2, np.nan], [4, 5]])
+    np.testing.assert_array_equal(weights, [1, 0, 1])
+    assert peek([x.astype(">f4")]) == (2, np.dtype("float32"))
+    assert peek([x.astype(">f4")])[1].isnative
+
+
+@pytest.mark.parametrize("wrong", [np.ones(2), np.ones(4), np.ones((3, 1)), ["a", "b", "c"]])
+def test_weights_of_an_array_are_one_a_row(wrong):
+    with pytest.raises(DataError, match="sample_weight"):
+        as_source(np.zeros((3, 2)), wrong)
+
+
 def test_no_samples_are_one_block_of_none():
     (block,) = rebatch([], 4, 3, np.dtype("float32"))
     assert block.n_rows == 0
@@ -58,7 +75,7 @@ def test_the_type_follows_the_samples(given, expected):
     [
         ([np.ones((2, 2)), np.ones((2, 3))], "block 1 has 3 columns; the first has 2"),
         ([np.ones(2)], "block 0 is an array of float64 of shape"),
-        ([np.asarray([["a", "b"]])], "block 0 is an array of <U1"),
+        ([np.asarray([["a", "b"]])], "block 0 holds 'a' in row 0"),
         ([(np.ones((2, 2)), np.ones(3))], "one for each of its 2 rows"),
     ],
 )

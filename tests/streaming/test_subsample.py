@@ -75,8 +75,8 @@ def test_a_coreset_sees_what_is_far_out_and_weighs_right():
     [
         (350, np.nan, 1.0, "nan in row 1350, column 'x1'"),
         (2, 1e30, 1.0, "row 1002, column 'x1'"),
-        (699, 0.0, -1.0, "the weight of row 1699 is -1"),
-        (0, 0.0, np.inf, "the weight of row 1000 is inf"),
+        (699, 0.0, -1.0, r"sample_weight holds -1.0 in row 1699"),
+        (0, 0.0, np.inf, "sample_weight holds inf in row 1000"),
     ],
 )
 def test_bad_values_are_named_by_their_row(row, value, weight, text):

@@ -235,7 +235,7 @@ def test_every_model_is_refitted_within_itself(covariance, method):
     ("arguments", "said"),
     [
         ({"method": "jackknife"}, "unknown method 'jackknife'. Known: weighted, nonparametric"),
-        ({"n_replicates": 1}, "n_replicates must be at least 2"),
+        ({"n_replicates": 1}, "n_replicates must be a whole number of at least 2"),
         (
             {"method": "nonparametric", "sample_weight": [0.5] * 180},
             "in whole numbers; row 0 holds 0.5",
