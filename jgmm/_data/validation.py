@@ -48,7 +48,7 @@ def as_samples(x: Any, name: str = "x", weights: Array | None = None) -> Float[A
 
     Raises:
       DataError: wrong rank, no rows or columns, text, NaN or missing, infinite values, or values
-        so large that their squares overflow; the text names row and column.
+        so large that their differences might overflow; the text names row and column.
 
     >>> as_samples([[1, 2], [3, 4]]).dtype
     dtype('float32')
@@ -66,7 +66,7 @@ def as_table(x: Any, name: str) -> Float[Array, "N D"]:
 
 
 def check_values(array: Array, x: Any, name: str, weights: Array | None) -> None:
-    """Check that values are finite and that their sums of squares are, too.
+    """Check that values are finite and that their differences are, too.
 
     Args:
       array: the samples, (N, D).
@@ -123,7 +123,7 @@ def _listed(names: list[str], limit: int = 8) -> str:
 
 @jit
 def all_usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
-    """Return whether no value is NaN, infinite, or so large that sums of squares overflow.
+    """Return whether no value is NaN, infinite, or so large that differences might overflow.
 
     Rows of weight zero do not count.
     """
@@ -132,7 +132,9 @@ def all_usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
 
 @jit
 def _usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
-    limit = jnp.sqrt(jnp.finfo(x.dtype).max) / x.shape[1]  # the sum of squares must not overflow
+    # Differences of samples must not overflow, and the reciprocal of a standard deviation must be a
+    # normal number. Squares may overflow: numbers are scaled before they are squared.
+    limit = jnp.finfo(x.dtype).max / 16
     usable = jnp.abs(x) < limit  # False for NaN
     return usable if weights is None else usable | (weights == 0)[:, None]
 

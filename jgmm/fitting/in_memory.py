@@ -16,7 +16,7 @@ from jgmm.em.algorithm import Start
 from jgmm.em.options import Options
 from jgmm.fitting import racing, restarts
 from jgmm.fitting.restarts import ProgressCallback
-from jgmm.fitting.results import FitResult, best_of, to_result
+from jgmm.fitting.results import FitResult, best_of, evaluate_returned, to_result
 from jgmm.fitting.single_run import algorithm_for
 from jgmm.initialization.draw import ExtraStarts, batches_of_starts
 from jgmm.initialization.problem import check_problem
@@ -72,7 +72,7 @@ def fit_unchecked(
         else:
             batch = restarts.run_restarts(algorithm, starts, inside, control, work, progress)
         results.append(_to_result(batch, inside, control.prior))
-    return best_of(results)
+    return evaluate_returned(best_of(results), samples)
 
 
 @jit
