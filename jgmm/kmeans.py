@@ -236,7 +236,8 @@ def map_keys(one: Callable[[Array], Any], keys: Key[Array, "R"], samples: Sample
 def relative_weights(samples: Samples) -> Float[Array, "N"]:
     """Divide weights by the largest, so that products with them neither overflow nor vanish."""
     if samples.weights is None:
-        return jnp.ones(samples.n_samples, samples.x.dtype)
+        # Without the barrier XLA may sum the ones while it compiles, slowly, and complains of it.
+        return lax.optimization_barrier(jnp.ones(samples.n_samples, samples.x.dtype))
     return samples.weights / samples.weights.max()
 
 
