@@ -100,9 +100,8 @@ def conjugate(
       dof: ν ≥ 0, D + 2 by default, for which Λ / (D + 2) is the mean inverse precision.
       scatter: Λ, (D, D), positive definite; by default the samples' covariance / K^(2/D), as if K
         components of equal size filled the volume of the data. A covariance that is singular up to
-        rounding, as always for N ≤ D, encloses no volume. Λ is then diag(variances) / K^(2/D): of
-        the covariances that bound components away from singular ones it uses only numbers that
-        the samples determine.
+        rounding, as always for N ≤ D, has no volume, and in some directions it would hold nothing
+        but rounding errors. Λ is then diag(variances) / K^(2/D).
 
     Raises:
       DataError: see ``as_samples``; or a number is out of range, or has a shape that does not fit.
