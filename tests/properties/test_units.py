@@ -211,3 +211,34 @@ def test_the_largest_values_are_usable(x, dtype, tolerance):
     )
     with pytest.raises(DataError, match="overflowing"):
         fit(x * unit * 2)
+
+
+@in_single
+def test_estimators(x, unit, tolerance):
+    from jgmm.estimators import GaussianMixture, KMeans
+
+    scaled, inner = x * x.dtype.type(unit), {"rtol": tolerance["rtol"]}
+    both = [KMeans(K, n_init=4, random_state=0).fit(each) for each in (x, scaled)]
+    np.testing.assert_allclose(both[1].transform(scaled) / unit, both[0].transform(x), **inner)
+    np.testing.assert_allclose(both[1].score(scaled) / unit**2, both[0].score(x), **inner)
+    np.testing.assert_array_equal(both[1].predict(scaled), both[0].predict(x))
+    means, labels = [], []
+    for each in (x, scaled):
+        fitted = GaussianMixture(K, reg_covar=0, random_state=0).fit(each)
+        means.append(fitted.means_)
+        labels.append(fitted.predict(each))
+    np.testing.assert_allclose(means[1] / unit, means[0], **tolerance)
+    np.testing.assert_array_equal(*labels)
+    if unit < 1:
+        with pytest.raises(DataError, match="reg_covar=0 and a ridge"):
+            GaussianMixture(K, random_state=0).fit(scaled)
+
+
+@in_single
+def test_samples_too_far_from_a_mixture_are_refused_in_its_units(x, dtype):
+    unit = dtype.type(2.0**-90)
+    mixture = fit(x * unit).mixture
+    reach = unit * np.sqrt(np.finfo(dtype).max)
+    assert np.isfinite(jgmm.responsibilities(mixture, np.full((1, D), 0.01 * reach))).all()
+    with pytest.raises(DataError, match="overflowing values"):
+        jgmm.responsibilities(mixture, np.full((1, D), 10 * reach))
