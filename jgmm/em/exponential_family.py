@@ -93,8 +93,8 @@ def _at(x: Array, index: np.ndarray) -> Array:
 
 def _multiplicity(n_features: int, dtype: object) -> np.ndarray:
     """Count how often each product x_d x_e, d ≤ e, occurs in xᵀ Σ⁻¹ x: twice if d < e."""
-    first, second = _pairs(n_features)
-    return np.where(first == second, 1.0, 2.0).astype(str(dtype))
+    rows, columns = _pairs(n_features)
+    return np.where(rows == columns, 1.0, 2.0).astype(str(dtype))
 
 
 def n_features(entry: CovarianceModel, n_columns: int) -> int:
