@@ -10,7 +10,7 @@ References: Lloyd (1982); Arthur & Vassilvitskii (2007).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,8 +25,8 @@ from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._core.status import Status
-from jgmm._data.samples import Samples, check_counts, make_samples, map_columns
-from jgmm._data.standardization import center_and_scale
+from jgmm._data.samples import Samples, check_counts, make_samples, map_columns, scaling
+from jgmm._data.standardization import center_and_scale, units_of_columns
 from jgmm._data.validation import as_samples, check_key, check_whole
 from jgmm.covariance.models import MODELS, CovarianceModel
 from jgmm.em import exponential_family
@@ -52,7 +52,8 @@ class KMeansResult:
     Attributes:
       centers: in the units of the samples, (K, D).
       labels: index of the nearest center of each sample, (N,).
-      inertia: Σₙ wₙ minₖ |xₙ − cₖ|² at these centers, ().
+      inertia: Σₙ wₙ minₖ |xₙ − cₖ|² at these centers, (); in units so small or so large that the
+        dtype has no such number, zero or infinity.
       n_steps: Lloyd steps taken, ().
       status: code of a ``Status``, ().
     """
@@ -121,9 +122,10 @@ def _fit(
     # Labels come from the standardized centers: in the user's units an offset would cost digits.
     distance, labels = nearest(best.centers, scaled)
     weights = 1 if samples.weights is None else samples.weights
-    inertia = (weights * distance).sum() * frame.scale[0] ** 2
+    inertia = (weights * distance).sum()
     # The data were checked before, except inside a transformation.
     status = jnp.where(jnp.isfinite(inertia), best.status, int(Status.NON_FINITE_DATA))
+    inertia = inertia * frame.scale[0] * frame.scale[0]  # the square alone may not be representable
     return KMeansResult(centers, labels, inertia, best.n_steps, status)
 
 
@@ -148,7 +150,7 @@ def predict(centers: Any, x: Any) -> Int[Array, "N"]:
     points = as_samples(centers, "centers").astype(samples.x.dtype)
     if samples.n_features != points.shape[1]:
         raise DataError(f"x has {samples.n_features} columns; the centers have {points.shape[1]}.")
-    return _nearest(points, samples)[1]
+    return _labels(points, samples)
 
 
 def nearest(
@@ -175,7 +177,18 @@ def nearest(
     return distance, label
 
 
-_nearest = jit(nearest)
+@jit
+def _labels(centers: Float[Array, "K D"], samples: Samples) -> Int[Array, "N"]:
+    """Return the nearest center of each sample; centers are in the units of the samples.
+
+    Both are divided by one number near the distances of the centers. Where the squared distance of
+    a sample still overflows, it is so far from all centers that they are equally near.
+    """
+    origin = centers[0]
+    unit = jnp.full_like(origin, units_of_columns(centers, None, origin).max())
+    frame = scaling(origin, unit)
+    inside = (centers - origin[None, :]) * frame.inverse[None, :]
+    return nearest(inside, replace(samples, frame=frame))[1]
 
 
 def seed(
@@ -237,7 +250,8 @@ def map_keys(one: Callable[[Array], Any], keys: Key[Array, "R"], samples: Sample
 def relative_weights(samples: Samples) -> Float[Array, "N"]:
     """Divide weights by the largest, so that products with them neither overflow nor vanish."""
     if samples.weights is None:
-        return jnp.ones(samples.n_samples, samples.x.dtype)
+        # Without the barrier XLA may sum the ones while it compiles, slowly, and complains of it.
+        return lax.optimization_barrier(jnp.ones(samples.n_samples, samples.x.dtype))
     return samples.weights / samples.weights.max()
 
 

@@ -288,6 +288,14 @@ class Standardization:
         """Return log |S|, in nats: log density of standardized data minus that of the original."""
         return jnp.log(jnp.diagonal(self.scale) if self.rotates else self.scale).sum()
 
+    def deviations(self) -> Float[Array, "D"]:
+        """Return the lengths of the rows of S: the standard deviations of the data, by column."""
+        if not self.rotates:
+            return self.scale
+        # Squares of lengths in the user's units might vanish or overflow.
+        largest = lax.stop_gradient(jnp.abs(self.scale).max(axis=1))
+        return largest * jnp.sqrt(((self.scale / largest[:, None]) ** 2).sum(axis=1))
+
     def unit_variances(self, factor: Any = 1.0) -> Float[Array, "D D"]:
         """Return, in standardized units, the diagonal covariance with the variances of S Sᵀ.
 
@@ -299,7 +307,7 @@ class Standardization:
         each = jnp.broadcast_to(jnp.asarray(factor, self.shift.dtype), self.shift.shape)
         if not self.rotates:
             return jnp.diag(each)
-        root = self.inverse * jnp.sqrt((self.scale**2).sum(axis=1))[None, :]
+        root = self.inverse * self.deviations()[None, :]
         return root @ (each[None, :] * root).T
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from jgmm._core import budget
@@ -13,13 +15,61 @@ from jgmm.covariance.models import CovarianceModel
 from jgmm.covariance.storage import Full
 
 
+def power_of_two(magnitude: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Return powers of two near the given magnitudes, to divide by before numbers are squared.
+
+    In float32 squares vanish below 1e-19 and overflow above 1e19, and many columns in units of
+    physics are there. Division by a power of two rounds nothing. The result and its reciprocal are
+    normal numbers, also for zero and for magnitudes that are not finite.
+
+    >>> power_of_two(jnp.asarray([9.0, 1e-25, 0.0])).tolist()
+    [8.0, 1.0339757656912846e-25, 1.1754943508222875e-38]
+    """
+    info = jnp.finfo(magnitude.dtype)
+    within = jnp.clip(magnitude, info.tiny, info.max / 4)
+    return lax.stop_gradient(lax.reduce_precision(within, info.nexp, mantissa_bits=0))
+
+
+def units_of_columns(
+    x: Float[Array, "N D"], weights: Array | None, origin: Float[Array, "D"]
+) -> Float[Array, "D"]:
+    """Return for each column a power of two near its largest deviation from a point.
+
+    Args:
+      x: samples.
+      weights: of the samples, (N,), or None; those of weight zero do not count.
+      origin: the point.
+    """
+    deviation = jnp.abs(x - origin[None, :])
+    if weights is not None:
+        deviation = jnp.where((weights > 0)[:, None], deviation, 0)
+    return power_of_two(deviation.max(axis=0))
+
+
 def scaling_from_moments(
-    mean: Float[Array, "D"], variance: Float[Array, "D"], per_column: bool
+    mean: Float[Array, "D"], variance: Float[Array, "D"], unit: Float[Array, "D"], per_column: bool
 ) -> Standardization:
-    """Return the standardization of ``center_and_scale`` for data of known mean and variances."""
+    """Return the standardization of ``center_and_scale`` for data of known mean and variances.
+
+    Args:
+      mean: of the columns.
+      variance: of the columns divided by ``unit``.
+      unit: powers of two, one for each column.
+      per_column: see ``center_and_scale``.
+    """
     if not per_column:
-        variance = jnp.full_like(variance, variance.mean())
-    return scaling(mean, jnp.where(variance > 0, jnp.sqrt(variance), 1))
+        common = jnp.full_like(unit, unit.max())
+        variance = jnp.full_like(variance, (variance * (unit / common) ** 2).mean())
+        unit = common
+    varies = variance > 0
+    relative = jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 1 / unit)
+    # The derivative of 1 / scale is a square, which might not be representable.
+    return Standardization(mean, unit * relative, (1 / unit) * (1 / relative))
+
+
+def rounding_of_correlation(n_features: int, dtype: Any) -> float:
+    """Return a bound of the rounding errors of a correlation matrix, in every direction."""
+    return 8 * n_features * float(jnp.finfo(dtype).eps)
 
 
 def whitening_from_correlation(
@@ -33,7 +83,7 @@ def whitening_from_correlation(
     """
     d, dtype = len(correlation), correlation.dtype
     constant = jnp.diagonal(correlation) == 0  # such a column is left as it is
-    tiny = 8 * d * jnp.finfo(dtype).eps
+    tiny = rounding_of_correlation(d, dtype)
     root = jnp.linalg.cholesky(correlation + jnp.diag(jnp.where(constant, 1, tiny).astype(dtype)))
     inverse = Full.invert(root[None])[0]
     return Standardization(
@@ -59,15 +109,16 @@ def center_and_scale(samples: Samples, per_column: bool) -> Samples:
     x, weights = samples.x, samples.weights
     # Sums are relative to one sample of positive weight, so that an offset costs no digits.
     first = x[0] if weights is None else x[jnp.argmax(weights > 0)]
+    unit = units_of_columns(x, weights, first)
     total = samples.total_weight()
     block = min(samples.n_samples, budget.MOMENT_BLOCK_ROWS)
 
     def centred(shift: Array) -> Samples:
-        return replace(samples, frame=scaling(shift, jnp.ones_like(shift)))
+        return replace(samples, frame=scaling(shift, unit))
 
-    mean = first + fold(centred(first), block, lambda x, w, _: w @ x) / total
+    mean = first + unit * (fold(centred(first), block, lambda x, w, _: w @ x) / total)
     variance = fold(centred(mean), block, lambda x, w, _: w @ x**2) / total
-    return replace(samples, frame=scaling_from_moments(mean, variance, per_column))
+    return replace(samples, frame=scaling_from_moments(mean, variance, unit, per_column))
 
 
 def whiten(samples: Samples) -> Samples:

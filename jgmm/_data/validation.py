@@ -51,7 +51,7 @@ def as_samples(x: Any, name: str = "x", weights: Array | None = None) -> Float[A
 
     Raises:
       DataError: wrong rank, no rows or columns, text, NaN or missing, infinite values, or values
-        so large that their squares overflow; the text names row and column.
+        so large that their differences might overflow; the text names row and column.
 
     >>> as_samples([[1, 2], [3, 4]]).dtype
     dtype('float32')
@@ -68,14 +68,16 @@ def as_table(x: Any, name: str) -> Float[Array, "N D"]:
     return jnp.asarray(host, dtype=float_dtype(host.dtype))
 
 
-def check_values(array: Array, x: Any, name: str, weights: Array | None) -> None:
-    """Check that values are finite and that their sums of squares are, too.
+def check_values(array: Array, x: Any, name: str, weights: Array | None, limit: Any = None) -> None:
+    """Check that values are finite and that their differences are, too.
 
     Args:
       array: the samples, (N, D).
       x: the samples as the user gave them, for the names of their columns.
       name: the argument's name in error messages.
       weights: weights of the rows, (N,), or None; rows of weight zero are not checked.
+      limit: values as large as this, in each column, (D,), are too large; None where only their
+        differences must be finite.
 
     Raises:
       DataError: a value is NaN, infinite or too large; the text names row and column.
@@ -83,11 +85,11 @@ def check_values(array: Array, x: Any, name: str, weights: Array | None) -> None
     if is_traced(array):
         return
     weights = None if is_traced(weights) else weights
-    usable = all_usable(array, weights)
+    usable = all_usable(array, weights, limit)
     if is_traced(usable):  # inside someone's jit even the values of a concrete array are traced
         return
     if not bool(usable):
-        refuse_values(array, weights, name, column_names(x))
+        refuse_values(array, weights, name, column_names(x), limit=limit)
 
 
 def refuse_values(
@@ -96,6 +98,7 @@ def refuse_values(
     name: str,
     columns: list[str] | None = None,
     first_row: int = 0,
+    limit: Any = None,
 ) -> NoReturn:
     """Raise a ``DataError`` that names the first unusable value.
 
@@ -105,8 +108,9 @@ def refuse_values(
       name: the argument's name in error messages.
       columns: names of the columns; by default ``x0``, ``x1``, …
       first_row: the number of row 0, where ``array`` is one block of several.
+      limit: see ``check_values``.
     """
-    usable = np.asarray(_usable(array, weights))
+    usable = np.asarray(_usable(array, weights, limit))
     row, column = (int(i) for i in np.argwhere(~np.asarray(usable))[0])
     n_bad = int((~usable).any(axis=1).sum())
     names = columns or column_names(array)
@@ -125,18 +129,21 @@ def _listed(names: list[str], limit: int = 8) -> str:
 
 
 @jit
-def all_usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
-    """Return whether no value is NaN, infinite, or so large that sums of squares overflow.
+def all_usable(x: Float[Array, "N D"], weights: Array | None, limit: Any = None) -> Array:
+    """Return whether no value is NaN, infinite, or so large that differences might overflow.
 
     Rows of weight zero do not count.
     """
-    return _usable(x, weights).all()  # XLA fuses both into one pass that writes no array
+    return _usable(x, weights, limit).all()  # XLA fuses both into one pass that writes no array
 
 
 @jit
-def _usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
-    limit = jnp.sqrt(jnp.finfo(x.dtype).max) / x.shape[1]  # the sum of squares must not overflow
-    usable = jnp.abs(x) < limit  # False for NaN
+def _usable(x: Float[Array, "N D"], weights: Array | None, limit: Any) -> Array:
+    # Differences of samples must not overflow, and the reciprocal of a standard deviation must be a
+    # normal number. Squares may overflow: numbers are scaled before they are squared.
+    usable = jnp.abs(x) < jnp.finfo(x.dtype).max / 16  # False for NaN
+    if limit is not None:
+        usable &= jnp.abs(x) < limit[None, :].astype(x.dtype)
     return usable if weights is None else usable | (weights == 0)[:, None]
 
 

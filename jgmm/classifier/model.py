@@ -19,12 +19,12 @@ from jaxtyping import Array, Float, Int
 
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
-from jgmm._core.pytree import Leaf
-from jgmm._data.validation import as_samples
+from jgmm._core.pytree import Leaf, is_traced
+from jgmm._data.validation import as_table, check_values
 from jgmm.classifier.labels import Name
 from jgmm.mixture.density import log_prob as mixture_log_prob
 from jgmm.mixture.density import normalise
-from jgmm.mixture.mixture import Mixture
+from jgmm.mixture.mixture import Mixture, farthest
 
 
 @jax.tree_util.register_dataclass
@@ -57,10 +57,12 @@ class Classifier:
 
 
 def _samples_for(classifier: Classifier, x: Any) -> Array:
-    samples = as_samples(x)
+    samples = as_table(x, "x")
     d = classifier.mixtures.n_features
     if samples.shape[1] != d:
         raise DataError(f"x has {samples.shape[1]} columns; the classifier was made for {d}.")
+    limit = None if is_traced(classifier) else farthest(classifier.mixtures)
+    check_values(samples, x, "x", None, limit)
     return samples.astype(classifier.log_priors.dtype)
 
 

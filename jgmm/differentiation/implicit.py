@@ -37,7 +37,7 @@ from jgmm.em.m_step import maximize, ridge_in
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
 from jgmm.em.statistics import Statistics
 from jgmm.fitting.in_memory import fit_unchecked
-from jgmm.fitting.results import FitResult, raise_if_failed
+from jgmm.fitting.results import FitResult, log_likelihood, raise_if_failed
 from jgmm.mixture.mixture import Mixture, to_original, to_standard
 from jgmm.mixture.prior import Prior, as_prior, log_density
 from jgmm.mixture.unconstrained import Free, check_free, from_free, to_free
@@ -121,16 +121,9 @@ def fit(
     fixed = replace(options, ridge=stop(ridge), prior=stop(prior))
     result = raise_if_failed(fit_unchecked(key, stop(samples), n_components, fixed))
     found = optimum(stop(result.mixture), x, sample_weight, ridge, prior)
-    log_likelihood = _log_likelihood(found, samples)
     log_prior = result.log_prior if prior is None else log_density(prior, found)
-    return replace(stop(result), mixture=found, log_likelihood=log_likelihood, log_prior=log_prior)
-
-
-@jit
-def _log_likelihood(mixture: Mixture, samples: Samples) -> Array:
-    inside = standardize(samples, mixture.model)
-    shift = samples.total_weight() * inside.frame.log_volume()
-    return accumulate(to_standard(mixture, inside.frame), inside).log_likelihood - shift
+    reached = log_likelihood(found, samples)
+    return replace(stop(result), mixture=found, log_likelihood=reached, log_prior=log_prior)
 
 
 class Regularization(NamedTuple):

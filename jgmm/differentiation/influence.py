@@ -19,7 +19,7 @@ from jgmm._core.compilation import jit
 from jgmm._core.errors import FitError
 from jgmm._core.pytree import is_traced
 from jgmm._data.samples import Samples
-from jgmm._data.standardization import standardize
+from jgmm._data.standardization import power_of_two, standardize
 from jgmm.differentiation.implicit import (
     SINGULAR_POWER,
     Regularization,
@@ -159,9 +159,12 @@ def jackknife_standard_errors(
     """
     mixture, samples, regularization = _check_at_optimum(mixture, x, sample_weight, ridge, prior)
     rows = _influence(mixture, samples, regularization, of)
-    return jax.tree.map(
-        lambda leaf: jnp.sqrt(jnp.einsum("n,n...->...", samples.weights, leaf**2)), rows
-    )
+
+    def length(leaf: Array) -> Array:
+        unit = power_of_two(jnp.abs(leaf).max(axis=0))
+        return unit * jnp.sqrt(jnp.einsum("n,n...->...", samples.weights, (leaf / unit[None]) ** 2))
+
+    return jax.tree.map(length, rows)
 
 
 def leave_one_out(

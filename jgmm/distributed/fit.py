@@ -35,6 +35,7 @@ from jgmm.initialization.draw import all_to_standard, check_number, draw
 from jgmm.mixture.mixture import Mixture
 from jgmm.mixture.prior import Prior
 from jgmm.streaming.fit import SUBSAMPLE, check_summary, given_starts, summarize_all
+from jgmm.streaming.passes import evaluate_returned
 from jgmm.streaming.reader import ProcessGroup, SingleProcess, open_reader
 from jgmm.streaming.sources import array_source
 from jgmm.streaming.subsample import Subsample
@@ -133,7 +134,8 @@ def fit(
     outcome = _run(mesh, algorithm, cost, race, n_real, _spread(starts, mesh), samples, control)
     # All devices hold the same outcome; continue with one copy of it.
     best, history, outcomes = jax.tree.map(jnp.asarray, jax.device_get(outcome))
-    return raise_if_failed(_finish(best, history, outcomes, data_summary, control.prior))
+    result = _finish(best, history, outcomes, data_summary, control.prior)
+    return raise_if_failed(evaluate_returned(result, reader, data_summary))
 
 
 def _starts(

@@ -64,9 +64,9 @@ def natural_parameters(mixture: Mixture) -> NaturalParameters:
         precision = inverse.mT @ inverse
         per_component = jnp.broadcast_to(precision, (mixture.n_components, d, d))
         linear = jnp.einsum("kde,ke->kd", per_component, mixture.means)
-        rows, columns = np.triu_indices(d)
-        multiplicity = _multiplicity(d, precision.dtype)
-        quadratic = -0.5 * precision[:, rows, columns] * multiplicity[None, :]
+        first, second = _pairs(d)
+        upper = _at(precision.reshape(len(precision), d * d), first * d + second)
+        quadratic = -0.5 * upper * _multiplicity(d, precision.dtype)[None, :]
     elif storage is Diagonal:
         linear = inverse**2 * mixture.means
         quadratic = -0.5 * inverse**2
@@ -76,9 +76,24 @@ def natural_parameters(mixture: Mixture) -> NaturalParameters:
     return NaturalParameters(constant, linear, None if entry.shared else quadratic)
 
 
+def _pairs(n_columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the columns d and e of all products x_d x_e, d ≤ e, as unsigned numbers, (Q,) each.
+
+    Of a signed index JAX asks whether it is negative. XLA would answer that for the whole table
+    while it compiles, element by element, which takes seconds for many columns.
+    """
+    first, second = np.triu_indices(n_columns)
+    return first.astype(np.uint32), second.astype(np.uint32)
+
+
+def _at(x: Array, index: np.ndarray) -> Array:
+    """Return ``x[:, index]`` for an unsigned index that is in bounds."""
+    return x.at[:, index].get(mode="promise_in_bounds")
+
+
 def _multiplicity(n_features: int, dtype: object) -> np.ndarray:
     """Count how often each product x_d x_e, d ≤ e, occurs in xᵀ Σ⁻¹ x: twice if d < e."""
-    rows, columns = np.triu_indices(n_features)
+    rows, columns = _pairs(n_features)
     return np.where(rows == columns, 1.0, 2.0).astype(str(dtype))
 
 
@@ -129,8 +144,8 @@ def features(entry: CovarianceModel, x: Array) -> Features:
       x: samples as ``read_for(entry)`` reads them.
     """
     if entry.storage is Full:
-        first, second = np.triu_indices(len(x))
-        return Features(x, x[first] * x[second])
+        first, second = (x.at[rows].get(mode="promise_in_bounds") for rows in _pairs(len(x)))
+        return Features(x, first * second)
     squares = x**2 if entry.storage is Diagonal else (x**2).mean(axis=1, keepdims=True)
     return Features(x.T, squares.T)
 
@@ -163,8 +178,8 @@ def unpack(entry: CovarianceModel, moments: Float[Array, "J Q"], d: int) -> Arra
     """
     storage = entry.storage
     if storage is Full:
-        rows, columns = np.triu_indices(d)
-        index = np.zeros((d, d), int)
-        index[rows, columns] = index[columns, rows] = np.arange(len(rows))
-        return moments[:, index]
+        first, second = _pairs(d)
+        index = np.zeros((d, d), np.uint32)
+        index[first, second] = index[second, first] = np.arange(len(first))
+        return _at(moments, index)
     return moments if storage is Diagonal else moments[:, 0]

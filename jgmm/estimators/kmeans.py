@@ -98,11 +98,11 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         """Return the distance of each sample to each center, (N, K)."""
         X = self._check(X)
         centers = self.cluster_centers_.astype(X.dtype, copy=False)
-        return np.stack([np.linalg.norm(X - center, axis=1) for center in centers], axis=1)
+        return np.stack([_lengths(X - center) for center in centers], axis=1)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return minus the inertia of the samples."""
-        squares = self.transform(X).min(axis=1) ** 2
+        squares = self.transform(X).min(axis=1).astype(np.float64) ** 2
         with data_precision(squares.dtype):
             weights = as_weights(sample_weight, len(squares), squares.dtype)
         return -float(squares.sum() if weights is None else np.asarray(weights) @ squares)
@@ -112,3 +112,9 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, Ba
         check_is_fitted(self)
         X = read_samples(self, X, reset=False)
         return X.astype(np.result_type(X, self.cluster_centers_), copy=False)
+
+
+def _lengths(rows: np.ndarray) -> np.ndarray:
+    """Return the lengths of rows, (N,), also where their squares would vanish or overflow."""
+    unit = np.ldexp(rows.dtype.type(1), np.frexp(np.abs(rows).max())[1] - 1)
+    return np.linalg.norm(rows / unit, axis=1) * unit

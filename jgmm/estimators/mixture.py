@@ -188,7 +188,14 @@ class GaussianMixture(FittedMixture):
             if not getattr(self, name) >= 0:
                 raise DataError(f"{name} must be at least zero; it is {getattr(self, name)}.")
         frame = compiled_center_and_scale(samples, model(self.covariance_type).per_column).frame
-        return self.reg_covar / np.asarray(frame.scale, np.float64) ** 2 + self.ridge
+        ridge = self.reg_covar / np.asarray(frame.scale, np.float64) ** 2 + self.ridge
+        if not (ridge < np.sqrt(np.finfo(frame.scale.dtype).max)).all():
+            raise DataError(
+                f"reg_covar={self.reg_covar} is {ridge.max():.3g} times the variance of a column, "
+                f"too much for {frame.scale.dtype}. Give reg_covar in the squared units of the "
+                "columns, or reg_covar=0 and a ridge, which is a fraction of the variance."
+            )
+        return ridge
 
     def _start(self, key: Any, samples: Samples) -> Mixture:
         """Return the mixtures to start from, with the starts as leading axis."""

@@ -17,7 +17,7 @@ from jgmm.em.options import Options
 from jgmm.fitting import racing, restarts
 from jgmm.fitting.padding import shapes_for, with_padded_labels, without_padding
 from jgmm.fitting.restarts import ProgressCallback
-from jgmm.fitting.results import FitResult, best_of, to_result
+from jgmm.fitting.results import FitResult, best_of, evaluate_returned, to_result
 from jgmm.fitting.single_run import algorithm_for
 from jgmm.initialization.draw import ExtraStarts, batches_of_starts
 from jgmm.initialization.problem import check_problem
@@ -78,9 +78,10 @@ def fit_unchecked(
         else:
             batch = restarts.run_restarts(*arguments, progress, n_starts)
         result = _to_result(batch, inside, control.prior)
-        cut = None if padded_size else n_components
-        results.append(result if n_starts is None else without_padding(result, cut, n_starts))
-    return best_of(results)
+        if n_starts is not None:
+            result = without_padding(result, None if padded_size else n_components, n_starts)
+        results.append(result)
+    return evaluate_returned(best_of(results), samples)
 
 
 @quick_jit

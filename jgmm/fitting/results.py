@@ -7,13 +7,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
+from jgmm._core.compilation import jit
 from jgmm._core.errors import FitError
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._core.status import SENTENCES, USABLE, VALID, Status, score, tally
-from jgmm._data.samples import HasTotals
-from jgmm.mixture.mixture import Mixture, to_original
+from jgmm._data.samples import HasTotals, Samples
+from jgmm._data.standardization import standardize
+from jgmm.em.e_step import accumulate
+from jgmm.mixture.mixture import Mixture, to_original, to_standard
 from jgmm.mixture.noise import Noise
 from jgmm.mixture.prior import Prior, log_density, log_density_in
 
@@ -117,13 +121,18 @@ class FitResult:
 
     Attributes:
       mixture: the parameters.
-      log_likelihood: Σₙ wₙ log p(xₙ) of exactly these parameters, in nats.
+      log_likelihood: Σₙ wₙ log p(xₙ) of exactly these parameters, in nats. A fit runs on
+        standardized samples, and its parameters are rounded to the user's units in the end. Where
+        that matters (in float32, for samples more than some thousand standard deviations from
+        zero), one more E-step computes the value of the rounded parameters. Inside a
+        transformation, and after Ctrl-C, it is the value before rounding; the sum of
+        ``jgmm.log_prob`` is the other.
       log_prior: log density of these parameters under the prior, up to a constant; zero without a
         prior.
       status: code of a ``Status``, computed from the course of the fit.
       n_steps: parameter updates made.
       history: log-likelihood plus log prior before each step, (max_steps + 1,), NaN after the last
-        step.
+        step; of the parameters of the fit, which are not rounded.
       collapsed: the component that collapsed or is spurious (degenerate), or -1.
       noise: the uniform noise component in addition to the mixture, or None.
       restarts: the outcome of every restart, or None where there was one start only. Its
@@ -154,6 +163,52 @@ class FitResult:
             f"FitResult({name}, log_likelihood={float(self.log_likelihood):.6g}, "
             f"status={Status(int(self.status)).name}, n_steps={int(self.n_steps)})"
         )
+
+
+def is_moved_by_rounding(result: FitResult) -> bool:
+    """Return whether rounding to the user's units has changed the log-likelihood of a result.
+
+    Rounding moves a mean by up to δ = ε |μ| / 2. At an optimum that costs half the square of δ,
+    in standard deviations of the column given the others, in nats per sample; it matters where
+    that is more than a rounding error ε. Of a result that has failed, or whose values are traced,
+    nothing is said: False.
+    """
+    if is_traced(result) or not Status(int(result.status)).is_usable:
+        return False
+    mixture, eps = result.mixture, float(jnp.finfo(result.mixture.means.dtype).eps)
+    used = np.asarray(mixture.log_weights) > -np.inf
+    means, scale = np.asarray(mixture.means, np.float64), np.asarray(mixture.scale, np.float64)
+    deviations = np.diagonal(scale, axis1=1, axis2=2) if scale.ndim == 3 else scale
+    moved = 0.5 * eps * means / deviations.reshape(len(scale), -1)
+    return bool(0.5 * (moved[used] ** 2).sum(axis=1).max() > eps)
+
+
+def evaluate_returned(result: FitResult, samples: Samples) -> FitResult:
+    """Return the result with the log-likelihood of its rounded parameters, where that differs.
+
+    Args:
+      result: of a fit to the samples.
+      samples: in the identity frame.
+    """
+    if not is_moved_by_rounding(result):
+        return result
+    return replace(result, log_likelihood=log_likelihood(result.mixture, samples, result.noise))
+
+
+@jit
+def log_likelihood(mixture: Mixture, samples: Samples, noise: Noise | None = None) -> Array:
+    """Log-likelihood of a mixture, with noise or without, computed where a fit runs.
+
+    Args:
+      mixture, noise: in the units of the samples.
+      samples: in the identity frame.
+    """
+    inside = standardize(samples, mixture.model)
+    log_volume = inside.frame.log_volume()
+    noise_density = None if noise is None else noise.rescaled(-log_volume).density()
+    given = to_standard(mixture, inside.frame)
+    found = accumulate(given, inside, noise_density=noise_density).log_likelihood
+    return found - samples.total_weight() * log_volume
 
 
 def to_result(

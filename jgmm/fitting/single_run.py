@@ -20,7 +20,7 @@ from jgmm.em.algorithm import EM
 from jgmm.em.e_step import check_inputs
 from jgmm.em.options import AcceptedOptions, Control, OptionKeywords, Options
 from jgmm.fitting.algorithm import AdditiveAlgorithm, Algorithm
-from jgmm.fitting.results import FitResult, to_result
+from jgmm.fitting.results import FitResult, evaluate_returned, to_result
 from jgmm.mixture.mixture import Mixture, to_standard
 
 
@@ -77,7 +77,8 @@ def run_em(
     mixture, samples = check_inputs(mixture, x, sample_weight)
     options = replace(ACCEPTED.read(options, keywords), covariance=mixture.covariance)
     control = options.control(samples, mixture.n_components)
-    return run_em_unchecked(mixture, samples, control, algorithm_for(options))
+    result = run_em_unchecked(mixture, samples, control, algorithm_for(options))
+    return evaluate_returned(result, samples)
 
 
 @partial(jit, static_argnums=3)

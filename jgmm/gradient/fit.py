@@ -25,7 +25,13 @@ from jgmm.em.e_step import accumulate
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
 from jgmm.fitting import restarts
 from jgmm.fitting.restarts import Batch, ProgressCallback
-from jgmm.fitting.results import FitResult, best_of, raise_if_failed, to_result
+from jgmm.fitting.results import (
+    FitResult,
+    best_of,
+    evaluate_returned,
+    raise_if_failed,
+    to_result,
+)
 from jgmm.gradient.algorithm import GradientAlgorithm, GradientControl
 from jgmm.gradient.augmented import AugmentedSpd
 from jgmm.gradient.optimizer import as_optimizer
@@ -133,7 +139,7 @@ def fit(
         work = exponential_family.cost_per_step(entry, d, n_components, n_rows)
         batch = restarts.run_restarts(algorithm, starts, inside, control, work, progress)
         results.append(_finish(batch, inside, algorithm))
-    return raise_if_failed(best_of(results))
+    return raise_if_failed(evaluate_returned(best_of(results), samples))
 
 
 def _find_parametrization(name: str) -> Parametrization:

@@ -84,7 +84,8 @@ def to_attributes(mixture: Mixture) -> dict[str, np.ndarray]:
     entry = mixture.model
     scale, inverse = np.array(mixture.scale), np.array(_invert(entry.storage, mixture.scale))
     root = inverse.swapaxes(1, 2).copy() if entry.storage is Full else inverse
-    matrices = (_covariance(scale), _covariance(root), root)
+    with np.errstate(over="ignore"):  # in tiny units a precision may be infinite
+        matrices = (_covariance(scale), _covariance(root), root)
     own = [np.asarray(each[0]) if entry.shared else each for each in matrices]
     arrays = (np.array(mixture.weights), np.array(mixture.means), *own)
     return dict(zip(ATTRIBUTES, arrays, strict=True))

@@ -13,13 +13,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
-from jgmm._core.pytree import Leaf
+from jgmm._core.pytree import Leaf, is_traced
 from jgmm._data.samples import Standardization
-from jgmm._data.validation import as_numbers, as_samples
+from jgmm._data.validation import as_numbers, as_samples, as_table, check_values
 from jgmm.covariance.models import CovarianceModel, model
 from jgmm.covariance.storage import Full
 
@@ -231,9 +232,27 @@ def _close(first: Array, second: Array, rtol: float = 1e-5) -> bool:
 
 def _samples_for(mixture: Mixture, x: Any) -> Array:
     """Check samples for a mixture and convert them to its precision."""
-    samples = as_samples(x)
+    samples = as_table(x, "x")
     check_columns(mixture, samples.shape[1])
+    check_values(samples, x, "x", None, None if is_traced(mixture) else farthest(mixture))
     return samples.astype(mixture.means.dtype)
+
+
+def farthest(mixture: Mixture) -> Float[np.ndarray, "D"]:
+    """Return values so large, in each column, that squared distances to all components overflow.
+
+    Where they do, nothing says which component is nearest. Infinite if a parameter is not finite.
+
+    Args:
+      mixture: one mixture, or several with a leading axis.
+    """
+    means, scale = (np.abs(np.asarray(leaf, float)) for leaf in (mixture.means, mixture.scale))
+    d, dtype, ndim = mixture.n_features, mixture.means.dtype, mixture.model.storage.ndim
+    widths = scale.max(axis=-1) if ndim == 3 else scale if ndim == 2 else scale[..., None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        reach = widths.reshape(-1, widths.shape[-1]).max(axis=0) * np.sqrt(jnp.finfo(dtype).max) / d
+        limit = (means.reshape(-1, d).max(axis=0) + reach).astype(dtype)
+    return np.where(np.isfinite(limit), limit, np.inf).astype(dtype)
 
 
 def check_columns(mixture: Mixture, n_columns: int) -> None:

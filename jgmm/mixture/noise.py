@@ -127,7 +127,9 @@ def as_log_volume(noise: Any, samples: Samples) -> Array | None:
         return found
     if not is_traced(noise) and not (np.ndim(noise) == 0 and 0 < noise < np.inf):
         raise DataError(f"the volume of the noise must be a positive number; it is {noise!r}.")
-    return jnp.log(jnp.asarray(noise, samples.x.dtype))
+    if is_traced(noise):
+        return jnp.log(jnp.asarray(noise, samples.x.dtype))
+    return jnp.asarray(np.log(np.float64(noise)), samples.x.dtype)  # a volume may be tiny or huge
 
 
 @jit

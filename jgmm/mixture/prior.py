@@ -23,16 +23,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float
 
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf, is_traced
-from jgmm._data.samples import Samples, Standardization, make_samples
-from jgmm._data.standardization import center_and_scale, whiten
+from jgmm._data.samples import Samples, Standardization, make_samples, scaling
+from jgmm._data.standardization import (
+    center_and_scale,
+    power_of_two,
+    rounding_of_correlation,
+    whiten,
+)
 from jgmm._data.validation import as_numbers
 from jgmm.covariance.models import CovarianceModel
-from jgmm.mixture.mixture import Mixture
+from jgmm.mixture.mixture import Mixture, to_standard
 
 # Default κ: the prior of a mean has the weight of this many samples at m.
 STRENGTH = 0.01
@@ -94,7 +100,9 @@ def conjugate(
       strength: κ ≥ 0, 0.01 by default; the smaller it is, the less the means are drawn to m.
       dof: ν ≥ 0, D + 2 by default, for which Λ / (D + 2) is the mean inverse precision.
       scatter: Λ, (D, D), positive definite; by default the samples' covariance / K^(2/D), as if K
-        components of equal size filled the volume of the data.
+        components of equal size filled the volume of the data. A covariance that is singular up to
+        rounding, as always for N ≤ D, has no volume, and in some directions it would hold nothing
+        but rounding errors. Λ is then diag(variances) / K^(2/D).
 
     Raises:
       DataError: see ``as_samples``; or a number is out of range, or has a shape that does not fit.
@@ -134,8 +142,23 @@ def _whitening(samples: Samples) -> Standardization:
 
 @jit
 def _shared_volume(frame: Standardization, n_components: Array) -> Float[Array, "D D"]:
-    """Return a square root of the samples' covariance divided by K^(2/D)."""
-    return frame.scale * n_components ** (-1 / len(frame.shift))
+    """Return a square root of the samples' covariance divided by K^(2/D).
+
+    Where that covariance is singular up to rounding, its inverse would hold only rounding errors,
+    and the fit would depend on the precision. The diagonal matrix of the variances takes its place.
+
+    Args:
+      frame: the whitening of the samples.
+      n_components: K.
+    """
+    d, dtype = len(frame.shift), frame.shift.dtype
+    deviations = frame.deviations()
+    root = frame.scale / deviations[:, None]
+    # Whitening has added the rounding error to all eigenvalues of the correlation matrix.
+    smallest = jnp.linalg.eigvalsh(lax.stop_gradient(root @ root.T))[0]
+    regular = smallest > 2 * rounding_of_correlation(d, dtype)
+    chosen = jnp.where(regular, frame.scale, jnp.diag(deviations))
+    return chosen * n_components ** (-1 / d)
 
 
 def _checked(value: Any, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -201,9 +224,14 @@ def log_density(prior: Prior, mixture: Mixture) -> Float[Array, ""]:
     """
     entry, d = mixture.model, mixture.n_features
     storage, used = entry.storage, mixture.log_weights > -jnp.inf
+    # In units near those of the prior, squares neither vanish nor overflow.
+    unit = power_of_two(jnp.abs(prior.root).max(axis=1))
+    unit = unit if entry.per_column else jnp.full_like(unit, unit.max())
+    units = scaling(jnp.zeros_like(unit), unit)
+    prior, mixture = prior.standardize(units), to_standard(mixture, units)
     offsets = storage.outer(mixture.means - prior.mean[None, :])
     squares = storage.trace_ratio(mixture.scale, prior.scatter(entry) + prior.strength * offsets, d)
-    log_det = storage.half_log_det(mixture.scale, d)
+    log_det = storage.half_log_det(mixture.scale, d) + units.log_volume()
     return -jnp.where(used, prior.pseudo_samples() * log_det + 0.5 * squares, 0).sum()
 
 

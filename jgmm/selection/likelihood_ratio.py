@@ -367,4 +367,5 @@ def _half_column(mixture: Mixture) -> tuple[Array, Array]:
     """Return the largest component, and half the longest column of its Cholesky factor, (D,)."""
     largest = mixture.log_weights.argmax()
     root = mixture.cholesky[largest]
-    return largest, 0.5 * root[:, (root**2).sum(axis=0).argmax()]
+    relative = root / jnp.abs(root).max()  # squares in tiny units would vanish
+    return largest, 0.5 * root[:, (relative**2).sum(axis=0).argmax()]

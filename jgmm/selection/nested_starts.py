@@ -139,12 +139,14 @@ def _longest_axis(mixture: Mixture, k: int) -> np.ndarray:
     """Return the axis of the largest variance of a component, one standard deviation long, (D,)."""
     entry, weights = mixture.model, np.exp(np.asarray(mixture.log_weights))
     means, scale = np.asarray(mixture.means), np.asarray(mixture.scale)
-    from_center = means - weights @ means
-    own = scale[0 if entry.shared else k]
+    from_center, own = means - weights @ means, scale[0 if entry.shared else k]
+    unit = np.abs(own).max()  # squares in tiny or huge units would vanish or overflow
+    from_center, own = from_center / unit, own / unit
     if entry.storage is Full:
         between = (weights[:, None] * from_center).T @ from_center
         variance, axes = np.linalg.eigh(own @ own.T + TIE * between)
-        return np.sqrt(variance[-1]) * axes[:, -1]
+        return unit * np.sqrt(variance[-1]) * axes[:, -1]
     variances = own**2 + TIE * (weights @ from_center**2)  # own**2 is a number, or one a column
     longest = int(np.argmax(variances))
-    return np.sqrt(variances[longest]) * np.eye(mixture.n_features, dtype=means.dtype)[longest]
+    axis = np.eye(mixture.n_features, dtype=means.dtype)[longest]
+    return unit * np.sqrt(variances[longest]) * axis

@@ -23,14 +23,15 @@ from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf
 from jgmm._core.status import Status
-from jgmm._data.samples import DataSummary, Samples, identity
+from jgmm._data.samples import DataSummary, Samples, Standardization, identity
 from jgmm.em.cancellation import Precision
+from jgmm.em.e_step import accumulate
 from jgmm.em.options import Control, Options
 from jgmm.em.statistics import Statistics
 from jgmm.fitting import results
 from jgmm.fitting.algorithm import AdditiveAlgorithm
 from jgmm.fitting.results import FitResult, Restarts, to_result
-from jgmm.mixture.mixture import Mixture
+from jgmm.mixture.mixture import Mixture, to_standard
 from jgmm.streaming import subsample
 from jgmm.streaming.content import N_WORDS, Content, difference
 from jgmm.streaming.prefetch import Timings
@@ -243,7 +244,7 @@ def run_passes(
         if not isinstance(error, KeyboardInterrupt) or not known:
             raise
         state = _interrupted(state)
-    return _finish(state)
+    return evaluate_returned(_finish(state), reader, state.data_summary)
 
 
 def iterate(algorithm: AdditiveAlgorithm, state: PassState, reader: Reader) -> Iterator[PassState]:
@@ -273,6 +274,29 @@ def iterate(algorithm: AdditiveAlgorithm, state: PassState, reader: Reader) -> I
         whole = reader.group.add(state.sums.total, state.sums.lost)
         state = _end_pass(algorithm, state, whole)
         yield state
+
+
+def evaluate_returned(result: FitResult, reader: Reader, data_summary: DataSummary) -> FitResult:
+    """Return the result with the log-likelihood of its rounded parameters, where that differs.
+
+    It takes one more pass. ``jgmm.fitting.results.is_moved_by_rounding`` says where. After Ctrl-C
+    the result stays as it is.
+    """
+    if not results.is_moved_by_rounding(result) or result.status == Status.INTERRUPTED:
+        return result
+    mine, frame = 0.0, data_summary.frame
+    for block in reader.blocks(Timings()):
+        mine += float(_log_likelihood(result.mixture, block, frame))
+    total = sum(float(part) for part in reader.group.all_gather(np.asarray(mine)))
+    shift = float(data_summary.total * frame.log_volume())
+    own = jnp.asarray(total - shift, result.log_likelihood.dtype)
+    return replace(result, log_likelihood=own)
+
+
+@jit
+def _log_likelihood(mixture: Mixture, block: Block, frame: Standardization) -> Array:
+    samples = Samples(block.x, block.weights, frame)
+    return accumulate(to_standard(mixture, frame), samples).log_likelihood
 
 
 @partial(jit, static_argnums=0)

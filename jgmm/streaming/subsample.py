@@ -79,14 +79,13 @@ class Summary:
           affine: whiten: also remove the correlations.
           dtype: precision of the result.
         """
-        total, mean, scatter = self.moments
+        total, mean, scatter, unit = self.moments
         covariance = scatter / total
-        frame = scaling_from_moments(
-            jnp.asarray(mean, dtype), jnp.asarray(np.diagonal(covariance), dtype), per_column
-        )
+        numbers = (mean, np.diagonal(covariance), unit)
+        frame = scaling_from_moments(*(jnp.asarray(each, dtype) for each in numbers), per_column)
         if affine:
-            scale = np.asarray(frame.scale, float)
-            correlation = covariance / np.outer(scale, scale)
+            relative = unit / np.asarray(frame.scale, float)
+            correlation = relative[:, None] * covariance * relative[None, :]
             frame = whitening_from_correlation(frame, jnp.asarray(correlation, dtype))
         return DataSummary(frame, jnp.asarray(total, dtype))
 
@@ -98,7 +97,7 @@ class Summary:
 def empty_summary(n_features: int, dtype: np.dtype) -> Summary:
     """Return the summary of no samples: zero rows, zero moments, an empty subsample."""
     d = n_features
-    moments = Moments(np.zeros(()), np.zeros(d), np.zeros((d, d)))
+    moments = Moments(np.zeros(()), np.zeros(d), np.zeros((d, d)), np.ones(d))
     rows = np.zeros(0, np.uint64)
     return Summary(0, moments, Subsample(rows, rows, np.zeros((0, d), dtype), np.zeros(0, dtype)))
 

@@ -15,6 +15,7 @@ which fits are made.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from statistics import NormalDist
 from typing import Any, NamedTuple
@@ -30,10 +31,11 @@ from jgmm._core.errors import DataError, FitError
 from jgmm._core.pytree import to_host
 from jgmm._data import standardization
 from jgmm._data.samples import Samples, Standardization, fold
+from jgmm._data.standardization import power_of_two
 from jgmm._data.validation import check_level
 from jgmm.em.e_step import block_rows, check_inputs
 from jgmm.mixture.density import log_joint, normalise
-from jgmm.mixture.mixture import Mixture, to_original, to_standard
+from jgmm.mixture.mixture import Mixture, change_coordinates, to_original, to_standard
 from jgmm.mixture.unconstrained import check_free, from_free, to_free
 from jgmm.uncertainty.intervals import Parameters, Uncertainty, parameters_of
 
@@ -49,13 +51,16 @@ class Curvature(NamedTuple):
       gradient: ∂ℓ/∂θ, (P,), zero at a maximum.
       information: J = -∂²ℓ/∂θ², the observed information, (P, P).
       outer: S = Σₙ wₙ sₙ sₙᵀ, the sum of outer products of the scores, (P, P).
-      jacobian: derivatives of weights, means and variances, in the user's units, by θ; (…, P) each.
+      jacobian: derivatives of weights, means and variances by θ, (…, P) each, of columns divided by
+        ``unit``.
+      unit: powers of two near the columns' standard deviations, (D,).
     """
 
     gradient: Array
     information: Array
     outer: Array
     jacobian: Parameters
+    unit: Array
 
 
 def standard_errors(
@@ -105,9 +110,13 @@ def standard_errors(
         )
     found = curvature(mixture, samples, equal_weights)
     covariance = _covariance(found, robust, float(jnp.finfo(samples.x.dtype).eps))
+    unit = np.asarray(found.unit, np.float64)
     jacobian = to_host(found.jacobian, np.float64)
-    error = Parameters(*(_delta_method(each, covariance) for each in jacobian))
-    estimate = to_host(parameters_of(mixture), np.float64)
+    relative = Parameters(*(_delta_method(each, covariance) for each in jacobian))
+    error = _in_user_units(relative, unit)
+    origin = jnp.zeros_like(found.unit)
+    divided = change_coordinates(mixture, origin, 1 / found.unit)
+    estimate = _in_user_units(to_host(parameters_of(divided), np.float64), unit)
     low, high = _intervals(estimate, error, NormalDist().inv_cdf((1 + level) / 2))
     method = "sandwich of the observed information" if robust else "observed information"
     return Uncertainty(estimate, error, low, high, level, method)
@@ -150,7 +159,12 @@ def _curvature(mixture: Mixture, samples: Samples, equal_weights: bool) -> Curva
 
     row_bytes = len(coordinates) * mixture.means.size * mixture.means.dtype.itemsize
     sums = fold(inside, block_rows(inside, row_bytes), body)
-    return Curvature(*sums, jax.jacfwd(_in_user_units(rebuild, inside.frame))(coordinates))
+    frame = inside.frame
+    unit = power_of_two(frame.deviations())
+    rows = unit[:, None] if frame.rotates else unit
+    divided = replace(frame, scale=frame.scale / rows)
+    jacobian = jax.jacfwd(_parameters_in(rebuild, divided))(coordinates)
+    return Curvature(*sums, jacobian, unit)
 
 
 def _coordinates(mixture: Mixture, equal_weights: bool) -> tuple[Array, Callable[[Array], Mixture]]:
@@ -169,10 +183,18 @@ def _coordinates(mixture: Mixture, equal_weights: bool) -> tuple[Array, Callable
     return flat[kept], rebuild
 
 
-def _in_user_units(
+def _parameters_in(
     rebuild: Callable[[Array], Mixture], frame: Standardization
 ) -> Callable[[Array], Parameters]:
     return lambda theta: parameters_of(to_original(rebuild(theta), frame))
+
+
+def _in_user_units(divided: Parameters, unit: Float[np.ndarray, "D"]) -> Parameters:
+    """Return parameters, or their errors, of columns that had been divided by ``unit``.
+
+    In float64, since float32 has no number for a variance in tiny units.
+    """
+    return Parameters(divided.weights, divided.means * unit, divided.variances * unit**2)
 
 
 def _covariance(found: Curvature, robust: bool, eps: float) -> Float[np.ndarray, "P P"]:

@@ -66,11 +66,11 @@ def test_inside_a_transformation_values_are_not_inspected():
 
 
 @pytest.mark.parametrize("fraction", [0.4, 2.0])
-def test_the_largest_usable_value_has_a_finite_square_sum(dtype, fraction):
-    limit = np.sqrt(np.finfo(dtype).max) / 2  # two columns
-    x = np.full((3, 2), fraction * limit, dtype)
+def test_the_largest_usable_value_has_a_finite_range(dtype, fraction):
+    x = np.full((3, 2), fraction * np.finfo(dtype).max / 16, dtype)
     if fraction < 1:
-        assert np.isfinite((as_samples(x) ** 2).sum(axis=1)).all()
+        found = as_samples(x)
+        assert np.isfinite(found - 7 * -found).all()
     else:
         with pytest.raises(DataError, match="3 row"):
             as_samples(x)

@@ -100,3 +100,56 @@ def test_choose(states, expected):
     status = jnp.asarray([int(status) for status in statuses])
     table = Restarts(jnp.asarray(likelihoods), status, blank, blank, jnp.asarray(0))
     assert int(choose(table)) == expected
+
+
+def far_away():
+    """Two clusters at 3e6, where float32 has a step of a quarter."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 1, (60, 1)), rng.normal(4, 1, (60, 1))])
+    return (rng.permutation(x) + 3e6).astype(np.float32)
+
+
+def own_value(result, x):
+    """Σ log p(x) of the parameters returned, in float64; with the noise, if there is any."""
+    mixture = result.mixture
+    weights, means, variances = (
+        np.asarray(a, float).ravel() for a in (mixture.weights, mixture.means, mixture.variances)
+    )
+    away = x.astype(float) - means
+    density = (weights / np.sqrt(2 * np.pi * variances) * np.exp(-0.5 * away**2 / variances)).sum(1)
+    if result.noise is not None:
+        noise = float(result.noise.weight)
+        density = noise / np.exp(float(result.noise.log_volume)) + (1 - noise) * density
+    return np.log(density).sum()
+
+
+FAR = {
+    "fit": lambda x, **options: jgmm.fit(KEY, x, 2, **options),
+    "noise": lambda x: jgmm.fit(KEY, x, 2, noise="box"),
+    "run_em": lambda x: jgmm.fitting.run_em(
+        jgmm.make_mixture([0.5, 0.5], [[3e6], [3e6 + 4]], [[[1.0]], [[1.0]]]), x
+    ),
+    "select": lambda x: jgmm.select(KEY, x, [2], ["full"]).result,
+    "stream": lambda x: jgmm.streaming.fit(KEY, x, 2, n_restarts=2, block_rows=50),
+    "mesh": lambda x: jgmm.distributed.fit(KEY, x, 2, mesh=jgmm.distributed.make_mesh(1)),
+    "gradient": lambda x: jgmm.gradient.fit(KEY, x, 2, optimizer=jgmm.gradient.NaturalGradient()),
+}
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("way", list(FAR))
+def test_the_log_likelihood_is_that_of_the_rounded_parameters(way):
+    x = far_away()
+    found = FAR[way](x)
+    np.testing.assert_allclose(found.log_likelihood, own_value(found, x), rtol=1e-5)
+
+
+def test_rounding_that_does_not_matter_costs_nothing(monkeypatch, x):
+    def never(*_):
+        raise AssertionError("evaluated again")
+
+    monkeypatch.setattr(results, "log_likelihood", never)
+    for offset in (0, 1000):
+        jgmm.fit(KEY, x + x.dtype.type(offset), 2, covariance="tied", max_steps=3)
+    with pytest.raises(AssertionError, match="again"):
+        jgmm.fit(KEY, far_away(), 2, max_steps=3)

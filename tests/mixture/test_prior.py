@@ -188,3 +188,39 @@ def test_what_is_no_prior_is_refused(belief, x):
         jgmm.fit(jax.random.key(0), x, 2, prior="flat")
     with pytest.raises(DataError, match="for 2 columns; x has 1"):
         jgmm.fit(jax.random.key(0), x[:, :1], 2, prior=belief)
+
+
+@pytest.mark.parametrize("singular", ["fewer rows than columns", "a column twice", "a sum"])
+def test_the_scatter_of_singular_data_is_diagonal(singular, dtype):
+    """Its covariance is singular but for rounding errors, which would make the prior."""
+    z = np.random.default_rng(1).normal(size=(40, 6)) * [1, 2, 3, 1, 1, 1e-3]
+    z = {
+        "fewer rows than columns": z[:6],
+        "a column twice": np.column_stack([z[:, :5], 4 * z[:, 0]]),
+        "a sum": np.column_stack([z[:, :5], z[:, :5].sum(axis=1)]),
+    }[singular].astype(dtype)
+    found = prior.conjugate(z, K)
+    expected = np.diag(z.astype(float).var(axis=0)) * K ** (-2 / 6)
+    scatter = np.asarray(found.root @ found.root.T, float)
+    np.testing.assert_allclose(scatter, expected, rtol=1e-4)
+
+
+def test_the_scatter_of_regular_data_is_their_covariance(dtype):
+    """Also for one row more than columns, and for correlations of 0.9999."""
+    rng = np.random.default_rng(1)
+    few, line = rng.normal(size=(7, 6)), rng.normal(size=(50, 1))
+    near = np.column_stack([line, line + 0.014 * rng.normal(size=(50, 1))])
+    for z in (few.astype(dtype), near.astype(dtype)):
+        found = prior.conjugate(z, K)
+        expected = np.cov(z.astype(float).T, bias=True) * K ** (-2 / z.shape[1])
+        np.testing.assert_allclose(found.root @ found.root.T, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_a_fit_to_fewer_rows_than_columns_is_the_same_in_both_precisions():
+    z = np.random.default_rng(0).normal(size=(12, 20))
+    z[:6] += 5
+    found = [
+        float(jgmm.fit(jax.random.key(3), z.astype(kind), 2, prior="conjugate").log_likelihood)
+        for kind in (np.float32, np.float64)
+    ]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
