@@ -26,6 +26,17 @@ def check_problem(samples: Samples, n_components: int, options: Options) -> None
         negative.
     """
     check_counts(samples, n_components, options.n_restarts)
+    check_labels(samples, n_components)
+    if options.max_steps < 0:
+        raise DataError(f"max_steps must be at least zero; it is {options.max_steps}.")
+
+
+def check_labels(samples: Samples, n_components: int) -> None:
+    """Check that known labels are components; inside a transformation nothing is checked.
+
+    Raises:
+      DataError: a label is K or larger.
+    """
     if samples.labels is not None and not is_traced(samples.labels):
         highest = int(samples.labels.max())
         if highest >= n_components:
@@ -33,8 +44,6 @@ def check_problem(samples: Samples, n_components: int, options: Options) -> None
                 f"labels hold {highest}; with {n_components} components they go from 0 to "
                 f"{n_components - 1}, and are -1 where unknown."
             )
-    if options.max_steps < 0:
-        raise DataError(f"max_steps must be at least zero; it is {options.max_steps}.")
 
 
 def check_constant_columns(samples: Samples, scaled: Samples, matters: bool) -> None:

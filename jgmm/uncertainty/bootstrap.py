@@ -31,7 +31,7 @@ from jgmm._core import budget
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError, FitError
 from jgmm._core.pytree import Leaf, to_host
-from jgmm._core.status import VALID, tally
+from jgmm._core.status import RIDGE_ADVICE, VALID, tally
 from jgmm._data.samples import Samples, whole_weights
 from jgmm._data.validation import check_key, check_level
 from jgmm.em.e_step import check_inputs
@@ -118,7 +118,7 @@ class Bootstrap:
         if self.valid.sum() < 2:
             raise FitError(
                 f"Standard errors take at least two refits that ended valid: {self!r}. Try the "
-                "weighted bootstrap, fewer components, or a ridge such as ridge=1e-6."
+                f"weighted bootstrap, fewer components, or {RIDGE_ADVICE}."
             )
         replicates = to_host(jax.vmap(parameters_of)(self.replicates), np.float64)
         used = [each[self.valid] for each in replicates]

@@ -4,14 +4,12 @@
 fitted; the settings here say how the result is shown.
 """
 
-import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from jgmm._core.errors import UserError
-from jgmm.selection.criteria import CRITERIA
 from jgmm.selection.selection import Row
 from jgmm.workbench.config.models import Strict
 from jgmm.workbench.runs.memory import Problem
@@ -219,7 +217,7 @@ def _figures(
 
     if len(selection.table) > 1:
         figure, (ax,) = plot.new_figure(size=(7, 4))
-        plot.criterion_curves(selection.table, selection.criterion, ax)
+        plot.criterion_curves(selection.table, selection.criterion, ax, chosen=selection.best)
         study.figure("criterion", figure, "The criterion of every fit; the best one has a ring.")
     mixture, columns = selection.result.mixture, data.columns
     if mixture.n_features == 1:
@@ -341,15 +339,8 @@ def _panel(ax: "Axes", data: "Dataset", mixture: "Mixture") -> None:
 
 def _best_by_count(selection: "Selection") -> list["Row"]:
     """Return the best usable row of each number of components, fewest components first."""
-    criterion = CRITERIA[selection.criterion]
-    best: dict[int, Row] = {}
-
-    def loss(row: "Row") -> float:
-        return criterion.loss(row.criteria[criterion.name])
-
-    for row in selection.table:
-        if math.isfinite(loss(row)):
-            best_so_far = best.get(row.n_components)
-            if best_so_far is None or loss(row) < loss(best_so_far):
-                best[row.n_components] = row
-    return [best[k] for k in sorted(best)]
+    counts = sorted({row.n_components for row in selection.table})
+    best = (
+        selection.best_of(row for row in selection.table if row.n_components == k) for k in counts
+    )
+    return [row for row in best if row is not None]
