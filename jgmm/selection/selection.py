@@ -164,7 +164,8 @@ def select(
         "aic", "aicc" or "icl" is chosen, or the one with the highest value of "held_out", which
         takes one more fit for each fold.
       n_folds: folds for "held_out".
-      sample_weight, labels: as for ``jgmm.fit``.
+      sample_weight, labels: as for ``jgmm.fit``. A labelled sample counts ``log p(x, z)`` in every
+        criterion, also where it is held out, and it has no entropy.
       progress: as for ``jgmm.fit``, with steps counted through the whole table: a fit that
         converges early skips the steps that it did not use.
       options, **keywords: see ``jgmm.Options``. ``accelerate`` is on by default, because a table

@@ -65,8 +65,8 @@ def dense_parameters_of(mixture: Mixture) -> DenseParameters:
 
 # What tables say below the observed fractions.
 OBSERVED = (
-    "observed: fraction of the information that samples of known components would hold; where it "
-    "is small, the interval is too short unless there are many samples"
+    "Observed: the fraction of the information that samples of known components would hold. Where "
+    "it is small, the interval is too short unless there are many samples."
 )
 
 

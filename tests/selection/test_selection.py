@@ -6,6 +6,7 @@ import math
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from marks import in_double
@@ -128,6 +129,21 @@ def test_known_samples_have_no_entropy(known, dtype, tolerance):
     for name in ("aic", "bic", "icl"):
         expected = getattr(jgmm.selection, name)(mixture, x, WEIGHTS, given)
         np.testing.assert_allclose(told.best.criteria[name], expected, **tolerance)
+
+
+def test_held_out_samples_keep_their_labels():
+    """All are known, so a fit is one M-step, and what is held out is log p(x, z)."""
+    labels = np.repeat([0, 1], 20)
+    x = np.random.default_rng(3).normal(size=(40, 2)) + 1.5 * labels[:, None]
+    told = selection.select(KEY, x, 2, "EII", "held_out", labels=labels, n_folds=4, **OPTIONS)
+    deal, _ = jax.random.split(KEY)
+    folds = cross_validation.assign_folds(deal, 40, 4, sample_weight=jnp.asarray(WEIGHTS))
+    total = 0.0
+    for f in range(4):
+        fitted = jgmm.m_step(x, np.eye(2)[labels], "EII", WEIGHTS * (folds != f))
+        log_prob, log_resp = jgmm.e_step(fitted, x)
+        total += (WEIGHTS * (folds == f)) @ (log_prob + log_resp[np.arange(40), labels])
+    np.testing.assert_allclose(told.best.held_out, total / WEIGHTS.sum(), rtol=1e-9)
 
 
 def row(k, covariance, **values):

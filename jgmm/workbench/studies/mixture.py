@@ -268,6 +268,7 @@ def _uncertainty(study: StudyContext, data: "Dataset", mixture: "Mixture") -> No
 
     from jgmm import plot
     from jgmm.uncertainty.bootstrap import bootstrap
+    from jgmm.uncertainty.intervals import OBSERVED
 
     fit = study.config.fit.model_dump(include={"tol", "rtol", "max_steps", "ridge"})
     refits = bootstrap(
@@ -281,7 +282,7 @@ def _uncertainty(study: StudyContext, data: "Dataset", mixture: "Mixture") -> No
     study.metric("refits_that_failed", refits.n_failed)
     uncertainty = refits.uncertainty()
     caption = f"Standard errors and intervals of 95 % by the {uncertainty.method}."
-    study.table("uncertainty", uncertainty.rows(data.columns), caption)
+    study.table("uncertainty", uncertainty.rows(data.columns), f"{caption} {OBSERVED}")
     if mixture.n_components <= MAX_PANELS:
         height = 2 + 0.9 * mixture.n_components
         width = 2.4 * min(max(mixture.n_features, 2), plot.MAX_COLUMNS) + 1.2
