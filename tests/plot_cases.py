@@ -46,7 +46,7 @@ REFITS = Bootstrap(
     jax.tree.map(lambda leaf: jnp.stack([leaf, leaf + 1, leaf * np.nan]), TWO),
     np.array([Status.CONVERGED, Status.CONVERGED, Status.COLLAPSED]),
     "weighted",
-    parameters_of(jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), TWO)),
+    jax.tree.map(lambda leaf: np.stack([leaf] * 3), parameters_of(TWO)),
 )
 ENDS = {"random": [-30.0, -10.0, np.nan], "k-means": [-10.05, -10.0, -10.0]}
 
