@@ -12,6 +12,7 @@ from jgmm.mixture.density import sample
 from jgmm.mixture.mixture import make_mixture
 from jgmm.selection.likelihood_ratio import RatioTest
 from jgmm.uncertainty.bootstrap import Bootstrap
+from jgmm.uncertainty.intervals import parameters_of
 
 TWO = make_mixture([0.4, 0.6], [[2.0, 55.0], [4.3, 80.0]], [np.diag([0.1, 30.0])] * 2)
 ONE = make_mixture([1.0], [[0.0, 0.0]], [np.eye(2)])
@@ -45,6 +46,7 @@ REFITS = Bootstrap(
     jax.tree.map(lambda leaf: jnp.stack([leaf, leaf + 1, leaf * np.nan]), TWO),
     np.array([Status.CONVERGED, Status.CONVERGED, Status.COLLAPSED]),
     "weighted",
+    jax.tree.map(lambda leaf: np.stack([leaf] * 3), parameters_of(TWO)),
 )
 ENDS = {"random": [-30.0, -10.0, np.nan], "k-means": [-10.05, -10.0, -10.0]}
 

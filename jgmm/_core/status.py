@@ -53,6 +53,9 @@ def among(codes: Array, statuses: Iterable[Status]) -> Bool[Array, "..."]:
     return jnp.isin(codes, jnp.asarray([int(status) for status in statuses]))
 
 
+# True with a ridge and without one: where an error is raised, nobody knows any more which it was.
+RIDGE_ADVICE = "a larger ridge (ridge=1e-6 where there was none)"
+
 SENTENCES: dict[Status, str] = {
     Status.RUNNING: "The fit is still running.",
     Status.CONVERGED: "Converged: the log-likelihood changed by no more than the tolerance.",
@@ -64,7 +67,7 @@ SENTENCES: dict[Status, str] = {
         "A component collapsed: its covariance became singular or it lost all its samples. Likely "
         "causes, in order: more components than the data supports, repeated rows or columns that "
         "determine each other, an unlucky start. Try more restarts (n_restarts), fewer "
-        "components, a simpler covariance model, or a ridge such as ridge=1e-6."
+        f"components, a simpler covariance model, or {RIDGE_ADVICE}."
     ),
     Status.NON_FINITE_DATA: (
         "The data hold NaN or infinite values, or values whose squares overflow. Drop or repair "

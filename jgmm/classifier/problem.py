@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from jgmm._core.errors import DataError, FitError
 from jgmm._core.pytree import is_traced
-from jgmm._core.status import USABLE, describe
+from jgmm._core.status import RIDGE_ADVICE, USABLE, describe
 from jgmm._data.samples import Samples, make_samples
 from jgmm._data.validation import check_key, counted_rows
 from jgmm.classifier.labels import Name, read_labels, read_priors
@@ -23,7 +23,7 @@ ACCEPTED = AcceptedOptions(defaults=Options(covariance="general", n_restarts=16)
 SINGULAR = (
     "Its covariance is singular. Likely causes, in order: columns that are constant within the "
     "class, columns that determine each other, repeated rows. Drop such columns, or use "
-    "covariance='aligned', shared=True or a ridge such as ridge=1e-6."
+    f"covariance='aligned', shared=True or {RIDGE_ADVICE}."
 )
 
 
@@ -141,7 +141,8 @@ def check_sizes(problem: ClassificationProblem, n_folds: int | None = None) -> N
     rank = d if entry.storage is Full else 1
     # Classes share no parameter if two of them have twice as many as one.
     separate = entry.count(2, d) == 2 * entry.count(1, d)
-    advice = "Use a simpler covariance model, shared=True, a ridge such as ridge=1e-6, or more data"
+    ridge_too = "" if regular else "a ridge such as ridge=1e-6, "
+    advice = f"Use a simpler covariance model, shared=True, {ridge_too}or more data"
     for name, size, k in zip(
         problem.class_names, sizes.tolist(), problem.n_components, strict=True
     ):

@@ -24,6 +24,22 @@ def contains(outer: CovarianceModel, inner: CovarianceModel) -> bool:
     return all(LETTERS.index(a) >= LETTERS.index(b) for a, b in pairs)
 
 
+def reduced_code(entry: CovarianceModel, n_components: int, n_features: int) -> str:
+    """Return the code of the simplest model that is the same one in this problem.
+
+    One component has nothing to vary from, and one column has neither shape nor orientation: there
+    V, VEI and VVV are one model. A model outside the family is only itself.
+
+    >>> from jgmm.covariance import model
+    >>> reduced_code(model("VEE"), 2, 1), reduced_code(model("VEE"), 1, 3)
+    ('VII', 'EEE')
+    """
+    if not of_family(entry):
+        return entry.code
+    code = f"{entry.code[0]}II" if n_features == 1 else entry.code
+    return code.replace("V", "E") if n_components == 1 else code
+
+
 def largest_within(
     outer: CovarianceModel, models: Iterable[CovarianceModel]
 ) -> list[CovarianceModel]:

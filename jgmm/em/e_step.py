@@ -114,7 +114,7 @@ def _by_difference(
 
     def infer(difference: Array, rows: Array) -> tuple[Array, Array]:
         columns = jax.vmap(lambda one: log_joint(mixture, inverse, one), in_axes=2, out_axes=1)
-        scores = _mask_known(columns(difference), samples, rows)
+        scores = mask_known(columns(difference), samples, rows)
         log_prob, log_resp = jax.vmap(normalise, in_axes=1, out_axes=(0, 1))(scores)
         return _apply_noise(noise_density, log_prob, jnp.exp(log_resp), samples, rows)
 
@@ -162,7 +162,7 @@ def _by_product(
     eta = exponential_family.natural_parameters(mixture)
 
     def infer(block: exponential_family.Features, rows: Array) -> tuple[Array, Array]:
-        log_prob, resp = _softmax(_mask_known(exponential_family.scores(eta, block), samples, rows))
+        log_prob, resp = _softmax(mask_known(exponential_family.scores(eta, block), samples, rows))
         if eta.quadratic is None:  # the quadratic part is the same for all components
             log_prob = log_prob + exponential_family.shared_score(mixture, block.x)
         return _apply_noise(noise_density, log_prob, resp, samples, rows)
@@ -212,7 +212,7 @@ def accumulate_products(
     return Statistics(center, counts, first, second, log_likelihood)
 
 
-def _mask_known(scores: Float[Array, "K B"], samples: Samples, rows: Array) -> Float[Array, "K B"]:
+def mask_known(scores: Float[Array, "K B"], samples: Samples, rows: Array) -> Float[Array, "K B"]:
     """Set the scores of labelled samples to -inf for all components but the known one.
 
     So a labelled sample contributes ``log p(x, z)`` to the log-likelihood, and counts for its own

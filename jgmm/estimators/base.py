@@ -101,10 +101,15 @@ def make_key(random_state: Any) -> Any:
 
 def warn_unless_converged(estimator: Any, status: Any) -> None:
     """Warn with scikit-learn's ``ConvergenceWarning`` if a fit has not converged."""
-    if Status(int(status)) is not Status.CONVERGED:
-        name = type(estimator).__name__
-        text = f"{name} did not converge with max_iter={estimator.max_iter}. {describe(status)}"
-        warnings.warn(text.replace("max_steps", "max_iter"), ConvergenceWarning, stacklevel=3)
+    ended = Status(int(status))
+    if ended is Status.CONVERGED:
+        return
+    # The limit is the reason only where the steps ran out: a spike may end a fit after three.
+    limit = f" with max_iter={estimator.max_iter}" if ended is Status.STEPS_RAN_OUT else ""
+    text = f"{type(estimator).__name__} did not converge{limit}. {describe(ended)}"
+    for name, here in (("max_steps", "max_iter"), ("n_restarts", "n_init")):
+        text = text.replace(name, here)
+    warnings.warn(text, ConvergenceWarning, stacklevel=3)
 
 
 class FittedMixture(DensityMixin, BaseEstimator):

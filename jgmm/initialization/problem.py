@@ -23,6 +23,15 @@ def check_problem(samples: Samples, n_components: int, options: Options) -> None
       DataError: see ``samples.check_counts``; or a label is K or larger.
     """
     check_counts(samples, n_components, options.n_restarts)
+    check_labels(samples, n_components)
+
+
+def check_labels(samples: Samples, n_components: int) -> None:
+    """Check that known labels are components; inside a transformation nothing is checked.
+
+    Raises:
+      DataError: a label is K or larger.
+    """
     if samples.labels is not None and not is_traced(samples.labels):
         highest = int(samples.labels.max())
         if highest >= n_components:

@@ -21,6 +21,7 @@ def criterion_curves(
     ax: Axes | None = None,
     *,
     better: Literal["lower", "higher"] | None = None,
+    chosen: Any = None,
 ) -> Axes:
     """Draw a selection criterion against the number of components, a line per covariance model.
 
@@ -32,6 +33,7 @@ def criterion_curves(
       better: whether lower or higher values are better. It is known for the criteria of
         ``jgmm.selection.CRITERIA``, for icl_map (lower), and for names that contain "likelihood"
         (higher); for other names it must be given.
+      chosen: the row to mark, such as ``Selection.best``; by default the first with the best value.
 
     Raises:
       ValueError: a row without one of the three values, or ``better`` missing.
@@ -43,10 +45,7 @@ def criterion_curves(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['full', 'best: full, 2']
     """
-    rows = [
-        (str(_field(row, "covariance")), int(_field(row, "n_components")), _field(row, criterion))
-        for row in table
-    ]
+    rows = [(*_point(row), _field(row, criterion)) for row in table]
     better = better or _better(criterion)
     ax = style.prepare_axes(ax)
     title = _title(criterion)
@@ -69,6 +68,8 @@ def criterion_curves(
             markersize=4.5,
         )
     best = (min if better == "lower" else max)(finite, key=lambda row: row[2])
+    if chosen is not None:
+        best = next(row for row in finite if row[:2] == _point(chosen))
     handles += ax.plot(
         best[1],
         best[2],
@@ -94,6 +95,11 @@ def _field(row: Any, name: str) -> Any:
         return row[name] if isinstance(row, Mapping) else getattr(row, name)
     except (KeyError, AttributeError):
         raise ValueError(f"a row has no {name!r}: {row!r}") from None
+
+
+def _point(row: Any) -> tuple[str, int]:
+    """Return the covariance model and the number of components of a row."""
+    return str(_field(row, "covariance")), int(_field(row, "n_components"))
 
 
 def _title(criterion: str) -> str:

@@ -10,7 +10,7 @@ and list it there: ``select``, plots, configs and the command line read the list
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +18,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgmm._core.compilation import jit
+from jgmm._core.status import RIDGE_ADVICE
 from jgmm._data.samples import Samples, fold, make_samples
-from jgmm.em.e_step import block_rows
+from jgmm.em.e_step import block_rows, mask_known
+from jgmm.initialization.problem import check_labels
 from jgmm.mixture.density import log_joint, normalise
 from jgmm.mixture.mixture import Mixture, check_columns, n_parameters
 
@@ -29,7 +31,7 @@ class Evidence(NamedTuple):
 
     Attributes:
       log_likelihood: ℓ, nats.
-      entropy: E, of the responsibilities, nats.
+      entropy: E, of the responsibilities of samples whose component is not known, nats.
       total_weight: N, the effective number of samples.
       n_parameters: p, the number of free parameters.
     """
@@ -51,6 +53,7 @@ class Criterion:
         log-likelihood, which takes further fits.
       higher_is_better: whether the highest value is chosen, not the lowest.
       decimals: digits after the point in tables.
+      not_finite: why a valid fit may have no finite value, and what to try.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Criterion:
     value: Callable[[Evidence], Array] | None
     higher_is_better: bool = False
     decimals: int = 2
+    not_finite: str = "Choose by another criterion."
 
     def loss(self, value: float) -> float:
         """Return the value with the sign that makes lower better."""
@@ -83,14 +87,23 @@ def _icl(fit: Evidence) -> Array:
     return _bic(fit) + 2 * fit.entropy
 
 
+_TOO_FEW_SAMPLES = (
+    "AICc is infinite unless there are at least two samples more than parameters, N > p + 1. Try "
+    "fewer components, a simpler covariance model, more samples, or another criterion."
+)
+_FOLDS_FAILED = (
+    "In each, a fit without one of the folds failed. Try fewer components, a simpler covariance "
+    f"model, or {RIDGE_ADVICE}."
+)
+
 CRITERIA: dict[str, Criterion] = {
     each.name: each
     for each in (
         Criterion("aic", "AIC", _aic),
-        Criterion("aicc", "AICc", _aicc),
+        Criterion("aicc", "AICc", _aicc, not_finite=_TOO_FEW_SAMPLES),
         Criterion("bic", "BIC", _bic),
         Criterion("icl", "ICL", _icl),
-        Criterion("held_out", "held out", None, higher_is_better=True, decimals=4),
+        Criterion("held_out", "held out", None, True, 4, _FOLDS_FAILED),
     )
 }
 
@@ -111,7 +124,7 @@ def criteria(
 
     Args:
       log_likelihood: ℓ, nats.
-      entropy: E, of the responsibilities, nats.
+      entropy: E, of the responsibilities of samples whose component is not known, nats.
       total_weight: N, the effective number of samples.
       n_parameters: p.
       table: the criteria to compute; all of ``CRITERIA`` by default.
@@ -129,31 +142,39 @@ def criteria(
     return {each.name: each.value(fit) for each in entries if each.value is not None}
 
 
-def aic(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
+def aic(
+    mixture: Mixture, x: Any, sample_weight: Any = None, labels: Any = None
+) -> Float[Array, ""]:
     """Compute Akaike's information criterion, ``-2ℓ + 2p``, the lower the better.
 
     Args:
       mixture: fitted parameters.
       x: the samples that it was fitted to, (N, D).
       sample_weight: how many times each sample counts, (N,).
+      labels: known component of each sample, (N,), -1 where it is not known; those of the fit. A
+        labelled sample counts ``log p(x, z)`` in ℓ, as in the fit.
 
     Raises:
-      DataError: bad samples or weights, or columns the mixture was not made for.
+      DataError: bad samples, weights or labels, or columns the mixture was not made for.
     """
-    return _criteria_of(mixture, x, sample_weight)["aic"]
+    return _criteria_of(mixture, x, sample_weight, labels)["aic"]
 
 
-def aicc(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
+def aicc(
+    mixture: Mixture, x: Any, sample_weight: Any = None, labels: Any = None
+) -> Float[Array, ""]:
     """Compute AICc, corrected for few samples: ``AIC + 2p(p + 1)/(N - p - 1)``.
 
     It is infinite for N ≤ p + 1.
 
     Arguments and errors as for ``aic``; N is the total weight.
     """
-    return _criteria_of(mixture, x, sample_weight)["aicc"]
+    return _criteria_of(mixture, x, sample_weight, labels)["aicc"]
 
 
-def bic(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
+def bic(
+    mixture: Mixture, x: Any, sample_weight: Any = None, labels: Any = None
+) -> Float[Array, ""]:
     """Compute the Bayesian information criterion, ``-2ℓ + p log N``, the lower the better.
 
     Arguments and errors as for ``aic``; N is the total weight. mclust writes it with the opposite
@@ -164,68 +185,80 @@ def bic(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]
     >>> round(float(bic(one, [[-1.0], [1.0]])), 3)
     7.062
     """
-    return _criteria_of(mixture, x, sample_weight)["bic"]
+    return _criteria_of(mixture, x, sample_weight, labels)["bic"]
 
 
-def icl(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
+def icl(
+    mixture: Mixture, x: Any, sample_weight: Any = None, labels: Any = None
+) -> Float[Array, ""]:
     """Compute the integrated completed likelihood, ``BIC + 2E``: BIC plus a penalty for overlap.
 
-    E is ``entropy``, which is zero where components do not overlap. This is the form that
+    E is ``entropy``, which is zero where components do not overlap, and for samples whose component
+    is known. This is the form that
     ``jgmm.select`` uses: it changes smoothly with the parameters, and a sample that may belong to
     three components counts as more doubtful than one that may belong to two. ``icl_map`` is the
     other form. Arguments and errors as for ``aic``.
 
     Reference: McLachlan & Peel (2000), section 6.10.3.
     """
-    return _criteria_of(mixture, x, sample_weight)["icl"]
+    return _criteria_of(mixture, x, sample_weight, labels)["icl"]
 
 
-def icl_map(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
+def icl_map(
+    mixture: Mixture, x: Any, sample_weight: Any = None, labels: Any = None
+) -> Float[Array, ""]:
     """Compute the integrated completed likelihood with hard labels.
 
         -2 Σₙ wₙ log p(xₙ, ẑₙ) + p log N  =  BIC - 2 Σₙ wₙ maxₖ log γₙₖ
 
-    where ẑₙ is the most probable component of sample n. This is the form of Biernacki, Celeux &
-    Govaert (2000), and that of mclust but for the sign. It lies between ``bic`` and ``icl``,
-    because -log maxₖ γₙₖ is never more than the entropy of γₙ. Arguments and errors as for ``aic``.
+    where ẑₙ is the label of sample n, or its most probable component where it has none. This is the
+    form of Biernacki, Celeux & Govaert (2000), and that of mclust but for the sign. It lies between
+    ``bic`` and ``icl``, because -log maxₖ γₙₖ is never more than the entropy of γₙ. Arguments and
+    errors as for ``aic``.
 
     >>> import jgmm
     >>> even = jgmm.make_mixture([0.5, 0.5], [[0.0], [0.0]], [1.0, 1.0], "spherical")
     >>> round(float(icl_map(even, [[0.0]]) - bic(even, [[0.0]])), 3)  # 2 log 2
     1.386
     """
-    samples = _samples_for(mixture, x, sample_weight)
+    samples = _samples_for(mixture, x, sample_weight, labels)
     ell, _ = evidence(mixture, samples)
     # ICL, with the entropy replaced by the loss of assigning each sample to one component.
     loss = _assignment_loss(mixture, samples)
     return criteria(ell, loss, samples.total_weight(), n_parameters(mixture))["icl"]
 
 
-def entropy(mixture: Mixture, x: Any, sample_weight: Any = None) -> Float[Array, ""]:
+def entropy(
+    mixture: Mixture, x: Any, sample_weight: Any = None, labels: Any = None
+) -> Float[Array, ""]:
     """Compute the entropy of the responsibilities, ``E = -Σₙ wₙ Σₖ γₙₖ log γₙₖ``, in nats.
 
     It is zero when every sample belongs to one component with certainty, and N log K when all
-    components are equally probable for all samples. It is computed block by block: memory does not
-    grow with N. Arguments and errors as for ``aic``.
+    components are equally probable for all samples. A sample with a label has none: its
+    responsibilities are one for its component and zero for the others. The entropy is computed
+    block by block: memory does not grow with N. Arguments and errors as for ``aic``.
 
     >>> import jgmm
     >>> even = jgmm.make_mixture([0.5, 0.5], [[0.0], [0.0]], [1.0, 1.0], "spherical")
     >>> round(float(entropy(even, [[0.0], [1.0]])), 3)  # 2 log 2
     1.386
     """
-    return evidence(mixture, _samples_for(mixture, x, sample_weight))[1]
+    return evidence(mixture, _samples_for(mixture, x, sample_weight, labels))[1]
 
 
-def _criteria_of(mixture: Mixture, x: Any, sample_weight: Any) -> dict[str, Array]:
-    samples = _samples_for(mixture, x, sample_weight)
+def _criteria_of(mixture: Mixture, x: Any, sample_weight: Any, labels: Any) -> dict[str, Array]:
+    samples = _samples_for(mixture, x, sample_weight, labels)
     ell, e = evidence(mixture, samples)
     return criteria(ell, e, samples.total_weight(), n_parameters(mixture))
 
 
-def _samples_for(mixture: Mixture, x: Any, sample_weight: Any) -> Samples:
-    samples = make_samples(x, sample_weight)
+def _samples_for(mixture: Mixture, x: Any, sample_weight: Any, labels: Any) -> Samples:
+    samples = make_samples(x, sample_weight, labels)
     check_columns(mixture, samples.n_features)
-    return jax.tree.map(lambda leaf: leaf.astype(mixture.means.dtype), samples)
+    check_labels(samples, mixture.n_components)
+    unlabelled = replace(samples, labels=None)
+    cast = jax.tree.map(lambda leaf: leaf.astype(mixture.means.dtype), unlabelled)
+    return replace(cast, labels=samples.labels)
 
 
 @jit
@@ -233,7 +266,7 @@ def evidence(mixture: Mixture, samples: Samples) -> tuple[Array, Array]:
     """Compute the log-likelihood and the entropy of the responsibilities, () each, in one pass.
 
     Both count each sample by its weight, and are in nats. ``samples`` are in the units of the
-    mixture.
+    mixture; a labelled one adds ``log p(x, z)`` to the log-likelihood and nothing to the entropy.
     """
 
     def terms_of(log_prob: Array, log_resp: Array) -> tuple[Array, ...]:
@@ -262,19 +295,20 @@ def _sum_rows(
 
     Args:
       mixture: parameters in the units of the samples.
-      samples: N samples.
+      samples: N samples; labelled ones have their known component only.
       terms_of: takes the log density () and the log responsibilities (K,) of one sample, and
         returns the terms to be summed, () each.
     """
     inverse = mixture.model.storage.invert(mixture.scale)
 
-    def one(row: Array) -> tuple[Array, ...]:
-        return terms_of(*normalise(log_joint(mixture, inverse, row[None, :] - mixture.means)))
+    def joint(row: Array) -> Array:
+        return log_joint(mixture, inverse, row[None, :] - mixture.means)
 
     def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
-        del rows
         counts = weights > 0  # a row of weight zero is missing, even if its density is zero
-        return tuple(jnp.where(counts, weights * each, 0).sum() for each in jax.vmap(one)(x))
+        scores = mask_known(jax.vmap(joint, out_axes=1)(x), samples, rows)
+        terms = jax.vmap(lambda one: terms_of(*normalise(one)), in_axes=1)(scores)
+        return tuple(jnp.where(counts, weights * each, 0).sum() for each in terms)
 
     row_bytes = mixture.means.size * mixture.means.dtype.itemsize
     return fold(samples, block_rows(samples, row_bytes), body)

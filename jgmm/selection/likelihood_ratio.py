@@ -27,7 +27,7 @@ from jaxtyping import Array, Float, Key
 from jgmm._core import budget
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError, FitError
-from jgmm._core.status import Status, describe
+from jgmm._core.status import RIDGE_ADVICE, Status, describe
 from jgmm._data.samples import Samples, make_samples, whole_weights
 from jgmm._data.validation import check_key, check_level, check_whole
 from jgmm.em.options import AcceptedOptions, Control, OptionKeywords, Options
@@ -288,7 +288,7 @@ def p_value(statistic: float, replicates: Any) -> float:
     if not usable.size:
         raise FitError(
             "None of the data sets drawn could be fitted with both numbers of components. Try a "
-            "simpler covariance model, or a ridge such as ridge=1e-6."
+            f"simpler covariance model, or {RIDGE_ADVICE}."
         )
     return (1 + int((usable >= statistic).sum())) / (1 + len(usable))
 

@@ -22,6 +22,7 @@ from jgmm._core.pytree import is_traced, to_host
 from jgmm._core.status import VALID, Status, describe
 from jgmm._data.samples import Samples, make_samples, padded_rows
 from jgmm.covariance.models import MODELS, model
+from jgmm.covariance.nesting import reduced_code
 from jgmm.em import exponential_family
 from jgmm.em.options import AcceptedOptions, Control, Options, OtherKeywords, make_control
 from jgmm.fitting.restarts import ProgressCallback
@@ -30,7 +31,7 @@ from jgmm.initialization.problem import check_problem
 from jgmm.mixture.mixture import Mixture
 from jgmm.selection.criteria import CRITERIA, Criterion, criteria, evidence
 from jgmm.selection.cross_validation import check_training, held_out_unchecked
-from jgmm.selection.grid import fit_grid
+from jgmm.selection.grid import ROUNDINGS, fit_grid
 
 # Restarts agree if their log-likelihoods differ by at most this many times the gain at which EM
 # stops. EM whose gains shrink by the factor ρ stops ρ / (1 - ρ) times its last gain below the
@@ -86,6 +87,8 @@ class Selection:
       best: the row chosen.
       result: the ``FitResult`` chosen.
       results: every ``FitResult``, by number of components and name of the covariance model.
+      agreement: nats by which log-likelihoods of one fit may differ, as EM stops before the
+        maximum and rounds.
     """
 
     table: list[Row]
@@ -93,6 +96,12 @@ class Selection:
     best: Row
     result: FitResult
     results: dict[tuple[int, str], FitResult]
+    agreement: float
+
+    def best_of(self, rows: Iterable[Row]) -> Row | None:
+        """Return the row to choose among some rows of the table; None where none has a value."""
+        d = self.result.mixture.n_features
+        return _best_of(list(rows), self.criterion, d, self.agreement)
 
     def __str__(self) -> str:
         """Return the table as text, with a star at the row chosen."""
@@ -155,7 +164,8 @@ def select(
         "aic", "aicc" or "icl" is chosen, or the one with the highest value of "held_out", which
         takes one more fit for each fold.
       n_folds: folds for "held_out".
-      sample_weight, labels: as for ``jgmm.fit``.
+      sample_weight, labels: as for ``jgmm.fit``. A labelled sample counts ``log p(x, z)`` in every
+        criterion, also where it is held out, and it has no entropy.
       progress: as for ``jgmm.fit``, with steps counted through the whole table: a fit that
         converges early skips the steps that it did not use.
       options, **keywords: see ``jgmm.Options``. ``accelerate`` is on by default, because a table
@@ -165,7 +175,8 @@ def select(
     Returns:
       A ``Selection``; ``print`` shows its table. A fit in which every restart failed stays in the
       table with its status and NaN for its criteria, and is never chosen. Of fits with equal values
-      the first is chosen.
+      the first is chosen; also of fits of one model under several names (in one column, V, VEI and
+      VEE are one model), whose values differ by rounding and by the step at which EM stops.
 
     Raises:
       DataError: bad samples, weights or arguments, before any work starts.
@@ -200,9 +211,10 @@ def select(
         p = result.mixture.model.n_parameters(k, samples.n_features, options.equal_weights)
         table.append(_row(result, k, p, options.n_restarts, whole, control, extra))
         results[k, name] = replace(result, mixture=_leading(result.mixture, k))
-    best = _best(table, criterion)
+    agreement = _agreement(table, samples, control)
+    best = _best(table, criterion, samples.n_features, agreement)
     chosen = results[best.n_components, best.covariance]
-    return Selection(table, criterion, best, chosen, results)
+    return Selection(table, criterion, best, chosen, results, agreement)
 
 
 def _listed(values: Any) -> list[Any]:
@@ -249,9 +261,14 @@ def _agreeing(result: FitResult, n_restarts: int, total: float, control: Control
     # The fit's own starts come first, then those from special cases.
     outcomes, best = to_host(result.restarts, float), float(result.objective)
     valid = np.isin(outcomes.status[:n_restarts], [int(code) for code in VALID])
-    stop = float(control.tol) + float(control.rtol) * abs(best) / total
-    apart = np.abs(outcomes.log_likelihood[:n_restarts] - best) / total
-    return np.stack([valid, valid & (apart <= AGREEING_STEPS * stop)])
+    apart = np.abs(outcomes.log_likelihood[:n_restarts] - best)
+    return np.stack([valid, valid & (apart <= _slack(best, total, control))])
+
+
+def _slack(log_likelihood: Any, total: Any, control: Control) -> float:
+    """Return the nats by which log-likelihoods of one optimum may differ where EM has stopped."""
+    tol, rtol = float(control.tol), float(control.rtol)
+    return AGREEING_STEPS * (tol * float(total) + rtol * abs(float(log_likelihood)))
 
 
 @partial(JitByWork, static_argnums=4)
@@ -298,18 +315,43 @@ def _row(
     )
 
 
-def _best(table: Sequence[Row], criterion: str) -> Row:
+def _agreement(table: Sequence[Row], samples: Samples, control: Control) -> float:
+    """Return the nats by which log-likelihoods of one fit may differ anywhere in the table."""
+    reached = [abs(row.log_likelihood) for row in table if math.isfinite(row.log_likelihood)]
+    largest = max(reached, default=0.0)
+    rounding = ROUNDINGS * float(np.finfo(samples.x.dtype).eps) * largest
+    return max(rounding, float(_slack(largest, samples.total_weight(), control)))
+
+
+def _best_of(rows: Sequence[Row], criterion: str, n_features: int, agreement: float) -> Row | None:
+    """Return the first row of the fit with the best criterion; None where none has a value."""
+
     def loss(row: Row) -> float:
         return CRITERIA[criterion].loss(row.criteria[criterion])
 
-    eligible = [row for row in table if math.isfinite(loss(row))]
-    if eligible:
-        return min(eligible, key=loss)
+    def fitted_model(row: Row) -> tuple[int, str]:
+        k = row.n_components
+        return k, reduced_code(model(row.covariance), k, n_features)
+
+    eligible = [row for row in rows if math.isfinite(loss(row))]
+    if not eligible:
+        return None
+    best = min(eligible, key=loss)
+    return next(
+        row
+        for row in eligible
+        if fitted_model(row) == fitted_model(best)
+        and abs(row.log_likelihood - best.log_likelihood) <= agreement
+    )
+
+
+def _best(table: Sequence[Row], criterion: str, n_features: int, agreement: float) -> Row:
+    best = _best_of(table, criterion, n_features, agreement)
+    if best is not None:
+        return best
     if any(Status[row.status].is_valid for row in table):
         raise FitError(
-            f"No entry of the table has a finite {criterion}: in each, a fit without one of the "
-            "folds failed. Try fewer components, a simpler covariance model, or a ridge such as "
-            "ridge=1e-6."
+            f"No entry of the table has a finite {criterion}. {CRITERIA[criterion].not_finite}"
         )
     first = table[0]
     raise FitError(

@@ -13,6 +13,15 @@ Each replicate is fitted by EM that starts from the mixture itself, so that all 
 same optimum. Then their components are put into the order of the mixture's
 (``jgmm.uncertainty.label_switching``): of all orders the one in which, as far as possible, the same
 samples belong to components of the same number.
+
+The first step of EM goes from the mixture θ̂ to θ₁, and all its steps to the refit θ*. Near an
+optimum, with J and M as in ``jgmm.uncertainty.information``, θ₁ - θ̂ = (J + M)⁻¹ J (θ* - θ̂)
+(Dempster, Laird & Rubin 1977). If the model is right, θ* has the covariance J⁻¹, and so the slope
+of the regression of θ₁ on θ* over the replicates,
+
+    Cov(θ₁, θ*) / Var(θ*)  =  diag (J + M)⁻¹ / diag J⁻¹
+
+is the observed fraction of information of each parameter, for every covariance model.
 """
 
 from __future__ import annotations
@@ -31,14 +40,16 @@ from jgmm._core import budget
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError, FitError
 from jgmm._core.pytree import Leaf, to_host
-from jgmm._core.status import VALID, tally
+from jgmm._core.status import RIDGE_ADVICE, VALID, tally
 from jgmm._data.samples import Samples, whole_weights
+from jgmm._data.standardization import standardize
 from jgmm._data.validation import check_key, check_level, check_whole
-from jgmm.em.e_step import check_inputs
+from jgmm.em.e_step import accumulate, check_inputs
+from jgmm.em.m_step import maximize, ridge_in
 from jgmm.em.options import Control, OptionKeywords, Options
 from jgmm.fitting.algorithm import Algorithm
 from jgmm.fitting.single_run import ACCEPTED, algorithm_for, run_em_unchecked
-from jgmm.mixture.mixture import Mixture
+from jgmm.mixture.mixture import Mixture, to_original, to_standard
 from jgmm.uncertainty.intervals import Parameters, Uncertainty, parameters_of
 from jgmm.uncertainty.label_switching import overlaps, relabel
 
@@ -80,12 +91,14 @@ class Bootstrap:
         mixture's.
       status: code of the ``Status`` of each refit, (B,).
       method: name of the resampling method.
+      first_steps: the parameters after the first EM step of each refit, with leading axis B.
     """
 
     mixture: Mixture
     replicates: Mixture
     status: Leaf
     method: str
+    first_steps: Parameters
 
     @property
     def valid(self) -> np.ndarray:
@@ -108,7 +121,8 @@ class Bootstrap:
           level: fraction of the replicates within an interval.
 
         Returns:
-          An ``Uncertainty``. Standard errors divide by the number of valid refits less one.
+          An ``Uncertainty``. Standard errors divide by the number of valid refits less one. The
+          observed fractions of information are estimates from the valid refits, too.
 
         Raises:
           FitError: fewer than two refits ended valid.
@@ -118,10 +132,13 @@ class Bootstrap:
         if self.valid.sum() < 2:
             raise FitError(
                 f"Standard errors take at least two refits that ended valid: {self!r}. Try the "
-                "weighted bootstrap, fewer components, or a ridge such as ridge=1e-6."
+                f"weighted bootstrap, fewer components, or {RIDGE_ADVICE}."
             )
         replicates = to_host(jax.vmap(parameters_of)(self.replicates), np.float64)
-        used = [each[self.valid] for each in replicates]
+        used, first = (
+            [each[self.valid] for each in parts]
+            for parts in (replicates, to_host(self.first_steps, np.float64))
+        )
         tail = (1 - level) / 2
         return Uncertainty(
             to_host(parameters_of(self.mixture), np.float64),
@@ -130,7 +147,19 @@ class Bootstrap:
             Parameters(*(np.quantile(each, 1 - tail, axis=0) for each in used)),
             level,
             f"{self.method} bootstrap, {len(used[0])} replicates",
+            Parameters(*map(_slope, first, used)),
         )
+
+
+def _slope(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """Return the slope of the regression of first steps on refits, (B, …) each, within [0, 1].
+
+    It is one where refits do not differ.
+    """
+    first, last = first - first.mean(axis=0), last - last.mean(axis=0)
+    variance = (last**2).sum(axis=0)
+    slope = (first * last).sum(axis=0) / np.where(variance > 0, variance, 1)
+    return np.clip(np.where(variance > 0, slope, 1), 0, 1)
 
 
 @ACCEPTED.signature
@@ -188,16 +217,17 @@ def bootstrap(
     n_draws = int(whole_weights(samples).sum()) if method == "nonparametric" else 0
     options = replace(ACCEPTED.read(options, keywords), covariance=mixture.covariance)
     control, algorithm = options.control(samples, mixture.n_components), algorithm_for(options)
+    static = algorithm, options.equal_weights, method, n_draws
     size = _batch_size(mixture, samples, options.max_steps, n_replicates)
     batches = []
     for first in range(0, n_replicates, size):
         numbers = first + jnp.arange(size)
-        refits = _refit(key, numbers, mixture, samples, control, algorithm, method, n_draws)
+        refits = _refit(key, numbers, mixture, samples, control, *static)
         batches.append(jax.device_get(refits))
     # All batches have the same size, so the last may have computed more replicates than asked for.
     joined = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:n_replicates], *batches)
-    refitted, status, overlap = joined
-    return Bootstrap(mixture, relabel(refitted, overlap), jnp.asarray(status), method)
+    refitted, status, overlap, first = joined
+    return Bootstrap(mixture, relabel(refitted, overlap), jnp.asarray(status), method, first)
 
 
 def _batch_size(mixture: Mixture, samples: Samples, max_steps: int, n_replicates: int) -> int:
@@ -209,7 +239,7 @@ def _batch_size(mixture: Mixture, samples: Samples, max_steps: int, n_replicates
     return -(-n_replicates // n_batches)
 
 
-@partial(jit, static_argnums=(5, 6, 7))
+@partial(jit, static_argnums=(5, 6, 7, 8))
 def _refit(
     key: Array,
     numbers: Array,
@@ -217,20 +247,41 @@ def _refit(
     samples: Samples,
     control: Control,
     algorithm: Algorithm,
+    equal_weights: bool,
     method: str,
     n_draws: int,
-) -> tuple[Mixture, Array, Array]:
+) -> tuple[Mixture, Array, Array, Parameters]:
     """Refit the mixture to the replicates of the given numbers.
 
     Returns:
-      Refitted mixtures, codes of their ``Status``, and their overlaps with the mixture, (K, K),
-      each with a leading axis of replicates.
+      Refitted mixtures, codes of their ``Status``, their overlaps with the mixture, (K, K), and the
+      parameters after their first step, each with a leading axis of replicates.
     """
 
-    def refit_one(number: Array) -> tuple[Mixture, Array, Array]:
+    def refit_one(number: Array) -> tuple[Mixture, Array, Array, Parameters]:
         weights = METHODS[method](jax.random.fold_in(key, number), samples, n_draws)
         resampled = replace(samples, weights=weights)
         result = run_em_unchecked(mixture, resampled, control, algorithm)
-        return result.mixture, result.status, overlaps(mixture, result.mixture, samples)
+        overlap = overlaps(mixture, result.mixture, samples)
+        first = parameters_of(_first_step(mixture, resampled, control, equal_weights))
+        return result.mixture, result.status, overlap, first
 
     return jax.vmap(refit_one)(numbers)
+
+
+def _first_step(
+    mixture: Mixture, samples: Samples, control: Control, equal_weights: bool
+) -> Mixture:
+    """Return the mixture after one step of EM, with the options of the refit."""
+    inside = standardize(samples, mixture.model)
+    before = to_standard(mixture, inside.frame)
+    updated = maximize(
+        accumulate(before, inside, form="difference"),
+        mixture.covariance,
+        ridge_in(inside.frame, control.ridge),
+        before.scale,
+        equal_weights,
+        control.prior_in(inside.frame),
+        control.floor_in(inside.frame),
+    )
+    return to_original(updated, inside.frame)

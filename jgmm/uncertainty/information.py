@@ -10,6 +10,20 @@ with J = -∂²ℓ/∂θ² and S = Σₙ wₙ sₙ sₙᵀ, where sₙ = ∂ log
 gives the covariance of weights, means and variances. In large samples the nonparametric and the
 weighted bootstrap agree with the sandwich. All sums are over blocks of samples, in the frame in
 which fits are made.
+
+Where components overlap, samples are large only if there are many. What is lost because nobody
+knows the components of the samples is the missing information M, and with it the information of the
+complete data, samples and components, is J + M (Orchard & Woodbury 1972; Louis 1982):
+
+    M = Σₙ wₙ Σₖ γₙₖ (sₙₖ - sₙ)(sₙₖ - sₙ)ᵀ,   sₙₖ = ∂ log p(xₙ, k)/∂θ,   sₙ = Σₖ γₙₖ sₙₖ
+
+Of a parameter with the derivative g by θ, the observed fraction of information is
+
+    gᵀ (J + M)⁻¹ g / gᵀ J⁻¹ g
+
+its variance if all components were known, over its variance. It lies between 0 and 1, and is close
+to 1 where components are separated. Intervals of parameters of which little is observed are too
+short (``experiments/trust/coverage.py``).
 """
 
 from __future__ import annotations
@@ -37,7 +51,7 @@ from jgmm.em.e_step import block_rows, check_inputs
 from jgmm.mixture.density import log_joint, normalise
 from jgmm.mixture.mixture import Mixture, change_coordinates, to_original, to_standard
 from jgmm.mixture.unconstrained import check_free, from_free, to_free
-from jgmm.uncertainty.intervals import Parameters, Uncertainty, parameters_of
+from jgmm.uncertainty.intervals import Parameters, Uncertainty, fraction_of, parameters_of
 
 # Largest distance from the maximum, in standard errors, at which the curvature is taken for that of
 # the maximum: the curvature changes by a fraction of about 1/√N per standard error.
@@ -51,6 +65,7 @@ class Curvature(NamedTuple):
       gradient: ∂ℓ/∂θ, (P,), zero at a maximum.
       information: J = -∂²ℓ/∂θ², the observed information, (P, P).
       outer: S = Σₙ wₙ sₙ sₙᵀ, the sum of outer products of the scores, (P, P).
+      missing: M, the information that is missing because components are not known, (P, P).
       jacobian: derivatives of weights, means and variances by θ, (…, P) each, of columns divided by
         ``unit``.
       unit: powers of two near the columns' standard deviations, (D,).
@@ -59,6 +74,7 @@ class Curvature(NamedTuple):
     gradient: Array
     information: Array
     outer: Array
+    missing: Array
     jacobian: Parameters
     unit: Array
 
@@ -85,7 +101,8 @@ def standard_errors(
 
     Returns:
       An ``Uncertainty``. Intervals are symmetric in the logit of a weight, in a mean, and in the
-      logarithm of a variance, so that no interval leaves the range of its parameter.
+      logarithm of a variance, so that no interval leaves the range of its parameter. They hold in
+      large samples; where ``observed_fraction`` is small, they are too short in others.
 
     Raises:
       DataError: bad samples or weights; a model without free coordinates (the bootstrap,
@@ -109,21 +126,21 @@ def standard_errors(
             f"component {empty[0]} has weight zero: no sample says anything about it. Leave it out."
         )
     found = curvature(mixture, samples, equal_weights)
-    covariance = _covariance(found, robust, float(jnp.finfo(samples.x.dtype).eps))
-    unit = np.asarray(found.unit, np.float64)
-    jacobian = to_host(found.jacobian, np.float64)
-    relative = Parameters(*(_delta_method(each, covariance) for each in jacobian))
-    error = _in_user_units(relative, unit)
-    origin = jnp.zeros_like(found.unit)
-    divided = change_coordinates(mixture, origin, 1 / found.unit)
-    estimate = _in_user_units(to_host(parameters_of(divided), np.float64), unit)
+    divided = change_coordinates(mixture, jnp.zeros_like(found.unit), 1 / found.unit)
+    relative = to_host(parameters_of(divided), np.float64)
+    found = to_host(found, np.float64)
+    inverse = _inverse_information(found, float(jnp.finfo(samples.x.dtype).eps))
+    covariance = inverse @ found.outer @ inverse if robust else inverse
+    error = _in_user_units(_delta_method(found.jacobian, covariance), found.unit)
+    estimate = _in_user_units(relative, found.unit)
     low, high = _intervals(estimate, error, NormalDist().inv_cdf((1 + level) / 2))
     method = "sandwich of the observed information" if robust else "observed information"
-    return Uncertainty(estimate, error, low, high, level, method)
+    observed = _observed_fraction(found, inverse)
+    return Uncertainty(estimate, error, low, high, level, method, observed)
 
 
 def curvature(mixture: Mixture, samples: Samples, equal_weights: bool = False) -> Curvature:
-    """Compute the gradient, the observed information and the scores at a mixture.
+    """Compute the gradient, the observed and the missing information, and the scores at a mixture.
 
     The coordinates are those of ``jgmm.mixture.unconstrained`` in the frame, without the last
     logit, which the others determine, and without the entries above the diagonal of a Cholesky
@@ -142,20 +159,25 @@ def _curvature(mixture: Mixture, samples: Samples, equal_weights: bool) -> Curva
     inside = standardization.standardize(samples, mixture.model)
     coordinates, rebuild = _coordinates(to_standard(mixture, inside.frame), equal_weights)
 
-    def log_prob(theta: Array, row: Array) -> Array:
+    def joint(theta: Array, row: Array) -> Float[Array, "K"]:
         rebuilt = rebuild(theta)
         inverse = rebuilt.model.storage.invert(rebuilt.scale)
-        return normalise(log_joint(rebuilt, inverse, row[None, :] - rebuilt.means))[0]
+        return log_joint(rebuilt, inverse, row[None, :] - rebuilt.means)
 
-    def body(x: Array, weights: Array, rows: Array) -> tuple[Array, Array, Array]:
+    def body(x: Array, weights: Array, rows: Array) -> tuple[Array, Array, Array, Array]:
         del rows
 
         def total(theta: Array) -> Array:
-            return (weights * jax.vmap(partial(log_prob, theta))(x)).sum()
+            log_prob = jax.vmap(lambda row: normalise(joint(theta, row))[0])(x)
+            return (weights * log_prob).sum()
 
-        scores = jax.vmap(jax.grad(log_prob), (None, 0))(coordinates, x)
+        resp = jnp.exp(jax.vmap(lambda row: normalise(joint(coordinates, row))[1])(x))
+        of_each = jax.vmap(jax.jacrev(joint), (None, 0))(coordinates, x)  # (B, K, P)
+        scores = jnp.einsum("bk,bkp->bp", resp, of_each)
         outer = (weights[:, None] * scores).T @ scores
-        return weights @ scores, -jax.hessian(total)(coordinates), outer
+        away = of_each - scores[:, None, :]
+        missing = jnp.einsum("bk,bkp,bkq->pq", weights[:, None] * resp, away, away)
+        return weights @ scores, -jax.hessian(total)(coordinates), outer, missing
 
     row_bytes = len(coordinates) * mixture.means.size * mixture.means.dtype.itemsize
     sums = fold(inside, block_rows(inside, row_bytes), body)
@@ -197,13 +219,17 @@ def _in_user_units(divided: Parameters, unit: Float[np.ndarray, "D"]) -> Paramet
     return Parameters(divided.weights, divided.means * unit, divided.variances * unit**2)
 
 
-def _covariance(found: Curvature, robust: bool, eps: float) -> Float[np.ndarray, "P P"]:
-    """Compute V, the covariance of the estimates: J⁻¹, or the sandwich.
+def _inverse_information(found: Curvature, eps: float) -> Float[np.ndarray, "P P"]:
+    """Compute J⁻¹, the covariance of the estimates if the model is right.
+
+    Args:
+      found: at a maximum, in float64.
+      eps: the rounding unit in which it was computed.
 
     Raises:
       FitError: J is not positive definite, or the gradient is not zero.
     """
-    gradient, information, outer = (np.asarray(each, np.float64) for each in found[:3])
+    gradient, information = found.gradient, found.information
     diagonal = np.diagonal(information)
     unit = np.sqrt(np.where(diagonal > 0, diagonal, 1))
     # In units in which the diagonal of J is one, the error of an eigenvalue is about P roundings.
@@ -227,12 +253,27 @@ def _covariance(found: Curvature, robust: bool, eps: float) -> Float[np.ndarray,
             "converged. Refit without a ridge and with a smaller tol, or use "
             "jgmm.uncertainty.bootstrap."
         )
-    return inverse @ outer @ inverse if robust else inverse
+    return np.asarray(inverse)
 
 
-def _delta_method(jacobian: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+def _delta_method(jacobian: Parameters, covariance: np.ndarray) -> Parameters:
     """Compute standard errors by the delta method, √diag(G V Gᵀ)."""
-    return np.sqrt(np.einsum("...p,pq,...q->...", jacobian, covariance, jacobian))
+    variances = (np.einsum("...p,pq,...q->...", each, covariance, each) for each in jacobian)
+    return Parameters(*map(np.sqrt, variances))
+
+
+def _observed_fraction(found: Curvature, inverse: np.ndarray) -> Parameters:
+    """Compute the variance with known components over that of the estimate, for each parameter.
+
+    Args:
+      found: at a maximum, in float64.
+      inverse: J⁻¹.
+    """
+    unit = np.sqrt(np.diagonal(inverse))
+    # (J + M)⁻¹ in units of the standard errors, in which neither matrix is badly scaled.
+    complete = np.linalg.inv((found.information + found.missing) * np.outer(unit, unit))
+    known = _delta_method(found.jacobian, complete * np.outer(unit, unit))
+    return fraction_of(known, _delta_method(found.jacobian, inverse))
 
 
 def _intervals(

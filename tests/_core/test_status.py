@@ -13,6 +13,10 @@ def test_every_status_has_a_sentence():
     assert len(set(sentences)) == len(Status)
 
 
+def test_the_ridge_advised_is_larger_than_the_one_given():
+    assert "a larger ridge (ridge=1e-6 where there was none)" in describe(Status.COLLAPSED)
+
+
 def test_describe_takes_the_array_that_a_result_carries():
     assert describe(jnp.asarray(1)) == describe(Status.CONVERGED)
 

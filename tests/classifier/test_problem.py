@@ -41,6 +41,14 @@ def test_refuses(change, said):
         fit(arguments.pop("x"), arguments.pop("labels"), **arguments)
 
 
+def test_a_ridge_is_advised_only_where_there_is_none():
+    few = [*["dog"] * 3, *TEXT.tolist()[3:]]
+    for ridge in (0.0, 1e-6):
+        with pytest.raises(jgmm.DataError, match="class 'dog' has 3 ") as told:
+            fit(X, few, n_components=4, key=KEY, ridge=ridge)
+        assert ("ridge" in str(told.value)) == (ridge == 0)
+
+
 def test_one_covariance_needs_as_many_samples_as_columns():
     with pytest.raises(jgmm.DataError, match=r"there are 3 samples; .* needs at least 5"):
         fit(X[[0, 1, 3]], TEXT[[0, 1, 3]], shared=True)

@@ -27,6 +27,15 @@ def test_no_special_case_has_more_parameters():
         assert MODELS[outer].count(K, D) > MODELS[inner].count(K, D)
 
 
+def test_what_is_one_model_in_one_column_or_with_one_component():
+    """Models that are one have one count; in three columns with two components all differ."""
+    for k, d, distinct in ((2, 1, 2), (1, 1, 1), (1, 3, 3), (2, 3, 14)):
+        codes = {name: nesting.reduced_code(entry, k, d) for name, entry in MODELS.items()}
+        assert len(set(codes.values())) == distinct
+        for name, code in codes.items():
+            assert MODELS[name].count(k, d) == MODELS[code].count(k, d)
+
+
 def test_the_largest_within():
     def within(code, codes):
         return {e.code for e in nesting.largest_within(MODELS[code], [MODELS[c] for c in codes])}

@@ -11,6 +11,7 @@ from marks import in_double
 
 import jgmm
 from jgmm._core.errors import DataError
+from jgmm.estimators.base import warn_unless_converged
 from jgmm.estimators.mixture import GaussianMixture, MixtureSelector
 
 pytest.importorskip("sklearn", reason='needs pip install "jgmm[sklearn]"')
@@ -127,6 +128,20 @@ def test_every_start_has_a_name(init):
     fitted = GaussianMixture(K, max_iter=0, **options).fit(x)
     assert np.isfinite(fitted.means_).all()
     assert len(set(fitted.restarts_["log_likelihood"].tolist())) > 1
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("STEPS_RAN_OUT", r"did not converge with max_iter=100\. .* Raise max_iter or tol"),
+        ("DEGENERATE", r"did not converge\. Ended in a spike.* Try more restarts \(n_init\)"),
+        ("INHERITED", r"did not converge\. Every start"),
+    ],
+)
+def test_the_limit_of_steps_is_the_reason_only_where_it_is(status, said):
+    with pytest.warns(ConvergenceWarning, match=f"GaussianMixture {said}") as told:
+        warn_unless_converged(GaussianMixture(), jgmm.Status[status])
+    assert len(told) == 1
 
 
 @in_double

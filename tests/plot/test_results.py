@@ -14,6 +14,12 @@ def test_the_best_criterion_is_marked(ax):
     assert ax.get_ylabel() == "BIC (lower is better)"
 
 
+def test_the_row_chosen_is_marked_among_equals(ax):
+    rows = [{"n_components": 2, "covariance": name, "bic": 1.0} for name in ("VEI", "spherical")]
+    plot.criterion_curves(rows, "bic", ax, chosen=rows[1])
+    assert legend_texts(ax)[-1] == "best: spherical, 2"
+
+
 @pytest.mark.parametrize("criterion", ["held_out", "log_likelihood"])
 def test_rows_may_be_objects_and_higher_may_be_better(ax, criterion):
     class Row:

@@ -33,7 +33,7 @@ def uncertainty(mixture, half):
     """Intervals that reach so far to both sides."""
     estimate = Parameters(*(np.asarray(getattr(mixture, name)) for name in Parameters._fields))
     moved = [Parameters(*(part + by for part in estimate)) for by in (-half, half)]
-    return Uncertainty(estimate, estimate, *moved, level=0.95, method="by hand")
+    return Uncertainty(estimate, estimate, *moved, 0.95, "by hand", estimate)
 
 
 def test_parameters_have_a_panel_each_and_methods_a_colour_each():

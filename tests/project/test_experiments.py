@@ -14,6 +14,7 @@ import pytest
 
 import jgmm
 from experiments import _climbing, _shared, model_table
+from experiments.trust import coverage
 from jgmm._core import errors
 from jgmm.workbench.config.models import load, validate
 from jgmm.workbench.runs import runner
@@ -284,3 +285,12 @@ def test_what_scale_costs_is_told_for_few_samples_too(tmp_path):
     lost = {row["way"]: float(row["nats_lost_a_sample"]) for row in tables["shortcuts"]}
     assert lost["one pass of online EM, batches of 1000"] < lost["one step of EM"]
     assert abs(lost["start from 1000 rows"]) < 0.01
+
+
+def test_coverage_counts_intervals_that_hold_the_truth():
+    """Of components far apart nearly all is known; 20 data sets tell 95 % from 75 %."""
+    row = coverage.measure(8.0, 200, 20)
+    names = ("weights", "means", "deviations")
+    assert all(0.95 < row[f"observed, {name}"] <= 1 for name in names)
+    assert all(0.75 < row[f"coverage, {name}"] <= 1 for name in names)
+    assert row["no interval"] == 0

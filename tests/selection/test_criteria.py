@@ -136,6 +136,40 @@ def test_refuses_other_columns():
         selection.bic(mixture, x[:, :2])
 
 
+LABELS = {
+    "all": np.arange(N) % 3,
+    "half": np.where(np.arange(N) % 2, np.arange(N) % 3, -1),
+    "none": np.full(N, -1),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
+def test_a_known_component_has_no_entropy(labels, dtype, tolerance):
+    """The textbook's joint densities, with the known component as the only one."""
+    (weights, means, covariances), mixture, x = problem(dtype)
+    each = zip(means, covariances, strict=True)
+    joint = np.array([[oracle.log_gaussian(row, *one) for row in x.astype(float)] for one in each])
+    joint = joint.T + np.log(weights)
+    joint[(labels >= 0)[:, None] & (labels[:, None] != np.arange(3))] = -np.inf
+    log_prob = np.logaddexp.reduce(joint, axis=1)
+    resp = np.exp(joint - log_prob[:, None])
+    ell, n, p = WEIGHTS @ log_prob, WEIGHTS.sum(), 29
+    entropy = -WEIGHTS @ (resp * np.log(np.where(resp > 0, resp, 1))).sum(axis=1)
+    bic = -2 * ell + p * math.log(n)
+    hard = bic - 2 * WEIGHTS @ np.log(resp.max(axis=1))
+    functions = (selection.entropy, selection.bic, icl, icl_map)
+    found = [f(mixture, x, WEIGHTS, labels) for f in functions]
+    np.testing.assert_allclose(found, [entropy, bic, bic + 2 * entropy, hard], **tolerance)
+    if (labels >= 0).all():
+        assert found[0] == 0
+
+
+def test_refuses_a_label_that_is_no_component():
+    _, mixture, x = problem(np.float64)
+    with pytest.raises(jgmm.DataError, match="labels hold 3; with 3 components they go from 0 to"):
+        icl(mixture, x, labels=np.full(N, 3))
+
+
 @pytest.mark.parametrize("criterion", ["entropy", "icl", "icl_map", "bic"])
 def test_gradients_pass_by_a_component_of_weight_zero(criterion):
     x = jnp.asarray([[0.3], [4.0]])

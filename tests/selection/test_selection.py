@@ -6,6 +6,7 @@ import math
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from marks import in_double
@@ -113,6 +114,76 @@ def test_it_prints(found):
     assert repr(found) == str(found)
 
 
+@in_double
+@pytest.mark.parametrize("known", [0.0, 0.5, 1.0])
+def test_known_samples_have_no_entropy(known, dtype, tolerance):
+    """Two clusters that overlap: a share of the samples says where it belongs."""
+    labels = np.repeat([0, 1], 20)
+    x = (np.random.default_rng(3).normal(size=(40, 2)) + 1.5 * labels[:, None]).astype(dtype)
+    given = np.where(np.arange(40) % 10 < 10 * known, labels, -1)
+    told = selection.select(KEY, x, 2, "EII", labels=given, **OPTIONS)
+    mixture = told.result.mixture
+    resp = np.asarray(jgmm.responsibilities(mixture, x))
+    entropy = -(WEIGHTS * (given < 0)) @ (resp * np.log(resp)).sum(axis=1)
+    np.testing.assert_allclose((told.best.icl - told.best.bic) / 2, entropy, **tolerance)
+    for name in ("aic", "bic", "icl"):
+        expected = getattr(jgmm.selection, name)(mixture, x, WEIGHTS, given)
+        np.testing.assert_allclose(told.best.criteria[name], expected, **tolerance)
+
+
+def test_held_out_samples_keep_their_labels():
+    """All are known, so a fit is one M-step, and what is held out is log p(x, z)."""
+    labels = np.repeat([0, 1], 20)
+    x = np.random.default_rng(3).normal(size=(40, 2)) + 1.5 * labels[:, None]
+    told = selection.select(KEY, x, 2, "EII", "held_out", labels=labels, n_folds=4, **OPTIONS)
+    deal, _ = jax.random.split(KEY)
+    folds = cross_validation.assign_folds(deal, 40, 4, sample_weight=jnp.asarray(WEIGHTS))
+    folds = np.asarray(folds)
+    total = 0.0
+    for f in range(4):
+        fitted = jgmm.m_step(x, np.eye(2)[labels], "EII", WEIGHTS * (folds != f))
+        log_prob, log_resp = jgmm.e_step(fitted, x)
+        total += (WEIGHTS * (folds == f)) @ (log_prob + log_resp[np.arange(40), labels])
+    np.testing.assert_allclose(told.best.held_out, total / WEIGHTS.sum(), rtol=1e-9)
+
+
+def row(k, covariance, **values):
+    ell = values.pop("log_likelihood", -100.0)
+    return selection.Row(k, covariance, 3, ell, values, "CONVERGED", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_features", "chosen"),
+    [
+        # One column: V, VEI, VVI, VEE and VVV are one model, EII to EVV the other.
+        ([row(2, "spherical", bic=1 + 1e-9), row(2, "VEI", bic=1.0)], 1, 0),
+        ([row(2, "full", bic=1 + 1e-9), row(2, "spherical", bic=1.0)], 1, 0),
+        ([row(2, "EVV", bic=1 + 1e-9), row(2, "EII", bic=1.0)], 1, 0),
+        ([row(2, "EII", bic=1 + 1e-9), row(2, "spherical", bic=1.0)], 1, 1),
+        ([row(2, "spherical", bic=1 + 1e-9), row(2, "VEI", bic=1.0)], 2, 1),
+        ([row(3, "spherical", bic=1 + 1e-9), row(2, "VEI", bic=1.0)], 1, 1),
+        # One component: nothing varies.
+        ([row(1, "VVV", bic=1 + 1e-9), row(1, "EEE", bic=1.0)], 3, 0),
+        ([row(1, "VVI", bic=1 + 1e-9), row(1, "EEE", bic=1.0)], 3, 1),
+        # A higher value is better; a failed fit is none; another optimum is another fit.
+        ([row(2, "full", held_out=1 - 1e-9), row(2, "VII", held_out=1.0)], 1, 0),
+        ([row(2, "full", bic=math.nan), row(2, "VII", bic=1.0)], 1, 1),
+        ([row(2, "full", bic=3.0, log_likelihood=-101.0), row(2, "VII", bic=1.0)], 1, 1),
+    ],
+)
+def test_of_fits_of_one_model_the_first_is_chosen(rows, n_features, chosen):
+    (criterion,) = rows[0].criteria
+    assert selection._best(rows, criterion, n_features, 1e-6) is rows[chosen]
+
+
+@in_double
+def test_in_one_column_the_first_name_is_chosen(dtype):
+    for names in (["spherical", "VEI"], ["VEI", "spherical"]):
+        told = selection.select(KEY, X[:, :1].astype(dtype), [1, 2], names, **OPTIONS)
+        assert told.best is told.table[1]
+        assert told.best_of(row for row in told.table if row.n_components == 1) is told.table[0]
+
+
 def test_agreement_is_counted():
     """Four clusters and three components: which two are taken for one depends on the start."""
     rng = np.random.default_rng(1)
@@ -188,8 +259,16 @@ def test_a_grid_point_whose_folds_failed_is_not_chosen():
     """All rows have a variance; without the last they have none."""
     spike = np.zeros((40, 2))
     spike[-1] = 1
-    with pytest.raises(jgmm.FitError, match="No entry of the table has a finite held_out"):
+    said = r"has a finite held_out\. In each, a fit without one of the folds failed"
+    with pytest.raises(jgmm.FitError, match=said):
         selection.select(KEY, spike, 1, "EII", "held_out", n_folds=4, **OPTIONS)
+
+
+def test_too_few_samples_for_aicc_are_said():
+    said = r"has a finite aicc. AICc is infinite unless .* N > p \+ 1"
+    with pytest.raises(jgmm.FitError, match=said) as told:
+        selection.select(KEY, X[:4], 1, "EII", "aicc", n_restarts=8, init="points")
+    assert "folds" not in str(told.value)
 
 
 def test_progress_counts_through_the_table():

@@ -5,6 +5,7 @@
 tries all fourteen models, three minutes more.
 """
 
+import dataclasses
 import os
 from statistics import NormalDist
 
@@ -18,7 +19,7 @@ import jgmm
 from jgmm._core import budget
 from jgmm._data.samples import make_samples
 from jgmm.uncertainty import information
-from jgmm.uncertainty.bootstrap import METHODS, Bootstrap, bootstrap, nonparametric, weighted
+from jgmm.uncertainty.bootstrap import METHODS, bootstrap, nonparametric, weighted
 
 KEY = jax.random.key(0)
 COUNTS = np.array([0.0, 1.0, 2.0, 5.0])
@@ -131,13 +132,30 @@ def test_three_methods_agree(fitted):
 
 
 @in_double
+def test_first_steps_tell_the_observed_fraction(fitted):
+    """The slope of first steps on refits is the ratio of the informations, whatever the overlap."""
+    mixture, x, found = fitted
+    apart = found["weighted"].uncertainty()
+    for fraction in apart.observed_fraction:
+        np.testing.assert_allclose(fraction, 1, atol=0.02)
+    near = np.concatenate([CLOUD, 3 + CLOUD, 3 + CLOUD])[:, None].astype(x.dtype)
+    start = jgmm.make_mixture([0.4, 0.6], [[0.0], [3.0]], [1.0, 1.0], "spherical")
+    mixture = jgmm.fitting.run_em(start, near, tol=1e-12).mixture
+    expected = information.standard_errors(mixture, near).observed_fraction
+    refits = run(mixture, near, max_steps=2000).uncertainty()
+    for fraction, known in zip(refits.observed_fraction, expected, strict=True):
+        np.testing.assert_allclose(fraction, known, atol=0.1)
+        assert (fraction < 0.7).all()
+
+
+@in_double
 def test_the_estimate_is_that_of_the_mixture_and_failures_are_left_out(fitted):
     mixture, _, found = fitted
     whole = found["weighted"]
     broken = np.array(whole.status)
     broken[:10] = jgmm.Status.COLLAPSED
     spoiled = jax.tree.map(lambda leaf: leaf.at[:10].set(np.nan), whole.replicates)
-    some = Bootstrap(mixture, spoiled, broken, "weighted")
+    some = dataclasses.replace(whole, replicates=spoiled, status=broken)
     assert some.n_failed == 10
     assert repr(some).startswith("Bootstrap(method='weighted', 3")
     assert repr(some).endswith(", 10 collapsed)")
@@ -154,7 +172,7 @@ def test_the_estimate_is_that_of_the_mixture_and_failures_are_left_out(fitted):
         rtol=1e-12,
     )
     with pytest.raises(jgmm.FitError, match="at least two refits that ended valid"):
-        Bootstrap(mixture, spoiled, np.full(B, 3), "weighted").uncertainty()
+        dataclasses.replace(whole, status=np.full(B, 3)).uncertainty()
 
 
 @in_double

@@ -1,13 +1,16 @@
 """Standard errors from the curvature, against closed forms and the textbook's likelihood."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from marks import in_double
 
 import jgmm
 from jgmm._data.samples import make_samples
 from jgmm.uncertainty import information
+from jgmm.uncertainty.intervals import Parameters
 
 N = 60
 RNG = np.random.default_rng(3)
@@ -16,6 +19,7 @@ CLOUD = RNG.normal(size=(N, 2)) @ np.array([[2.0, 0.6], [0.0, 0.1]]) + np.array(
 LINE = np.concatenate([RNG.normal(size=N // 3), 5 + 2 * RNG.normal(size=2 * N // 3)])[:, None]
 
 
+MANY = 10_000  # steps, more than any of the fits takes
 START = jgmm.make_mixture([0.4, 0.6], [[0.0], [6.0]], [1.0, 4.0], "spherical")
 
 
@@ -29,7 +33,15 @@ def of_one(x, covariance, sample_weight, **options):
 def two(dtype):
     """A fit of two components, and its samples."""
     x = LINE.astype(dtype)
-    return jgmm.fitting.run_em(START, x, tol=0.0).mixture, x
+    return jgmm.fitting.run_em(START, x, tol=0.0, max_steps=MANY).mixture, x
+
+
+def apart(distance, dtype):
+    """A fit of two components so many deviations apart, and its samples, shaped as in ``two``."""
+    rng = np.random.default_rng(1)
+    x = np.concatenate([rng.normal(size=20), distance + rng.normal(size=40)]).astype(dtype)[:, None]
+    start = jgmm.make_mixture([0.4, 0.6], [[0.0], [distance]], [1.0, 1.0], "spherical")
+    return jgmm.fitting.run_em(start, x, tol=0.0, max_steps=MANY).mixture, x
 
 
 @pytest.mark.parametrize("covariance", ["full", "diag"])
@@ -62,9 +74,8 @@ def test_the_sandwich_knows_the_fourth_moment(dtype, tolerance):
     np.testing.assert_allclose(found.standard_error.means[0], np.sqrt(variance / N), **tolerance)
 
 
-def test_a_mixture_matches_differences_of_the_textbook_likelihood(two, dtype):
-    """Second differences over the weight, the means and the variances themselves."""
-    mixture, x = two
+def variances_by_differences(mixture, x):
+    """Variances of a weight, means and variances, from second differences over themselves, (5,)."""
     there = np.concatenate([mixture.weights[:1], mixture.means.ravel(), mixture.variances[:, 0]])
     there = there.astype(float)
 
@@ -80,13 +91,67 @@ def test_a_mixture_matches_differences_of_the_textbook_likelihood(two, dtype):
         step = h * np.eye(5)
         ends = [(a, b, ell(there + a * step[i] + b * step[j])) for a in (1, -1) for b in (1, -1)]
         hessian[i, j] = sum(a * b * value for a, b, value in ends) / (4 * h**2)
-    expected = np.sqrt(np.diagonal(np.linalg.inv(-hessian)))
+    return np.diagonal(np.linalg.inv(-hessian))
+
+
+def variances_with_known_components(mixture, x, shared=False):
+    """The textbook's, as if every sample were divided among its components: a ``Parameters``."""
+    mixture = jax.tree.map(lambda leaf: np.asarray(leaf, float), mixture)
+    weights, variances = np.asarray(mixture.weights), np.asarray(mixture.variances)
+    counts = len(x) * weights[:, None]  # at a maximum
+    of_variances = 2 * variances**2 / (len(x) if shared else counts)
+    return Parameters(weights * (1 - weights) / len(x), variances / counts, of_variances)
+
+
+def flat(parameters):
+    """The first weight, the means and the variances as one vector."""
+    return np.concatenate([parameters.weights[:1], *map(np.ravel, parameters[1:])])
+
+
+def test_a_mixture_matches_differences_of_the_textbook_likelihood(two, dtype):
+    mixture, x = two
+    expected = np.sqrt(variances_by_differences(mixture, x))
     found = information.standard_errors(mixture, x).standard_error
-    numbers = np.concatenate([found.weights[:1], found.means.ravel(), found.variances.ravel()])
+    numbers = flat(found)
     # In float32 the fit stops where rounding hides the rest of the way; the Hessian there is off by
     # as much as the parameters, next to their standard errors.
     np.testing.assert_allclose(numbers, expected, rtol=1e-4 if dtype == np.float64 else 2e-2)
     np.testing.assert_allclose(found.weights[0], found.weights[1], rtol=1e-4)  # they sum to one
+
+
+def test_the_observed_fraction_tells_overlapping_from_separated_components(dtype):
+    """The variances if components were known over those of the estimates, both by NumPy."""
+    for distance, bounds in ((12.0, (0.99, 1.01)), (3.0, (0.01, 0.5))):
+        mixture, x = apart(distance, dtype)
+        known = flat(variances_with_known_components(mixture, x))
+        expected = known / variances_by_differences(mixture, x)
+        found = information.standard_errors(mixture, x)
+        numbers = flat(found.observed_fraction)
+        np.testing.assert_allclose(numbers, expected, rtol=1e-4 if dtype == np.float64 else 5e-2)
+        assert bounds[0] < numbers.min() <= numbers.max() < bounds[1]
+        robust = information.standard_errors(mixture, x, robust=True)
+        np.testing.assert_array_equal(flat(robust.observed_fraction), numbers)
+
+
+@in_double
+@pytest.mark.parametrize("covariance", ["full", "tied"])
+def test_with_known_components_the_variances_are_the_textbooks(covariance, dtype):
+    """In two columns, where the fractions differ from parameter to parameter."""
+    x = CLOUD / [1.0, 0.1] + np.where(np.arange(N) < 20, 4.0, 0.0)[:, None]
+    start = jgmm.m_step(x, np.eye(2)[(np.arange(N) < 20).astype(int)], covariance)
+    mixture = jgmm.fitting.run_em(start, x, tol=1e-13).mixture
+    found = information.standard_errors(mixture, x)
+    pairs = zip(found.standard_error, found.observed_fraction, strict=True)
+    known = Parameters(*(error**2 * fraction for error, fraction in pairs))
+    expected = variances_with_known_components(mixture, x, shared=covariance == "tied")
+    np.testing.assert_allclose(flat(known), flat(expected), rtol=1e-5)
+    assert 0 < flat(found.observed_fraction).min() < flat(found.observed_fraction).max() < 1
+
+
+def test_one_component_is_known(dtype, tolerance):
+    found = of_one(CLOUD.astype(dtype), "full", WEIGHTS)
+    for fraction in found.observed_fraction:
+        np.testing.assert_allclose(fraction, 1, **tolerance)
 
 
 def test_the_gradient_is_zero_and_the_scores_add_up_to_it(two, dtype):

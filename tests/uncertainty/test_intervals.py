@@ -5,13 +5,20 @@ import pytest
 
 import jgmm
 from jgmm._data.validation import check_level
-from jgmm.uncertainty.intervals import Parameters, Uncertainty, parameters_of
+from jgmm.uncertainty.intervals import (
+    OBSERVED,
+    Parameters,
+    Uncertainty,
+    fraction_of,
+    parameters_of,
+)
 
 
 def uncertainty():
     estimate = Parameters(np.array([1.0]), np.array([[2.0, 3.0]]), np.array([[4.0, 5.0]]))
     moved = [Parameters(*(part + by for part in estimate)) for by in (10, 20, 30)]
-    return Uncertainty(estimate, *moved, level=0.9, method="by hand")
+    observed = Parameters(*(part / 10 for part in estimate))
+    return Uncertainty(estimate, *moved, level=0.9, method="by hand", observed_fraction=observed)
 
 
 def test_a_row_for_each_parameter():
@@ -26,14 +33,24 @@ def test_a_row_for_each_parameter():
     for value, row in enumerate(rows, 1):
         numbers = [row[name] for name in ("estimate", "standard_error", "low", "high")]
         assert numbers == [value, value + 10, value + 20, value + 30]
+        assert row["observed_fraction"] == value / 10
 
 
 def test_as_text():
     lines = str(uncertainty()).splitlines()
-    assert lines[0].split() == ["estimate", "std.", "error", "low", "high"]
-    assert lines[1].split() == ["weight", "0", "1", "11", "21", "31"]
-    assert lines[-2].split() == ["variance", "0", "x1", "5", "15", "25", "35"]
-    assert lines[-1] == "by hand; intervals of 90 %"
+    assert lines[0].split() == ["estimate", "std.", "error", "low", "high", "observed"]
+    assert lines[1].split() == ["weight", "0", "1", "11", "21", "31", "0.10"]
+    assert lines[-3].split() == ["variance", "0", "x1", "5", "15", "25", "35", "0.50"]
+    assert lines[-2] == "by hand; intervals of 90 %"
+    assert lines[-1] == OBSERVED
+    assert all(len(line) == len(lines[0]) for line in lines[:-2])
+
+
+def test_without_an_error_nothing_is_missing():
+    known, error = (Parameters(np.array([0.0, 1.0]), np.ones((2, 1)), each) for each in (0.5, 2.0))
+    found = fraction_of(known, error)
+    np.testing.assert_array_equal(found.weights, [1, 1])
+    assert found.variances == 0.25 / 4
 
 
 def test_parameters_of_a_mixture_whatever_its_storage():

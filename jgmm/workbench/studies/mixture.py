@@ -4,14 +4,12 @@
 fitted; the settings here say how the result is shown.
 """
 
-import math
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from jgmm._core.errors import UserError
-from jgmm.selection.criteria import CRITERIA
 from jgmm.selection.selection import Row
 from jgmm.workbench.config.models import Strict
 from jgmm.workbench.runs.memory import Problem
@@ -219,7 +217,7 @@ def _figures(
 
     if len(selection.table) > 1:
         figure, (ax,) = plot.new_figure(size=(7, 4))
-        plot.criterion_curves(selection.table, selection.criterion, ax)
+        plot.criterion_curves(selection.table, selection.criterion, ax, chosen=selection.best)
         study.figure("criterion", figure, "The criterion of every fit; the best one has a ring.")
     mixture, columns = selection.result.mixture, data.columns
     if mixture.n_features == 1:
@@ -270,6 +268,7 @@ def _uncertainty(study: StudyContext, data: "Dataset", mixture: "Mixture") -> No
 
     from jgmm import plot
     from jgmm.uncertainty.bootstrap import bootstrap
+    from jgmm.uncertainty.intervals import OBSERVED
 
     fit = study.config.fit.model_dump(include={"tol", "rtol", "max_steps", "ridge"})
     refits = bootstrap(
@@ -283,7 +282,7 @@ def _uncertainty(study: StudyContext, data: "Dataset", mixture: "Mixture") -> No
     study.metric("refits_that_failed", refits.n_failed)
     uncertainty = refits.uncertainty()
     caption = f"Standard errors and intervals of 95 % by the {uncertainty.method}."
-    study.table("uncertainty", uncertainty.rows(data.columns), caption)
+    study.table("uncertainty", uncertainty.rows(data.columns), f"{caption} {OBSERVED}")
     if mixture.n_components <= MAX_PANELS:
         height = 2 + 0.9 * mixture.n_components
         width = 2.4 * min(max(mixture.n_features, 2), plot.MAX_COLUMNS) + 1.2
@@ -341,15 +340,8 @@ def _panel(ax: "Axes", data: "Dataset", mixture: "Mixture") -> None:
 
 def _best_by_count(selection: "Selection") -> list["Row"]:
     """Return the best usable row of each number of components, fewest components first."""
-    criterion = CRITERIA[selection.criterion]
-    best: dict[int, Row] = {}
-
-    def loss(row: "Row") -> float:
-        return criterion.loss(row.criteria[criterion.name])
-
-    for row in selection.table:
-        if math.isfinite(loss(row)):
-            best_so_far = best.get(row.n_components)
-            if best_so_far is None or loss(row) < loss(best_so_far):
-                best[row.n_components] = row
-    return [best[k] for k in sorted(best)]
+    counts = sorted({row.n_components for row in selection.table})
+    best = (
+        selection.best_of(row for row in selection.table if row.n_components == k) for k in counts
+    )
+    return [row for row in best if row is not None]

@@ -28,6 +28,14 @@ SMALL = ["fit.n_restarts=1", "fit.tol=0.0", "fit.rtol=0.0", "fit.max_steps=12"]
 SMALL += ["fit.accelerate=none", "settings.block_rows=256", "settings.checkpoint_minutes=0.0"]
 
 
+def test_nothing_forks():
+    """A process with the threads of JAX would hang; ``Popen`` without ``preexec_fn`` does not."""
+    forks = re.compile(r"\bfork|multiprocessing|ProcessPool|preexec_fn")
+    sources = (ROOT / "jgmm").rglob("*.py")
+    assert [path for path in sources if forks.search(path.read_text())] == []
+    assert "`fork` may hang" in PAGE
+
+
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder with a config and with files of very different lengths."""
