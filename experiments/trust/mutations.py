@@ -136,7 +136,6 @@ MUTATIONS = (
         "em.m_step",
         "cross = entry.storage.outer(weighted) - trailing(counts, unit) * ridge",
         "cross = -trailing(counts, unit) * ridge",
-        "em.algorithm",
     ),
     Mutation(
         "sign of the ridge",
@@ -242,6 +241,70 @@ MUTATIONS = (
         "lacking = jnp.sqrt(jnp.maximum(1 - spread, 0))",
         "lacking = jnp.sqrt(jnp.maximum(spread - 1, 0))",
     ),
+    Mutation(
+        "a shared covariance with noise takes the weights of all samples",
+        "em.e_step",
+        "complete, k = noise_density is None, mixture.n_components",
+        "complete, k = True, mixture.n_components",
+        "mixture.noise",
+    ),
+    Mutation(
+        "label 0 taken for unknown",
+        "em.e_step",
+        "others = (label >= 0) & (label != jnp.arange(scores.shape[0])[:, None])",
+        "others = (label > 0) & (label != jnp.arange(scores.shape[0])[:, None])",
+        "properties.labels",
+    ),
+    Mutation(
+        "samples with a label may be noise",
+        "em.e_step",
+        "known = None if samples.labels is None else samples.labels[rows] >= 0",
+        "known = None",
+        "mixture.noise",
+    ),
+    Mutation(
+        "a factor squared and factored again",
+        "covariance.storage",
+        'upper = jnp.linalg.qr(rows.mT, mode="r")',
+        "upper = jnp.linalg.cholesky(rows @ rows.mT).mT",
+        "mixture.gaussian",
+    ),
+    Mutation(
+        "a start from labels without the prior",
+        "initialization.given",
+        "return maximize(statistics, covariance, control.ridge, prior=prior, floor=floor)",
+        "return maximize(statistics, covariance, control.ridge, floor=floor)",
+    ),
+    Mutation(
+        "a start from labels without the floor",
+        "initialization.given",
+        "return maximize(statistics, covariance, control.ridge, prior=prior, floor=floor)",
+        "return maximize(statistics, covariance, control.ridge, prior=prior)",
+    ),
+    Mutation(
+        "an infinite logarithm in the derivative of the entropy",
+        "selection.criteria",
+        "finite = jnp.where(used, log_resp, 0)",
+        "finite = log_resp",
+    ),
+    Mutation(
+        "equal weights accepted where derivatives are not theirs",
+        "differentiation.implicit",
+        '"equal_weights": "the derivatives are those of an optimum over the weights, too.",',
+        "",
+    ),
+    Mutation(
+        "pseudo-samples of the prior without the dimension",
+        "mixture.prior",
+        "return self.dof + (self.root.shape[0] + 2)",
+        "return self.dof + 2",
+    ),
+    Mutation(
+        "volume of the noise not in the units of the frame",
+        "mixture.noise",
+        "jnp.full_like(first, log_volume - frame.log_volume())",
+        "jnp.full_like(first, log_volume)",
+    ),
 )
 
 
@@ -288,8 +351,10 @@ def main() -> None:
     """Try all mutations, or those of some modules."""
     parser = argparse.ArgumentParser(prog="python -m experiments.trust.mutations")
     parser.add_argument("--only", nargs="+", help="modules, such as em.m_step")
-    chosen = parser.parse_args().only
-    mutations = [each for each in MUTATIONS if not chosen or each.module in chosen]
+    parser.add_argument("--last", type=int, default=len(MUTATIONS), help="only the last so many")
+    arguments = parser.parse_args()
+    chosen, last = arguments.only, MUTATIONS[-arguments.last :]
+    mutations = [each for each in last if not chosen or each.module in chosen]
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         place = pathlib.Path(folder)

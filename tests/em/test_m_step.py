@@ -15,7 +15,7 @@ import jgmm
 from jgmm._data import standardization
 from jgmm._data.samples import make_samples
 from jgmm.em import m_step
-from jgmm.em.statistics import expected_log_likelihood
+from jgmm.em.statistics import Statistics, expected_log_likelihood
 from jgmm.mixture.mixture import to_original
 
 of_every_model = pytest.mark.parametrize(("name", "dtype"), CASES, indirect=True)
@@ -30,6 +30,21 @@ def test_m_step_is_the_textbook(name, x, weight, dtype, tolerance):
     found = jgmm.m_step(x, resp.astype(dtype), name, weight)
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {dtype}
     same(found, oracle.m_step(x.astype(np.float64), resp, name, weight), tolerance)
+
+
+maximize = jax.jit(m_step.maximize, static_argnums=1)
+
+
+@in_double
+@pytest.mark.parametrize("name", oracle.FREE)
+def test_moments_may_be_about_any_point(name, x, weight, dtype, tolerance):
+    """Their mean is subtracted: of each component, and of all where a covariance is shared."""
+    resp = np.random.default_rng(1).dirichlet(np.ones(K), size=N)
+    center, entry = x[:K].astype(dtype), jgmm.covariance.model(name)
+    counts, first, second = oracle.statistics(x, resp, center, weight)
+    stored = entry.pool(entry.storage.from_dense(jnp.asarray(second)))
+    given = Statistics(*map(jnp.asarray, (center, counts, first)), stored, jnp.zeros(()))
+    same(maximize(given, name), oracle.m_step(x, resp, name, weight), tolerance)
 
 
 @in_double
