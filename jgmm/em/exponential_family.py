@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jgmm._core import budget
 from jgmm._data.samples import Samples
 from jgmm.covariance.models import CovarianceModel
 from jgmm.covariance.storage import Diagonal, Full
@@ -89,6 +90,15 @@ def n_features(entry: CovarianceModel, n_columns: int) -> int:
     """
     per_storage = {Full: n_columns * (n_columns + 1) // 2, Diagonal: n_columns}
     return 1 + n_columns + per_storage.get(entry.storage, 1)
+
+
+def sums_panels(entry: CovarianceModel, n_columns: int) -> bool:
+    """Return whether second moments are summed as products x xᵀ, and not of quadratic features.
+
+    That is faster for a full covariance that all components share, which needs one such product
+    for all of them, and in many columns.
+    """
+    return entry.storage is Full and (entry.shared or n_columns >= budget.WIDE_COLUMNS)
 
 
 def cost_per_step(entry: CovarianceModel, n_columns: int, n_components: int, n_samples: int) -> int:
