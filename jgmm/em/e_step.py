@@ -219,7 +219,7 @@ def _by_product(
             log_prob = log_prob + exponential_family.shared_score(mixture, block.x)
         return _apply_noise(noise_density, log_prob, resp, samples, rows)
 
-    rows = block_size or product_rows(mixture.model, samples, mixture.n_components)
+    rows = block_size or product_rows(mixture.model, samples, mixture.n_components, scored=True)
     complete, k = noise_density is None, mixture.n_components
     return accumulate_products(infer, samples, mixture.model, k, rows, complete)
 
@@ -246,6 +246,9 @@ def accumulate_products(
     """
 
     def scatter(x: Array, counted: Array) -> tuple[Array, ...]:
+        if entry.shared:
+            weighted = counted * x
+            return tuple((weighted[a:b] @ x[:b].T)[None] for a, b in whitened.panels(len(x)))
         origin = jnp.zeros((len(counted), len(x)), x.dtype)
         return whitened.moments(origin, *whitened.grouped(counted, x.T))[1]
 
@@ -324,7 +327,11 @@ def _weighted_sum(weights: Float[Array, "B"], log_prob: Float[Array, "B"]) -> Fl
 
 
 def product_rows(
-    entry: CovarianceModel, samples: Samples, n_components: int, n_runs: int = 1
+    entry: CovarianceModel,
+    samples: Samples,
+    n_components: int,
+    n_runs: int = 1,
+    scored: bool = False,
 ) -> int:
     """Return the rows in a block of the product form: as many as the budget allows, at least 64.
 
@@ -333,8 +340,11 @@ def product_rows(
       samples: the samples; their number of columns and their dtype count.
       n_components: K.
       n_runs: number of runs that share the features of a block under ``vmap``.
+      scored: whether scores are computed from the quadratic features, too, and not only moments.
     """
-    n_features = exponential_family.n_features(entry, samples.n_features)
+    d = samples.n_features
+    without = exponential_family.sums_panels(entry, d) and (entry.shared or not scored)
+    n_features = d if without else exponential_family.n_features(entry, d)
     itemsize = samples.x.dtype.itemsize
     row_bytes = (n_features + 2 * n_runs * n_components) * itemsize
     fitting = min(budget.PRODUCT_BLOCK_BYTES // row_bytes, budget.PRODUCT_ROW_BYTES // itemsize)

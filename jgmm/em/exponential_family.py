@@ -34,6 +34,7 @@ from jgmm._core import budget
 from jgmm._data.samples import Samples
 from jgmm.covariance.models import CovarianceModel
 from jgmm.covariance.storage import Diagonal, Full
+from jgmm.em import whitened
 from jgmm.mixture.gaussian import LOG_2PI
 from jgmm.mixture.mixture import Mixture
 
@@ -156,8 +157,10 @@ def scores(eta: NaturalParameters, block: Features) -> Float[Array, "K B"]:
 def shared_score(mixture: Mixture, x: Float[Array, "D B"]) -> Float[Array, "B"]:
     """Compute -|L⁻¹ x|²/2, the quadratic part of the score under a covariance that is shared."""
     inverse = mixture.model.storage.invert(mixture.scale)[0]
-    z = inverse @ x if mixture.model.storage is Full else jnp.atleast_1d(inverse)[:, None] * x
-    return -0.5 * (z**2).sum(axis=0)
+    if mixture.model.storage is Full:
+        panels = whitened.panels(len(x))
+        return -0.5 * sum(((inverse[a:b, :b] @ x[:b]) ** 2).sum(axis=0) for a, b in panels)
+    return -0.5 * ((jnp.atleast_1d(inverse)[:, None] * x) ** 2).sum(axis=0)
 
 
 def unpack(entry: CovarianceModel, moments: Float[Array, "J Q"], d: int) -> Array:

@@ -161,11 +161,12 @@ def _distance(
     component: Components, x: Float[Array, "C D"], rows: list[tuple[int, int]]
 ) -> Float[Array, "C"]:
     """Compute the squared lengths of some panels of W (x - μ), for one component."""
-    difference = x[:, : rows[-1][1]] - component.mean[None, : rows[-1][1]]
+    end = rows[-1][1]
+    difference = x[:, :end] - component.mean[None, :end]
     total = jnp.zeros(len(x), x.dtype)
     for start, stop in rows:
-        whitened = difference[:, :stop] @ component.whitening[start:stop, :stop].T
-        total = total + (whitened**2).sum(axis=1)
+        panel = component.whitening[start:stop, :stop]
+        total = total + ((difference[:, :stop] @ panel.T) ** 2).sum(axis=1)
     return total
 
 
