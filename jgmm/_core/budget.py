@@ -44,6 +44,12 @@ MOMENT_BLOCK_ROWS = 8192
 # sample of a block, and not for all N.
 SAMPLE_BLOCK_ROWS = 4096
 
+# --- Covariances ---
+
+# Columns up to which triangular matrices are inverted row by row. Above them halves, which are
+# matrix products, are faster.
+SUBSTITUTION_COLUMNS = 64
+
 # --- E-step ---
 
 # Size of the K×D differences of one block of samples in the difference form of the E-step: they
@@ -54,6 +60,27 @@ DIFFERENCE_BLOCK_BYTES = 1 << 21
 # which holds one number for each sample of the block. Matrix products are fastest on larger blocks
 # than loops over differences.
 PRODUCT_BLOCK_BYTES, PRODUCT_ROW_BYTES = 1 << 23, 1 << 13
+
+# Size of a block of samples in the form of whitened differences, and its rows. It is larger than
+# the caches of a core, because its loops take GROUP_ROWS samples at a time. The more rows, the less
+# often the K D² sums are added to the total.
+WHITENED_BLOCK_BYTES, MAX_WHITENED_ROWS = 1 << 25, 4096
+
+# Samples of a block that are processed together in that form: enough for fast matrix products, few
+# enough that many groups hold samples of one or two components only.
+GROUP_ROWS = 192
+
+# Panels of a triangular D×D matrix: four leave out three eighths of it; ones of fewer than 64 rows
+# make slow products.
+MIN_PANEL_ROWS, MAX_PANELS = 64, 4
+
+# Columns from which on whitened differences are products large enough to be fast, and from which on
+# they are preferred whatever the number of components.
+MIN_WHITENED_COLUMNS, WIDE_COLUMNS = 32, 96
+
+# Time of making one feature, and of one difference in all loops over it, in multiplications of a
+# matrix product: together they say from which number of columns on differences are faster.
+FEATURE_WORK, DIFFERENCE_WORK = 40, 50
 
 # Bounds of the rows in a block: fewer would make the loop over blocks cost more than the work in
 # it; more than MAX_BLOCK_ROWS bring no more speed to loops over differences.

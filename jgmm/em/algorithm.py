@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from jgmm._core import pytree
@@ -24,7 +25,7 @@ from jgmm._data.standardization import standardize
 from jgmm.em import cancellation, convergence
 from jgmm.em.cancellation import Precision, recompute_unsafe
 from jgmm.em.degeneracy import collapsed_components, mark_degenerate
-from jgmm.em.e_step import Form, accumulate, check_inputs, product_rows
+from jgmm.em.e_step import Form, accumulate, check_inputs, prefers_differences, product_rows
 from jgmm.em.m_step import equal_log_weights, maximize, ridge_in
 from jgmm.em.options import Control
 from jgmm.em.statistics import Statistics
@@ -156,7 +157,7 @@ class EM:
         return self.update(states, *self.e_step(states, samples), samples, control)
 
     def e_step(self, states: Any, samples: Samples) -> tuple[Statistics, Precision]:
-        """Return the statistics of every run, by matrix products where they are accurate enough.
+        """Return the statistics of every run, by matrix products where they pay and are accurate.
 
         Args:
           states: W runs, leading axis; ``mixture``, ``noise``, ``status`` and ``use_exact`` are
@@ -164,14 +165,12 @@ class EM:
           samples: in the frame.
 
         Returns:
-          The statistics, and whether products are accurate, approximate, or neither, (W,).
+          The statistics, and whether they come from products that are accurate or approximate;
+          where neither is true they come from differences, (W,).
         """
-        precision = jax.vmap(cancellation.assess)(states.mixture)
-        precision = Precision(
-            precision.safe & ~states.use_exact, precision.approximate & ~states.use_exact
-        )
         entry, (n_runs, n_components) = states.mixture.model, states.mixture.log_weights.shape
-        rows = product_rows(entry, samples, n_components, n_runs)
+        d, runs = samples.n_features, (states.mixture, states.noise)
+        rows = product_rows(entry, samples, n_components, n_runs, scored=True)
 
         def pass_over(run: tuple[Mixture, Noise | None], form: Form) -> Statistics:
             mixture, noise = run
@@ -179,10 +178,16 @@ class EM:
             noise_density = None if noise is None else noise.density()
             return accumulate(mixture, samples, None, size, form, noise_density)
 
-        runs = states.mixture, states.noise
+        exact = partial(pass_over, form="difference")
+        if prefers_differences(entry, d, n_components, n_runs):
+            none = jnp.zeros(n_runs, bool)
+            return lax.map(exact, runs), Precision(none, none)
+        precision = jax.vmap(cancellation.assess)(states.mixture)
+        precision = Precision(
+            precision.safe & ~states.use_exact, precision.approximate & ~states.use_exact
+        )
         products = jax.vmap(partial(pass_over, form="product"))(runs)
         use_products = precision.safe | precision.approximate | (states.status != Status.RUNNING)
-        exact = partial(pass_over, form="difference")
         return recompute_unsafe(use_products, products, exact, runs), precision
 
     def update(

@@ -20,7 +20,8 @@ from jgmm._core import budget
 from jgmm._core.compilation import jit
 from jgmm._data.samples import Samples, fold, make_samples
 from jgmm.covariance.models import CovarianceModel
-from jgmm.em import cancellation, exponential_family
+from jgmm.covariance.storage import Full
+from jgmm.em import cancellation, exponential_family, whitened
 from jgmm.em.statistics import Statistics
 from jgmm.mixture.density import log_joint, normalise
 from jgmm.mixture.mixture import Mixture, check_columns
@@ -48,9 +49,9 @@ def accumulate(
       sample_weight: how many times each sample counts, (N,).
       block_size: number of rows processed at once; by default as many as fit in the cache.
       form: "difference" computes the difference of every sample from every mean, and is exact.
-        "product" uses matrix products (``jgmm.em.exponential_family``): it is faster, and loses
-        digits for components that are narrow and far from the origin. "auto" uses products where
-        they are accurate enough.
+        "product" uses matrix products (``jgmm.em.exponential_family``): it is faster unless there
+        are many columns, and loses digits for components that are narrow and far from the origin.
+        "auto" uses products where they are faster and accurate enough.
       noise_density: uniform noise component in addition to the mixture, in the units of the
         samples, or None.
 
@@ -86,13 +87,37 @@ def _accumulate(
 ) -> Statistics:
     if form == "product":
         return _by_product(mixture, samples, noise_density, block_size)
-    if form == "difference":
+    entry, d, k = mixture.model, mixture.n_features, mixture.n_components
+    if form == "difference" or (form == "auto" and prefers_differences(entry, d, k)):
         return _by_difference(mixture, samples, noise_density, block_size)
     return lax.cond(
         cancellation.is_safe(mixture),
         lambda: _by_product(mixture, samples, noise_density, block_size),
         lambda: _by_difference(mixture, samples, noise_density, block_size),
     )
+
+
+def prefers_differences(
+    entry: CovarianceModel, n_columns: int, n_components: int, n_runs: int = 1
+) -> bool:
+    """Return whether differences cost no more than matrix products of features.
+
+    They are exact, and then they are the only form that is compiled. This is so for full
+    covariances, one for each component, in many columns: the D²/2 features of a sample are more
+    numbers than the caches hold, and few components or runs share them.
+
+    Args:
+      entry: covariance model.
+      n_columns: D.
+      n_components: K.
+      n_runs: number of runs that share the features of a block under ``vmap``.
+    """
+    if entry.storage is not Full or entry.shared or n_columns < budget.MIN_WHITENED_COLUMNS:
+        return False
+    d, k = n_columns, n_components * n_runs
+    products = exponential_family.n_features(entry, d) * (budget.FEATURE_WORK + 2 * k)
+    differences = k * d * (2 * d + budget.DIFFERENCE_WORK)
+    return d >= budget.WIDE_COLUMNS or differences <= products
 
 
 def check_inputs(mixture: Mixture, x: Any, sample_weight: Any) -> tuple[Mixture, Samples]:
@@ -110,6 +135,8 @@ def _by_difference(
     mixture: Mixture, samples: Samples, noise_density: NoiseDensity | None, block_size: int | None
 ) -> Statistics:
     """Compute the statistics from differences: the reference for tests of the other form."""
+    if mixture.model.storage is Full and mixture.n_features >= budget.MIN_WHITENED_COLUMNS:
+        return _by_component(mixture, samples, noise_density, block_size)
     inverse = mixture.model.storage.invert(mixture.scale)
 
     def infer(difference: Array, rows: Array) -> tuple[Array, Array]:
@@ -119,6 +146,31 @@ def _by_difference(
         return _apply_noise(noise_density, log_prob, jnp.exp(log_resp), samples, rows)
 
     return accumulate_with(infer, samples, mixture.means, mixture.model, block_size)
+
+
+def _by_component(
+    mixture: Mixture, samples: Samples, noise_density: NoiseDensity | None, block_size: int | None
+) -> Statistics:
+    """Compute the statistics of full covariances from differences, one component after another."""
+    entry, means = mixture.model, mixture.means
+    components = whitened.components(mixture)
+
+    def body(x: Array, weights: Array, rows: Array) -> tuple[Any, ...]:
+        bound = _mask_known(whitened.first_scores(components, x), samples, rows)
+        groups = whitened.group(x, bound, weights, rows)
+        scores = whitened.scores(components, groups).reshape(len(means), -1)
+        weights, rows = groups.weights.reshape(-1), groups.rows.reshape(-1)
+        log_prob, resp = _apply_noise(noise_density, *_softmax(scores), samples, rows)
+        counted = weights[None, :] * resp
+        first, second = whitened.moments(
+            means, counted.reshape(len(means), *groups.rows.shape), groups.x
+        )
+        second = tuple(entry.pool(panel) for panel in second)
+        return counted.sum(axis=1), first, second, _weighted_sum(weights, log_prob)
+
+    rows = min(block_size or whitened_rows(samples, mixture.n_components), samples.n_samples)
+    counts, first, second, log_likelihood = fold(samples, rows, body)
+    return Statistics(means, counts, first, whitened.join_panels(second), log_likelihood)
 
 
 def accumulate_with(
@@ -167,7 +219,7 @@ def _by_product(
             log_prob = log_prob + exponential_family.shared_score(mixture, block.x)
         return _apply_noise(noise_density, log_prob, resp, samples, rows)
 
-    rows = block_size or product_rows(mixture.model, samples, mixture.n_components)
+    rows = block_size or product_rows(mixture.model, samples, mixture.n_components, scored=True)
     complete, k = noise_density is None, mixture.n_components
     return accumulate_products(infer, samples, mixture.model, k, rows, complete)
 
@@ -193,22 +245,34 @@ def accumulate_products(
         do not.
     """
 
-    def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
+    def scatter(x: Array, counted: Array) -> tuple[Array, ...]:
+        if entry.shared:
+            weighted = counted * x
+            return tuple((weighted[a:b] @ x[:b].T)[None] for a, b in whitened.panels(len(x)))
+        origin = jnp.zeros((len(counted), len(x)), x.dtype)
+        return whitened.moments(origin, *whitened.grouped(counted, x.T))[1]
+
+    def body(x: Array, weights: Array, rows: Array) -> tuple[Any, ...]:
         block = exponential_family.features(entry, x)
         log_prob, resp = infer(block, rows)
         counted = weights[None, :] * resp
         # A shared covariance takes the sum over components, which is the weights where the
         # responsibilities sum to one.
         pooled = weights[None, :] if complete else counted.sum(axis=0, keepdims=True)
-        second = (pooled if entry.shared else counted) @ block.quadratic.T
+        pooled = pooled if entry.shared else counted
+        second = scatter(block.x, pooled) if in_panels else pooled @ block.quadratic.T
         return counted.sum(axis=1), counted @ block.x.T, second, _weighted_sum(weights, log_prob)
 
-    rows = min(block_size, samples.n_samples)
+    d, rows = samples.n_features, min(block_size, samples.n_samples)
+    in_panels = exponential_family.sums_panels(entry, d)
     counts, first, second, log_likelihood = fold(
         samples, rows, body, exponential_family.read_for(entry)
     )
-    center = jnp.zeros((n_components, samples.n_features), samples.x.dtype)
-    second = exponential_family.unpack(entry, second, samples.n_features)
+    center = jnp.zeros((n_components, d), samples.x.dtype)
+    if in_panels:
+        second = whitened.join_panels(second)
+    else:
+        second = exponential_family.unpack(entry, second, d)
     return Statistics(center, counts, first, second, log_likelihood)
 
 
@@ -263,7 +327,11 @@ def _weighted_sum(weights: Float[Array, "B"], log_prob: Float[Array, "B"]) -> Fl
 
 
 def product_rows(
-    entry: CovarianceModel, samples: Samples, n_components: int, n_runs: int = 1
+    entry: CovarianceModel,
+    samples: Samples,
+    n_components: int,
+    n_runs: int = 1,
+    scored: bool = False,
 ) -> int:
     """Return the rows in a block of the product form: as many as the budget allows, at least 64.
 
@@ -272,12 +340,24 @@ def product_rows(
       samples: the samples; their number of columns and their dtype count.
       n_components: K.
       n_runs: number of runs that share the features of a block under ``vmap``.
+      scored: whether scores are computed from the quadratic features, too, and not only moments.
     """
-    n_features = exponential_family.n_features(entry, samples.n_features)
+    d = samples.n_features
+    without = exponential_family.sums_panels(entry, d) and (entry.shared or not scored)
+    n_features = d if without else exponential_family.n_features(entry, d)
     itemsize = samples.x.dtype.itemsize
     row_bytes = (n_features + 2 * n_runs * n_components) * itemsize
     fitting = min(budget.PRODUCT_BLOCK_BYTES // row_bytes, budget.PRODUCT_ROW_BYTES // itemsize)
     return max(budget.MIN_BLOCK_ROWS, fitting)
+
+
+def whitened_rows(samples: Samples, n_components: int) -> int:
+    """Return the rows in a block of whitened differences: blocks of nearly equal size."""
+    row_bytes = (2 * samples.n_features + 2 * n_components) * samples.x.dtype.itemsize
+    fitting = min(budget.WHITENED_BLOCK_BYTES // row_bytes, budget.MAX_WHITENED_ROWS)
+    fitting = max(budget.MIN_BLOCK_ROWS, fitting)
+    n_blocks = -(-samples.n_samples // fitting)
+    return -(-samples.n_samples // n_blocks)
 
 
 def block_rows(samples: Samples, row_bytes: int, block_size: int | None = None) -> int:
