@@ -14,6 +14,13 @@ from __future__ import annotations
 # with fewer optimizations.
 QUICK_WORK = 1 << 32
 
+# Compiled programs that a session keeps; of more, the one used longest ago is dropped. TODO
+MAX_PROGRAMS = 400
+
+# Size of the folder of the compilation cache (512 MiB): some thousands of programs, those of many
+# data sets. Programs read long ago are removed at the beginning of a session.
+COMPILATION_CACHE_BYTES = 1 << 29
+
 # --- Standardization and sampling ---
 
 # Rows of a block in the passes that find the mean, the variances and the correlations of the

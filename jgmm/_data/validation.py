@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jgmm._core import budget
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import is_traced
@@ -80,7 +81,7 @@ def check_values(array: Array, x: Any, name: str, weights: Array | None) -> None
     if is_traced(array):
         return
     weights = None if is_traced(weights) else weights
-    usable = all_usable(array, weights)
+    usable = (_all_usable_on_host if _is_on_host(array) else all_usable)(array, weights)
     if is_traced(usable):  # inside someone's jit even the values of a concrete array are traced
         return
     if not bool(usable):
@@ -128,6 +129,26 @@ def all_usable(x: Float[Array, "N D"], weights: Array | None) -> Array:
     Rows of weight zero do not count.
     """
     return _usable(x, weights).all()  # XLA fuses both into one pass that writes no array
+
+
+def _is_on_host(array: Any) -> bool:
+    """Return whether NumPy reads the array as it is, without a copy from another device."""
+    if isinstance(array, np.ndarray):
+        return True
+    return array.is_fully_addressable and {d.platform for d in array.devices()} == {"cpu"}
+
+
+def _all_usable_on_host(x: Any, weights: Any) -> bool:
+    """Return what ``all_usable`` returns, without a program for every number of rows."""
+    x = np.asarray(x)
+    weighted = None if weights is None else np.asarray(weights) != 0
+    limit = np.sqrt(np.finfo(x.dtype).max) / x.dtype.type(x.shape[1])
+    for first in range(0, len(x), budget.MOMENT_BLOCK_ROWS):
+        rows = slice(first, first + budget.MOMENT_BLOCK_ROWS)
+        usable = (np.abs(x[rows]) < limit).all(axis=1)
+        if not (usable if weighted is None else usable | ~weighted[rows]).all():
+            return False
+    return True
 
 
 @jit
@@ -218,7 +239,7 @@ def as_weights(sample_weight: Any, n_samples: int, dtype: Any) -> Float[Array, "
             f"sample_weight holds {weights[bad[0]]} in row {bad[0]}; weights must be finite and "
             "at least zero."
         )
-    if not bool((weights > 0).any()):
+    if not (np.asarray(weights) > 0).any():
         raise DataError("sample_weight is zero for every sample; at least one must count.")
     return weights
 
