@@ -101,6 +101,12 @@ class Programs:
         """Return how many programs are kept."""
         return len(self._found)
 
+    @property
+    def keys(self) -> list[Any]:
+        """Return the keys, that of the program used longest ago first."""
+        with self._lock:
+            return list(self._found)
+
     def find(self, key: Any, compiled: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
         """Return the program with that key, or make it, and drop the one used longest ago."""
         dropped = []  # freed after the lock
@@ -116,6 +122,11 @@ class Programs:
 
 
 _programs = Programs()
+
+
+def programs_of(function: Callable[..., Any]) -> int:
+    """Return how many programs of a function that ``jit`` returned are kept."""
+    return sum(key[0] is function for key in _programs.keys)
 
 
 def _at_top_level() -> bool:
@@ -140,17 +151,18 @@ def _in_full_precision(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @functools.cache
 def _options(quick: bool) -> dict[str, Any] | None:
-    """XLA options for one program on a CPU, less those that the user set in ``XLA_FLAGS``."""
-    if jax.default_backend() != "cpu":
+    """XLA options that shorten compilation on a CPU, less those the user set in ``XLA_FLAGS``."""
+    if not quick or jax.default_backend() != "cpu":
         return None
-    # XLA cuts a program into up to 32 libraries, which it can compile side by side. Each takes
-    # memory maps, of which a process has some 65,000.
-    wanted: dict[str, Any] = {"xla_cpu_parallel_codegen_split_count": 1}
-    if quick:
-        wanted["xla_backend_optimization_level"] = 1
-        if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
-            # XLA has two ways to make loops of fused operations; the older one compiles faster.
-            # Later versions have one way only.
-            wanted["xla_cpu_use_fusion_emitters"] = False
+    # XLA cuts a program into up to 32 libraries, to compile them side by side. One library takes
+    # two thirds of the memory maps.
+    wanted: dict[str, Any] = {
+        "xla_backend_optimization_level": 1,
+        "xla_cpu_parallel_codegen_split_count": 1,
+    }
+    if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+        # XLA has two ways to make loops of fused operations; the older one compiles faster. Later
+        # versions have one way only.
+        wanted["xla_cpu_use_fusion_emitters"] = False
     set_by_user = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in wanted.items() if name not in set_by_user} or None

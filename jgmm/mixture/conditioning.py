@@ -16,7 +16,7 @@ from jgmm._core.errors import DataError
 from jgmm._core.pytree import is_traced
 from jgmm.covariance.storage import Full
 from jgmm.mixture import gaussian
-from jgmm.mixture.density import _e_step
+from jgmm.mixture.density import expectation
 from jgmm.mixture.mixture import Mixture
 
 
@@ -105,7 +105,7 @@ def condition(mixture: Mixture, dims: Sequence[int], values: Any) -> Mixture:
 
 @partial(jit, quick=True)
 def _condition(mixture: Mixture, known: Array, rest: Array, at: Array) -> Mixture:
-    log_weights = _e_step(_marginal(mixture, known), at[None, :]).log_resp[0]
+    log_weights = expectation(_marginal(mixture, known), at[None, :]).log_resp[0]
     entry = mixture.model
     if entry.storage is not Full:  # coordinates are independent within a component
         other = _marginal(mixture, rest)

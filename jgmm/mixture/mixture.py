@@ -124,7 +124,8 @@ def make_mixture(weights: Any, means: Any, covariances: Any, covariance: str = "
         raise DataError(f"weights must be nonnegative and sum to one; they are {pi.tolist()}.")
     sigma = _stored(np.asarray(covariances, mu.dtype), entry, k, d)
     log_weights, scale, bad = _roots(entry.name, pi, sigma)
-    if np.any(bad):
+    bad = np.asarray(bad)
+    if bad.any():
         which = "the shared covariance" if entry.shared else f"covariance {int(np.argmax(bad))}"
         raise DataError(f"{which} is not positive definite.")
     if not entry.fills_storage(k, d):
