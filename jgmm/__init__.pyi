@@ -14,6 +14,7 @@ from . import plot as plot
 from . import selection as selection
 from . import streaming as streaming
 from . import uncertainty as uncertainty
+from ._core.compilation_cache import use_compilation_cache as use_compilation_cache
 from ._core.errors import DataError as DataError
 from ._core.errors import FitError as FitError
 from ._core.status import Status as Status

@@ -14,6 +14,15 @@ from __future__ import annotations
 # with fewer optimizations.
 QUICK_WORK = 1 << 32
 
+# Compiled programs that a session keeps; of more, the one used longest ago is dropped. On a CPU
+# each takes 20 to 70 memory maps and about 2 MiB. Linux ends a process that has 65,530 maps; with
+# this many programs it has some 10,000.
+MAX_PROGRAMS = 150
+
+# Size of the folder of the compilation cache (512 MiB): some thousands of programs, those of many
+# data sets. Programs read long ago are removed at the beginning of a session.
+COMPILATION_CACHE_BYTES = 1 << 29
+
 # --- Shapes that many data sets share ---
 
 # Samples are filled up with rows of weight zero, to this many rows or to a multiple of it by a
@@ -23,7 +32,7 @@ QUICK_WORK = 1 << 32
 MIN_PADDED_ROWS, PADDED_ROWS_FACTOR, MAX_PADDED_BYTES = 128, 4, 1 << 26
 
 # Work of one step of MIN_BATCH padded runs up to which components and restarts are filled up, too:
-# such a step takes about a millisecond, and a program that is compiled once more takes a second.
+# such a step takes some milliseconds, and a program that is compiled once more takes a second.
 SMALL_WORK = 1 << 24
 
 # Components that a small problem is filled up to, or a multiple of it by a power of two: the

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jgmm._core import budget
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import is_traced
@@ -85,7 +86,7 @@ def check_values(array: Array, x: Any, name: str, weights: Array | None, limit: 
     if is_traced(array):
         return
     weights = None if is_traced(weights) else weights
-    usable = all_usable(array, weights, limit)
+    usable = (_all_usable_on_host if _is_on_host(array) else all_usable)(array, weights, limit)
     if is_traced(usable):  # inside someone's jit even the values of a concrete array are traced
         return
     if not bool(usable):
@@ -137,11 +138,38 @@ def all_usable(x: Float[Array, "N D"], weights: Array | None, limit: Any = None)
     return _usable(x, weights, limit).all()  # XLA fuses both into one pass that writes no array
 
 
+def _is_on_host(array: Any) -> bool:
+    """Return whether NumPy reads the array as it is, without a copy from another device."""
+    if isinstance(array, np.ndarray):
+        return True
+    return array.is_fully_addressable and {d.platform for d in array.devices()} == {"cpu"}
+
+
+def _all_usable_on_host(x: Any, weights: Any, limit: Any = None) -> bool:
+    """Return what ``all_usable`` returns, without a program for every number of rows."""
+    x, highest = np.asarray(x), _highest(x.dtype)
+    weighted = None if weights is None else np.asarray(weights) != 0
+    bound = highest if limit is None else np.minimum(highest, np.asarray(limit, x.dtype))
+    for first in range(0, len(x), budget.MOMENT_BLOCK_ROWS):
+        rows = slice(first, first + budget.MOMENT_BLOCK_ROWS)
+        usable = (np.abs(x[rows]) < bound).all(axis=1)
+        if not (usable if weighted is None else usable | ~weighted[rows]).all():
+            return False
+    return True
+
+
+def _highest(dtype: Any) -> Any:
+    """Return the bound of the samples' values.
+
+    Differences of samples must not overflow, and the reciprocal of a standard deviation must be a
+    normal number. Squares may overflow: numbers are scaled before they are squared.
+    """
+    return jnp.finfo(dtype).max / 16
+
+
 @jit
 def _usable(x: Float[Array, "N D"], weights: Array | None, limit: Any) -> Array:
-    # Differences of samples must not overflow, and the reciprocal of a standard deviation must be a
-    # normal number. Squares may overflow: numbers are scaled before they are squared.
-    usable = jnp.abs(x) < jnp.finfo(x.dtype).max / 16  # False for NaN
+    usable = jnp.abs(x) < _highest(x.dtype)  # False for NaN
     if limit is not None:
         usable &= jnp.abs(x) < limit[None, :].astype(x.dtype)
     return usable if weights is None else usable | (weights == 0)[:, None]

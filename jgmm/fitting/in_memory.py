@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Key
 
-from jgmm._core.compilation import quick_jit
+from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._data.samples import Samples, padded_rows
 from jgmm._data.validation import check_key
@@ -84,7 +85,7 @@ def fit_unchecked(
     return evaluate_returned(best_of(results), samples)
 
 
-@quick_jit
+@partial(jit, quick=True)
 def _to_result(batch: restarts.Batch, samples: Samples, prior: Prior | None) -> FitResult:
     best, outcomes = batch.best, batch.outcomes
     reached, history = best.log_likelihood, batch.best_history

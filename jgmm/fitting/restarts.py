@@ -19,7 +19,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jgmm._core import budget, pytree
-from jgmm._core.compilation import JitByWork, jit, quick_jit
+from jgmm._core.compilation import JitByWork, jit
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._core.status import Status, score
 from jgmm._data.samples import Samples
@@ -177,7 +177,7 @@ def restart_axis(starts: Any) -> Array:
     return jax.tree.leaves(starts)[0]
 
 
-@partial(quick_jit, static_argnums=(0, 2))
+@partial(jit, quick=True, static_argnums=(0, 2))
 def open_batch(algorithm: Algorithm, starts: Any, width: int, n_starts: Any = None) -> Batch:
     """Return a batch of ``width`` runs, which begin from the first of ``n_starts`` starts."""
     n_restarts = restart_axis(starts).shape[0]
@@ -311,7 +311,7 @@ def _refill(algorithm: Algorithm, batch: Batch, starts: Any) -> Batch:
     )
 
 
-@partial(quick_jit, static_argnums=1)
+@partial(jit, quick=True, static_argnums=1)
 def _narrow(batch: Batch, width: int) -> Batch:
     """Return a smaller batch, which holds all runs that have not finished."""
     batch = record_finished(batch)

@@ -9,6 +9,7 @@ memory does not grow with the number of restarts.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from jgmm._core import budget, pytree
-from jgmm._core.compilation import quick_jit
+from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import center_and_scale, whiten
@@ -199,7 +200,7 @@ def draw_numbered(
     return methods.STARTS[init](_keys(key, numbers), samples, jnp.asarray(active), covariance)
 
 
-@quick_jit
+@partial(jit, quick=True)
 def _keys(key: Array, numbers: Array) -> Array:
     return jax.vmap(lambda r: jax.random.fold_in(key, r))(numbers)
 
@@ -235,12 +236,12 @@ def check_number(options: Options) -> None:
         raise DataError(f"init is {n_given} start(s): n_restarts must be {n_given}; it is {asked}.")
 
 
-compiled_center_and_scale = quick_jit(center_and_scale, static_argnums=1)
-_all_to_original = quick_jit(jax.vmap(to_original, in_axes=(0, None)))
-all_to_standard = quick_jit(jax.vmap(to_standard, in_axes=(0, None)))
+compiled_center_and_scale = jit(center_and_scale, static_argnums=1, quick=True)
+_all_to_original = jit(jax.vmap(to_original, in_axes=(0, None)), quick=True)
+all_to_standard = jit(jax.vmap(to_standard, in_axes=(0, None)), quick=True)
 
 
-@quick_jit
+@partial(jit, quick=True)
 def _replace_last(
     mixtures: Mixture, extra: Mixture, n_given: Array, n_starts: Array, frame: Standardization
 ) -> Mixture:
@@ -252,7 +253,7 @@ def _replace_last(
     return pytree.where(given, jax.tree.map(lambda leaf: leaf[index], inside), mixtures)
 
 
-@quick_jit
+@partial(jit, quick=True)
 def _to_whitened(mixtures: Mixture, scaled: Samples) -> tuple[Mixture, Samples]:
     """Whiten samples and starts if the covariance model keeps its form; else leave them."""
     if not mixtures.model.affine:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Key
 
 from jgmm import kmeans
 from jgmm._core import status
-from jgmm._core.compilation import JitByWork, jit, quick_jit
+from jgmm._core.compilation import JitByWork, jit
 from jgmm._data.samples import Samples, Standardization
 from jgmm._data.standardization import center_and_scale
 from jgmm.covariance.models import model
@@ -180,7 +180,7 @@ def _is_scaled_for_distances(covariance: str) -> bool:
 
 
 # Separate programs, so that all covariance models share them.
-_scaled_by_column = quick_jit(partial(center_and_scale, per_column=True))
+_scaled_by_column = jit(partial(center_and_scale, per_column=True), quick=True)
 
 
 def _distance_work(keys: Array, samples: Samples, active: Array) -> int:
@@ -235,7 +235,7 @@ def _assign(centers: Array, scaled: Samples, active: Array, covariance: str) -> 
     return kmeans.assign(centers, scaled, active, model(covariance), safe, by_products)
 
 
-@partial(quick_jit, static_argnums=3)
+@partial(jit, quick=True, static_argnums=3)
 def _maximize(
     statistics: Statistics,
     scaled_frame: Standardization,

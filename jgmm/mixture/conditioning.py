@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
+from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import is_traced
 from jgmm._data.validation import as_numbers
 from jgmm.covariance.storage import Full
 from jgmm.mixture import gaussian
-from jgmm.mixture.density import _e_step
+from jgmm.mixture.density import expectation
 from jgmm.mixture.mixture import Mixture, check_single, for_each
 
 
@@ -50,7 +53,11 @@ def marginal(mixture: Mixture, dims: Sequence[int]) -> Mixture:
     >>> jgmm.marginal(one, [2, 0]).means.tolist()
     [[2.0, 0.0]]
     """
-    index = jnp.asarray(_dims(mixture, dims))
+    return _marginal(mixture, np.asarray(_dims(mixture, dims)))
+
+
+@partial(jit, quick=True)
+def _marginal(mixture: Mixture, index: Array) -> Mixture:
     entry = mixture.model
     scale = mixture.scale
     if entry.storage is Full:
@@ -90,17 +97,22 @@ def condition(mixture: Mixture, dims: Sequence[int], values: Any) -> Mixture:
     at = jnp.asarray(as_numbers(values, "values"), mixture.means.dtype)
     if at.shape != (len(known),):
         raise DataError(f"values must have shape ({len(known)},), one a known coordinate.")
-    if not is_traced(at) and not bool(jnp.isfinite(at).all()):
+    if not is_traced(at) and not np.isfinite(at).all():
         raise DataError(f"values must be finite; they are {at.tolist()}.")
     if len(known) == mixture.n_features:
         raise DataError("every coordinate is known; none is left to describe.")
-    log_weights = _e_step(marginal(mixture, known), at[None, :]).log_resp[0]
     rest = [d for d in range(mixture.n_features) if d not in known]
+    return _condition(mixture, np.asarray(known), np.asarray(rest), at)
+
+
+@partial(jit, quick=True)
+def _condition(mixture: Mixture, known: Array, rest: Array, at: Array) -> Mixture:
+    log_weights = expectation(_marginal(mixture, known), at[None, :]).log_resp[0]
     entry = mixture.model
     if entry.storage is not Full:  # coordinates are independent within a component
-        other = marginal(mixture, rest)
+        other = _marginal(mixture, rest)
         return Mixture(log_weights, other.means, other.scale, other.covariance)
-    means, scale = jax.vmap(lambda m, root: gaussian.condition(m, root, known, at))(
+    means, scale = jax.vmap(lambda mean, root: gaussian.condition_on(mean, root, known, rest, at))(
         mixture.means, mixture.cholesky
     )
     copies = 1 if entry.shared else mixture.n_components

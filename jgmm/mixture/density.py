@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from jgmm._core import budget
-from jgmm._core.compilation import jit
+from jgmm._core.compilation import JitByWork, jit
 from jgmm._data.validation import check_key, check_whole
 from jgmm.mixture import gaussian
 from jgmm.mixture.mixture import Mixture, _samples_for, check_single
@@ -65,17 +65,32 @@ def normalise(log_joint: Float[Array, "K"]) -> tuple[Float[Array, ""], Float[Arr
     return largest + log_sum, score - log_sum
 
 
-@jit
+def _work(mixture: Mixture, x: Array) -> int:
+    """Multiplications, roughly, of the densities of samples under dense covariances."""
+    return len(x) * mixture.n_components * mixture.n_features**2
+
+
+@JitByWork
 def _log_prob(mixture: Mixture, x: Array) -> Array:
     return _row_by_row(mixture, x, lambda log_joint: normalise(log_joint)[0])
 
 
-@jit
+@JitByWork
 def _e_step(mixture: Mixture, x: Array) -> Expectation:
+    return expectation(mixture, x)
+
+
+def expectation(mixture: Mixture, x: Float[Array, "N D"]) -> Expectation:
+    """Return what ``e_step`` does for samples that are checked, as a part of a program."""
     return Expectation(*_row_by_row(mixture, x, normalise))
 
 
-@jit
+@JitByWork
+def _responsibilities(mixture: Mixture, x: Array) -> Array:
+    return jnp.exp(expectation(mixture, x).log_resp)
+
+
+@JitByWork
 def _predict(mixture: Mixture, x: Array) -> Array:
     return _row_by_row(mixture, x, jnp.argmax)
 
@@ -98,7 +113,8 @@ def log_prob(mixture: Mixture, x: Any) -> Float[Array, "N"]:
     >>> jgmm.log_prob(one, [[0.0]]).round(3)
     Array([-0.919], dtype=float32)
     """
-    return _log_prob(mixture, _samples_for(mixture, x))
+    samples = _samples_for(mixture, x)
+    return _log_prob(_work(mixture, samples), mixture, samples)
 
 
 def e_step(mixture: Mixture, x: Any) -> Expectation:
@@ -127,7 +143,8 @@ def e_step(mixture: Mixture, x: Any) -> Expectation:
     >>> jgmm.e_step(two, [[0.0]]).log_resp.round(3)
     Array([[-0.693, -0.693]], dtype=float32)
     """
-    return _e_step(mixture, _samples_for(mixture, x))
+    samples = _samples_for(mixture, x)
+    return _e_step(_work(mixture, samples), mixture, samples)
 
 
 def responsibilities(mixture: Mixture, x: Any) -> Float[Array, "N K"]:
@@ -145,7 +162,8 @@ def responsibilities(mixture: Mixture, x: Any) -> Float[Array, "N K"]:
     >>> jgmm.responsibilities(two, [[0.0], [9.0]]).round(3).tolist()
     [[0.5, 0.5], [0.0, 1.0]]
     """
-    return jnp.exp(e_step(mixture, x).log_resp)
+    samples = _samples_for(mixture, x)
+    return _responsibilities(_work(mixture, samples), mixture, samples)
 
 
 def predict(mixture: Mixture, x: Any) -> Int[Array, "N"]:
@@ -163,7 +181,8 @@ def predict(mixture: Mixture, x: Any) -> Int[Array, "N"]:
     >>> jgmm.predict(two, [[-3.0], [3.0]]).tolist()
     [0, 1]
     """
-    return _predict(mixture, _samples_for(mixture, x))
+    samples = _samples_for(mixture, x)
+    return _predict(_work(mixture, samples), mixture, samples)
 
 
 def sample(

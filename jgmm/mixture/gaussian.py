@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from jgmm._core.compilation import jit
 from jgmm.covariance.storage import Full
@@ -141,10 +141,26 @@ def condition(
     """
     known = [int(d) for d in dims]
     others = [d for d in range(len(mean)) if d not in known]
-    m, b, a = len(known), jnp.asarray(known), jnp.asarray(others, dtype=int)
-    t = Full.root_of_rows(cholesky[jnp.concatenate([b, a])][None])[0]
-    z = solve_triangular(t[:m, :m], values - mean[b], lower=True)
-    return mean[a] + t[m:, :m] @ z, t[m:, m:]
+    return condition_on(mean, cholesky, jnp.asarray(known), jnp.asarray(others, dtype=int), values)
+
+
+def condition_on(
+    mean: Float[Array, "D"],
+    cholesky: Float[Array, "D D"],
+    known: Int[Array, "M"],
+    others: Int[Array, "F"],
+    values: Float[Array, "M"],
+) -> tuple[Float[Array, "F"], Float[Array, "F F"]]:
+    """``condition`` with the coordinates as arrays: one program serves all that are M of D.
+
+    >>> first, second = jnp.asarray([0]), jnp.asarray([1])
+    >>> condition_on(jnp.zeros(2), jnp.eye(2), second, first, jnp.ones(1))[0].tolist()
+    [0.0]
+    """
+    m = len(known)
+    t = Full.root_of_rows(cholesky[jnp.concatenate([known, others])][None])[0]
+    z = solve_triangular(t[:m, :m], values - mean[known], lower=True)
+    return mean[others] + t[m:, :m] @ z, t[m:, m:]
 
 
 def entropy(cholesky: Float[Array, "D D"]) -> Float[Array, ""]:
@@ -184,7 +200,6 @@ def kl_divergence(
     return 0.5 * squares + half_log_det(cholesky_q) - half_log_det(cholesky_p)
 
 
-@partial(jit, static_argnames="n_points")
 def ellipse(
     mean: Float[Array, "2"],
     covariance: Float[Array, "2 2"],
@@ -206,6 +221,11 @@ def ellipse(
     >>> ellipse(jnp.zeros(2), jnp.eye(2), mass=0.95).max().round(2)
     Array(2.45, dtype=float32)
     """
+    return _ellipse(mean, covariance, mass, n_points)
+
+
+@partial(jit, static_argnums=3, quick=True)
+def _ellipse(mean: Array, covariance: Array, mass: Any, n_points: int) -> Array:
     # Unlike a Cholesky factor, an eigendecomposition also exists for singular covariances.
     values, vectors = jnp.linalg.eigh(covariance)
     root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None, :]

@@ -163,54 +163,66 @@ def make_mixture(weights: Any, means: Any, covariances: Any, covariance: str = "
     entry = model(covariance)
     mu = as_samples(means, "means")
     k, d = mu.shape
-    pi = jnp.asarray(as_numbers(weights, "weights"), mu.dtype)
+    pi = np.asarray(as_numbers(weights, "weights"), mu.dtype)
     if pi.shape != (k,):
         raise DataError(f"weights must have shape ({k},), one a component; they have {pi.shape}.")
-    if not bool(jnp.isfinite(pi).all() & (pi >= 0).all() & (jnp.abs(pi.sum() - 1) < 1e-4)):
+    if not (np.isfinite(pi).all() and (pi >= 0).all() and abs(pi.sum() - 1) < 1e-4):
         raise DataError(f"weights must be nonnegative and sum to one; they are {pi.tolist()}.")
-    sigma = _stored(jnp.asarray(as_numbers(covariances, "covariances"), mu.dtype), entry, k, d)
-    scale = entry.storage.root(sigma)
-    bad = ~jnp.isfinite(scale).reshape(len(scale), -1).all(axis=1)
-    bad |= (entry.storage.conditional_variances(scale) <= 0).any(axis=1)
-    if bool(bad.any()):
-        which = "the shared covariance" if entry.shared else f"covariance {int(jnp.argmax(bad))}"
+    sigma = _stored(np.asarray(as_numbers(covariances, "covariances"), mu.dtype), entry, k, d)
+    log_weights, scale, bad = _roots(entry.name, pi, sigma)
+    bad = np.asarray(bad)
+    if bad.any():
+        which = "the shared covariance" if entry.shared else f"covariance {int(np.argmax(bad))}"
         raise DataError(f"{which} is not positive definite.")
     if not entry.fills_storage(k, d):
-        _check_form(scale, sigma, entry, d)
-    return Mixture(jnp.log(pi / pi.sum()), mu, scale, entry.name)
+        _check_form(scale, sigma, entry)
+    return Mixture(log_weights, mu, scale, entry.name)
 
 
-def _check_form(scale: Array, sigma: Array, entry: CovarianceModel, d: int) -> None:
+# What needs JAX here is compiled as one program each: eagerly, every operation would be compiled on
+# its own, for every number of components and of features.
+@partial(jit, static_argnums=0, quick=True)
+def _roots(covariance: str, weights: Array, sigma: Array) -> tuple[Array, Array, Array]:
+    """Return log weights, the square roots of covariances, and which are not positive definite."""
+    storage = model(covariance).storage
+    scale = storage.root(sigma)
+    bad = ~jnp.isfinite(scale).reshape(len(scale), -1).all(axis=1)
+    bad |= (storage.conditional_variances(scale) <= 0).any(axis=1)
+    return jnp.log(weights / weights.sum()), scale, bad
+
+
+def _check_form(scale: Array, sigma: Array, entry: CovarianceModel) -> None:
     """Check that covariances have the form of the model, which may be narrower than its storage.
 
     For scatter Sₖ = Σₖ and one sample in each component the likelihood is highest at the Σₖ. So the
     model's estimator returns the Σₖ if they have the form of the model.
     """
-    storage = entry.storage
-    scales = (_estimated(entry.name, sigma, scale), scale)
-    best, given = (storage.to_dense(each, d) for each in scales)
     # Common axes are found only up to the square root of a rounding error.
     rtol = max(1e-5, 4 * float(jnp.finfo(sigma.dtype).eps) ** 0.5)
-    if not _close(best @ best.mT, given @ given.mT, rtol):
+    if not _close(*_estimated(entry.name, sigma, scale), rtol):
         raise DataError(f"the covariances given do not have the form of {entry.name!r}.")
 
 
-@partial(jit, static_argnums=0)  # otherwise an iterative estimate compiles its loop at every call
-def _estimated(covariance: str, sigma: Array, scale: Array) -> Array:
-    return model(covariance).estimate(jnp.ones(len(sigma), sigma.dtype), sigma, scale)
+@partial(jit, static_argnums=0)
+def _estimated(covariance: str, sigma: Array, scale: Array) -> tuple[Array, Array]:
+    """Return the model's estimate of covariances, and the covariances given, as matrices."""
+    entry, d = model(covariance), sigma.shape[-1]
+    best = entry.estimate(jnp.ones(len(sigma), sigma.dtype), sigma, scale)
+    dense = (entry.storage.to_dense(each, d) for each in (best, scale))
+    first, second = (root @ root.mT for root in dense)
+    return first, second
 
 
-def _stored(sigma: Array, entry: CovarianceModel, k: int, d: int) -> Array:
+def _stored(sigma: np.ndarray, entry: CovarianceModel, k: int, d: int) -> Any:
     """Convert covariances, in the model's form or as matrices, to the model's storage."""
-    if not bool(jnp.isfinite(sigma).all()):
+    if not np.isfinite(sigma).all():
         raise DataError("covariances hold NaN or infinite values.")
     storage, copies = entry.storage, 1 if entry.shared else k
-    own = storage.identity(d, sigma.dtype).shape[1:]
+    own = (d,) * (storage.ndim - 1)
     if sigma.shape in {(copies, *own), own if entry.shared else (copies, *own)}:
         stored = sigma.reshape(copies, *own)
     elif sigma.shape == (k, d, d):
-        stored = storage.from_dense(sigma[:copies])
-        rebuilt = storage.to_dense(jnp.sqrt(stored), d) ** 2 if storage is not Full else stored
+        stored, rebuilt = _from_dense(entry.name, sigma)
         if not _close(rebuilt, sigma):
             raise DataError(f"the covariances given do not have the form of {entry.name!r}.")
     else:
@@ -218,16 +230,26 @@ def _stored(sigma: Array, entry: CovarianceModel, k: int, d: int) -> Array:
             f"covariances for {entry.name!r} must have shape {(copies, *own)} or {(k, d, d)}; "
             f"they have {sigma.shape}."
         )
-    if storage is Full and not _close(stored, stored.mT):
+    if storage is Full and not _close(stored, stored.swapaxes(1, 2)):
         raise DataError("a covariance is not symmetric.")
     return stored
 
 
-def _close(first: Array, second: Array, rtol: float = 1e-5) -> bool:
+@partial(jit, static_argnums=0, quick=True)
+def _from_dense(covariance: str, sigma: Array) -> tuple[Array, Array]:
+    """Return covariance matrices in the model's storage, and as matrices again."""
+    entry, d = model(covariance), sigma.shape[-1]
+    stored = entry.storage.from_dense(sigma[:1] if entry.shared else sigma)
+    full = entry.storage is Full
+    return stored, stored if full else entry.storage.to_dense(jnp.sqrt(stored), d) ** 2
+
+
+def _close(first: Any, second: Any, rtol: float = 1e-5) -> bool:
     """Return whether covariances (…, D, D) are equal up to rounding, relative to the deviations."""
-    deviation = jnp.sqrt(jnp.abs(jnp.diagonal(second, axis1=-2, axis2=-1)))
+    first, second = np.asarray(first), np.asarray(second)
+    deviation = np.sqrt(np.abs(np.diagonal(second, axis1=-2, axis2=-1)))
     unit = deviation[..., :, None] * deviation[..., None, :]
-    return bool((jnp.abs(first - second) <= rtol * unit).all())
+    return bool((np.abs(first - second) <= rtol * unit).all())
 
 
 def _samples_for(mixture: Mixture, x: Any) -> Array:

@@ -1,6 +1,8 @@
 """Compilation: matrix products in full precision, and quick programs for little work."""
 
+import concurrent.futures
 import os
+import pathlib
 
 import jax
 import numpy as np
@@ -9,7 +11,7 @@ import oracle
 import pytest
 
 import jgmm
-from jgmm._core import compilation
+from jgmm._core import budget, compilation
 
 N, K, D = 60, 2, 3
 KEY = jax.random.key(0)
@@ -67,21 +69,101 @@ def test_the_user_may_ask_for_less(x):
 
 
 @pytest.mark.parametrize("flags", ["", os.environ["XLA_FLAGS"]])
-def test_little_work_is_compiled_quickly_and_much_with_care(monkeypatch, flags):
+def test_little_work_is_compiled_quickly_and_what_the_user_set_stays(monkeypatch, flags):
     monkeypatch.setenv("XLA_FLAGS", flags)
-    assert bool(compilation._quick_options()) == (flags == "")  # what the user has set stays
+    compilation._options.cache_clear()
+    quick, usual = compilation._options(True), compilation._options(False)
+    compilation._options.cache_clear()
+    assert bool(quick) == (flags == "")  # what the user has set stays
+    assert usual is None
+    asked = []
+    monkeypatch.setattr(compilation, "_options", lambda quick: asked.append(quick))
     square = compilation.JitByWork(lambda x, n: n * x @ x.T, static_argnums=1)
     x = np.random.default_rng(0).normal(size=(5, 3))
-    for work, used, unused in ((1, "quick", "usual"), (10**12, "usual", "quick")):
-        before = [getattr(square, name)._cache_size() for name in (used, unused)]
+    for work in (1, 10**12):
         np.testing.assert_allclose(square(work, x, 2), 2 * x @ x.T, rtol=1e-14)
-        after = [getattr(square, name)._cache_size() for name in (used, unused)]
-        assert after == [before[0] + 1, before[1]]
+    assert asked == [True, False]
 
 
-def test_inside_a_transformation_work_does_not_matter():
+def test_inside_a_transformation_options_do_not_matter():
+    """JAX refuses options there, for arguments that are not traced, too."""
     square = compilation.JitByWork(lambda x: (x**2).sum())
     x = np.arange(3.0)
     np.testing.assert_array_equal(jax.jit(lambda x: square(1, x))(x), 5)
+    np.testing.assert_array_equal(jax.jit(lambda: square(1, x))(), 5)
     np.testing.assert_array_equal(jax.grad(lambda x: square(1, x))(x), 2 * x)
     np.testing.assert_array_equal(jax.vmap(lambda x: square(1, x))(np.stack([x, x])), [5, 5])
+    np.testing.assert_array_equal(jax.vmap(lambda _: square(1, x))(x), [5, 5, 5])
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Room for eight programs; none kept before."""
+    monkeypatch.setattr(compilation, "_programs", compilation.Programs())
+    monkeypatch.setattr(budget, "MAX_PROGRAMS", 8)
+    return compilation._programs
+
+
+def softly(x):
+    return jax.lax.while_loop(lambda y: y.sum() > 1, lambda y: y * 0.5, jax.numpy.tanh(x))
+
+
+def maps():
+    found = pathlib.Path("/proc/self/maps")
+    if not found.exists():
+        pytest.skip("this system does not list the memory maps of a process")
+    return len(found.read_text().splitlines())
+
+
+def test_a_session_of_many_shapes_keeps_few_programs(few):
+    maps()
+    compiled, counts = compilation.jit(softly), []
+    first = compiled(np.ones(1))
+    for n in range(2, 50):
+        compiled(np.ones(n))
+        counts.append(maps())
+    assert len(few) == 8
+    assert max(counts[8:]) <= counts[7] + 20  # of other threads and of the heap
+    np.testing.assert_array_equal(compiled(np.ones(1)), first)  # compiled once more
+
+
+def test_what_is_used_is_kept(few):
+    traced = []
+
+    def watched(x, name):
+        traced.append((len(x), name))
+        return x.sum()
+
+    compiled = compilation.jit(watched, static_argnums=1)
+    for n in range(1, 30):
+        compiled(np.ones(n), "a")
+        compiled(np.ones(1), "a")
+        compiled(np.ones(1), "b")
+    assert traced.count((1, "a")) == traced.count((1, "b")) == 1
+    compiled(np.ones(2), "a")  # dropped long ago
+    assert traced.count((2, "a")) == 2
+    assert len(few) == 8
+
+
+def test_the_programs_of_the_user_stay(few):
+    traced = []
+    own = jax.jit(lambda x: traced.append(len(x)) or x + 1)
+    compiled = compilation.jit(softly)
+    for n in range(1, 30):
+        own(np.ones(1 + n % 12))
+        compiled(np.ones(n))
+    assert sorted(traced) == list(range(1, 13))
+    assert len(few) == 8
+
+
+def test_threads_and_functions_that_call_others_lose_no_program(few):
+    inner = compilation.jit(lambda x: x.sum())
+    outer = compilation.jit(lambda x: inner(x) + inner(2 * x))
+
+    def work(seed):
+        order = np.random.default_rng(seed).permutation(40) + 1
+        return [float(outer(np.ones(n))) == 3 * n == 3 * float(inner(np.ones(n))) for n in order]
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert all(map(all, pool.map(work, range(4))))
+    assert len(few) == 8

@@ -6,6 +6,7 @@ import pytest
 
 import jgmm
 from jgmm._core import budget
+from jgmm._core.compilation import programs_of
 from jgmm._data.samples import make_samples
 from jgmm.em.options import Options
 from jgmm.fitting import in_memory, padding, restarts
@@ -24,7 +25,7 @@ def data():
 def compiled():
     """Return the number of programs of each kind that fits have compiled so far."""
     programs = restarts._compiled_iterate, methods._kmeans_centers, methods._assign
-    return [each.quick._cache_size() + each.usual._cache_size() for each in programs]
+    return [programs_of(each.quick) + programs_of(each.usual) for each in programs]
 
 
 def test_one_program_serves_other_numbers_of_samples_components_and_starts(data, dtype):

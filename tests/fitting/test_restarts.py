@@ -8,7 +8,7 @@ import numpy as np
 import oracle
 import pytest
 
-from jgmm._core import budget
+from jgmm._core import budget, compilation
 from jgmm._data.samples import make_samples
 from jgmm._data.standardization import center_and_scale
 from jgmm.em.algorithm import EM
@@ -72,11 +72,10 @@ def test_narrowing_changes_nothing(problem, together, monkeypatch):
 
 
 def test_progress_ends_with_the_result_and_nothing_running(problem, together):
-    reports, compiled = [], restarts._compiled_iterate.quick._cache_size()
+    reports, compiled = [], compilation.programs_of(restarts._compiled_iterate.quick)
     found = ran(problem, work=1, progress=reports.append)
-    assert (
-        restarts._compiled_iterate.quick._cache_size() == compiled
-    )  # with progress, too, there is one program
+    # With progress, too, there is one program.
+    assert compilation.programs_of(restarts._compiled_iterate.quick) == compiled > 0
     np.testing.assert_array_equal(found.outcomes.n_steps, together.outcomes.n_steps)
     assert len(reports) == -(-int(together.iterations) // budget.CHUNK_STEPS)
     assert reports[-1].n_running == 0

@@ -19,13 +19,13 @@ import pytest
 from typer.testing import CliRunner
 from workbench import fuzz
 
+from jgmm._core import compilation_cache
 from jgmm._core.errors import UserError
 from jgmm.workbench.cli.main import app
 from jgmm.workbench.config import models
 from jgmm.workbench.config.toml import to_toml
 from jgmm.workbench.readers import datasets
 from jgmm.workbench.runs import storage
-from jgmm.workbench.system import compilation_cache
 
 SECONDS = 20  # a case that takes longer hangs
 FIRST, _, LAST = os.environ.get("JGMM_FUZZ", "300").rpartition(":")

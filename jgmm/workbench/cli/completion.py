@@ -7,8 +7,6 @@ those imports JAX; completing a command, a file or a folder does not.
 import pathlib
 from typing import get_args
 
-from jgmm.workbench.config import models
-
 
 def complete_source(incomplete: str) -> list[str]:
     """Return built-in data sets, files that can be read, and folders they may be in."""
@@ -38,6 +36,8 @@ def complete_covariance(incomplete: str) -> list[str]:
     >>> complete_covariance("full,ti")
     ['full,tied']
     """
+    from jgmm.workbench.config import models
+
     before, comma, last = incomplete.rpartition(",")
     known = (*models.covariances(), "all")
     return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
@@ -49,10 +49,14 @@ def complete_criterion(incomplete: str) -> list[str]:
     >>> complete_criterion("ai")
     ['aic', 'aicc']
     """
+    from jgmm.workbench.config import models
+
     return [name for name in models.criteria() if name.startswith(incomplete)]
 
 
 def complete_precision(incomplete: str) -> list[str]:
     """Return the types of arrays that a run can compute with."""
+    from jgmm.workbench.config import models
+
     known = get_args(models.Config.model_fields["precision"].annotation)
     return [name for name in known if name.startswith(incomplete)]

@@ -34,12 +34,13 @@ from jgmm.workbench.cli.options import (
     Weight,
     config_from_options,
 )
-from jgmm.workbench.config import models, toml
+from jgmm.workbench.config import toml
 from jgmm.workbench.runs import summary
-from jgmm.workbench.system import compilation_cache, signals
+from jgmm.workbench.system import signals
 
 if TYPE_CHECKING:
     from jgmm.streaming.reader import ProcessGroup
+    from jgmm.workbench.config.models import Config
 
 
 @command(
@@ -60,6 +61,8 @@ def run(
     cluster: Cluster = False,
 ) -> None:
     """Run the study that a config file describes, and leave a run folder with a report."""
+    from jgmm.workbench.config import models
+
     changes = [*(overrides or []), *_output(output)]
     verbosity, checked = Verbosity(quiet, verbose, as_json), models.load(config, changes)
     if coordinator is None and not cluster:
@@ -92,13 +95,13 @@ def _launch(
 
 
 def _run_in_group(
-    checked: models.Config,
+    checked: "Config",
     verbosity: Verbosity,
     path: pathlib.Path,
     place: tuple[str | None, int | None, int | None],
 ) -> None:
     """Run a config as one of several processes; the place is coordinator, number and rank."""
-    compilation_cache.use_compilation_cache()
+    _use_compilation_cache()
     from jgmm.distributed import processes
     from jgmm.workbench.system.launch import LOST
 
@@ -199,7 +202,17 @@ def _output(output: pathlib.Path | None) -> list[str]:
 def _prepare() -> None:
     """Set up JAX and matplotlib before either is imported."""
     os.environ.setdefault("MPLBACKEND", "Agg")  # a run opens no window
-    compilation_cache.use_compilation_cache()
+    _use_compilation_cache()
+
+
+def _use_compilation_cache() -> None:
+    """Keep compiled programs between runs; where that cannot be, a message says so."""
+    from jgmm._core import compilation_cache
+
+    try:
+        compilation_cache.use_compilation_cache()
+    except UserError as error:
+        print(f"jgmm: no compilation cache: {error}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -210,7 +223,7 @@ def _stdout_for_results(as_json: bool) -> Iterator[None]:
 
 
 def _run(
-    config: models.Config,
+    config: "Config",
     verbosity: Verbosity,
     path: pathlib.Path | None = None,
     group: "ProcessGroup | None" = None,

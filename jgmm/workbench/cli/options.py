@@ -3,11 +3,14 @@
 import pathlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from jgmm._core.errors import UserError
 from jgmm.workbench.cli import completion
-from jgmm.workbench.config import models, toml
+from jgmm.workbench.config import toml
+
+if TYPE_CHECKING:
+    from jgmm.workbench.config.models import Config
 
 try:
     import typer
@@ -125,7 +128,7 @@ def config_from_options(
     seed: int | None,
     precision: str | None,
     changes: list[str],
-) -> models.Config:
+) -> "Config":
     """Return the config of the study "mixture" that command-line options stand for.
 
     Args:
@@ -139,6 +142,8 @@ def config_from_options(
     Raises:
       UserError: an option does not have a valid value.
     """
+    from jgmm.workbench.config import models
+
     file, columns, label, weight = data
     components, covariance, restarts, criterion = fitting
     table = {

@@ -1,1 +1,1 @@
-"""The operating system: signals, files, processes and the compilation cache."""
+"""The operating system: signals, files and processes."""

@@ -7,7 +7,7 @@ import textwrap
 import pytest
 from workbench.cli.commands import CHOICE, STUDY, call
 
-from jgmm.workbench.system import compilation_cache
+from jgmm._core import compilation_cache
 
 
 @pytest.fixture(autouse=True)
