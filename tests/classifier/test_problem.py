@@ -29,7 +29,7 @@ from jgmm.classifier.fit import fit
         ({"n_components": [1, 2]}, "or 3 of them, one a class"),
         ({"n_components": 2, "shared": True, "key": KEY}, "shared=True is for one Gaussian"),
         ({"n_components": 16, "key": KEY}, "class 'ant' has 15 .* need at least 16"),
-        ({"n_components": 2, "key": KEY, "n_restarts": 0}, "class 'ant': n_restarts must be"),
+        ({"n_components": 2, "key": KEY, "n_restarts": 0}, "n_restarts must be a whole number"),
         ({"ridge": -1.0}, "ridge must be at least zero"),
         ({"covariance": "ful"}, "unknown covariance model 'ful'"),
         ({"x": X * np.nan}, "x holds nan in row 0"),

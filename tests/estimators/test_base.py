@@ -194,7 +194,8 @@ def test_rows_of_weight_zero_may_be_missing(estimators, kind):
             continue  # its fits are those of the first
         found = clone(estimator).fit(x, masked, sample_weight=HELD)
         expected = clone(estimator).fit(data(np.float64), y, sample_weight=HELD)
-        np.testing.assert_array_equal(found.predict(HOLES[5:]), expected.predict(HOLES[5:]))
+        centers = "cluster_centers_" if isinstance(estimator, KMeans) else "means_"
+        np.testing.assert_array_equal(getattr(found, centers), getattr(expected, centers))
         with pytest.raises(ValueError, match="NaN"):
             clone(estimator).fit(x, y)
 
