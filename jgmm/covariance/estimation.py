@@ -45,7 +45,7 @@ def trailing(values: Float[Array, "K"], like: Array) -> Array:
 def unit_if_unused(counts: Float[Array, "K"], scale: Array, storage: Storage) -> Array:
     """Replace the scale of components without samples by that of the unit covariance."""
     n_features = scale.shape[-1] if scale.ndim > 1 else 1
-    unit = storage.root(storage.identity(n_features, scale.dtype))
+    unit = storage.identity(n_features, scale.dtype)  # its own square root
     return jnp.where(trailing(counts, scale) > 0, scale, unit)
 
 
@@ -106,7 +106,7 @@ def equal_shape(storage: Storage) -> Estimate:
         def fit_volumes(volumes: Array) -> Array:
             return storage.trace_ratio(fit_shape(volumes), scatter, n_features) / samples
 
-        unit = storage.root(storage.identity(n_features, scatter.dtype))
+        unit = storage.identity(n_features, scatter.dtype)  # its own square root
         volumes = storage.trace_ratio(unit, scatter, n_features) / samples
         if previous is not None:
             known = _volume(storage, previous, n_features)

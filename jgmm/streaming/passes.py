@@ -285,8 +285,11 @@ def evaluate_returned(result: FitResult, reader: Reader, data_summary: DataSumma
     if not results.is_moved_by_rounding(result) or result.status == Status.INTERRUPTED:
         return result
     mine, frame = 0.0, data_summary.frame
-    for block in reader.blocks(Timings()):
-        mine += float(_log_likelihood(result.mixture, block, frame))
+    try:
+        for block in reader.blocks(Timings()):
+            mine += float(_log_likelihood(result.mixture, block, frame))
+    except KeyboardInterrupt:  # the fit itself has ended
+        return result
     total = sum(float(part) for part in reader.group.all_gather(np.asarray(mine)))
     shift = float(data_summary.total * frame.log_volume())
     own = jnp.asarray(total - shift, result.log_likelihood.dtype)

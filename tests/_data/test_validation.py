@@ -67,7 +67,7 @@ def test_inside_a_transformation_values_are_not_inspected():
 
 @pytest.mark.parametrize("fraction", [0.4, 2.0])
 def test_the_largest_usable_value_has_a_finite_range(dtype, fraction):
-    x = np.full((3, 2), fraction * np.finfo(dtype).max / 16, dtype)
+    x = np.full((3, 2), fraction * (np.finfo(dtype).max / 16), dtype)
     if fraction < 1:
         found = as_samples(x)
         assert np.isfinite(found - 7 * -found).all()

@@ -62,7 +62,7 @@ def computed_from_constants(jaxpr, known):
 
 def test_the_compiler_is_given_no_tables_to_compute():
     """XLA would do it element by element, and tell the user that it takes long."""
-    d, entry = 60, jgmm.covariance.MODELS["full"]
+    d, entry = 60, jgmm.covariance.model("full")
 
     def every(x, scale, moments):
         mixture = jgmm.Mixture(jnp.zeros(2), x[:2], scale, "full")

@@ -129,7 +129,6 @@ FAR = {
     "run_em": lambda x: jgmm.fitting.run_em(
         jgmm.make_mixture([0.5, 0.5], [[3e6], [3e6 + 4]], [[[1.0]], [[1.0]]]), x
     ),
-    "select": lambda x: jgmm.select(KEY, x, [2], ["full"]).result,
     "stream": lambda x: jgmm.streaming.fit(KEY, x, 2, n_restarts=2, block_rows=50),
     "mesh": lambda x: jgmm.distributed.fit(KEY, x, 2, mesh=jgmm.distributed.make_mesh(1)),
     "gradient": lambda x: jgmm.gradient.fit(KEY, x, 2, optimizer=jgmm.gradient.NaturalGradient()),
