@@ -471,7 +471,9 @@ def climb(
         statistics = accumulate(state.mixture, inside, form=form, noise_density=density)
         given = state, statistics, cancellation.assess(state.mixture)
         batch = jax.tree.map(lambda leaf: leaf[None], given)  # of one run
-        after = jax.tree.map(lambda leaf: leaf[0], algorithm.update(*batch, inside, control))
+        states, sums, precision = batch
+        stepped = algorithm.update(states, sums, precision, inside, control)
+        after = jax.tree.map(lambda leaf: leaf[0], stepped)
         return after, in_user_units(state, after, inside.frame)
 
     _, found = lax.scan(step, state, None, length=STEPS + 1)
@@ -516,8 +518,10 @@ def mixture_of(case: Case) -> Mixture:
         2: np.diagonal(roots, axis1=1, axis2=2),
         3: roots,
     }[entry.storage.ndim]
-    leaves = np.log(begin.weights), begin.means, stored
-    return Mixture(*(jnp.asarray(leaf, case.precision) for leaf in leaves), entry.name)
+    log_weights, means, scale = (
+        jnp.asarray(leaf, case.precision) for leaf in (np.log(begin.weights), begin.means, stored)
+    )
+    return Mixture(log_weights, means, scale, entry.name)
 
 
 def run(case: Case) -> tuple[Climb, float]:
@@ -612,8 +616,10 @@ def largest_fall(case: Case, values: list[float]) -> float:
 def parameters_at(found: Climb, step: int) -> Parameters:
     """The parameters after a number of steps, in float64."""
     leaves = found.weights, found.means, found.covariances
-    arrays = (np.asarray(leaf[step], np.float64) for leaf in leaves)
-    return Parameters(*arrays, None if found.noise is None else float(found.noise[step]))
+    weights, means, covariances = (np.asarray(leaf[step], np.float64) for leaf in leaves)
+    return Parameters(
+        weights, means, covariances, None if found.noise is None else float(found.noise[step])
+    )
 
 
 def fit(case: Case, **others: Any) -> FitResult:
@@ -646,7 +652,8 @@ def error_of_fit(case: Case) -> float:
         leaves = (np.asarray(leaf) for leaf in (mixture.weights, mixture.means))
         covariances = np.asarray(mixture.covariances)
         found, _ = run(case)
-    at = Parameters(*(np.asarray(leaf, np.float64) for leaf in (*leaves, covariances)), noise)
+    weights, means, dense = (np.asarray(leaf, np.float64) for leaf in (*leaves, covariances))
+    at = Parameters(weights, means, dense, noise)
     wanted = observed(case, parameters_at(found, STEPS))
     got = observed(case, at), float(result.log_likelihood) + log_prior(case, at)
     return max(abs(value - wanted) / abs(wanted) for value in got)
@@ -683,9 +690,9 @@ def judge(case: Case, with_fit: bool = False) -> Outcome:
     found, limits, wrong = measure(case), bounds(case), []
     if with_fit:
         found["fit"] = error_of_fit(case)
-        said = refusal(case, accelerate="anderson") if case.noise else None
-        if said is not None and "leave accelerate out" not in said:
-            wrong.append(f"noise with an acceleration is refused with {said!r}")
+        why = refusal(case, accelerate="anderson") if case.noise else None
+        if why is not None and "leave accelerate out" not in why:
+            wrong.append(f"noise with an acceleration is refused with {why!r}")
     for name, value in found.items():
         if not value <= limits[name]:
             wrong.append(f"{name} is {value:.2g}, more than {limits[name]:.2g}")

@@ -84,7 +84,7 @@ def split_missing(labels: Any, name: str = "labels") -> tuple[np.ndarray | Array
         present = np.asarray(series.drop_nulls().to_numpy())
     else:
         array = _read(labels, name)
-        missing = np.ma.getmaskarray(array)
+        missing = np.asarray(np.ma.getmaskarray(array))
         if array.dtype.kind in "Of":
             missing = missing | np.vectorize(is_missing, otypes=[bool])(np.ma.getdata(array))
         present = np.ma.getdata(array)[~missing]

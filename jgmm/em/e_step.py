@@ -156,7 +156,7 @@ def _by_component(
     components = whitened.components(mixture)
 
     def body(x: Array, weights: Array, rows: Array) -> tuple[Any, ...]:
-        bound = _mask_known(whitened.first_scores(components, x), samples, rows)
+        bound = mask_known(whitened.first_scores(components, x), samples, rows)
         groups = whitened.group(x, bound, weights, rows)
         scores = whitened.scores(components, groups).reshape(len(means), -1)
         weights, rows = groups.weights.reshape(-1), groups.rows.reshape(-1)

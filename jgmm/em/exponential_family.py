@@ -174,7 +174,8 @@ def shared_score(mixture: Mixture, x: Float[Array, "D B"]) -> Float[Array, "B"]:
     inverse = mixture.model.storage.invert(mixture.scale)[0]
     if mixture.model.storage is Full:
         panels = whitened.panels(len(x))
-        return -0.5 * sum(((inverse[a:b, :b] @ x[:b]) ** 2).sum(axis=0) for a, b in panels)
+        squares = [((inverse[a:b, :b] @ x[:b]) ** 2).sum(axis=0) for a, b in panels]
+        return -0.5 * jnp.stack(squares).sum(axis=0)
     return -0.5 * ((jnp.atleast_1d(inverse)[:, None] * x) ** 2).sum(axis=0)
 
 

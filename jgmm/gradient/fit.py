@@ -133,7 +133,7 @@ def fit(
     optimizer, max_steps = as_optimizer(optimizer), options.max_steps
     algorithm = GradientAlgorithm(optimizer, by, entry.name, batch_size, max_steps)
     active, results = np.ones(n_components, bool), []
-    for mixtures, inside, numbers in batches_of_starts(check_key(key), samples, active, options):
+    for mixtures, inside, numbers, _ in batches_of_starts(check_key(key), samples, active, options):
         starts = (mixtures, numbers)
         n_rows, d = inside.n_samples, samples.n_features
         work = exponential_family.cost_per_step(entry, d, n_components, n_rows)

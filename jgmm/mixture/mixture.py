@@ -191,7 +191,7 @@ def _roots(covariance: str, weights: Array, sigma: Array) -> tuple[Array, Array,
     return jnp.log(weights / weights.sum()), scale, bad
 
 
-def _check_form(scale: Array, sigma: Array, entry: CovarianceModel) -> None:
+def _check_form(scale: Array, sigma: Any, entry: CovarianceModel) -> None:
     """Check that covariances have the form of the model, which may be narrower than its storage.
 
     For scatter Sₖ = Σₖ and one sample in each component the likelihood is highest at the Σₖ. So the
@@ -199,7 +199,8 @@ def _check_form(scale: Array, sigma: Array, entry: CovarianceModel) -> None:
     """
     # Common axes are found only up to the square root of a rounding error.
     rtol = max(1e-5, 4 * float(jnp.finfo(sigma.dtype).eps) ** 0.5)
-    if not _close(*_estimated(entry.name, sigma, scale), rtol):
+    best, given = _estimated(entry.name, sigma, scale)
+    if not _close(best, given, rtol):
         raise DataError(f"the covariances given do not have the form of {entry.name!r}.")
 
 

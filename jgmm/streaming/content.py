@@ -64,7 +64,10 @@ class Content(NamedTuple):
         Content(n_rows=3, weight=0.5, checksum=7)
         """
         pairs = np.asarray(words).reshape(3, 2)
-        return Content(*(pair.view(t).item() for pair, t in zip(pairs, _TYPES, strict=True)))
+        rows, weight, checksum = (
+            pair.view(t).item() for pair, t in zip(pairs, _TYPES, strict=True)
+        )
+        return Content(rows, weight, checksum)
 
 
 def content_of(block: Block) -> Content:

@@ -81,8 +81,10 @@ class Summary:
         """
         total, mean, scatter, unit = self.moments
         covariance = scatter / total
-        numbers = (mean, np.diagonal(covariance), unit)
-        frame = scaling_from_moments(*(jnp.asarray(each, dtype) for each in numbers), per_column)
+        shift, variance, units = (
+            jnp.asarray(each, dtype) for each in (mean, np.diagonal(covariance), unit)
+        )
+        frame = scaling_from_moments(shift, variance, units, per_column)
         if affine:
             relative = unit / np.asarray(frame.scale, float)
             correlation = relative[:, None] * covariance * relative[None, :]
