@@ -83,12 +83,12 @@ def split_missing(labels: Any, name: str = "labels") -> tuple[np.ndarray | Array
         missing = np.asarray(series.is_null().to_numpy(), bool)
         present = np.asarray(series.drop_nulls().to_numpy())
     else:
-        array = _read(labels, name)
-        missing = np.asarray(np.ma.getmaskarray(array))
-        if array.dtype.kind in "Of":
-            missing = missing | np.vectorize(is_missing, otypes=[bool])(np.ma.getdata(array))
-        present = np.ma.getdata(array)[~missing]
-        if array.dtype == object and {type(each) for each in present} == {int}:
+        host = _read(labels, name)
+        missing = np.asarray(np.ma.getmaskarray(host))
+        if host.dtype.kind in "Of":
+            missing = missing | np.vectorize(is_missing, otypes=[bool])(np.ma.getdata(host))
+        present = np.ma.getdata(host)[~missing]
+        if host.dtype == object and {type(each) for each in present} == {int}:
             present = np.asarray(present.tolist())  # whole numbers, now that none is missing
     values = np.empty(missing.shape, present.dtype)
     values[~missing] = present

@@ -34,7 +34,7 @@ def reduced_code(entry: CovarianceModel, n_components: int, n_features: int) -> 
     >>> reduced_code(model("VEE"), 2, 1), reduced_code(model("VEE"), 1, 3)
     ('VII', 'EEE')
     """
-    if not of_family(entry):
+    if not entry.in_family:
         return entry.code
     code = f"{entry.code[0]}II" if n_features == 1 else entry.code
     return code.replace("V", "E") if n_components == 1 else code

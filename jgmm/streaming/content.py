@@ -67,7 +67,7 @@ class Content(NamedTuple):
         rows, weight, checksum = (
             pair.view(t).item() for pair, t in zip(pairs, _TYPES, strict=True)
         )
-        return Content(rows, weight, checksum)
+        return Content(int(rows), weight, int(checksum))
 
 
 def content_of(block: Block) -> Content:
