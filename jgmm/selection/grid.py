@@ -25,7 +25,7 @@ from jgmm.covariance.models import CovarianceModel, model
 from jgmm.em import exponential_family
 from jgmm.em.options import Options
 from jgmm.fitting.in_memory import fit_unchecked
-from jgmm.fitting.padding import is_small, padded_components
+from jgmm.fitting.padding import is_small, padded_components, shapes_for
 from jgmm.fitting.restarts import Progress, ProgressCallback
 from jgmm.fitting.results import FitResult
 from jgmm.initialization.draw import ExtraStarts
@@ -73,7 +73,7 @@ def fit_grid(
     within = {entry: nesting.largest_within(entry, entries) for entry in entries}
     points = [(k, entry) for entry in entries for k in sorted(counts)]
     padded = padded_size(counts, models, samples, options.n_restarts)
-    n_more = n_extra(counts, models, options.init)
+    n_most = n_extra(counts, models, options.init)
     # Equal weights change with the number of components, a prior counts once for each component,
     # and with known labels, duplicated components are not interchangeable.
     counts_are_nested = (
@@ -87,11 +87,14 @@ def fit_grid(
         nested = _from_special_cases(
             {point: results[point] for point in special}, k, entry, padded[k], counts_are_nested
         )
+        own = replace(options, covariance=entry.name)
+        takes_any_number = shapes_for(key, samples, k, own, padded[k]).room is not None
+        n_more = len(nested.starts) if takes_any_number else n_most
         result = fit_unchecked(
             key,
             samples,
             k,
-            replace(options, covariance=entry.name, n_restarts=options.n_restarts + n_more),
+            replace(own, n_restarts=options.n_restarts + n_more),
             padded_size=padded[k],
             extra=_extra_starts(nested.starts, n_more, entry, padded[k], samples),
             progress=_grid_progress(progress, i, len(points), options.max_steps),
@@ -101,10 +104,10 @@ def fit_grid(
 
 
 def n_extra(counts: Sequence[int], models: Sequence[str], init: Any) -> int:
-    """Return the number of starts that a grid point has in addition to its own.
+    """Return the largest number of starts that a grid point has in addition to its own.
 
-    It is the largest number that any grid point needs, and the same for all, so that all fits of
-    one model are one program. It is zero where starts are given instead of drawn.
+    In large problems all grid points have that number, so that all fits of one model are one
+    program. It is zero where starts are given instead of drawn.
     """
     if not isinstance(init, str):
         return 0
