@@ -208,7 +208,7 @@ def test_properties_of_a_batch_keep_its_leading_axes(mixture, tolerance):
                 np.testing.assert_allclose(every[index], one, **tolerance)
         middle, spread = mean(batch), cov(batch)
         moves = np.arange(math.prod(shape), dtype=middle.dtype).reshape(*shape, 1)
-        np.testing.assert_allclose(middle, mean(mixture) + moves, **tolerance)
+        np.testing.assert_allclose(middle, np.asarray(mean(mixture)) + moves, **tolerance)
         expected = np.broadcast_to(cov(mixture), spread.shape)
         np.testing.assert_allclose(spread, expected, rtol=1e-4, atol=1e-4)
         assert spread.shape == (*shape, D, D)
