@@ -168,14 +168,13 @@ def start(
             f"ridge at least 0; they are {alpha}, {offset}, {min_step}, {ridge}."
         )
     samples = make_samples(x, sample_weight)
-    if batch_weight is None:
-        batch_weight = samples.total_weight()
-    elif not is_traced(batch_weight) and not 0 < batch_weight < math.inf:
-        raise DataError(f"batch_weight must be finite and above zero; it is {batch_weight}.")
+    whole: Any = samples.total_weight() if batch_weight is None else batch_weight
+    if not is_traced(whole) and not 0 < whole < math.inf:
+        raise DataError(f"batch_weight must be finite and above zero; it is {whole}.")
     check_columns(mixture, samples.n_features)
     dtype = samples.x.dtype
     mixture = jax.tree.map(lambda leaf: leaf.astype(dtype), mixture)
-    values = (jnp.asarray(v, dtype) for v in (alpha, offset, min_step, ridge, batch_weight))
+    values = (jnp.asarray(v, dtype) for v in (alpha, offset, min_step, ridge, whole))
     return _start(mixture, samples, Schedule(*values))
 
 
