@@ -104,7 +104,7 @@ def fit(
     samples = make_samples(x, sample_weight)
     check_counts(samples, n_clusters, n_restarts)
     if not is_traced(max_steps):
-        check_whole("max_steps", np.asarray(max_steps)[()], 0)
+        check_whole("max_steps", np.asarray(max_steps).item(), 0)
     return _fit(check_key(key), samples, n_clusters, n_restarts, jnp.asarray(max_steps))
 
 

@@ -169,8 +169,8 @@ def start(
         )
     samples = make_samples(x, sample_weight)
     whole: Any = samples.total_weight() if batch_weight is None else batch_weight
-    if batch_weight is not None and not is_traced(whole) and not 0 < whole < math.inf:
-        raise DataError(f"batch_weight must be finite and above zero; it is {batch_weight}.")
+    if not is_traced(whole) and not 0 < whole < math.inf:
+        raise DataError(f"batch_weight must be finite and above zero; it is {whole}.")
     check_columns(mixture, samples.n_features)
     dtype = samples.x.dtype
     mixture = jax.tree.map(lambda leaf: leaf.astype(dtype), mixture)
