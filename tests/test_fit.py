@@ -275,7 +275,6 @@ def test_many_data_sets_of_different_lengths_are_one_program(x):
 
 
 @in_double
-@in_double
 def test_a_device_may_fit_samples_of_its_own(x):
     """Inside ``shard_map``, with the argument that the docstring names."""
     mesh, each = jax.make_mesh((1,), ("own",)), jax.sharding.PartitionSpec("own")
@@ -289,6 +288,7 @@ def test_a_device_may_fit_samples_of_its_own(x):
     assert "check_vma=False" in jgmm.fit.__doc__
 
 
+@in_double
 def test_inside_jit_bad_data_are_a_status(x):
     inside = jax.jit(lambda x: fit(x).status)
     assert Status(int(inside(x))).is_valid

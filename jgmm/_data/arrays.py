@@ -74,8 +74,8 @@ def split_missing(labels: Any, name: str = "labels") -> tuple[np.ndarray | Array
     [[3, 3, 4], [False, True, False]]
     """
     if isinstance(labels, jax.Array) or is_traced(labels):
-        array = jnp.asarray(labels)
-        return array, np.zeros(array.shape, bool)
+        on_device = jnp.asarray(labels)
+        return on_device, np.zeros(on_device.shape, bool)
     if is_table(labels):
         raise DataError(f"{name} is a data frame; give one column of it, a series.")
     series = as_series(labels, name)
