@@ -65,7 +65,7 @@ def test_the_compiler_is_given_no_tables_to_compute():
     d, entry = 60, jgmm.covariance.model("full")
 
     def every(x, scale, moments):
-        mixture = jgmm.Mixture(jnp.zeros(2), x[:2], scale, "full")
+        mixture = jgmm.Mixture(jnp.zeros(2, x.dtype), x[:2], scale, "full")
         eta = exponential_family.natural_parameters(mixture)
         block = exponential_family.features(entry, x.T)
         return eta, block, exponential_family.unpack(entry, moments, d)

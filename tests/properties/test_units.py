@@ -168,7 +168,7 @@ def test_kmeans(x, unit, tolerance):
 
 def test_the_inertia_is_a_number_where_its_dtype_has_one(x, dtype):
     """The square of the scale alone would not be one."""
-    unit = dtype.type(2.0 ** {"float32": -73, "float64": -533}[str(dtype)])
+    unit = dtype.type(2.0 ** {"float32": -66, "float64": -516}[str(dtype)])
     rows = np.repeat(x, 200, axis=0)
     expected, found = (kmeans.fit(KEY, each, K).inertia for each in (rows, rows * unit))
     assert float(unit) ** 2 < np.finfo(dtype).tiny
@@ -190,9 +190,10 @@ def test_standard_errors(x, unit, tolerance):
 
 
 @in_single
-def test_jackknife_of_means(x, unit, tolerance):
+def test_jackknife_of_means(x, tolerance):
+    """In small units; derivatives of a fit in units near the largest numbers are not finite."""
     errors = []
-    for one in (1.0, unit):
+    for one in (1.0, 2.0**-90):
         scaled = x * x.dtype.type(one)
         mixture = jgmm.fit(KEY, scaled, 1, tol=0.0).mixture
         found = jgmm.differentiation.jackknife_standard_errors(
