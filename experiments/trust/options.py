@@ -15,8 +15,8 @@ steps, and is compared with an objective in plain NumPy that shares no code with
   one, and noise with an acceleration.
 
 The program prints a table, writes it to `runs/trust/options.json`, and fails if a number is beyond
-its bound. Expected time: half an hour on one core; ``--only VVV EEE`` runs some models. Expected
-number: zero failures.
+its bound. Expected time: an hour and a half on one core; ``--only VVV EEE`` runs some models.
+Expected number: zero failures.
 """
 
 from __future__ import annotations
