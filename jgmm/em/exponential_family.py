@@ -158,9 +158,10 @@ def shared_score(mixture: Mixture, x: Float[Array, "D B"]) -> Float[Array, "B"]:
     """Compute -|L⁻¹ x|²/2, the quadratic part of the score under a covariance that is shared."""
     inverse = mixture.model.storage.invert(mixture.scale)[0]
     if mixture.model.storage is Full:
-        panels = whitened.panels(len(x))
-        return -0.5 * sum(((inverse[a:b, :b] @ x[:b]) ** 2).sum(axis=0) for a, b in panels)
-    return -0.5 * ((jnp.atleast_1d(inverse)[:, None] * x) ** 2).sum(axis=0)
+        z = jnp.concatenate([inverse[a:b, :b] @ x[:b] for a, b in whitened.panels(len(x))])
+    else:
+        z = jnp.atleast_1d(inverse)[:, None] * x
+    return -0.5 * (z**2).sum(axis=0)
 
 
 def unpack(entry: CovarianceModel, moments: Float[Array, "J Q"], d: int) -> Array:
