@@ -98,11 +98,8 @@ def test_every_sample_is_in_one_group(n, dtype):
     weights = np.arange(1, n + 1).astype(dtype)
     bound = jnp.asarray(x[:, :K].T)
     groups = whitened.group(jnp.asarray(x), bound, jnp.asarray(weights), jnp.arange(n))
-    counted, again = whitened.grouped(bound, jnp.asarray(x))
     np.testing.assert_array_equal(np.sort(groups.weights[groups.weights > 0]), weights)
     np.testing.assert_array_equal(x[groups.rows], groups.x)
-    np.testing.assert_array_equal(again, groups.x)
-    np.testing.assert_allclose(counted.sum(axis=(1, 2)), x[:, :K].sum(axis=0), rtol=1e-4)
     label = np.argmax(np.asarray(groups.bound), axis=0)[np.asarray(groups.weights) > 0]
     assert len(groups.x) == 1 or (np.diff(label) >= 0).all()
 
