@@ -170,7 +170,7 @@ class EM:
         """
         entry, (n_runs, n_components) = states.mixture.model, states.mixture.log_weights.shape
         d, runs = samples.n_features, (states.mixture, states.noise)
-        rows = product_rows(entry, samples, n_components, n_runs, scored=True)
+        rows = product_rows(entry, samples, n_components, n_runs)
 
         def pass_over(run: tuple[Mixture, Noise | None], form: Form) -> Statistics:
             mixture, noise = run

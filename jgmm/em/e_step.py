@@ -219,7 +219,7 @@ def _by_product(
             log_prob = log_prob + exponential_family.shared_score(mixture, block.x)
         return _apply_noise(noise_density, log_prob, resp, samples, rows)
 
-    rows = block_size or product_rows(mixture.model, samples, mixture.n_components, scored=True)
+    rows = block_size or product_rows(mixture.model, samples, mixture.n_components)
     complete, k = noise_density is None, mixture.n_components
     return accumulate_products(infer, samples, mixture.model, k, rows, complete)
 
@@ -245,34 +245,22 @@ def accumulate_products(
         do not.
     """
 
-    def scatter(x: Array, counted: Array) -> tuple[Array, ...]:
-        if entry.shared:
-            weighted = counted * x
-            return tuple((weighted[a:b] @ x[:b].T)[None] for a, b in whitened.panels(len(x)))
-        origin = jnp.zeros((len(counted), len(x)), x.dtype)
-        return whitened.moments(origin, *whitened.grouped(counted, x.T))[1]
-
-    def body(x: Array, weights: Array, rows: Array) -> tuple[Any, ...]:
+    def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
         block = exponential_family.features(entry, x)
         log_prob, resp = infer(block, rows)
         counted = weights[None, :] * resp
         # A shared covariance takes the sum over components, which is the weights where the
         # responsibilities sum to one.
         pooled = weights[None, :] if complete else counted.sum(axis=0, keepdims=True)
-        pooled = pooled if entry.shared else counted
-        second = scatter(block.x, pooled) if in_panels else pooled @ block.quadratic.T
+        second = (pooled if entry.shared else counted) @ block.quadratic.T
         return counted.sum(axis=1), counted @ block.x.T, second, _weighted_sum(weights, log_prob)
 
-    d, rows = samples.n_features, min(block_size, samples.n_samples)
-    in_panels = exponential_family.sums_panels(entry, d)
+    rows = min(block_size, samples.n_samples)
     counts, first, second, log_likelihood = fold(
         samples, rows, body, exponential_family.read_for(entry)
     )
-    center = jnp.zeros((n_components, d), samples.x.dtype)
-    if in_panels:
-        second = whitened.join_panels(second)
-    else:
-        second = exponential_family.unpack(entry, second, d)
+    center = jnp.zeros((n_components, samples.n_features), samples.x.dtype)
+    second = exponential_family.unpack(entry, second, samples.n_features)
     return Statistics(center, counts, first, second, log_likelihood)
 
 
@@ -327,11 +315,7 @@ def _weighted_sum(weights: Float[Array, "B"], log_prob: Float[Array, "B"]) -> Fl
 
 
 def product_rows(
-    entry: CovarianceModel,
-    samples: Samples,
-    n_components: int,
-    n_runs: int = 1,
-    scored: bool = False,
+    entry: CovarianceModel, samples: Samples, n_components: int, n_runs: int = 1
 ) -> int:
     """Return the rows in a block of the product form: as many as the budget allows, at least 64.
 
@@ -340,11 +324,8 @@ def product_rows(
       samples: the samples; their number of columns and their dtype count.
       n_components: K.
       n_runs: number of runs that share the features of a block under ``vmap``.
-      scored: whether scores are computed from the quadratic features, too, and not only moments.
     """
-    d = samples.n_features
-    without = exponential_family.sums_panels(entry, d) and (entry.shared or not scored)
-    n_features = d if without else exponential_family.n_features(entry, d)
+    n_features = exponential_family.n_features(entry, samples.n_features)
     itemsize = samples.x.dtype.itemsize
     row_bytes = (n_features + 2 * n_runs * n_components) * itemsize
     fitting = min(budget.PRODUCT_BLOCK_BYTES // row_bytes, budget.PRODUCT_ROW_BYTES // itemsize)

@@ -30,11 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jgmm._core import budget
 from jgmm._data.samples import Samples
 from jgmm.covariance.models import CovarianceModel
 from jgmm.covariance.storage import Diagonal, Full
-from jgmm.em import whitened
 from jgmm.mixture.gaussian import LOG_2PI
 from jgmm.mixture.mixture import Mixture
 
@@ -108,15 +106,6 @@ def n_features(entry: CovarianceModel, n_columns: int) -> int:
     return 1 + n_columns + per_storage.get(entry.storage, 1)
 
 
-def sums_panels(entry: CovarianceModel, n_columns: int) -> bool:
-    """Return whether second moments are summed as products x xᵀ, and not of quadratic features.
-
-    That is faster for a full covariance that all components share, which needs one such product
-    for all of them, and in many columns.
-    """
-    return entry.storage is Full and (entry.shared or n_columns >= budget.WIDE_COLUMNS)
-
-
 def cost_per_step(entry: CovarianceModel, n_columns: int, n_components: int, n_samples: int) -> int:
     """Estimate the multiplications of one EM step with the matrix-product form."""
     return 2 * n_samples * n_components * n_features(entry, n_columns)
@@ -172,11 +161,8 @@ def scores(eta: NaturalParameters, block: Features) -> Float[Array, "K B"]:
 def shared_score(mixture: Mixture, x: Float[Array, "D B"]) -> Float[Array, "B"]:
     """Compute -|L⁻¹ x|²/2, the quadratic part of the score under a covariance that is shared."""
     inverse = mixture.model.storage.invert(mixture.scale)[0]
-    if mixture.model.storage is Full:
-        panels = whitened.panels(len(x))
-        squares = [((inverse[a:b, :b] @ x[:b]) ** 2).sum(axis=0) for a, b in panels]
-        return -0.5 * jnp.stack(squares).sum(axis=0)
-    return -0.5 * ((jnp.atleast_1d(inverse)[:, None] * x) ** 2).sum(axis=0)
+    z = inverse @ x if mixture.model.storage is Full else jnp.atleast_1d(inverse)[:, None] * x
+    return -0.5 * (z**2).sum(axis=0)
 
 
 def unpack(entry: CovarianceModel, moments: Float[Array, "J Q"], d: int) -> Array:

@@ -88,28 +88,15 @@ class Groups(NamedTuple):
 
 def group(x: Array, bound: Float[Array, "K B"], weights: Array, rows: Array) -> Groups:
     """Group the samples of a block by the component with their highest bound."""
-    order, present = _order(bound, x.shape[1])
-    weights = jnp.where(present, weights[order], 0)
-    return Groups(x[order], bound[:, order], weights, rows[order])
-
-
-def grouped(
-    counted: Float[Array, "K B"], x: Float[Array, "B D"]
-) -> tuple[Float[Array, "K G C"], Float[Array, "G C D"]]:
-    """Group the samples of a block by the component that they count for most, for ``moments``."""
-    order, present = _order(counted, x.shape[1])
-    return jnp.where(present[None], counted[:, order], 0), x[order]
-
-
-def _order(value: Float[Array, "K B"], n_columns: int) -> tuple[Array, Array]:
-    """Return the indices of samples in groups, (G, C), and which of them are no repetition."""
-    k, n = value.shape
+    k, n = bound.shape
     n_groups = n // budget.GROUP_ROWS
-    if n_groups < 2 or k == 1 or len(panels(n_columns)) == 1 or jax.default_backend() != "cpu":
-        return jnp.arange(n)[None], jnp.ones((1, n), bool)
+    if n_groups < 2 or k == 1 or len(panels(x.shape[1])) == 1 or jax.default_backend() != "cpu":
+        return Groups(x[None], bound[:, None], weights[None], rows[None])
     size = -(-n // n_groups)
-    order = jnp.pad(jnp.argsort(value.argmax(axis=0)), (0, n_groups * size - n))
-    return order.reshape(n_groups, size), (jnp.arange(order.size) < n).reshape(n_groups, size)
+    order = jnp.pad(jnp.argsort(bound.argmax(axis=0)), (0, n_groups * size - n))
+    order = order.reshape(n_groups, size)
+    present = (jnp.arange(order.size) < n).reshape(n_groups, size)
+    return Groups(x[order], bound[:, order], jnp.where(present, weights[order], 0), rows[order])
 
 
 def scores(of: Components, groups: Groups) -> Float[Array, "K G C"]:

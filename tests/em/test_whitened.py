@@ -1,6 +1,7 @@
 """Whitened differences: the statistics of wide samples, against loops and the other forms."""
 
 from functools import partial
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +25,17 @@ WEIGHT = np.resize([1.0, 2.0, 0.0, 0.5], N)
 LABELS = np.where(np.arange(N) % 3, -1, np.arange(N) % K)
 
 
-@pytest.fixture(autouse=True)
-def _small(monkeypatch):
+USUAL = {name: getattr(budget, name) for name in SMALL}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small():
     """Few columns in several panels, few samples in several groups."""
-    for name, value in SMALL.items():
-        monkeypatch.setattr(budget, name, value)
     jax.clear_caches()
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SMALL.items():
+            patch.setattr(budget, name, value)
+        yield
     jax.clear_caches()
 
 
@@ -43,9 +48,8 @@ def given(name, dtype, spread):
     return mixture, x, (weights, means.astype(dtype).astype(float), covariances)
 
 
-@pytest.mark.parametrize("block_size", [None, 40, 7])
-@pytest.mark.parametrize("spread", [0.3, 30.0], ids=["overlapping", "apart"])
-@pytest.mark.parametrize("name", ["full", "tied", "EVV"])
+@pytest.mark.parametrize(("spread", "block_size"), [(0.3, None), (30.0, None), (30.0, 40)])
+@pytest.mark.parametrize("name", ["full", "tied"])
 def test_statistics_are_the_loops(name, spread, block_size, dtype, tolerance):
     mixture, x, truth = given(name, dtype, spread)
     samples = make_samples(x, WEIGHT.astype(dtype), LABELS)
@@ -92,19 +96,17 @@ def test_zero_responsibilities_are_left_out_and_nothing_else(dtype):
 def test_every_sample_is_in_one_group(n, dtype):
     x = np.random.default_rng(n).normal(size=(n, D)).astype(dtype)
     weights = np.arange(1, n + 1).astype(dtype)
-    groups = whitened.group(x, jnp.asarray(x[:, :K].T), jnp.asarray(weights), jnp.arange(n))
-    counted, again = whitened.grouped(jnp.asarray(x[:, :K].T), jnp.asarray(x))
+    bound = jnp.asarray(x[:, :K].T)
+    groups = whitened.group(jnp.asarray(x), bound, jnp.asarray(weights), jnp.arange(n))
     np.testing.assert_array_equal(np.sort(groups.weights[groups.weights > 0]), weights)
     np.testing.assert_array_equal(x[groups.rows], groups.x)
-    np.testing.assert_array_equal(again, groups.x)
-    np.testing.assert_allclose(counted.sum(axis=(1, 2)), x[:, :K].sum(axis=0), rtol=1e-4)
     label = np.argmax(np.asarray(groups.bound), axis=0)[np.asarray(groups.weights) > 0]
     assert len(groups.x) == 1 or (np.diff(label) >= 0).all()
 
 
 @pytest.mark.parametrize("d", [1, 3, 4, 63, 64, 100, 784])
 def test_panels_cover_the_lower_triangle(d, monkeypatch):
-    monkeypatch.setattr(budget, "MIN_PANEL_ROWS", 64)
+    monkeypatch.setattr(budget, "MIN_PANEL_ROWS", USUAL["MIN_PANEL_ROWS"])
     rows = whitened.panels(d)
     assert [start for start, _ in rows] + [d] == [0] + [stop for _, stop in rows]
     assert len(rows) == min(max(d // 64, 1), 4)
@@ -115,24 +117,22 @@ def test_panels_cover_the_lower_triangle(d, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["full", "tied"])
-@pytest.mark.parametrize("form", ["product", "auto"])
-def test_all_forms_agree_with_noise_and_under_vmap(form, name, dtype, tolerance):
+def test_forms_agree_with_noise_and_under_vmap(name, dtype, tolerance):
     samples = make_samples(given(name, dtype, 1.0)[1], WEIGHT.astype(dtype), LABELS)
     mixtures = [given(name, dtype, spread)[0] for spread in (0.8, 1.0)]
     both = jax.tree.map(lambda *leaves: jnp.stack(leaves), *mixtures)
-    noise = NoiseDensity(jnp.asarray(np.log(0.2), dtype), jnp.asarray(-30.0, dtype))
+    noise = NoiseDensity(jnp.asarray(-30.0, dtype), jnp.asarray(np.log(0.8), dtype))
 
-    def scatter(mixture, form):
+    def by(form, mixture):
         return e_step.accumulate(mixture, samples, None, None, form, noise)
 
-    each = [scatter(mixture, "difference") for mixture in mixtures]
-    expected = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
     wider = {key: 30 * value for key, value in tolerance.items()}
-    close(jax.vmap(partial(scatter, form="difference"))(both), expected, wider)
-    found = jax.vmap(partial(scatter, form=form))(both)
-    # Products are about the origin: compare what the M-step makes of the moments.
-    for run in range(2):
-        a, b = (jax.tree.map(lambda leaf: leaf[run], tree) for tree in (found, expected))  # noqa: B023
+    together = {form: jax.vmap(partial(by, form))(both) for form in ("difference", "product")}
+    for run, mixture in enumerate(mixtures):
+        a, b = (jax.tree.map(itemgetter(run), together[form]) for form in together)
+        close(a, by("difference", mixture), wider)
+        # Products are about the origin: compare what the M-step makes of the moments.
+        np.testing.assert_allclose(a.log_likelihood, b.log_likelihood, rtol=wider["rtol"])
         close(jgmm.em.maximize(a, name), jgmm.em.maximize(b, name), wider)
 
 
@@ -182,12 +182,13 @@ def test_runs_of_em_are_those_of_products(dtype, tolerance):
         one = jgmm.accumulate(start, samples, form="product")
         expected = jgmm.em.maximize(one, "full")
         np.testing.assert_array_equal(found.center[run], start.means)
-        updated = jgmm.em.maximize(jax.tree.map(lambda leaf: leaf[run], found), "full")  # noqa: B023
+        updated = jgmm.em.maximize(jax.tree.map(itemgetter(run), found), "full")
         close(updated, expected, {key: 30 * value for key, value in tolerance.items()})
 
 
 def test_the_cheaper_form_is_chosen(monkeypatch):
-    monkeypatch.undo()
+    for setting, value in USUAL.items():
+        monkeypatch.setattr(budget, setting, value)
     choose = partial(e_step.prefers_differences, model("full"))
     assert [choose(d, 10) for d in (2, 16, 32, 40, 64, 200, 784)] == [False] * 4 + [True] * 3
     assert choose(40, 3)  # few components share the features
