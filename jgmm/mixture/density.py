@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from jgmm._core import budget
-from jgmm._core.compilation import JitByWork, jit
+from jgmm._core.compilation import JitByWork
 from jgmm._data.validation import check_key
 from jgmm.mixture import gaussian
 from jgmm.mixture.mixture import Mixture, _samples_for
@@ -203,10 +203,11 @@ def sample(
     >>> jgmm.sample(jax.random.key(0), one, 5)[0].shape
     (5, 1)
     """
-    return _sample(check_key(key), mixture, n_samples)
+    work = n_samples * mixture.n_features**2
+    return _sample(work, check_key(key), mixture, n_samples)
 
 
-@partial(jit, static_argnums=2)
+@partial(JitByWork, static_argnums=2)
 def _sample(key: Array, mixture: Mixture, n_samples: int) -> tuple[Array, Array]:
     pick, draw = jax.random.split(key)
     labels = jax.random.categorical(pick, mixture.log_weights, shape=(n_samples,))
