@@ -36,6 +36,7 @@ app = typer.Typer(
     epilog=" ".join(EXIT_CODES.split()),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # to import rich takes longer than all else that help needs
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

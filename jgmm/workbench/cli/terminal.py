@@ -1,22 +1,18 @@
 """Tables and lines that the command line prints.
 
 No text from files or data is interpreted as markup, and no control sequence in it reaches the
-terminal.
+terminal. rich is imported when something is printed with it: help does not wait for it.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jgmm.workbench.runs.summary import RunSummary
 
-try:
-    import rich.box
-    import rich.console
-    import rich.markup
-    import rich.table
-except ImportError as error:  # pragma: no cover - the test environment has every extra
-    raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"') from error
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 MOST_ROWS = 10
 """The most fits that a summary shows."""
@@ -26,9 +22,11 @@ MOST_PARAMETERS = 60
 _FITS = ("K", "model", "parameters", "log_likelihood", "bic", "status", "agree", "chosen")
 
 
-def console() -> rich.console.Console:
+def console() -> "Console":
     """Return a console that prints to standard output."""
-    return rich.console.Console(highlight=False, emoji=False)
+    from rich.console import Console
+
+    return Console(highlight=False, emoji=False)
 
 
 def visible(text: object) -> str:
@@ -42,7 +40,9 @@ def visible(text: object) -> str:
 
 def escaped(text: object) -> str:
     """Return text for a table or a line, with nothing that rich would interpret as markup."""
-    return rich.markup.escape(visible(text))
+    from rich.markup import escape
+
+    return escape(visible(text))
 
 
 def number(value: object, digits: int = 10) -> str:
@@ -54,9 +54,12 @@ def number(value: object, digits: int = 10) -> str:
     return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
 
 
-def table(*heads: str, title: str | None = None, right: Iterable[str] = ()) -> rich.table.Table:
+def table(*heads: str, title: str | None = None, right: Iterable[str] = ()) -> "Table":
     """Return an empty table; the columns named in ``right`` are aligned to the right."""
-    made = rich.table.Table(box=rich.box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     made.title = None if title is None else escaped(title)
     for head in heads:
         justify: Any = "right" if head in right else "left"
