@@ -13,11 +13,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from jgmm._core import budget
 from jgmm._core.compilation import JitByWork
-<<<<<<< HEAD
 from jgmm._data.validation import check_key, check_whole
-=======
-from jgmm._data.validation import check_key
->>>>>>> h_programs
 from jgmm.mixture import gaussian
 from jgmm.mixture.mixture import Mixture, _samples_for, check_single
 
@@ -210,15 +206,10 @@ def sample(
     >>> jgmm.sample(jax.random.key(0), one, 5)[0].shape
     (5, 1)
     """
-<<<<<<< HEAD
     check_single(mixture)
     check_whole("n_samples", n_samples, 1)
     n, work = int(n_samples), int(n_samples) * mixture.n_features**2
     return _sample(work, check_key(key), mixture, n)
-=======
-    work = n_samples * mixture.n_features**2
-    return _sample(work, check_key(key), mixture, n_samples)
->>>>>>> h_programs
 
 
 @partial(JitByWork, static_argnums=2)

@@ -191,11 +191,7 @@ def _roots(covariance: str, weights: Array, sigma: Array) -> tuple[Array, Array,
     return jnp.log(weights / weights.sum()), scale, bad
 
 
-<<<<<<< HEAD
-def _check_form(scale: Array, sigma: Any, entry: CovarianceModel) -> None:
-=======
 def _check_form(scale: Any, sigma: Any, entry: CovarianceModel) -> None:
->>>>>>> h_programs
     """Check that covariances have the form of the model, which may be narrower than its storage.
 
     For scatter Sₖ = Σₖ and one sample in each component the likelihood is highest at the Σₖ. So the
