@@ -53,12 +53,6 @@ MOMENT_BLOCK_ROWS = 8192
 # sample of a block, and not for all N.
 SAMPLE_BLOCK_ROWS = 4096
 
-# --- Covariances ---
-
-# Columns up to which triangular matrices are inverted row by row. Above them halves, which are
-# matrix products, are faster.
-SUBSTITUTION_COLUMNS = 64
-
 # --- E-step ---
 
 # Size of the K×D differences of one block of samples in the difference form of the E-step: they

@@ -11,10 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
-
-from jgmm._core import budget
 
 
 class Full:
@@ -160,18 +157,17 @@ def _relative_to(root: Float[Array, "1 D D"], covariance: Float[Array, "K D D"])
 
 
 def _invert_lower(factor: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
-    """Invert lower triangular matrices by halves, and small ones row by row.
+    """Invert lower triangular matrices by halves, all blocks of one size at once.
 
         [A 0]⁻¹   [    A⁻¹      0 ]
         [B C]   = [-C⁻¹ B A⁻¹  C⁻¹]
 
-    All blocks of one size are inverted at once. The result is as accurate as LAPACK's triangular
-    solver. On a CPU that solver also wakes a pool of threads, which then spin for some 40 ms and
-    take the cores from the pass over the samples.
+    The result is as accurate as LAPACK's triangular solver. On a CPU that solver also wakes a pool
+    of threads, which then spin for some 40 ms and take the cores from the pass over the samples.
     """
     d = factor.shape[1]
-    if d <= budget.SUBSTITUTION_COLUMNS:
-        return _substitute(factor)
+    if d == 1:
+        return 1 / factor
     if d % 2:  # padded with a row of the identity
         padded = jnp.pad(factor, ((0, 0), (0, 1), (0, 1))).at[:, d, d].set(1)
         return _invert_lower(padded)[:, :d, :d]
@@ -181,21 +177,6 @@ def _invert_lower(factor: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
     corner = -(last @ factor[:, half:, :half]) @ first
     above = jnp.concatenate([first, jnp.zeros_like(first)], axis=2)
     return jnp.concatenate([above, jnp.concatenate([corner, last], axis=2)], axis=1)
-
-
-def _substitute(factor: Float[Array, "K D D"]) -> Float[Array, "K D D"]:
-    """Invert lower triangular matrices row by row: forward substitution in the unit matrix.
-
-    One loop over the rows takes less than half the time to compile that halves of halves take.
-    """
-    reciprocal = 1 / jnp.diagonal(factor, axis1=1, axis2=2)
-
-    def add_row(inverse: Array, row: Array) -> tuple[Array, None]:
-        known = (factor[:, row, :, None] * inverse).sum(axis=1)
-        unit = (jnp.arange(factor.shape[1]) == row).astype(factor.dtype)
-        return inverse.at[:, row].set((unit[None, :] - known) * reciprocal[:, row, None]), None
-
-    return lax.scan(add_row, jnp.zeros_like(factor), jnp.arange(factor.shape[1]))[0]
 
 
 class Diagonal:

@@ -103,7 +103,7 @@ def test_identity_is_the_unit_covariance(form, dtype):
 
 @pytest.mark.parametrize(
     ("d", "dtype"),
-    [*((d, "float64") for d in (1, 2, 3, 8, 33)), (5, "float32")],
+    [*((d, "float64") for d in (1, 2, 3, 8, 33, 131)), (5, "float32")],
     indirect=["dtype"],
 )
 def test_lower_factors_are_inverted_as_well_as_by_substitution(d, dtype):
