@@ -264,7 +264,8 @@ def _samples_for(mixture: Mixture, x: Any) -> Array:
 def farthest(mixture: Mixture) -> Float[np.ndarray, "D"]:
     """Return values so large, in each column, that squared distances to all components overflow.
 
-    Where they do, nothing says which component is nearest. Infinite if a parameter is not finite.
+    Where they do, nothing says which component is nearest. Values whose own squares do not overflow
+    are not that large. Infinite if a parameter is not finite.
 
     Args:
       mixture: one mixture, or several with a leading axis.
@@ -273,7 +274,10 @@ def farthest(mixture: Mixture) -> Float[np.ndarray, "D"]:
     d, dtype, ndim = mixture.n_features, mixture.means.dtype, mixture.model.storage.ndim
     widths = scale.max(axis=-1) if ndim == 3 else scale if ndim == 2 else scale[..., None]
     with np.errstate(over="ignore", invalid="ignore"):
-        reach = widths.reshape(-1, widths.shape[-1]).max(axis=0) * np.sqrt(jnp.finfo(dtype).max) / d
+        # Nothing is refused whose own square does not overflow: its density under a mixture of
+        # narrow components is zero.
+        widest = np.maximum(widths.reshape(-1, widths.shape[-1]).max(axis=0), 1)
+        reach = widest * np.sqrt(jnp.finfo(dtype).max) / d
         limit = (means.reshape(-1, d).max(axis=0) + reach).astype(dtype)
     return np.where(np.isfinite(limit), limit, np.inf).astype(dtype)
 

@@ -97,7 +97,7 @@ class FileSource:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         x = values[:, :-1] if self._weighted else values
         weights = np.ascontiguousarray(values[:, -1]) if self._weighted else None
-        limit = _limit(x.dtype, x.shape[1])
+        limit = _limit(x.dtype)
         sound = x.size == 0 or (x.max() < limit and x.min() > -limit)  # both false for NaN
         if weights is not None:
             sound = sound and (weights.size == 0 or (weights.min() >= 0 and weights.max() < limit))
@@ -128,12 +128,12 @@ class FileSource:
         return np.where(good[:, None], x, 0), np.where(good, weights, 0)
 
 
-def _limit(dtype: np.dtype, n_features: int) -> float:
-    """Return the largest value whose squares, over all features, can be added up."""
+def _limit(dtype: np.dtype) -> float:
+    """Return the largest value that fits accept, see ``jgmm._data.validation``."""
     if dtype == np.float16:
         return float(np.finfo(np.float16).max)
     kind = dtype if dtype.kind == "f" else np.dtype(np.float64)
-    return float(np.sqrt(np.finfo(kind).max)) / n_features
+    return float(np.finfo(kind).max) / 16
 
 
 def _open(source: Any) -> list[File]:

@@ -97,13 +97,13 @@ def test_shares_are_the_whole_whatever_their_number(tmp_path, kind, size):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 3e37])
 def test_a_bad_row_is_named_or_skipped(tmp_path, kind, bad):
     x = table()
     write(tmp_path / f"a.{kind}", x)
     x[37, 1] = bad
     write(tmp_path / f"b.{kind}", x)
-    if kind == "csv" and bad == 1e30:
+    if kind == "csv" and bad == 3e37:
         return  # read in double precision, which bears it
     with pytest.raises(UserError, match=rf"b\.{kind}: row 38: column 'x1' is"):
         read(FileSource(tmp_path))
