@@ -74,7 +74,7 @@ def test_a_coreset_sees_what_is_far_out_and_weighs_right():
     ("row", "value", "weight", "text"),
     [
         (350, np.nan, 1.0, "nan in row 1350, column 'x1'"),
-        (2, 1e30, 1.0, "row 1002, column 'x1'"),
+        (2, 3e37, 1.0, "row 1002, column 'x1'"),
         (699, 0.0, -1.0, r"sample_weight holds -1.0 in row 1699"),
         (0, 0.0, np.inf, "sample_weight holds inf in row 1000"),
     ],
