@@ -245,22 +245,33 @@ def accumulate_products(
         do not.
     """
 
-    def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
+    def body(x: Array, weights: Array, rows: Array) -> tuple[Any, ...]:
         block = exponential_family.features(entry, x)
         log_prob, resp = infer(block, rows)
         counted = weights[None, :] * resp
         # A shared covariance takes the sum over components, which is the weights where the
         # responsibilities sum to one.
         pooled = weights[None, :] if complete else counted.sum(axis=0, keepdims=True)
-        second = (pooled if entry.shared else counted) @ block.quadratic.T
+        if one_scatter:  # x xᵀ for all components: a product, and no features
+            weighted = pooled * block.x
+            second = tuple((weighted[a:b] @ block.x[:b].T)[None] for a, b in panels)
+        else:
+            second = (pooled if entry.shared else counted) @ block.quadratic.T
         return counted.sum(axis=1), counted @ block.x.T, second, _weighted_sum(weights, log_prob)
 
+    one_scatter, panels = (
+        entry.storage is Full and entry.shared,
+        whitened.panels(samples.n_features),
+    )
     rows = min(block_size, samples.n_samples)
     counts, first, second, log_likelihood = fold(
         samples, rows, body, exponential_family.read_for(entry)
     )
     center = jnp.zeros((n_components, samples.n_features), samples.x.dtype)
-    second = exponential_family.unpack(entry, second, samples.n_features)
+    if one_scatter:
+        second = whitened.join_panels(second)
+    else:
+        second = exponential_family.unpack(entry, second, samples.n_features)
     return Statistics(center, counts, first, second, log_likelihood)
 
 

@@ -57,11 +57,13 @@ def test_statistics_are_the_loops(name, spread, block_size, dtype, tolerance):
     exact = x.astype(float)
     log_prob, resp = oracle.e_step(exact, *truth)
     known = LABELS >= 0  # a known sample counts for its component, with the joint density
-    joint = log_prob + np.log(np.maximum(resp[np.arange(N), LABELS], 1e-300))
-    log_prob, resp = (
-        np.where(known, joint, log_prob),
-        np.where(known[:, None], np.arange(K) == LABELS[:, None], resp),
-    )
+    weights, means, covariances = truth
+    joint = [
+        np.log(weights[k]) + oracle.log_gaussian(row, means[k], covariances[k])
+        for row, k in zip(exact, LABELS, strict=True)
+    ]
+    resp = np.where(known[:, None], np.arange(K) == LABELS[:, None], resp)
+    log_prob = np.where(known, joint, log_prob)
     counts, first, second = oracle.statistics(exact, resp, truth[1], WEIGHT)
     if mixture.model.shared:
         second = second.sum(axis=0, keepdims=True)
