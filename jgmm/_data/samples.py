@@ -131,14 +131,16 @@ def padded_rows(samples: Samples) -> Samples:
 
     Returns:
       The samples with weights, and with ``n_used``; or as they are where they are filled up
-      already, or so many that a copy of them would cost more than a compilation saves.
+      already, are spread over several devices, or are so many that a copy of them would cost more
+      than a compilation saves.
 
     >>> padded = padded_rows(make_samples([[1.0], [2.0], [3.0]]))
     >>> padded.n_samples, padded.total_weight().item()
     (128, 3.0)
     """
     n, size = samples.n_samples, padded_length(samples.n_samples)
-    if samples.n_used is not None or samples.x.nbytes > budget.MAX_PADDED_BYTES:
+    large = samples.x.nbytes > budget.MAX_PADDED_BYTES
+    if samples.n_used is not None or large or len(samples.x.devices()) > 1:
         return samples
     dtype = samples.x.dtype
     weights = np.ones(n, dtype) if samples.weights is None else samples.weights
@@ -168,7 +170,8 @@ def fill_up(values: Any, size: int, fill: int) -> Array:
     host = np.asarray(values)
     whole = np.full((size, *host.shape[1:]), fill, host.dtype)
     whole[: len(host)] = host
-    return jax.device_put(whole)
+    placed = isinstance(values, jax.Array) and values.committed  # the user has chosen its device
+    return jax.device_put(whole, values.sharding if placed else None)
 
 
 def fold(

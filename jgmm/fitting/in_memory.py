@@ -62,7 +62,8 @@ def fit_unchecked(
         raise DataError("noise is fitted by EM as it is: leave accelerate out.")
     shapes = shapes_for(key, samples, n_components, options, padded_size)
     if shapes.rows_are_padded:
-        samples, options = padded_rows(samples), with_padded_labels(options, samples.n_samples)
+        n_samples, samples = samples.n_samples, padded_rows(samples)
+        options = with_padded_labels(options, n_samples, samples.n_samples)
     control = options.control(samples, n_components)
     active = np.arange(shapes.n_components) < n_components
     results = []

@@ -95,8 +95,13 @@ def is_small(samples: Samples, n_components: int, entry: CovarianceModel) -> boo
     return budget.MIN_BATCH * work <= budget.SMALL_WORK
 
 
-def with_padded_labels(options: Options, n_samples: int) -> Options:
+def with_padded_labels(options: Options, n_samples: int, n_rows: int) -> Options:
     """Fill up labels that are given as a start, as ``padded_rows`` fills up the samples.
+
+    Args:
+      options: ``init`` is read.
+      n_samples: N, before the samples were filled up.
+      n_rows: the number of rows they have been filled up to.
 
     Raises:
       DataError: see ``checked_labels``.
@@ -104,7 +109,7 @@ def with_padded_labels(options: Options, n_samples: int) -> Options:
     if isinstance(options.init, str | Mixture):
         return options
     labels = checked_labels(options.init, n_samples)
-    return replace(options, init=fill_up(labels, padded_length(n_samples), -1))
+    return replace(options, init=fill_up(labels, n_rows, -1))
 
 
 def without_padding(result: FitResult, n_components: int | None, n_starts: int) -> FitResult:

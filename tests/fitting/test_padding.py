@@ -87,3 +87,10 @@ def test_there_is_room_for_all_starts():
     samples = make_samples(np.arange(20.0)[:, None])
     room = [padding.shapes_for(KEY, samples, 2, Options(n_restarts=r)).room for r in (1, 300, 9000)]
     assert room == [256, 1024, 4096]
+
+
+def test_labels_as_a_start_keep_their_length_where_samples_do(data, monkeypatch):
+    groups = (data[:, 0] > 3) + 2 * (data[:, 1] > 3.5)
+    monkeypatch.setattr(budget, "MAX_PADDED_BYTES", 1)  # as if there were too many samples to copy
+    result = jgmm.fit(KEY, data, 3, init=groups)
+    assert result.mixture.means.shape == (3, 2)
