@@ -245,6 +245,9 @@ def accumulate_products(
         do not.
     """
 
+    one_scatter = entry.storage is Full and entry.shared
+    panels = whitened.panels(samples.n_features)
+
     def body(x: Array, weights: Array, rows: Array) -> tuple[Any, ...]:
         block = exponential_family.features(entry, x)
         log_prob, resp = infer(block, rows)
@@ -254,15 +257,11 @@ def accumulate_products(
         pooled = weights[None, :] if complete else counted.sum(axis=0, keepdims=True)
         if one_scatter:  # x xᵀ for all components: a product, and no features
             weighted = pooled * block.x
-            second = tuple((weighted[a:b] @ block.x[:b].T)[None] for a, b in panels)
+            second: Any = tuple((weighted[a:b] @ block.x[:b].T)[None] for a, b in panels)
         else:
             second = (pooled if entry.shared else counted) @ block.quadratic.T
         return counted.sum(axis=1), counted @ block.x.T, second, _weighted_sum(weights, log_prob)
 
-    one_scatter, panels = (
-        entry.storage is Full and entry.shared,
-        whitened.panels(samples.n_features),
-    )
     rows = min(block_size, samples.n_samples)
     counts, first, second, log_likelihood = fold(
         samples, rows, body, exponential_family.read_for(entry)
