@@ -149,7 +149,8 @@ def _all_usable_on_host(x: Any, weights: Any, limit: Any = None) -> bool:
     """Return what ``all_usable`` returns, without a program for every number of rows."""
     x, highest = np.asarray(x), _highest(x.dtype)
     weighted = None if weights is None else np.asarray(weights) != 0
-    bound = highest if limit is None else np.minimum(highest, np.asarray(limit, x.dtype))
+    # In float64: a limit in the precision of a mixture may be infinite in that of the samples.
+    bound = highest if limit is None else np.minimum(float(highest), np.asarray(limit, float))
     for first in range(0, len(x), budget.MOMENT_BLOCK_ROWS):
         rows = slice(first, first + budget.MOMENT_BLOCK_ROWS)
         usable = (np.abs(x[rows]) < bound).all(axis=1)

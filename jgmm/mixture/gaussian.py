@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int, Key
 
@@ -201,8 +202,8 @@ def kl_divergence(
 
 
 def ellipse(
-    mean: Float[Array, "2"],
-    covariance: Float[Array, "2 2"],
+    mean: Float[Array, "2"] | Float[np.ndarray, "2"],
+    covariance: Float[Array, "2 2"] | Float[np.ndarray, "2 2"],
     mass: Any = 0.95,
     n_points: int = 100,
 ) -> Float[Array, "n_points 2"]:

@@ -256,8 +256,9 @@ def _close(first: Any, second: Any, rtol: float = 1e-5) -> bool:
 def _samples_for(mixture: Mixture, x: Any) -> Array:
     """Check samples for a mixture and convert them to its precision."""
     samples = as_table(x, "x")
+    fits = samples.shape[1] == mixture.n_features and not is_traced(mixture)
+    check_values(samples, x, "x", None, farthest(mixture) if fits else None)
     check_columns(mixture, samples.shape[1])
-    check_values(samples, x, "x", None, None if is_traced(mixture) else farthest(mixture))
     return samples.astype(mixture.means.dtype)
 
 
