@@ -7,7 +7,7 @@ and an M-step follows at once:
 
 Here s̄ are the batch's statistics per unit of weight. Let t be the weight of the batches before, in
 whole batches. A whole batch gets the step size γ₁: then the statistics before it count as much as
-(1 − γ₁)/γ₁ whole batches do. Next to these, a batch with r times the weight of a whole one counts r:
+(1 − γ₁)/γ₁ whole batches do. Next to these, a batch of r times that weight counts r:
 
     γ₁ = (t + 1 + t₀)^(−α),   γ = r / (r + (1 − γ₁)/γ₁),   t ← t + r
 
