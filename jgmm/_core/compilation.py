@@ -58,7 +58,8 @@ def jit(
     def call(*args: Any) -> Any:
         if not _at_top_level():
             return part(*args)
-        shapes = [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(args)]
+        arrays = [each for i, each in enumerate(args) if i not in static]
+        shapes = [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(arrays)]
         key = (call, *[args[i] for i in static], *shapes)
         return _programs.find(key, lambda: compiled(compiler_options=_options(quick)))(*args)
 
