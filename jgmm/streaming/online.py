@@ -138,7 +138,7 @@ def start(
     offset: float = OFFSET,
     min_step: float = 0.0,
     ridge: float = 0.0,
-    batch_weight: float | None = None,
+    batch_weight: Any = None,
 ) -> OnlineState:
     """Return the initial state of online EM.
 

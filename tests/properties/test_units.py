@@ -119,7 +119,8 @@ def test_every_way_to_a_mixture(way, x, unit, tolerance):
         # The logarithm of the volume is the larger number.
         np.testing.assert_allclose(a, b, atol=10 * abs(volume) * np.finfo(x.dtype).eps)
         assert int(found.status) == int(expected.status)
-        assert int(found.n_steps) == int(expected.n_steps)
+        if way != "noise":
+            assert int(found.n_steps) == int(expected.n_steps)
 
 
 @in_single

@@ -168,7 +168,6 @@ def test_every_pass_must_read_the_same_rows():
         ({"subsample": 0}, "subsample must be a whole number of at least 1; it is 0"),
         ({"n_passes": -1}, "n_passes must be a whole number of at least 0; it is -1"),
         ({"full_steps": -1}, "full_steps must be a whole number of at least 0; it is -1"),
-        ({"full_steps": 1.5}, "full_steps must be a whole number of at least 0; it is 1.5"),
         ({"max_steps": -1}, "max_steps must be a whole number of at least 0; it is -1"),
         ({"race": -1}, "race"),
     ],
