@@ -188,7 +188,8 @@ def test_agreement_is_counted():
     """Four clusters and three components: which two are taken for one depends on the start."""
     rng = np.random.default_rng(1)
     corners = np.repeat([[0.0, 0.0], [0.0, 5.0], [6.0, 0.0], [7.0, 6.0]], 10, axis=0)
-    told = selection.select(KEY, corners + rng.normal(size=(40, 2)), 3, "EII", **OPTIONS)
+    key, x = jax.random.key(1), corners + rng.normal(size=(40, 2))
+    told = selection.select(key, x, 3, "EII", **OPTIONS)
     restarts = told.result.restarts
     ends = np.asarray(restarts.log_likelihood)[:8] / 40
     valid = np.isin(restarts.status[:8], [1, 2])
