@@ -49,7 +49,9 @@ def as_plain(x: Any, name: str = "x") -> np.ndarray | Array:
         return array
     mask = np.ma.getmaskarray(array)
     values = np.array(array.data)
-    if mask.any() and values.dtype.kind not in "fcO":
+    if not mask.any():
+        return values
+    if values.dtype.kind not in "fcO":
         values = values.astype(object if values.dtype.kind in "SU" else np.float64)
     values[mask] = np.nan
     return values

@@ -62,8 +62,9 @@ def fit_unchecked(
         raise DataError("noise is fitted by EM as it is: leave accelerate out.")
     shapes = shapes_for(key, samples, n_components, options, padded_size)
     if shapes.rows_are_padded:
-        n_samples, samples = samples.n_samples, padded_rows(samples)
-        options = with_padded_labels(options, n_samples, samples.n_samples)
+        padded = padded_rows(samples)
+        options = with_padded_labels(options, samples, padded.n_samples)
+        samples = padded
     control = options.control(samples, n_components)
     active = np.arange(shapes.n_components) < n_components
     results = []

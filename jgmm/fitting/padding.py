@@ -95,12 +95,12 @@ def is_small(samples: Samples, n_components: int, entry: CovarianceModel) -> boo
     return budget.MIN_BATCH * work <= budget.SMALL_WORK
 
 
-def with_padded_labels(options: Options, n_samples: int, n_rows: int) -> Options:
+def with_padded_labels(options: Options, samples: Samples, n_rows: int) -> Options:
     """Fill up labels that are given as a start, as ``padded_rows`` fills up the samples.
 
     Args:
       options: ``init`` is read.
-      n_samples: N, before the samples were filled up.
+      samples: before they were filled up.
       n_rows: the number of rows they have been filled up to.
 
     Raises:
@@ -108,7 +108,7 @@ def with_padded_labels(options: Options, n_samples: int, n_rows: int) -> Options
     """
     if isinstance(options.init, str | Mixture):
         return options
-    labels = checked_labels(options.init, n_samples)
+    labels = checked_labels(options.init, samples.n_samples, samples.weights)
     return replace(options, init=fill_up(labels, n_rows, -1))
 
 

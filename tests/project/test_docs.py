@@ -63,7 +63,7 @@ PRINTS = {
         "The fit has no derivatives",
     ],
 }
-FEWER = ("n_restarts = 1000", "n_restarts = 40")
+FEWER = ("n_restarts = 1000", "n_restarts = 60")
 
 
 def test_every_notebook_is_listed():
