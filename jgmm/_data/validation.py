@@ -276,7 +276,9 @@ def as_weights(
     if is_traced(weights):
         return weights
     check_weights(np.asarray(weights))
-    if not may_weigh_nothing and not (np.asarray(weights) > 0).any():
+    # XLA takes numbers below the smallest normal one for zero.
+    counts = np.asarray(weights) >= np.finfo(weights.dtype).tiny
+    if not may_weigh_nothing and not counts.any():
         raise DataError("sample_weight is zero for every sample; at least one must count.")
     return weights
 
