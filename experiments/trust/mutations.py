@@ -86,8 +86,8 @@ MUTATIONS = (
     Mutation(
         "sign of the correction in a conditional mean",
         "mixture.gaussian",
-        "return mean[a] + ",
-        "return mean[a] - ",
+        "return mean[others] + ",
+        "return mean[others] - ",
     ),
     Mutation(
         "volume of a sphere without its dimension",

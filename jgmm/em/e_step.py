@@ -128,7 +128,7 @@ def check_inputs(mixture: Mixture, x: Any, sample_weight: Any) -> tuple[Mixture,
     """
     samples = make_samples(x, sample_weight)
     check_columns(mixture, samples.n_features)
-    return jax.tree.map(lambda leaf: leaf.astype(samples.x.dtype), mixture), samples
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, samples.x.dtype), mixture), samples
 
 
 def _by_difference(
