@@ -97,7 +97,8 @@ def test_progress_changes_nothing_and_says_where_the_fit_is(result, x):
     assert steps == sorted(steps)
     longest = int(result.restarts.n_steps.max())
     assert steps[-1] == longest
-    assert len(told) == -(-(longest + 1) // budget.CHUNK_STEPS)
+    # More where starts wait for the end of others.
+    assert len(told) >= -(-(longest + 1) // budget.CHUNK_STEPS)
     assert told[-1].n_running == 0
     assert all(report.n_restarts == R and report.max_steps == STEPS for report in told)
     likelihoods = [report.log_likelihood for report in told]
@@ -277,7 +278,8 @@ def test_many_data_sets_of_different_lengths_are_one_program(x):
 @in_double
 def test_a_device_may_fit_samples_of_its_own(x):
     """Inside ``shard_map``, with the argument that the docstring names."""
-    mesh, each = jax.make_mesh((1,), ("own",)), jax.sharding.PartitionSpec("own")
+    auto, each = (jax.sharding.AxisType.Auto,), jax.sharding.PartitionSpec("own")
+    mesh = jax.make_mesh((1,), ("own",), axis_types=auto)
 
     def one(x):
         return jax.tree.map(lambda leaf: leaf[None], fit(x[0], 2).mixture)

@@ -232,7 +232,7 @@ def check_summary(summary: Summary, n_components: int, options: Options) -> None
         # The rows drawn do not tell a constant column from one that hardly varies; all rows do, up
         # to the rounding of their mean.
         rounding = 8 * float(jnp.finfo(samples.x.dtype).eps) * np.abs(mean) / unit
-        flat = np.diagonal(scatter) <= total * rounding**2
+        flat = np.sqrt(np.diagonal(scatter) / total) <= rounding
         refuse_constant_columns(constant_columns(samples) & flat)
 
 
