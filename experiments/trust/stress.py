@@ -221,7 +221,9 @@ def _measure(case: Case, dtype: np.dtype[Any], peer: bool) -> dict[str, Any]:
         row |= {"jgmm": str(error).split(".")[0], "within": allowed is None}
     else:
         bound = (allowed or 0.0) * float(np.finfo(dtype).eps)
-        within = max(ours.log_likelihood, ours.weights, ours.covariances, ours.means - 2 * grid)
+        # Means moved by the grid cost half its square; the log-likelihood is that of these means.
+        log_likelihood = ours.log_likelihood - grid**2 / 2
+        within = max(log_likelihood, ours.weights, ours.covariances, ours.means - 2 * grid)
         row |= {**_named("jgmm", ours), "bound": bound, "within": within <= bound}
     return row | (_peer(case, made, start, x, number, expected) if peer else {})
 

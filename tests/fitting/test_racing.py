@@ -29,12 +29,12 @@ def data():
 
 @pytest.fixture(scope="module")
 def raced(data):
-    return jgmm.fit(KEY, data, K, n_restarts=R, init="kmeans", race=3)
+    return jgmm.fit(jax.random.key(1), data, K, n_restarts=R, init="kmeans", race=3)
 
 
 @pytest.fixture(scope="module")
 def unraced(data):
-    return jgmm.fit(KEY, data, K, n_restarts=R, init="kmeans")
+    return jgmm.fit(jax.random.key(1), data, K, n_restarts=R, init="kmeans")
 
 
 def test_every_round_costs_about_the_same_and_ends_with_the_finalists():

@@ -92,6 +92,7 @@ def test_one_program_for_all_unless_padding_costs_more(n_samples, expected):
 def test_programs_of_different_sizes_pass_fits_on(monkeypatch):
     """Where padding costs too much, a special case is widened to the next program's size."""
     monkeypatch.setattr(budget, "PADDING_WORK", 0)
+    monkeypatch.setattr(budget, "SMALL_WORK", 0)
     x = make_samples(datasets.load("faithful").x)
     found = grid.fit_grid(KEY, x, (1, 2, 3), ["EII"], OPTIONS)
     assert {k: result.mixture.n_components for (k, _), result in found.items()} == {

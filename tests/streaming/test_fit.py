@@ -103,7 +103,7 @@ def test_progress_tells_where_a_fit_is(start):
 def test_bad_problems_are_refused():
     x, weights = data(np.float32)
     for options, text in (
-        ({"subsample": 0}, "at least one row"),
+        ({"subsample": 0}, "subsample must be a whole number of at least 1"),
         ({"block_rows": -1}, "block_rows"),
         ({"sample_weight": weights * 0}, "zero for every sample"),
         ({"accelerate": "andersen"}, "Did you mean 'anderson'"),
