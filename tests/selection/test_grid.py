@@ -53,7 +53,10 @@ def test_no_grid_point_is_below_its_special_cases(table, dtype):
 def test_special_cases_give_what_the_start_drawn_misses(table):
     """Behind the one start drawn come those given; without them the table would be worse."""
     drawn = {point: float(r.restarts.log_likelihood[0]) for point, r in table.items()}
-    given = {point: np.asarray(r.restarts.log_likelihood[1:]).max() for point, r in table.items()}
+    given = {
+        point: np.asarray(r.restarts.log_likelihood[1:]).max(initial=-np.inf)
+        for point, r in table.items()
+    }
     assert sum(given[point] > drawn[point] + 0.1 for point in table) >= 3
 
 
@@ -67,8 +70,8 @@ def test_a_grid_point_that_fails_alone_inherits(dtype):
     one, three = found[1, "full"], found[3, "full"]
     assert Status(int(three.status)) is Status.INHERITED
     assert (float(three.log_likelihood), int(three.n_steps)) == (float(one.log_likelihood), 0)
-    np.testing.assert_allclose(np.sort(three.mixture.weights), [0.25, 0.25, 0.5])
-    for each in three.mixture.means:
+    np.testing.assert_allclose(np.sort(three.mixture.weights[:3]), [0.25, 0.25, 0.5])
+    for each in three.mixture.means[:3]:
         np.testing.assert_array_equal(each, one.mixture.means[0])
     assert [float(three.history[0])] == [float(one.log_likelihood)]
     assert np.isnan(three.history[1:]).all()

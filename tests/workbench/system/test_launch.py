@@ -161,9 +161,9 @@ def test_other_studies_are_not_shared(place):
 def test_ctrl_c_leaves_the_best_so_far_and_a_checkpoint(place, monkeypatch):
     from typer.testing import CliRunner
 
+    from jgmm._core import compilation_cache as cache
     from jgmm.workbench.cli.main import app
     from jgmm.workbench.runs import checkpoints
-    from jgmm.workbench.system import compilation_cache as cache
     from jgmm.workbench.system import signals
 
     monkeypatch.setattr(cache, "use_compilation_cache", lambda: None)
