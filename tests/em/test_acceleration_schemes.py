@@ -1,7 +1,6 @@
 """The schemes of acceleration: their names, and where they lead on a linear iteration."""
 
 from dataclasses import replace
-from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +25,8 @@ def test_names_of_schemes():
         jgmm.fit(KEY, [[0.0], [1.0], [2.0]], 1, accelerate="fast")
     from jgmm.workbench.config.models import Fit
 
-    known = set(get_args(Fit.model_fields["accelerate"].annotation))
-    assert known == {*SCHEMES, "none"}
+    for name in (*SCHEMES, "none"):
+        assert Fit(accelerate=name).accelerate == name
 
 
 END = jnp.asarray([1.0, -2.0, 0.5])
