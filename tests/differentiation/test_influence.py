@@ -17,7 +17,7 @@ from jgmm.workbench.readers import datasets
 @pytest.fixture(scope="module")
 def faithful():
     x = jnp.asarray(np.asarray(datasets.load("faithful").x[::2], np.float64))
-    return x, jgmm.fit(KEY, x, 2, n_restarts=2, init="points").mixture
+    return x, jgmm.fit(KEY, x, 2, n_restarts=8).mixture
 
 
 @pytest.fixture(scope="module")
