@@ -28,6 +28,7 @@ from jgmm._core.status import Status
 from jgmm._data.samples import Samples, check_counts, make_samples, map_columns, scaling
 from jgmm._data.standardization import center_and_scale, units_of_columns
 from jgmm._data.validation import as_samples, check_key, check_whole
+from jgmm._data.weighted_draw import draw_row, draw_uniforms, relative_weights
 from jgmm.covariance.models import MODELS, CovarianceModel
 from jgmm.em import exponential_family
 from jgmm.em.cancellation import recompute_unsafe
@@ -40,8 +41,6 @@ __all__ = ["KMeansResult", "fit", "predict"]
 # Distances are computed from matrix products while their mean is this many times their rounding
 # error, and from differences otherwise.
 MIN_DISTANCE_TO_ROUNDING = 1e3
-# Samples, or groups of samples, that form one group when a sample is drawn.
-GROUP = 128
 
 
 @jax.tree_util.register_dataclass
@@ -245,59 +244,6 @@ def map_keys(one: Callable[[Array], Any], keys: Key[Array, "R"], samples: Sample
     """
     batch = max(1, budget.KMEANS_DISTANCES // samples.n_samples)
     return jax.vmap(one)(keys) if len(keys) <= batch else lax.map(one, keys, batch_size=batch)
-
-
-def relative_weights(samples: Samples) -> Float[Array, "N"]:
-    """Divide weights by the largest, so that products with them neither overflow nor vanish."""
-    if samples.weights is None:
-        # Without the barrier XLA may sum the ones while it compiles, slowly, and complains of it.
-        return lax.optimization_barrier(jnp.ones(samples.n_samples, samples.x.dtype))
-    return samples.weights / samples.weights.max()
-
-
-def draw_uniforms(
-    key: Key[Array, ""], n_draws: int, n_samples: int, dtype: Any
-) -> Float[Array, "n_draws L"]:
-    """Draw the random numbers for ``n_draws`` calls of ``draw_row``, L for each.
-
-    Draw i has the same numbers whatever the number of draws.
-    """
-    levels, size = 1, n_samples
-    while size > GROUP:
-        levels, size = levels + 1, -(-size // GROUP)
-
-    def one(i: Array) -> Array:
-        return jax.random.uniform(jax.random.fold_in(key, i), (levels,), dtype)
-
-    return jax.vmap(one)(jnp.arange(n_draws))
-
-
-def draw_row(uniforms: Float[Array, "L"], mass: Float[Array, "N"]) -> Int[Array, ""]:
-    """Draw an index with probability ∝ mass ≥ 0; one of mass zero only if all masses are zero.
-
-    The last number draws one of the groups of neighbours by the sum of their masses, and the first
-    an index within that group; where there are many groups, they form groups in turn. That takes
-    one pass, and the cumulative sums are short, so their rounding errors are small.
-
-    Args:
-      uniforms: random numbers between 0 and 1, one for each level of groups, see ``draw_uniforms``.
-      mass: relative probabilities.
-    """
-    if len(uniforms) == 1:
-        return _draw(uniforms[0], mass)
-    groups = jnp.pad(mass, (0, -len(mass) % GROUP)).reshape(-1, GROUP)
-    group = draw_row(uniforms[1:], groups.sum(axis=1))
-    return group * GROUP + _draw(uniforms[0], groups[group])
-
-
-def _draw(uniform: Array, mass: Array) -> Array:
-    """Draw an index of a short array of masses."""
-    number = jnp.arange(len(mass))
-    # Cumulative sums as a matrix product: XLA compiles it in a fraction of the time of ``cumsum``.
-    total = (number[:, None] >= number[None, :]).astype(mass.dtype) @ mass
-    # By rounding, a cumulative sum may increase at a mass of zero, or stay below the number drawn.
-    candidates = (total > uniform * total[-1]) & (mass > 0)
-    return jnp.where(candidates.any(), candidates.argmax(), mass.argmax())
 
 
 def assign(

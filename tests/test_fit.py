@@ -97,6 +97,7 @@ def test_progress_changes_nothing_and_says_where_the_fit_is(result, x):
     assert steps == sorted(steps)
     longest = int(result.restarts.n_steps.max())
     assert steps[-1] == longest
+    assert steps[0] == budget.CHUNK_STEPS
     # More where starts wait for the end of others.
     assert len(told) >= -(-(longest + 1) // budget.CHUNK_STEPS)
     assert told[-1].n_running == 0

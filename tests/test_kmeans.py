@@ -214,23 +214,6 @@ def test_clusters_too_tight_for_products_are_told_apart(dtype):
     np.testing.assert_array_equal(found.counts, [[50, 50, 50, 50]])
 
 
-def test_rows_are_drawn_by_mass(dtype):
-    """The law within five errors, and never a row of mass zero, however many there are."""
-    mass = np.zeros(1000, dtype)
-    mass[[3, 500, 501, 999]] = [1, 2, 4, 1]
-    n = 4000
-    keys = jax.random.split(jax.random.key(0), n)
-
-    def draw(key, mass):
-        return kmeans.draw_row(kmeans.draw_uniforms(key, 1, len(mass), dtype)[0], mass)
-
-    rows = np.asarray(jax.jit(jax.vmap(lambda key: draw(key, jnp.asarray(mass))))(keys))
-    share, expected = np.bincount(rows, minlength=1000) / n, mass / mass.sum()
-    assert (np.abs(share - expected) <= 5 * np.sqrt(expected * (1 - expected) / n)).all()
-    assert int(draw(keys[0], jnp.zeros(7, dtype))) in range(7)
-    assert int(draw(keys[0], jnp.ones(1, dtype))) == 0
-
-
 def test_units_do_not_matter(x, dtype):
     """The same labels for data in other units and far from the origin."""
     grid = np.round(x * 64) / 64  # what an offset of 1e4 leaves exact in float32

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from jgmm import plot
 from jgmm.plot.style import DARK, component_style
+from jgmm.workbench.runs import storage
 
 
 def as_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -19,6 +21,14 @@ def as_table(rows: Sequence[dict[str, Any]]) -> str:
         "  ".join(entry.ljust(width) for entry, width in zip(line, widths, strict=True)).rstrip()
         for line in lines
     )
+
+
+def show(rows: Sequence[dict[str, Any]], output: pathlib.Path) -> None:
+    """Print rows as a table, and write them to a JSON file."""
+    print(as_table(rows))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    storage.write_json(output, rows)
+    print(output)
 
 
 def _entry(value: Any) -> str:

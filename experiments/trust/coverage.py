@@ -20,12 +20,11 @@ import numpy as np
 from jaxtyping import Array
 
 import jgmm
-from experiments.benchmark.chart import as_table
+from experiments.benchmark.chart import show
 from jgmm._core.compilation import jit
 from jgmm.mixture.mixture import Mixture
 from jgmm.uncertainty import Parameters, parameters_of, standard_errors
 from jgmm.uncertainty.intervals import Uncertainty
-from jgmm.workbench.runs import storage
 
 DISTANCES, SIZES, N_REPLICATES = (2.0, 3.0, 5.0), (200, 1000), 300
 OUTPUT = pathlib.Path("runs/trust/coverage.json")
@@ -82,10 +81,7 @@ def _holds(found: Uncertainty, right: Parameters) -> list[np.ndarray]:
 def main() -> None:
     """Print the table of all distances and sizes."""
     rows = [measure(distance, n) for distance in DISTANCES for n in SIZES]
-    print(as_table(rows))
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_json(OUTPUT, rows)
-    print(OUTPUT)
+    show(rows, OUTPUT)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,13 @@ import numpy as np
 from jaxtyping import Array
 
 import jgmm
-from experiments.benchmark.chart import as_table
+from experiments.benchmark.chart import show
 from experiments.trust import exact
 from jgmm._core.compilation import jit
 from jgmm._data.samples import make_samples
 from jgmm.covariance.models import MODELS
 from jgmm.mixture.mixture import Mixture
 from jgmm.selection.criteria import criteria, evidence
-from jgmm.workbench.runs import storage
 
 N, K, D = 40, 3, 3
 OUTPUT = pathlib.Path("runs/trust/models.json")
@@ -160,10 +159,7 @@ def main() -> None:
         for dtype in ("float32", "float64")
         for code in MODELS
     ]
-    print(as_table(rows))
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_json(OUTPUT, rows)
-    print(OUTPUT)
+    show(rows, OUTPUT)
 
 
 if __name__ == "__main__":

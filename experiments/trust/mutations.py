@@ -21,8 +21,7 @@ import sys
 import tempfile
 from typing import NamedTuple
 
-from experiments.benchmark.chart import as_table
-from jgmm.workbench.runs import storage
+from experiments.benchmark.chart import show
 
 ROOT = pathlib.Path(__file__).parents[2]
 COPIED = ("jgmm", "tests", "experiments", "configs", "docs", "README.md", "pyproject.toml")
@@ -372,9 +371,7 @@ def main() -> None:
                     {"module": mutation.module, "wrong": mutation.wrong, "caught by": found}
                 )
                 print(f"  {mutation.wrong}: {found or 'SURVIVES'}", flush=True)
-    print(as_table(rows))
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_json(OUTPUT, rows)
+    show(rows, OUTPUT)
     survivors = [row["wrong"] for row in rows if row["caught by"] is None]
     if survivors:
         raise SystemExit(f"not caught: {'; '.join(map(str, survivors))}")

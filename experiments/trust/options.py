@@ -35,7 +35,7 @@ import numpy as np
 from jax import lax
 
 import jgmm
-from experiments.benchmark.chart import as_table
+from experiments.benchmark.chart import show
 from jgmm._core.compilation import jit
 from jgmm._core.status import Status
 from jgmm._data.samples import Samples, Standardization, make_samples
@@ -49,7 +49,6 @@ from jgmm.fitting.results import FitResult
 from jgmm.mixture.mixture import Mixture, to_original, to_standard
 from jgmm.mixture.noise import as_log_volume, initial_noise
 from jgmm.mixture.prior import Prior
-from jgmm.workbench.runs import storage
 
 OUTPUT = pathlib.Path("runs/trust/options.json")
 PRECISIONS = ("float32", "float64")
@@ -786,10 +785,7 @@ def main() -> None:
         failed += wrong
         print(code, precision, "failures:", *(wrong or ["none"]), sep="\n  ", flush=True)
         jax.clear_caches()
-    print(as_table(rows))
-    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_json(OUTPUT, rows)
-    print(OUTPUT)
+    show(rows, OUTPUT)
     if failed:
         raise SystemExit(f"{len(failed)} cases fail")
 

@@ -56,7 +56,7 @@ def jit(
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
-        if not _at_top_level():
+        if not at_top_level():
             return part(*args)
         arrays = [each for i, each in enumerate(args) if i not in static]
         shapes = [getattr(leaf, "shape", None) for leaf in jax.tree.leaves(arrays)]
@@ -130,8 +130,14 @@ def programs_of(function: Callable[..., Any]) -> int:
     return sum(key[0] is function for key in _programs.keys)
 
 
-def _at_top_level() -> bool:
-    """Return whether no transformation of JAX is being traced in this thread."""
+def at_top_level() -> bool:
+    """Return whether no transformation of JAX is being traced in this thread.
+
+    Only then may a function read values, or compile programs of its own.
+
+    >>> at_top_level(), jax.jit(at_top_level)().item()
+    (True, False)
+    """
     return bool(get_opaque_trace_state() == _top_level())
 
 

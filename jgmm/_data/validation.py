@@ -276,9 +276,12 @@ def as_weights(
     if is_traced(weights):
         return weights
     check_weights(np.asarray(weights))
-    # XLA takes numbers below the smallest normal one for zero.
-    counts = np.asarray(weights) >= np.finfo(weights.dtype).tiny
-    if not may_weigh_nothing and not counts.any():
+    host = np.asarray(weights)
+    tiny = (host > 0) & (host < np.finfo(host.dtype).tiny)
+    if tiny.any():  # zero to XLA; so they are zero to all that reads weights on the host, too
+        host = np.where(tiny, 0, host)
+        weights = jnp.asarray(host)
+    if not may_weigh_nothing and not host.any():
         raise DataError("sample_weight is zero for every sample; at least one must count.")
     return weights
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
 from jgmm._core import pytree
@@ -181,7 +180,11 @@ class EM:
         exact = partial(pass_over, form="difference")
         if prefers_differences(entry, d, n_components, n_runs):
             none = jnp.zeros(n_runs, bool)
-            return lax.map(exact, runs), Precision(none, none)
+            # A run that has ended keeps its state, whatever its statistics.
+            shapes = jax.eval_shape(jax.vmap(exact), runs)
+            nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            ended = states.status != Status.RUNNING
+            return recompute_unsafe(ended, nothing, exact, runs), Precision(none, none)
         precision = jax.vmap(cancellation.assess)(states.mixture)
         precision = Precision(
             precision.safe & ~states.use_exact, precision.approximate & ~states.use_exact

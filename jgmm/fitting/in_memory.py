@@ -60,7 +60,7 @@ def fit_unchecked(
     algorithm, log_volume = algorithm_for(options), as_log_volume(noise, samples)
     if log_volume is not None and options.accelerate is not None:
         raise DataError("noise is fitted by EM as it is: leave accelerate out.")
-    shapes = shapes_for(key, samples, n_components, options, padded_size)
+    shapes = shapes_for(samples, n_components, options, padded_size)
     if shapes.rows_are_padded:
         padded = padded_rows(samples)
         options = with_padded_labels(options, samples, padded.n_samples)

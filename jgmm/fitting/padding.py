@@ -13,10 +13,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array
 
 from jgmm._core import budget
-from jgmm._core.pytree import is_traced
+from jgmm._core.compilation import at_top_level
 from jgmm._data.samples import Samples, fill_up, padded_length
 from jgmm._data.validation import checked_labels
 from jgmm.covariance.models import CovarianceModel
@@ -42,23 +41,19 @@ class Shapes:
 
 
 def shapes_for(
-    key: Array,
-    samples: Samples,
-    n_components: int,
-    options: Options,
-    padded_size: int | None = None,
+    samples: Samples, n_components: int, options: Options, padded_size: int | None = None
 ) -> Shapes:
     """Choose the sizes of the arrays of a fit.
 
     Args:
-      key, samples, n_components, options: as for ``in_memory.fit_unchecked``.
+      samples, n_components, options: as for ``in_memory.fit_unchecked``.
       padded_size: the number of components, if the caller has chosen it.
 
     Returns:
       The sizes. Inside a transformation nothing is padded: its program is compiled anyway. Starts
       that are given, and races, keep their numbers.
     """
-    if is_traced(key, samples, options.init, options.ridge, options.prior, options.floor):
+    if not at_top_level():
         return Shapes(False, padded_size or n_components, None)
     drawn = isinstance(options.init, str) and not options.race
     size = padded_size or padded_components(n_components)

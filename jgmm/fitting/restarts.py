@@ -109,7 +109,7 @@ def run_restarts(
     width = batch_width(n_restarts, work)
     if n_starts is not None:
         width = min(n_restarts, budget.MIN_BATCH)
-    batch = open_batch(algorithm, starts, width, n_starts or n_restarts)
+    batch = open_batch(algorithm, starts, width, n_starts)
     all_begun = width == n_restarts
     return run_to_end(
         algorithm, batch, all_begun, starts, samples, control, work, progress, n_starts
@@ -179,17 +179,24 @@ def restart_axis(starts: Any) -> Array:
 
 @partial(jit, quick=True, static_argnums=(0, 2))
 def open_batch(algorithm: Algorithm, starts: Any, width: int, n_starts: Any = None) -> Batch:
-    """Return a batch of ``width`` runs, which begin from the first of ``n_starts`` starts."""
-    n_restarts = restart_axis(starts).shape[0]
-    n_starts = n_restarts if n_starts is None else n_starts
+    """Return a batch of ``width`` runs, which begin from the first of ``n_starts`` starts.
+
+    Runs for which there is no start take no steps.
+    """
+    n_restarts, number = restart_axis(starts).shape[0], jnp.arange(width)
     states = jax.vmap(algorithm.init)(jax.tree.map(lambda leaf: leaf[:width], starts))
+    if n_starts is None:
+        n_starts = n_restarts
+    else:
+        status = jnp.where(number < n_starts, states.status, int(Status.OUTRUN))
+        states = replace(states, status=status)
     dtype = states.log_likelihood.dtype
     unknown = jnp.full(n_restarts, -1)
     outcomes = Restarts(
         jnp.full(n_restarts, jnp.nan, dtype), unknown, unknown, unknown, jnp.asarray(n_restarts)
     )
     history = jnp.full((width, algorithm.max_steps + 1), jnp.nan, dtype)
-    first, number = jax.tree.map(lambda leaf: leaf[0], states), jnp.arange(width)
+    first = jax.tree.map(lambda leaf: leaf[0], states)
     batch = Batch(
         states,
         jnp.where(number < n_starts, number, n_restarts),

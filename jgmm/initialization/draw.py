@@ -96,7 +96,7 @@ def batches_of_starts(
     at_once = room or budget.MAX_STARTS_AT_ONCE
     for first in range(0, n_restarts, at_once):
         size = min(at_once, n_restarts - first)
-        numbers = first + jnp.arange(room or size)
+        numbers = jax.device_put(np.arange(first, first + (room or size)))
         if room is None:
             mixtures = draw_numbered(key, numbers, scaled, active, entry.name, options.init)
         else:

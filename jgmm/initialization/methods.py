@@ -24,6 +24,7 @@ from jgmm._core import status
 from jgmm._core.compilation import JitByWork, jit
 from jgmm._data.samples import Samples, Standardization
 from jgmm._data.standardization import center_and_scale
+from jgmm._data.weighted_draw import draw_row, draw_uniforms, relative_weights
 from jgmm.covariance.models import model
 from jgmm.covariance.storage import Spherical
 from jgmm.em import exponential_family
@@ -84,14 +85,14 @@ def points(
         samples, lambda rows: jnp.ones((rows.shape[0], 1), samples.x.dtype), 1, covariance
     )
     whole = maximize(statistics, covariance, START_RIDGE)
-    n_components, weights = len(active), kmeans.relative_weights(samples)
+    n_components, weights = len(active), relative_weights(samples)
 
     def draw(key: Array) -> Array:
-        uniforms = kmeans.draw_uniforms(key, n_components, samples.n_samples, weights.dtype)
+        uniforms = draw_uniforms(key, n_components, samples.n_samples, weights.dtype)
 
         def draw_another(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             rows, mass = carry
-            row = kmeans.draw_row(uniforms[i], mass)
+            row = draw_row(uniforms[i], mass)
             return rows.at[i].set(row), mass.at[row].set(0)
 
         rows = jnp.zeros(n_components, int)

@@ -88,7 +88,7 @@ def fit_grid(
             {point: results[point] for point in special}, k, entry, padded[k], counts_are_nested
         )
         own = replace(options, covariance=entry.name)
-        takes_any_number = shapes_for(key, samples, k, own, padded[k]).room is not None
+        takes_any_number = shapes_for(samples, k, own, padded[k]).room is not None
         n_more = len(nested.starts) if takes_any_number else n_most
         result = fit_unchecked(
             key,

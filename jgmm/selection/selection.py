@@ -18,7 +18,7 @@ from jaxtyping import Array, Key
 
 from jgmm._core.compilation import JitByWork
 from jgmm._core.errors import DataError, FitError
-from jgmm._core.pytree import is_traced, to_host
+from jgmm._core.pytree import to_host
 from jgmm._core.status import VALID, Status, describe
 from jgmm._data.samples import Samples, make_samples, padded_rows
 from jgmm.covariance.models import MODELS, model
@@ -198,7 +198,7 @@ def select(
     options = ACCEPTED.read(options, keywords)
     _check_selection(samples, counts, models, criterion, n_folds, options)
     control = make_control(samples.x.dtype, options.tol, options.rtol, options.ridge)
-    whole = samples if is_traced(samples) else padded_rows(samples)
+    whole, total = padded_rows(samples), float(samples.total_weight())
     fits = fit_grid(key, whole, counts, models, options, progress)
     table, results = [], {}
     for k, name in ((k, name) for name in models for k in counts):
@@ -209,9 +209,9 @@ def select(
             held_out = held_out_unchecked(key, samples, k, n_folds, own, padded)
             extra = {criterion: float(held_out.log_likelihood)}
         p = result.mixture.model.n_parameters(k, samples.n_features, options.equal_weights)
-        table.append(_row(result, k, p, options.n_restarts, whole, control, extra))
+        table.append(_row(result, k, p, options.n_restarts, whole, total, control, extra))
         results[k, name] = replace(result, mixture=_leading(result.mixture, k))
-    agreement = _agreement(table, samples, control)
+    agreement = _agreement(table, samples, total, control)
     best = _best(table, criterion, samples.n_features, agreement)
     chosen = results[best.n_components, best.covariance]
     return Selection(table, criterion, best, chosen, results, agreement)
@@ -265,10 +265,10 @@ def _agreeing(result: FitResult, n_restarts: int, total: float, control: Control
     return np.stack([valid, valid & (apart <= _slack(best, total, control))])
 
 
-def _slack(log_likelihood: Any, total: Any, control: Control) -> float:
+def _slack(log_likelihood: float, total: float, control: Control) -> float:
     """Return the nats by which log-likelihoods of one optimum may differ where EM has stopped."""
     tol, rtol = float(control.tol), float(control.rtol)
-    return AGREEING_STEPS * (tol * float(total) + rtol * abs(float(log_likelihood)))
+    return AGREEING_STEPS * (tol * total + rtol * abs(log_likelihood))
 
 
 @partial(JitByWork, static_argnums=4)
@@ -291,6 +291,7 @@ def _row(
     n_parameters: int,
     n_restarts: int,
     samples: Samples,
+    total: float,
     control: Control,
     extra: dict[str, float],
 ) -> Row:
@@ -300,7 +301,7 @@ def _row(
     entries, p = tuple(CRITERIA.values()), np.asarray(n_parameters)
     ell = result.log_likelihood
     computed = jax.device_get(_values(work, mixture, ell, samples, p, entries))
-    valid, total = status.is_valid, float(samples.total_weight())
+    valid = status.is_valid
     values = {name: float(value) for name, value in computed.items()} | extra
     n_valid, n_agree = _agreeing(result, n_restarts, total, control).sum(axis=1)
     return Row(
@@ -315,12 +316,12 @@ def _row(
     )
 
 
-def _agreement(table: Sequence[Row], samples: Samples, control: Control) -> float:
+def _agreement(table: Sequence[Row], samples: Samples, total: float, control: Control) -> float:
     """Return the nats by which log-likelihoods of one fit may differ anywhere in the table."""
     reached = [abs(row.log_likelihood) for row in table if math.isfinite(row.log_likelihood)]
     largest = max(reached, default=0.0)
     rounding = ROUNDINGS * float(np.finfo(samples.x.dtype).eps) * largest
-    return max(rounding, float(_slack(largest, samples.total_weight(), control)))
+    return max(rounding, _slack(largest, total, control))
 
 
 def _best_of(rows: Sequence[Row], criterion: str, n_features: int, agreement: float) -> Row | None:

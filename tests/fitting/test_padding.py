@@ -8,6 +8,7 @@ import jgmm
 from jgmm._core import budget
 from jgmm._core.compilation import programs_of
 from jgmm._data.samples import make_samples
+from jgmm.em.algorithm import EM
 from jgmm.em.options import Options
 from jgmm.fitting import in_memory, padding, restarts
 from jgmm.initialization import methods
@@ -75,9 +76,9 @@ def test_labels_noise_and_given_starts_are_padded_with_the_samples(data):
 
 def test_large_problems_keep_their_numbers(data, monkeypatch):
     samples, options = make_samples(data), Options(n_restarts=4)
-    assert padding.shapes_for(KEY, samples, 3, options) == padding.Shapes(True, 9, 256)
+    assert padding.shapes_for(samples, 3, options) == padding.Shapes(True, 9, 256)
     monkeypatch.setattr(budget, "SMALL_WORK", 1)
-    assert padding.shapes_for(KEY, samples, 3, options) == padding.Shapes(True, 3, None)
+    assert padding.shapes_for(samples, 3, options) == padding.Shapes(True, 3, None)
     result = in_memory.fit_unchecked(KEY, samples, 3, options)
     assert result.mixture.means.shape == (3, 2)
     assert result.restarts.status.shape == (4,)
@@ -85,7 +86,7 @@ def test_large_problems_keep_their_numbers(data, monkeypatch):
 
 def test_there_is_room_for_all_starts():
     samples = make_samples(np.arange(20.0)[:, None])
-    room = [padding.shapes_for(KEY, samples, 2, Options(n_restarts=r)).room for r in (1, 300, 9000)]
+    room = [padding.shapes_for(samples, 2, Options(n_restarts=r)).room for r in (1, 300, 9000)]
     assert room == [256, 1024, 4096]
 
 
@@ -94,3 +95,15 @@ def test_labels_as_a_start_keep_their_length_where_samples_do(data, monkeypatch)
     monkeypatch.setattr(budget, "MAX_PADDED_BYTES", 1)  # as if there were too many samples to copy
     result = jgmm.fit(KEY, data, 3, init=groups)
     assert result.mixture.means.shape == (3, 2)
+
+
+def test_runs_without_a_start_take_no_steps(data):
+    samples, starts = make_samples(data), jgmm.initialization.draw(KEY, data, 3, n_restarts=8)
+    options = Options()
+    batch = restarts.run_restarts(
+        EM(5), starts, samples, options.control(samples, 3), 1, n_starts=3
+    )
+    n_steps = np.asarray(batch.states.n_steps)
+    assert (n_steps[:3] > 0).all()
+    assert (n_steps[3:] == 0).all()
+    assert (np.asarray(batch.outcomes.status)[3:] == -1).all()
