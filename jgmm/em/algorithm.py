@@ -26,11 +26,11 @@ from jgmm.em.cancellation import Precision, recompute_unsafe
 from jgmm.em.degeneracy import collapsed_components, mark_degenerate
 from jgmm.em.e_step import Form, accumulate, check_inputs, prefers_differences, product_rows
 from jgmm.em.m_step import equal_log_weights, maximize, ridge_in
-from jgmm.em.options import Control
+from jgmm.em.options import Control, make_control
 from jgmm.em.statistics import Statistics
 from jgmm.mixture.mixture import Mixture, to_original, to_standard
 from jgmm.mixture.noise import Noise
-from jgmm.mixture.prior import Prior, as_prior, log_density_in
+from jgmm.mixture.prior import as_prior, log_density_in
 
 
 def em_step(
@@ -50,20 +50,44 @@ def em_step(
     """
     mixture, samples = check_inputs(mixture, x, sample_weight)
     prior = as_prior(prior, samples, mixture.n_components)
-    return _em_step(mixture, samples, jnp.asarray(ridge, samples.x.dtype), prior)
+    return _em_step(mixture, samples, make_control(samples.x.dtype, None, None, ridge, prior))
 
 
 @jit
-def _em_step(
-    mixture: Mixture, samples: Samples, ridge: Array, prior: Prior | None
+def _em_step(mixture: Mixture, samples: Samples, control: Control) -> tuple[Mixture, Array]:
+    return one_step(mixture, samples, control)
+
+
+def one_step(
+    mixture: Mixture,
+    samples: Samples,
+    control: Control,
+    equal_weights: bool = False,
+    form: Form = "auto",
 ) -> tuple[Mixture, Array]:
+    """Take one step of EM as ``em_step`` does, on samples and options that have been checked.
+
+    Args:
+      mixture: current parameters, in the units of the samples.
+      samples: N samples in the identity frame.
+      control: ridge, prior and floor are read.
+      equal_weights: give all components the same weight.
+      form: of the E-step, see ``accumulate``.
+    """
     inside = standardize(samples, mixture.model)
-    before = to_standard(mixture, inside.frame)
-    statistics = accumulate(before, inside)
-    ridge, prior = ridge_in(inside.frame, ridge), prior and prior.standardize(inside.frame)
-    updated = maximize(statistics, mixture.covariance, ridge, before.scale, prior=prior)
-    shift = samples.total_weight() * inside.frame.log_volume()
-    return to_original(updated, inside.frame), statistics.log_likelihood - shift
+    before, frame = to_standard(mixture, inside.frame), inside.frame
+    statistics = accumulate(before, inside, form=form)
+    updated = maximize(
+        statistics,
+        mixture.covariance,
+        ridge_in(frame, control.ridge),
+        before.scale,
+        equal_weights,
+        control.prior_in(frame),
+        control.floor_in(frame),
+    )
+    shift = samples.total_weight() * frame.log_volume()
+    return to_original(updated, frame), statistics.log_likelihood - shift
 
 
 @jax.tree_util.register_dataclass

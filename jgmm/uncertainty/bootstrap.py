@@ -42,14 +42,13 @@ from jgmm._core.errors import DataError, FitError
 from jgmm._core.pytree import Leaf, to_host
 from jgmm._core.status import RIDGE_ADVICE, VALID, tally
 from jgmm._data.samples import Samples, whole_weights
-from jgmm._data.standardization import standardize
 from jgmm._data.validation import check_key, check_level, check_whole
-from jgmm.em.e_step import accumulate, check_inputs
-from jgmm.em.m_step import maximize, ridge_in
+from jgmm.em.algorithm import one_step
+from jgmm.em.e_step import check_inputs
 from jgmm.em.options import Control, OptionKeywords, Options
 from jgmm.fitting.algorithm import Algorithm
 from jgmm.fitting.single_run import ACCEPTED, algorithm_for, run_em_unchecked
-from jgmm.mixture.mixture import Mixture, to_original, to_standard
+from jgmm.mixture.mixture import Mixture
 from jgmm.uncertainty.intervals import Parameters, Uncertainty, parameters_of
 from jgmm.uncertainty.label_switching import overlaps, relabel
 
@@ -263,25 +262,7 @@ def _refit(
         resampled = replace(samples, weights=weights)
         result = run_em_unchecked(mixture, resampled, control, algorithm)
         overlap = overlaps(mixture, result.mixture, samples)
-        first = parameters_of(_first_step(mixture, resampled, control, equal_weights))
-        return result.mixture, result.status, overlap, first
+        first, _ = one_step(mixture, resampled, control, equal_weights, form="difference")
+        return result.mixture, result.status, overlap, parameters_of(first)
 
     return jax.vmap(refit_one)(numbers)
-
-
-def _first_step(
-    mixture: Mixture, samples: Samples, control: Control, equal_weights: bool
-) -> Mixture:
-    """Return the mixture after one step of EM, with the options of the refit."""
-    inside = standardize(samples, mixture.model)
-    before = to_standard(mixture, inside.frame)
-    updated = maximize(
-        accumulate(before, inside, form="difference"),
-        mixture.covariance,
-        ridge_in(inside.frame, control.ridge),
-        before.scale,
-        equal_weights,
-        control.prior_in(inside.frame),
-        control.floor_in(inside.frame),
-    )
-    return to_original(updated, inside.frame)
