@@ -9,6 +9,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import tomllib
 from types import SimpleNamespace
@@ -124,6 +125,8 @@ def test_csv_files(tmp_path):
     path = tmp_path / "x.csv"
 
     def check(data):
+        if re.sub(r"\d+ columns? left out as [^;]*|; ", "", data.read_as):
+            return  # not as Python's own reader would take it
         # Python's own reader finds the same numbers.
         text = io.StringIO(path.read_bytes().decode("utf-8-sig"), newline="")
         header, *rows = [row for row in csv.reader(text) if row]

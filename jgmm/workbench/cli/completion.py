@@ -25,7 +25,7 @@ def complete_source(incomplete: str) -> list[str]:
         if text.startswith(incomplete.removeprefix("./")) and not entry.name.startswith("."):
             if entry.is_dir():
                 found.append(f"{text}/")
-            elif entry.suffix.lower() in suffixes:
+            elif formats.suffix_of(entry.name) in suffixes:
                 found.append(text)
     return found
 

@@ -18,9 +18,13 @@ from jgmm.workbench.cli.options import (
     Coordinator,
     Covariance,
     Criterion,
+    Decimal,
     File,
+    Header,
+    Id,
     Json,
     Label,
+    Na,
     Output,
     Overrides,
     Precision,
@@ -29,6 +33,7 @@ from jgmm.workbench.cli.options import (
     Quiet,
     Restarts,
     Seed,
+    Separator,
     Verbose,
     Verbosity,
     Weight,
@@ -127,6 +132,11 @@ def fit(
     columns: Columns = None,
     label: Label = None,
     weight: Weight = None,
+    id: Id = None,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    na: Na = None,
+    header: Header = None,
     restarts: Restarts = None,
     criterion: Criterion = None,
     seed: Seed = None,
@@ -143,7 +153,8 @@ def fit(
     runs the study "mixture" without a config file, and leaves a run folder. To print the table
     alone and leave no file behind, use "jgmm select".
     """
-    data = (file, columns, label, weight)
+    data: dict[str, object] = {"source": file, "columns": columns, "label": label, "weight": weight}
+    data |= {"id": id, "separator": separator, "decimal": decimal, "na": na, "header": header}
     fitting = (components, covariance, restarts, criterion)
     changes = [*(overrides or []), *_output(output)]
     verbosity = Verbosity(quiet, verbose, as_json)
@@ -162,6 +173,11 @@ def select(
     columns: Columns = None,
     label: Label = None,
     weight: Weight = None,
+    id: Id = None,
+    separator: Separator = None,
+    decimal: Decimal = None,
+    na: Na = None,
+    header: Header = None,
     restarts: Restarts = None,
     criterion: Criterion = None,
     seed: Seed = None,
@@ -175,7 +191,8 @@ def select(
     The fits and the choice are those of "jgmm fit" with the same options. That command also leaves
     a run folder with the parameters, assignments, pictures and a report of the chosen model.
     """
-    data = (file, columns, label, weight)
+    data: dict[str, object] = {"source": file, "columns": columns, "label": label, "weight": weight}
+    data |= {"id": id, "separator": separator, "decimal": decimal, "na": na, "header": header}
     fitting = (components, covariance, restarts, criterion)
     config = config_from_options("jgmm select", data, fitting, seed, precision, overrides or [])
     _prepare()
@@ -185,10 +202,12 @@ def select(
     progress = not (quiet or as_json) and sys.stderr.isatty()
     with _stdout_for_results(as_json), runner.study_context(config, progress) as study:
         rows = mixture.table(mixture.select_mixture(study))
+        data_as_read = runner.describe_data(study.data)
     chosen = next((row for row in rows if row["chosen"] == "yes"), rows[0])
     if as_json:
-        print_json({"criterion": config.fit.criterion, "table": rows})
+        print_json({"criterion": config.fit.criterion, "table": rows, "data": data_as_read})
         return
+    terminal.data(data_as_read)
     too_wide = not terminal.grid(rows, config.fit.criterion, chosen)
     most = None if too_wide else terminal.MOST_ROWS  # all of them, where the grid is not shown
     terminal.fits(rows, config.fit.criterion, config.fit.n_restarts, most, "with --json")

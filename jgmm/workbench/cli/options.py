@@ -40,7 +40,8 @@ Output = Annotated[pathlib.Path | None, typer.Option(help="Folder that the run f
 File = Annotated[
     str,
     typer.Argument(
-        help="A file, such as a .csv, .parquet or .npy file, or a built-in data set.",
+        help="A built-in data set or a file: .csv and other text, also compressed, JSON lines, "
+        "Excel (.xlsx), .parquet, .feather, .npy, .npz; FILE:PART names a sheet or an array.",
         autocompletion=completion.complete_source,
     ),
 ]
@@ -59,6 +60,22 @@ Columns = Annotated[
 ]
 Label = Annotated[str | None, typer.Option(help="Column of known classes to compare with.")]
 Weight = Annotated[str | None, typer.Option(help="Column of sample weights.")]
+Id = Annotated[
+    str | None,
+    typer.Option("--id", help="Column that says which row is which; it is not modelled."),
+]
+Separator = Annotated[
+    str | None,
+    typer.Option(help="What separates values: a character, or comma, semicolon, tab, pipe, blank."),
+]
+Decimal = Annotated[str | None, typer.Option(help='The decimal mark, "." or ",".')]
+Na = Annotated[
+    str | None, typer.Option("--na", help="What stands for a missing value, by comma: ?,-999.")
+]
+Header = Annotated[
+    bool | None,
+    typer.Option("--header/--no-header", help="Whether the first line holds the names of columns."),
+]
 Restarts = Annotated[int | None, typer.Option(help="Restarts per model; the best is kept.")]
 Criterion = Annotated[
     str | None,
@@ -123,7 +140,7 @@ class Verbosity:
 
 def config_from_options(
     source: str,
-    data: tuple[str, str | None, str | None, str | None],
+    data: Mapping[str, Any],
     fitting: tuple[str | None, str | None, int | None, str | None],
     seed: int | None,
     precision: str | None,
@@ -133,7 +150,8 @@ def config_from_options(
 
     Args:
       source: the name of the command, for messages.
-      data: the file, and the options --columns, --label and --weight.
+      data: the file as "source", and the options --columns, --label, --weight and those that say
+        how the file is written, by the names of the table `[data]`.
       fitting: the options --components, --covariance, --restarts and --criterion.
       seed: the option --seed.
       precision: the option --precision.
@@ -144,7 +162,7 @@ def config_from_options(
     """
     from jgmm.workbench.config import models
 
-    file, columns, label, weight = data
+    file, columns, na = data["source"], data.get("columns"), data.get("na")
     components, covariance, restarts, criterion = fitting
     table = {
         "study": "mixture",
@@ -152,10 +170,9 @@ def config_from_options(
         "seed": seed,
         "precision": precision,
         "data": {
-            "source": file,
+            **data,
             "columns": columns.split(",") if columns else None,
-            "label": label,
-            "weight": weight,
+            "na": na.split(",") if na else None,
         },
         "fit": {
             "n_components": parse_components(components) if components is not None else None,

@@ -82,11 +82,7 @@ def summary(digest: RunSummary, most: int | None = MOST_ROWS) -> None:
     seconds = digest.environment.get("seconds", "?")
     source = str(digest.environment.get("data", "data unknown")).partition(", sha256")[0]
     say(f"{digest.folder.name}: {source}; {seconds} s")
-    columns, left_out = (digest.environment.get(key) for key in ("columns", "left_out"))
-    if isinstance(columns, list):
-        say(f"{digest.environment.get('n_samples')} samples of {_listed(columns)}")
-    if isinstance(left_out, list) and left_out:
-        say(f"left out, as not of numbers: {_listed(left_out)}")
+    data({**digest.environment, "warnings": []})  # the warnings are among the notes
     fit = digest.config.get("fit")
     criterion = str(fit.get("criterion")) if isinstance(fit, Mapping) else "bic"
     if digest.table and {*_FITS, criterion} <= set(digest.table[0]):
@@ -95,6 +91,17 @@ def summary(digest: RunSummary, most: int | None = MOST_ROWS) -> None:
     metrics(digest.metrics)
     for note in digest.notes:
         say(f"note: {note}", "yellow")
+
+
+def data(found: Mapping[str, Any]) -> None:
+    """Print which samples were read, how, and what may be wrong with them."""
+    columns = found.get("columns")
+    if isinstance(columns, list):
+        say(f"{found.get('n_samples')} samples of {_listed(columns)}")
+    if found.get("read_as"):
+        say(f"read as: {found['read_as']}")
+    for warning in found.get("warnings") or []:
+        say(f"warning: {warning}", "yellow")
 
 
 def _listed(names: Sequence[Any], most: int = 8) -> str:

@@ -161,13 +161,25 @@ class Data(Strict):
     """The data set: where the samples come from and which columns are used."""
 
     source: Name
-    """A built-in data set's name, or the path of a file, such as a .csv, .parquet or .npy file."""
+    """A built-in data set's name, or the path of a file: .csv, .tsv or other delimited text, JSON
+    lines (.jsonl), Excel (.xlsx), .parquet, .feather, .npy, .npz.
+    FILE:PART names a sheet or an array."""
     columns: Annotated[list[Name], Field(min_length=1)] | None = None
     """Columns to model, in this order; default: every other numeric column."""
     label: Name | None = None
     """Column of known classes; it is never used for fitting a mixture."""
     weight: Name | None = None
     """Column of sample weights: how many times each sample counts."""
+    id: str | None = None
+    """Column that says which row is which; it is not modelled. Default: an index in first place."""
+    separator: Name | None = None
+    """What separates values in a text file: a character, or "tab", "blank", …; default: guessed."""
+    decimal: Literal[".", ","] | None = None
+    """The decimal mark in a text file; default: guessed."""
+    na: Annotated[list[str], BeforeValidator(_as_list)] | None = None
+    """Texts or numbers that stand for a missing value, in addition to the usual ones."""
+    header: bool | None = None
+    """Whether the first line of a text file holds the names of the columns; default: guessed."""
 
 
 class Fit(Strict):

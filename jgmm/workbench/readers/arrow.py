@@ -1,21 +1,23 @@
 """Readers of Parquet files, of Arrow (Feather) files, and of fragments of Arrow data sets.
 
 Parquet files are read as a table, one column at a time, or as a stream of blocks, one row group at
-a time. Arrow files and fragments are read as streams only.
+a time; Arrow files as a table in memory, or as a stream. Fragments are read as streams only.
 """
 
 import contextlib
 import itertools
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
+from jgmm._core.errors import UserError
 from jgmm.workbench.readers.partition import File, Piece, Read
 from jgmm.workbench.readers.tables import MISSING, Table, fail, need, reason
+from jgmm.workbench.runs import memory
 
 
 def open_parquet_table(where: str, path: pathlib.Path, mapped: bool = True) -> Table:
@@ -29,42 +31,78 @@ def open_parquet_table(where: str, path: pathlib.Path, mapped: bool = True) -> T
     Raises:
       UserError: the file is not a whole Parquet file.
     """
-    return _ParquetTable(where, path)
+    parquet = need("pyarrow.parquet", "workbench", "a .parquet file")
+    with _refuse_damaged(where, "Parquet file"):
+        file = parquet.ParquetFile(path, page_checksum_verification=True)
+        schema, n_rows = file.schema_arrow, file.metadata.num_rows
+
+    def read(name: str) -> Any:
+        return file.read(columns=[name]).column(name)
+
+    return TypedTable(where, schema, n_rows, read, "Parquet file")
 
 
-class _ParquetTable(Table):
-    """A Parquet file; one column at a time is in memory."""
+def open_arrow_table(where: str, path: pathlib.Path, mapped: bool = True) -> Table:
+    """Read an Arrow (Feather) file into memory as a table.
 
-    def __init__(self, where: str, path: pathlib.Path) -> None:
-        self._pa = need("pyarrow", "workbench", "a .parquet file")
-        parquet = need("pyarrow.parquet", "workbench", "a .parquet file")
-        with self._refuse_damaged(where):
-            self._file = parquet.ParquetFile(path, page_checksum_verification=True)
-            self._types = {field.name: field.type for field in self._file.schema_arrow}
-            names, n_rows = self._file.schema_arrow.names, self._file.metadata.num_rows
-        super().__init__(where, names, n_rows)
+    Args:
+      where: the name of the file in messages.
+      path: the file.
+      mapped: makes no difference here.
 
-    @contextlib.contextmanager
-    def _refuse_damaged(self, where: str) -> Iterator[None]:
-        """Turn any exception of the reader into a ``UserError``: the file is damaged."""
-        try:
-            yield
-        except MemoryError:
-            raise
-        except Exception as error:
-            fail(
-                where, f"not a whole Parquet file ({reason(error)}).", "Write it or copy it again."
-            )
+    Raises:
+      UserError: the file is not a whole Arrow file, or is too large for the memory.
+    """
+    feather = need("pyarrow.feather", "workbench", "an Arrow file")
+    memory.require(path.stat().st_size, where)
+    with _refuse_damaged(where, "Arrow file"):
+        table = feather.read_table(path, memory_map=False, use_threads=False)
+    return TypedTable(where, table.schema, table.num_rows, table.column, "Arrow file")
+
+
+@contextlib.contextmanager
+def _refuse_damaged(where: str, kind: str) -> Iterator[None]:
+    """Turn any exception of the reader into a ``UserError``: the file is damaged."""
+    try:
+        yield
+    except (MemoryError, UserError):
+        raise
+    except Exception as error:
+        fail(where, f"not a whole {kind} ({reason(error)}).", "Write it or copy it again.")
+
+
+class TypedTable(Table):
+    """Columns of Arrow's types, each of which is read when it is asked for."""
+
+    def __init__(
+        self,
+        where: str,
+        schema: Any,
+        n_rows: int,
+        read_column: Callable[[str], Any],
+        kind: str,
+    ) -> None:
+        """Take the function that reads a column, and the kind of file for messages."""
+        self._pa = need("pyarrow", "workbench", "Arrow data")
+        self._types = {field.name: field.type for field in schema}
+        self._read_column, self._kind = read_column, kind
+        super().__init__(where, schema.names, n_rows)
 
     def _read(self, name: str) -> Any:
-        with self._refuse_damaged(self.where):
-            column = self._file.read(columns=[name]).column(name)
+        with _refuse_damaged(self.where, self._kind):
+            column = self._read_column(name)
             if len(column) != self.n_rows:
                 raise ValueError(f"{len(column)} of {self.n_rows} rows")
             column.validate(full=True)
         return column
 
+    def why_left_out(self, name: str) -> str:
+        """Say what a column holds instead of numbers."""
+        kind, types = self._types[name], self._pa.types
+        return "text" if types.is_string(kind) or types.is_large_string(kind) else str(kind)
+
     def is_numeric(self, name: str) -> bool:
+        """Return whether a column is of a type of numbers, and no index of a data frame."""
         kind, types = self._types[name], self._pa.types
         # A data frame's own row index is stored as a column of this name.
         if re.fullmatch(r"__index_level_\d+__", name):
@@ -72,16 +110,18 @@ class _ParquetTable(Table):
         return bool(types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind))
 
     def numbers(self, name: str) -> Float64[np.ndarray, "N"]:
+        """Return a column of numbers in double precision."""
         column = self._read(name)
         if not (self.is_numeric(name) or self._pa.types.is_boolean(column.type)):
             first = next((value for value in column if value.is_valid), None)
             what = f"column {name!r} holds {column.type}, not numbers{_example(first)}."
             fail(self.where, what, "Leave it out of `columns`, or convert it to numbers.")
-        with self._refuse_damaged(self.where):
+        with _refuse_damaged(self.where, self._kind):
             result: np.ndarray = column.cast(self._pa.float64(), safe=False).to_numpy()
         return result
 
     def texts(self, name: str) -> list[str | None]:
+        """Return a column as text, as Arrow writes it."""
         column = self._read(name)
         try:
             values = column.cast(self._pa.string()).to_pylist()

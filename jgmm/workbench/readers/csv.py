@@ -1,213 +1,239 @@
-"""Reader of CSV files, as a table in memory or as a stream of blocks.
+"""Reader of delimited text, as a table in memory or as a stream of blocks.
 
-Both read in one thread: only then does pyarrow's reader know the number of a row that it refuses,
-so that the message can name the row.
+pyarrow splits the text, streams it, and knows the number of a row that it refuses; for that it
+needs one thread. How a file is written is guessed by ``dialect``; ``text`` decompresses and
+decodes; ``numerals`` decides what is a number.
 """
 
-import csv
+import contextlib
 import pathlib
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
+from jgmm.workbench.readers import dialect, text
+from jgmm.workbench.readers.dialect import Dialect, Overrides
+from jgmm.workbench.readers.numerals import Numerals
 from jgmm.workbench.readers.partition import File, Piece
-from jgmm.workbench.readers.tables import MISSING, Table, fail, need, reason
+from jgmm.workbench.readers.tables import fail, id_column, need, reason
+from jgmm.workbench.readers.text import TextFile
+from jgmm.workbench.readers.text_table import TextTable, trimmed
 from jgmm.workbench.runs import memory
 
 CSV_BYTES = 1 << 22
 """Bytes of text that a stream reads at once."""
 
-NUMBER = r"(?i)^[-+]?((\d+\.?\d*|\.\d+)(e[-+]?\d+)?|nan|inf|infinity)$"
-"""How a number is written in a CSV file."""
+_TABLE_BYTES = 1 << 24  # a row may not be longer than one block
 
 
-def open_table(where: str, path: pathlib.Path, mapped: bool = True) -> Table:
-    """Read a CSV file into memory, as a table of text.
+def open_table(
+    where: str, path: pathlib.Path, mapped: bool = True, overrides: Overrides | None = None
+) -> TextTable:
+    """Read a file of delimited text into memory, as a table of text.
 
     Args:
       where: the name of the file in messages.
-      path: the file.
+      path: the file, which may be compressed.
       mapped: makes no difference here; text has to be read into memory.
+      overrides: how the file is written, as far as that is not to be guessed.
 
     Raises:
-      UserError: the file is not a whole CSV file with a header, or is too large for the memory.
+      UserError: the file is not a whole table of text, or is too large for the memory.
     """
-    arrow = need("pyarrow.csv", "workbench", "a .csv file")
     # The text, the offset of each value in it, and its numbers: short values need the most.
     memory.require(4 * path.stat().st_size, where)
-    header = read_header(where, path)
-    short: list[tuple[int | None, int]] = []
-
-    def note_short(row: Any) -> str:
-        short.append((row.number, row.actual_columns))
-        return "error"
-
+    given = overrides or Overrides()
     try:
-        table = arrow.read_csv(
-            path,
-            # A large block, since a row may not be longer than one.
-            arrow.ReadOptions(use_threads=False, block_size=1 << 24),
-            arrow.ParseOptions(newlines_in_values=True, invalid_row_handler=note_short),
-            arrow.ConvertOptions(column_types=dict.fromkeys(header, "string")),
-        )
-    except ValueError as error:  # ArrowInvalid is one
-        if "Empty CSV file" in str(error):
-            fail(where, "there are no rows of data.", "Write the data again.")
-        if not short:
-            fail(where, f"not a readable CSV file ({reason(error)}).", "Save it as CSV in UTF-8.")
-        number, actual = short[0]
-        what = f"row {(number or 0) - 1} has {actual} values, but the header has {len(header)}."
-        fail(where, what, "Correct the row; a comma inside a value needs quotes around the value.")
-    return _CsvTable(where, [name.strip() for name in header], table)
+        return _read_table(text.open_text(where, path, given.part), given)
+    except _NotUtf8:
+        return _read_table(text.open_text(where, path, given.part, latin=True), given)
 
 
-def open_stream(path: pathlib.Path) -> File:
-    """Read the header of a CSV file and count its lines; the whole file is one piece."""
-    where = str(path)
-    names = read_header(where, path)
-    n_rows = _n_lines(path) - 1
+def open_stream(path: pathlib.Path, overrides: Overrides | None = None) -> File:
+    """Guess how a file of text is written and count its rows; the whole file is one piece."""
+    given = overrides or Overrides()
+    file = text.open_text(str(path), path, given.part)
+    found = dialect.guess(file, given)
+    n_rows = _count_rows(file, found)
+    names, features, told = found.names, None, found.told
+    sample = _sample(file, found)
+    if sample is not None:
+        unused = id_column(sample)
+        features = [name for name in sample.names if name != unused and sample.is_numeric(name)]
+        left = [name for name in sample.names if name and name not in (*features, unused)]
+        told = [
+            *told,
+            *([f"{unused or 'the first column'} is an id"] if unused is not None else []),
+        ]
+        told += [f"left out, as not of numbers: {', '.join(left[:8])}"] if left else []
 
     def pieces(chosen: list[str]) -> list[Piece]:
+        units = ["" if sample is None else sample.unit(name) for name in chosen]
+
         def read(n_bytes: int, skip: bool) -> Iterator[np.ndarray]:
-            return _read_blocks(path, names, chosen, skip)
+            return _read_blocks(file, found, chosen, units, skip)
 
-        return [Piece(where, n_rows, 0, read)]
+        return [Piece(file.where, n_rows, 0, read)]
 
-    return File(where, [name.strip() for name in names], pieces)
+    return File(file.where, names, pieces, None, features, told)
 
 
-def read_header(where: str, path: pathlib.Path) -> list[str]:
-    """Return the names in the first line, exactly as they are written.
+class _NotUtf8(Exception):
+    """Text behind the sample shows that the encoding was guessed wrongly."""
 
-    Raises:
-      UserError: the file is not text in UTF-8, is not separated by commas, or has no header.
+
+def _read_table(file: TextFile, given: Overrides) -> TextTable:
+    found = dialect.guess(file, given)
+    if found.is_empty:
+        fail(file.where, "there are no rows of data.", "Write the data again.")
+    rows = _Rows(file, found, skip=False)
+    with rows.open(_TABLE_BYTES, range(len(found.names)), guard_memory=True) as reader:
+        table = reader.read_all()
+    return TextTable(
+        file.where, found.names, table.columns, found.numerals, found.missing, found.told
+    )
+
+
+def _sample(file: TextFile, found: Dialect) -> TextTable | None:
+    """Return the rows at the beginning of a file as a table, or None where there are none."""
+    if not found.sample:
+        return None
+    arrow = need("pyarrow", "workbench", "a text file")
+    width = len(found.names)
+    rows = [row + [""] * (width - len(row)) for row in found.sample]
+    columns = [arrow.chunked_array([[row[i] for row in rows]]) for i in range(width)]
+    return TextTable(file.where, found.names, columns, found.numerals, found.missing, found.told)
+
+
+class _Rows:
+    """The rows of a file as Arrow reads them, and those that it refuses.
+
+    Attributes:
+      refused: the rows with another number of values than there are columns.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next((row for row in csv.reader(file) if row), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        fail(where, f"not a readable CSV file ({error}).", "Save it as CSV in UTF-8.")
-    if len(header) == 1 and (found := re.search(r"[;\t|]", header[0])):
-        fix = "Save it with commas."
-        fail(where, f"the columns are separated by {found.group()!r}, not by commas.", fix)
-    if header and all(re.fullmatch(NUMBER, name.strip()) for name in header):
-        fix = "Add a first line with the names of the columns."
-        fail(where, f"the first line holds numbers ({header[0]}, …), not column names.", fix)
-    return header
 
+    def __init__(self, file: TextFile, found: Dialect, skip: bool) -> None:
+        self._file, self._found, self._skip = file, found, skip
+        self.refused: list[Any] = []
 
-class _CsvTable(Table):
-    """A CSV file, held as text: whether a column is numeric is decided on all of its values.
+    def _refuse(self, row: Any) -> str:
+        self.refused.append(row)
+        return "skip" if self._skip else "error"
 
-    Readers that infer types from the first block fail on later values, or misread them.
-    """
+    @contextlib.contextmanager
+    def open(self, size: int, places: Any, guard_memory: bool = False) -> Iterator[Any]:
+        """Open the file as a reader of record batches; its exceptions become ``UserError``.
 
-    def __init__(self, where: str, names: list[str], table: Any) -> None:
-        self._pa = need("pyarrow", "workbench", "a .csv file")
-        self._pc = need("pyarrow.compute", "workbench", "a .csv file")
-        self._columns = table.rename_columns(names)
-        super().__init__(where, names, table.num_rows)
-
-    def _text(self, name: str) -> Any:
-        text = self._pc.utf8_trim_whitespace(self._columns[name])
-        is_missing = self._pc.is_in(text, value_set=self._pa.array(MISSING))
-        return self._pc.if_else(is_missing, None, text)
-
-    def _cast(self, text: Any) -> Any:
+        Args:
+          size: the bytes of text of a batch.
+          places: the numbers of the columns that are read.
+          guard_memory: refuse more text than there is memory for.
+        """
+        arrow = need("pyarrow.csv", "workbench", "a text file")
+        found = self._found
+        keys = [str(i) for i in range(len(found.names))]  # names may be repeated
+        options = (
+            arrow.ReadOptions(
+                use_threads=False,
+                block_size=size,
+                column_names=keys,
+                skip_rows_after_names=found.n_before,
+            ),
+            arrow.ParseOptions(
+                delimiter=found.delimiter, newlines_in_values=True, invalid_row_handler=self._refuse
+            ),
+            arrow.ConvertOptions(
+                column_types=dict.fromkeys(keys, "string"),
+                include_columns=[str(place) for place in places],
+            ),
+        )
+        source = text.readable(self._file, found.cleaning, guard_memory)
         try:
-            return text.cast(self._pa.float64())
-        except self._pa.ArrowInvalid:
-            return None
+            with arrow.open_csv(source, *options) as reader:
+                yield reader
+        except ValueError as error:  # ArrowInvalid and UnicodeDecodeError are such
+            self._explain(error)
 
-    def _matches(self, text: Any) -> Float64[np.ndarray, "N"]:
-        """Return 1 where a value reads as a number, 0 where not, NaN where it is missing."""
-        matches = self._pc.match_substring_regex(text, NUMBER)
-        result: np.ndarray = matches.cast(self._pa.float64()).to_numpy()
-        return result
+    def _explain(self, error: ValueError) -> None:
+        where, message = self._file.where, str(error)
+        if self.refused and not self._skip:
+            self._explain_refused()
+        if "Empty CSV file" in message:
+            fail(where, "there are no rows of data.", "Write the data again.")
+        is_utf8 = self._file.encoding.startswith("utf-8")
+        if is_utf8 and ("UTF8" in message or isinstance(error, UnicodeDecodeError)):
+            raise _NotUtf8 from error
+        fail(where, f"not a readable text file ({reason(error)}).", "Save it as CSV in UTF-8.")
 
-    def is_numeric(self, name: str) -> bool:
-        if name == "":
-            what = "a column has no name; it may be a saved row index."
-            fail(self.where, what, "Name it, delete it, or list the `columns` to use.")
-        text = self._text(name)
-        # A column with a stray "?" must not vanish from the features: a column that holds mostly
-        # numbers is numeric, and `numbers` then points at the value that is not a number.
-        present = len(text) - text.null_count
-        return self._cast(text) is not None or bool(np.nansum(self._matches(text)) > present / 2)
-
-    def numbers(self, name: str) -> Float64[np.ndarray, "N"]:
-        text = self._text(name)
-        values = self._cast(text)
-        if values is None:
-            row = int(np.argmin(np.nan_to_num(self._matches(text), nan=1.0)))
-            self.refuse(name, row, text[row].as_py())
-        result: np.ndarray = values.to_numpy()
-        return result
-
-    def texts(self, name: str) -> list[str | None]:
-        values: list[str | None] = self._text(name).to_pylist()
-        return values
+    def _explain_refused(self) -> None:
+        found, row = self._found, self.refused[0]
+        width = len(found.names)
+        number = 0 if row.number is None else row.number - found.n_before
+        what = f"row {number} has {row.actual_columns} values, but the header has {width}."
+        if not found.has_header:
+            what = f"row {number} has {row.actual_columns} values, but most rows have {width}."
+        mark = dialect.SEPARATORS.get(found.separator, repr(found.separator))
+        fix = f"Correct the row; a {mark} inside a value needs quotes around the value."
+        if number == 1:
+            fix = "Begin lines above the header with #, or remove them; or say --separator."
+        fail(self._file.where, what, fix)
 
 
-def _n_lines(path: pathlib.Path) -> int:
-    count, last = 0, b""
-    with path.open("rb") as file:
-        while block := file.read(CSV_BYTES):
-            count, last = count + block.count(b"\n"), block
-    return count + (not last.endswith(b"\n"))
+def _count_rows(file: TextFile, found: Dialect) -> int:
+    rows, count = _Rows(file, found, skip=True), 0
+    if found.is_empty:
+        return 0
+    with rows.open(CSV_BYTES, [0]) as reader:
+        for batch in reader:
+            count += batch.num_rows
+    return count + len(rows.refused)
 
 
 def _read_blocks(
-    path: pathlib.Path, header: list[str], chosen: list[str], skip: bool
+    file: TextFile, found: Dialect, chosen: list[str], units: list[str], skip: bool
 ) -> Iterator[np.ndarray]:
-    """Yield blocks of a CSV file as numbers.
+    """Yield blocks of a file of text as numbers.
 
-    Text that is not a number becomes NaN. A row with another number of values than the header
-    becomes a row of NaN; such rows come last in their block.
+    Text that is not a number becomes NaN. A row with another number of values than there are
+    columns becomes a row of NaN; such rows come last in their block.
     """
-    arrow = need("pyarrow.csv", "workbench", "a .csv file")
-    where, row = str(path), 0
-    short: list[Any] = []
-    names = [name.strip() for name in header]
-
-    def note(bad: Any) -> str:
-        short.append(bad)
-        return "skip" if skip else "error"
-
-    options = (
-        arrow.ReadOptions(use_threads=False, block_size=CSV_BYTES, column_names=names, skip_rows=1),
-        arrow.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
-        arrow.ConvertOptions(column_types=dict.fromkeys(names, "string"), include_columns=chosen),
-    )
+    if found.is_empty:
+        return
+    rows, row = _Rows(file, found, skip), 0
+    places = [found.names.index(name) for name in chosen]
+    wanted = list(zip(chosen, units, strict=True))
     try:
-        with arrow.open_csv(path, *options) as reader:
+        with rows.open(CSV_BYTES, places) as reader:
             for batch in reader:
-                columns = [_numbers(batch.column(name), where, name, row, skip) for name in chosen]
-                lost = np.full((len(short), len(chosen)), np.nan)
-                short.clear()
+                columns = [
+                    _numbers(batch.column(i), found, unit, skip, f"{file.where}: row", row, name)
+                    for i, (name, unit) in enumerate(wanted)
+                ]
+                lost = np.full((len(rows.refused), len(chosen)), np.nan)
+                rows.refused.clear()
                 yield np.concatenate([np.stack(columns, axis=1), lost])
                 row += len(columns[0]) + len(lost)
-    except ValueError as error:  # ArrowInvalid is one
-        if not short:
-            fail(where, f"after row {row}: {reason(error)}.", "Save it as CSV in UTF-8.")
-        number, actual = short[0].number, short[0].actual_columns
-        place = f"after row {row}" if number is None else f"row {number - 1}"
-        what = f"{place}: {actual} values, but the header has {len(header)}."
-        fail(where, what, "Correct the row, or skip such rows (skip_bad).")
+    except _NotUtf8:
+        what = f"after row {row} there is text that is not UTF-8, unlike before."
+        fail(file.where, what, "Save the file in UTF-8.")
 
 
-def _numbers(column: Any, where: str, name: str, row: int, skip: bool) -> np.ndarray:
+def _numbers(
+    column: Any, found: Dialect, unit: str, skip: bool, where: str, row: int, name: str
+) -> np.ndarray:
     """Convert text to numbers, NaN where it is not a number; an error unless ``skip``."""
-    arrow, compute = (need(f"pyarrow{m}", "workbench", "a .csv file") for m in ("", ".compute"))
-    text = compute.utf8_trim_whitespace(column)
-    good = compute.match_substring_regex(text, NUMBER)
+    arrow = need("pyarrow", "workbench", "a text file")
+    if found.numerals == Numerals() and not unit:
+        with contextlib.suppress(arrow.ArrowInvalid):  # the usual case, in one step
+            fast: np.ndarray = trimmed(column).cast("float64").to_numpy(zero_copy_only=False)
+            return fast
+    compute = need("pyarrow.compute", "workbench", "a text file")
+    cells = trimmed(column)
+    values, good = found.numerals.read(cells, unit)
     if not skip and not compute.all(good).as_py():
         bad = good.index(False).as_py()
-        what = f"row {row + bad + 1}: column {name!r} holds {text[bad].as_py()!r}, not a number."
-        fail(where, what, "Correct the value, or skip such rows (skip_bad).")
-    numbers = compute.if_else(good, text, None).cast(arrow.float64())
-    found: np.ndarray = numbers.to_numpy(zero_copy_only=False)
-    return found
+        what = f"column {name!r} holds {cells[bad].as_py()!r}, not a number."
+        fail(f"{where} {row + bad + 1}", what, "Correct the value, or skip such rows (skip_bad).")
+    numbers: np.ndarray = values.to_numpy(zero_copy_only=False)
+    return numbers

@@ -1,14 +1,17 @@
 """Load a data set into memory by name or by path, with every value checked.
 
 A built-in data set has a name (``jgmm datasets`` lists them); anything else is the path of a file
-in one of the formats of ``formats.FORMATS`` that open as a table: ``.csv``, ``.parquet``, ``.npy``.
-Nothing is guessed, skipped or filled in: a missing value, text among numbers or a short row is an
-error that names the column and the row. Rows are counted from 1 and the header is not counted, so
-row 1 is the first line of data.
+in one of the formats of ``formats.FORMATS`` that open as a table: delimited text (``.csv``,
+``.tsv``, ``.txt``, ``.dat``), JSON lines (``.jsonl``), Excel (``.xlsx``), Parquet (``.parquet``),
+Feather (``.feather``, ``.arrow``), NumPy (``.npy``, ``.npz``). How text is written is guessed, and
+``Dataset.read_as`` says what was guessed. No row is skipped or filled in: a missing value, text
+among numbers or a short row is an error that names the column and the row. Rows are counted from 1
+and the header is not counted, so row 1 is the first line of data.
 """
 
 import collections
 import contextlib
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -19,10 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int
 
-from jgmm._core.errors import nearest, suggest
+from jgmm._core.errors import nearest
 from jgmm.workbench.readers import csv, formats
-from jgmm.workbench.readers.csv import NUMBER
-from jgmm.workbench.readers.tables import ArrayTable, Table, fail, need
+from jgmm.workbench.readers.dialect import Overrides
+from jgmm.workbench.readers.numerals import NUMBER
+from jgmm.workbench.readers.tables import ArrayTable, Table, fail, id_column, need
 
 _BLOCK_ROWS = 65_536
 _HASH_LIMIT = 1 << 30  # bytes; of a larger file a checksum would take longer than reading it
@@ -42,6 +46,10 @@ class Dataset:
       name: the name of a built-in data set, or of the file without its suffix.
       source_note: where the samples come from, for the record of a run.
       left_out: columns that were not named and that do not hold numbers.
+      read_as: how the source was read, where that was guessed, and what was left out; one line.
+      warnings: what may be wrong with the data, one sentence each.
+      id_name: the column that says which row is which; None where there is none.
+      ids: its values, as they are written.
     """
 
     x: Float64[np.ndarray, "N D"]
@@ -52,6 +60,21 @@ class Dataset:
     name: str
     source_note: str
     left_out: tuple[str, ...] = ()
+    read_as: str = ""
+    warnings: tuple[str, ...] = ()
+    id_name: str | None = None
+    ids: list[str] | None = None
+
+    def id_of(self, row: int) -> dict[str, str]:
+        """Return the id of a row for a table of results, or nothing where there are no ids.
+
+        The column has the name that it has in the data, unless the table has one of that name.
+        """
+        if self.ids is None:
+            return {}
+        name = self.id_name or "id"
+        taken = name in ("sample", "component", "doubtful", "label", "predicted")
+        return {f"{name} (id)" if taken or re.fullmatch(r"p\d+", name) else name: self.ids[row]}
 
 
 @dataclass(frozen=True)
@@ -159,12 +182,20 @@ def load(
     root: str | os.PathLike[str] | None = None,
     *,
     mapped: bool = True,
+    id: str | None = None,
+    separator: str | None = None,
+    decimal: str | None = None,
+    na: Sequence[str] | None = None,
+    header: bool | None = None,
 ) -> Dataset:
     """Load a data set into memory and check every value of it.
 
     Args:
-      source: a built-in name, or the path of a .csv, .parquet, .pq or .npy file. A ``.npy`` file
-        holds a matrix (N, D), whose columns are called x0, x1, …
+      source: a built-in name, or the path of a file: delimited text (.csv, .tsv, .txt, .dat), JSON
+        lines (.jsonl), also compressed (.gz, .bz2, .xz, .zst, .zip), Excel (.xlsx), Parquet,
+        Feather (.arrow), .npy or .npz. A ``.npy`` file holds a matrix (N, D), whose columns are
+        called x0, x1, … FILE:PART names a sheet, an array of a ``.npz`` file or a member of an
+        archive.
       columns: the features, in this order. By default every column of numbers except ``label``
         and ``weight``.
       label: column of classes, text or whole numbers.
@@ -173,6 +204,12 @@ def load(
       mapped: leave a ``.npy`` file on disk until its samples are used. If the file is changed
         meanwhile, the samples change; if it is cut short, the process crashes. False reads the
         file now.
+      id: column that says which row is which; it is not modelled. Without it, a first column that
+        is an index is recognised.
+      separator: what separates the values of delimited text: a character, or "tab", "blank", …
+      decimal: the decimal mark, "." or ",".
+      na: texts or numbers that stand for a missing value, in addition to the usual ones.
+      header: whether the first line holds the names of the columns.
 
     Returns:
       The samples in double precision, with labels and weights where they were asked for.
@@ -187,30 +224,142 @@ def load(
       ((392, 2), ['America', 'Asia', 'Europe'])
     """
     source = os.fspath(source)
+    codes = tuple(na or ())
+    overrides = Overrides(separator, decimal, codes, header)
     try:
-        table, name, note = _open(source, root, mapped)
-        chosen = _choose(table, columns, label, weight)
+        table, name, note = _open(source, root, mapped, overrides)
+        id_name = _id_name(table, id, {*(columns or ()), label, weight})
+        chosen = _choose(table, columns, label, weight, id_name)
         x = table.matrix(chosen)
-        _check_finite(x, chosen, table.where)
+        _check_finite(x, chosen, table.where, _numbers_of(codes))
         labels, label_names = (None, None) if label is None else _labels(table, label)
         weights = None if weight is None else _weights(table, weight)
+        ids = None if id_name is None else _ids(table, id_name)
     except MemoryError as error:
         what = f"there is not enough memory to read it ({error or 'no more was to be had'})."
         fail(source, what, "Choose fewer `columns`, or check that the file is whole.")
-    used = {*chosen, label, weight}
+    used = {*chosen, label, weight, id_name}
     left_out = tuple(each for each in table.names if each not in used) if columns is None else ()
-    return Dataset(x, chosen, labels, label_names, weights, name, note, left_out)
+    return Dataset(
+        x,
+        chosen,
+        labels,
+        label_names,
+        weights,
+        name,
+        note,
+        left_out,
+        _read_as(table, chosen, left_out, id_name),
+        (*_unit_warnings(table, left_out), *_code_warnings(x, chosen)),
+        id_name,
+        ids,
+    )
 
 
-def _open(source: str, root: str | os.PathLike[str] | None, mapped: bool) -> tuple[Table, str, str]:
+def _read_as(
+    table: Table, chosen: Sequence[str], left_out: Sequence[str], id_name: str | None
+) -> str:
+    """Say in one line how a table was read, where that was guessed."""
+    told = list(table.told)
+    told += [f"{name} in {table.unit(name)}" for name in chosen if table.unit(name)]
+    if id_name is not None:
+        told.append(f"{id_name or 'the first column'} is an id")
+    reasons: dict[str, list[str]] = {}
+    for name in left_out:
+        reasons.setdefault(table.why_left_out(name), []).append(name or "(no name)")
+    for reason, group in reasons.items():
+        what = "1 column" if len(group) == 1 else f"{len(group)} columns"
+        listed = ", ".join(group[:8]) + (", …" if len(group) > 8 else "")
+        told.append(f"{what} left out as {reason}: {listed}")
+    return "; ".join(told)
+
+
+def _unit_warnings(table: Table, left_out: Sequence[str]) -> list[str]:
+    return [
+        f"The column {name!r} holds numbers with a unit ({table.example(name)!r}) and is left out; "
+        "name it in --columns (`columns`) to read its numbers without the unit."
+        for name in left_out
+        if table.unit(name)
+    ]
+
+
+def _code_warnings(x: np.ndarray, columns: Sequence[str]) -> list[str]:
+    """Name numbers that look like codes of missing values: -999, far from all other values."""
+    found = []
+    blocks = [x[start : start + _BLOCK_ROWS] for start in range(0, len(x), _BLOCK_ROWS)]
+    low_high = [[block.min(axis=0) for block in blocks], [block.max(axis=0) for block in blocks]]
+    extremes = np.min(low_high[0], axis=0), np.max(low_high[1], axis=0)
+    for column, name in enumerate(columns):
+        for value in {float(extreme[column]) for extreme in extremes}:
+            if not _looks_like_code(value):
+                continue
+            others = x[x[:, column] != value, column]
+            if len(others) == 0:
+                continue
+            low, high = float(others.min()), float(others.max())
+            gap = low - value if value < low else value - high
+            if high > low and gap > high - low:
+                n = len(x) - len(others)
+                times = "1 value is" if n == 1 else f"{n} values are"
+                found.append(
+                    f"Column {name!r}: {times} {value:g}, far from all others ({low:g} to "
+                    f"{high:g}). If that is a code of missing values, say so (--na={value:g}) "
+                    "or remove such rows."
+                )
+    return found
+
+
+def _looks_like_code(value: float) -> bool:
+    """Return whether a number is like -9, 99, -999.9 or a limit of a type."""
+    digits = f"{abs(value):.12g}".removesuffix(".0").replace(".", "")
+    nines = set(digits) == {"9"} and (len(digits) > 1 or value < 0)
+    return nines or value in (-32768, -2147483648, 1e20, -1e20, 1e30, -1e30, -1e34)
+
+
+def _numbers_of(codes: Sequence[str]) -> list[float]:
+    found = []
+    for code in codes:
+        with contextlib.suppress(ValueError):  # a text such as "?" stands for itself only
+            found.append(float(code))
+    return found
+
+
+def _id_name(table: Table, named: str | None, used: set[str | None]) -> str | None:
+    """Return the column that says which row is which, named or recognised."""
+    if named is None:
+        found = id_column(table)
+        return None if found in used or len(table.names) == 1 else found
+    if named not in table.names:
+        table.refuse_unknown(named)
+    if named in used:
+        what = f"the id column {named!r} is also asked for as feature, label or weight."
+        fail(table.where, what, "Use each column once.")
+    return named
+
+
+def _ids(table: Table, name: str) -> list[str]:
+    texts = ["" if text is None else text for text in table.texts(name)]
+    if all(re.fullmatch(r"\d+\.0", text) for text in texts):
+        return [text.removesuffix(".0") for text in texts]
+    return texts
+
+
+def _open(
+    source: str, root: str | os.PathLike[str] | None, mapped: bool, overrides: Overrides
+) -> tuple[Table, str, str]:
     if source in _BUILT_IN:
         return _open_built_in(_BUILT_IN[source])
     path = pathlib.Path(root or ".") / os.path.expanduser(source)
     if not os.path.exists(path):  # unlike a path's own method, false for any impossible name
+        whole, colon, part = str(path).rpartition(":")
+        if colon and part and os.path.isfile(whole):
+            path, source = pathlib.Path(whole), source.removesuffix(f":{part}")
+            overrides = dataclasses.replace(overrides, part=part)
+    if not os.path.exists(path):
         fail(f"data source {source!r}", "there is no such file or built-in data set.", _hint(path))
     if not path.is_file():
         fail(f"data source {source!r}", "this is not a file.", "Name one file.")
-    open_table = formats.opener(formats.table_openers(), source)
+    open_table = formats.opener(formats.table_openers(), source, overrides)
     try:
         if path.stat().st_size == 0:
             fail(source, "the file is empty.", "Write the data again.")
@@ -228,7 +377,8 @@ def _open_built_in(entry: Description) -> tuple[Table, str, str]:
     note = f"built-in data set {entry.name}, {entry.rows} rows; source: {entry.source}"
     if entry.source != _SKLEARN:
         path = pathlib.Path(__file__).parent / "data" / f"{entry.name}.csv"
-        return csv.open_table(entry.name, path), entry.name, note
+        plain = Overrides(separator=",", decimal=".", header=True)
+        return csv.open_table(entry.name, path, overrides=plain), entry.name, note
     module = need("sklearn.datasets", "sklearn", f"the data set {entry.name!r}")
     bunch = getattr(module, f"load_{entry.name}")()
     targets = {entry.labels[0]: [str(bunch.target_names[code]) for code in bunch.target]}
@@ -262,12 +412,16 @@ def _data_files(folder: pathlib.Path) -> list[str]:
     files: list[str] = []
     suffixes = formats.table_openers()
     with contextlib.suppress(OSError):  # without the names there is only no suggestion
-        files = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in suffixes)
+        files = sorted(f.name for f in folder.iterdir() if formats.suffix_of(f.name) in suffixes)
     return files
 
 
 def _choose(
-    table: Table, columns: Sequence[str] | None, label: str | None, weight: str | None
+    table: Table,
+    columns: Sequence[str] | None,
+    label: str | None,
+    weight: str | None,
+    id_name: str | None,
 ) -> list[str]:
     """Return the names of the features; unknown names are refused before any value is read."""
     reserved = [name for name in (label, weight) if name is not None]
@@ -276,11 +430,9 @@ def _choose(
     known = set(table.names)
     for name in [*(columns or []), *reserved]:
         if name not in known:
-            ask = suggest(name, table.names, n=3)
-            listed = ", ".join(table.names[:20]) + (", …" if len(table.names) > 20 else "")
-            fail(table.where, f"there is no column {name!r}.{ask}", f"The columns are: {listed}.")
+            table.refuse_unknown(name)
     if columns is None:
-        others = [name for name in table.names if name not in reserved]
+        others = [name for name in table.names if name not in (*reserved, id_name)]
         chosen = [name for name in others if table.is_numeric(name)]
     else:
         chosen = list(columns)
@@ -289,17 +441,26 @@ def _choose(
         what = f"column {twice[0]!r} is asked for twice, as feature, label or weight."
         fail(table.where, what, "Use each column once.")
     if not chosen:
-        fail(table.where, "there is no column of numbers to use.", "Name some in `columns`.")
+        with_unit = [name for name in table.names if table.unit(name)]
+        fix = "Name some in `columns`."
+        if with_unit:
+            fix = f"Numbers with a unit are read where they are named: --columns {with_unit[0]}."
+        fail(table.where, "there is no column of numbers to use.", fix)
     return chosen
 
 
-def _check_finite(x: np.ndarray, columns: Sequence[str], where: str) -> None:
+def _check_finite(
+    x: np.ndarray, columns: Sequence[str], where: str, codes: Sequence[float] = ()
+) -> None:
     # Block by block, so that a memory map is never in memory as a whole.
     for start in range(0, x.shape[0], _BLOCK_ROWS):
-        bad = ~np.isfinite(x[start : start + _BLOCK_ROWS])
+        block = x[start : start + _BLOCK_ROWS]
+        bad = ~np.isfinite(block)
+        if codes:
+            bad |= np.isin(block, codes)
         if bad.any():
             row, column = (int(i) for i in np.argwhere(bad)[0])
-            value = "missing or NaN" if np.isnan(x[start + row, column]) else "infinite"
+            value = "infinite" if np.isinf(x[start + row, column]) else "missing or NaN"
             what = f"column {columns[column]!r}, row {start + row + 1}: the value is {value}."
             fix = "Remove or fill such rows first: a mixture is fitted to complete, finite samples."
             fail(where, what, fix)

@@ -1,4 +1,4 @@
-"""Reader of NumPy's ``.npy`` files, as a memory-mapped table or as a stream of blocks.
+"""Reader of NumPy's files: ``.npy``, as a memory-mapped table or as a stream, and ``.npz``.
 
 The file holds samples in rows, (N, D); its columns are called x0, x1, … A stream can begin at any
 row, so a file can be cut between processes anywhere.
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from jgmm._core.errors import UserError, suggest
+from jgmm.workbench.readers.dialect import Overrides
 from jgmm.workbench.readers.partition import File, Piece
 from jgmm.workbench.readers.tables import ArrayTable, Table, fail, reason
 from jgmm.workbench.runs import memory
@@ -30,7 +32,7 @@ def open_table(where: str, path: pathlib.Path, mapped: bool = True) -> Table:
     with path.open("rb") as file:
         start = file.read(6)
     if start[:2] == b"PK":
-        fail(where, "this is an .npz archive.", "Save one array with numpy.save.")
+        fail(where, "this is an .npz archive.", "Give it the suffix .npz.")
     if start != b"\x93NUMPY":  # numpy.load would now try to read an archive or a pickle
         fail(where, "not a whole .npy file (it begins otherwise).", "Write it or copy it again.")
     if not mapped:
@@ -50,13 +52,73 @@ def open_table(where: str, path: pathlib.Path, mapped: bool = True) -> Table:
         fail(where, f"not a whole .npy file ({reason(error)}).", "Write it or copy it again.")
     if end != path.stat().st_size:
         fail(where, "there is more in the file than one array.", "Save each in a file of its own.")
+    x = _checked(where, x)
+    return ArrayTable(where, _names(x.shape[1]) if x.size else [], x, {})
+
+
+def open_archive(
+    where: str, path: pathlib.Path, mapped: bool = True, overrides: Overrides | None = None
+) -> Table:
+    """Open a ``.npz`` file as a table.
+
+    The table is the array that ``overrides.part`` names, the only matrix of the file, or its
+    vectors: if all arrays are vectors of one length, each is a column of that name.
+
+    Args:
+      where: the name of the file in messages.
+      path: the file.
+      mapped: makes no difference here; an archive has to be read into memory.
+      overrides: the name of the array.
+
+    Raises:
+      UserError: it is not said which array is meant, or the file is damaged.
+    """
+    memory.require(path.stat().st_size, where)
+    part = None if overrides is None else overrides.part
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = list(archive.files)
+            if part is not None and part not in names:
+                ask = suggest(part, names, n=3)
+                fail(where, f"there is no array {part!r}.{ask}", f"It has: {', '.join(names)}.")
+            arrays = {name: archive[name] for name in (names if part is None else [part])}
+    except (OSError, MemoryError, UserError):
+        raise
+    except Exception as error:  # whichever it is, the file is damaged or holds objects
+        fail(where, f"not a whole .npz file ({reason(error)}).", "Write it or copy it again.")
+    matrices = [name for name, x in arrays.items() if x.ndim == 2]
+    lengths = {len(x) for x in arrays.values() if x.ndim == 1}
+    if not matrices and len(lengths) == 1 and all(x.ndim == 1 for x in arrays.values()):
+        return _vectors(where, arrays)
+    if len(matrices) != 1:
+        listed = ", ".join(f"{name} {x.shape}" for name, x in arrays.items()) or "none"
+        fix = f"Name one matrix: {path.name}:{matrices[0] if matrices else 'NAME'}."
+        fail(where, f"the file does not hold one matrix; its arrays are: {listed}.", fix)
+    x = _checked(where, arrays[matrices[0]])
+    others = [name for name in arrays if name != matrices[0]]
+    told = [f"array {matrices[0]}, not {', '.join(others)}"] if others else []
+    return ArrayTable(where, _names(x.shape[1]) if x.size else [], x, {}, told)
+
+
+def _vectors(where: str, arrays: dict[str, np.ndarray]) -> Table:
+    """Return arrays (N,) as columns; those of text are columns of text."""
+    numbers = {name: x for name, x in arrays.items() if x.dtype.kind in "fiub"}
+    texts = {name: [str(v) for v in x] for name, x in arrays.items() if name not in numbers}
+    if not numbers:
+        fail(where, "no array holds real numbers.", "Save a matrix of real numbers.")
+    x = np.stack([vector.astype(np.float64) for vector in numbers.values()], axis=1)
+    return ArrayTable(where, list(numbers), x, texts)
+
+
+def _checked(where: str, x: np.ndarray) -> np.ndarray:
+    """Return an array that is a matrix of real numbers."""
     if x.dtype.kind not in "fiub":
         fix = "Save a matrix of real numbers; for columns of several kinds use Parquet."
         fail(where, f"the array holds {x.dtype}, not real numbers.", fix)
     if x.ndim != 2:
         fix = "Samples go in rows: (N, D); a single feature is x.reshape(-1, 1)."
         fail(where, f"the array has shape {x.shape}, not two dimensions.", fix)
-    return ArrayTable(where, _names(x.shape[1]) if x.size else [], x, {})
+    return x
 
 
 def open_stream(path: pathlib.Path) -> File:

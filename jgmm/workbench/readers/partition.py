@@ -5,7 +5,7 @@ A file of any format is cut into pieces, and each process reads its own.
 
 import bisect
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,12 +41,16 @@ class File:
       pieces: returns the pieces of the file for a choice of columns, given by name.
       split: returns the piece of the rows from ``first`` to before ``last``, given the columns and
         these two numbers; None where reading cannot begin at any row.
+      features: the columns that are used where none are named; None: all of them.
+      told: how the file is read, where that was guessed; one phrase each.
     """
 
     where: str
     names: list[str]
     pieces: Callable[[list[str]], list[Piece]]
     split: Callable[[list[str], int, int], Piece] | None = None
+    features: list[str] | None = None
+    told: Sequence[str] = ()
 
 
 def pieces_of_process(

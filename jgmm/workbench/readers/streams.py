@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from jgmm._core.errors import UserError, suggest
+from jgmm._core.errors import UserError
 from jgmm.streaming.sources import default_block_rows
 from jgmm.workbench.readers import formats
 from jgmm.workbench.readers.arrow import open_fragment
+from jgmm.workbench.readers.dialect import Overrides
 from jgmm.workbench.readers.partition import File, pieces_of_process
-from jgmm.workbench.readers.tables import fail, reason
+from jgmm.workbench.readers.tables import fail, reason, refuse_unknown
 
 BLOCK_BYTES = 1 << 23
 """Bytes that are read at once; the fit joins such blocks to larger ones."""
@@ -34,6 +35,7 @@ class FileSource:
       block_rows: the number of rows in a block of the fit.
       first_row: the number of the first row of this process among all rows, from 0.
       n_skipped: rows that were not used in the last pass, where bad rows are skipped.
+      read_as: how the first file is read, where that was guessed.
     """
 
     def __init__(
@@ -45,13 +47,15 @@ class FileSource:
         skip_bad: bool = False,
         block_rows: int | None = None,
         rank_and_size: tuple[int, int] = (0, 1),
+        overrides: Overrides | None = None,
     ) -> None:
         """Open the files and read their headers, not yet their rows.
 
         Args:
           source: a path, a folder, a list of them, or a ``pyarrow.dataset.Dataset``. Files of a
             folder are read in the order of their names.
-          columns: the features, in this order; by default all but the weight.
+          columns: the features, in this order; by default all but the weight. Of text files: all
+            but the weight, an id and columns that do not hold numbers, ``read_as`` says which.
           weight: column of sample weights.
           skip_bad: leave rows out that hold NaN, infinite or overflowing values, text, or a wrong
             number of values, and count them; otherwise they are errors.
@@ -60,11 +64,13 @@ class FileSource:
           rank_and_size: the number of this process, from 0, and the number of processes. Each
             process reads consecutive blocks, row groups of Parquet files, or whole CSV files; it
             may have none.
+          overrides: how files of text are written, as far as that is not to be guessed.
 
         Raises:
           UserError: a file that cannot be read or has other columns than the first.
         """
-        files = _open(source)
+        files = _open(source, overrides or Overrides())
+        self.read_as = "; ".join(files[0].told)
         self.columns = _columns(files[0], columns, weight)
         chosen = [*self.columns, *([] if weight is None else [weight])]
         for file in files:
@@ -136,12 +142,12 @@ def _limit(dtype: np.dtype) -> float:
     return float(np.finfo(kind).max) / 16
 
 
-def _open(source: Any) -> list[File]:
+def _open(source: Any, overrides: Overrides) -> list[File]:
     if hasattr(source, "get_fragments"):  # an Arrow data set
         return [open_fragment(each) for each in source.get_fragments()]
     given = source if isinstance(source, list | tuple) else [source]
     paths = [path for each in given for path in _paths(pathlib.Path(os.path.expanduser(each)))]
-    return [_open_file(path) for path in paths]
+    return [_open_file(path, overrides) for path in paths]
 
 
 def _paths(path: pathlib.Path) -> list[pathlib.Path]:
@@ -150,14 +156,14 @@ def _paths(path: pathlib.Path) -> list[pathlib.Path]:
     if not path.is_dir():
         return [path]
     suffixes = formats.stream_openers()
-    found = sorted(each for each in path.rglob("*") if each.suffix.lower() in suffixes)
+    found = sorted(each for each in path.rglob("*") if formats.suffix_of(each.name) in suffixes)
     if not found:
         fail(str(path), f"no file in this folder ends in one of {', '.join(suffixes)}.", "")
     return found
 
 
-def _open_file(path: pathlib.Path) -> File:
-    open_stream = formats.opener(formats.stream_openers(), str(path))
+def _open_file(path: pathlib.Path, overrides: Overrides) -> File:
+    open_stream = formats.opener(formats.stream_openers(), str(path), overrides)
     try:
         return open_stream(path)
     except OSError as error:
@@ -165,7 +171,8 @@ def _open_file(path: pathlib.Path) -> File:
 
 
 def _columns(file: File, columns: Sequence[str] | None, weight: str | None) -> list[str]:
-    chosen = [name for name in file.names if name != weight] if columns is None else list(columns)
+    known = file.names if file.features is None else file.features
+    chosen = [name for name in known if name != weight] if columns is None else list(columns)
     named = [*chosen, *([] if weight is None else [weight])]
     if not chosen or len(set(named)) < len(named):
         fail(file.where, f"columns = {chosen}: name at least one column, and each once.", "")
@@ -175,6 +182,4 @@ def _columns(file: File, columns: Sequence[str] | None, weight: str | None) -> l
 def _check_names(file: File, chosen: list[str]) -> None:
     for name in chosen:
         if name not in file.names:
-            ask = suggest(name, file.names, n=3)
-            listed = ", ".join(file.names[:20]) + (", …" if len(file.names) > 20 else "")
-            fail(file.where, f"there is no column {name!r}.{ask}", f"The columns are: {listed}.")
+            refuse_unknown(file.where, name, file.names)

@@ -1,19 +1,22 @@
 """The interface of a table of named columns, and the tables that are arrays.
 
 ``datasets.load`` asks a table for numbers and for text, and checks what it gets. The modules of the
-file formats (``csv``, ``npy``, ``arrow``) open a file as such a table, or refuse it if it is not
+file formats (``csv``, ``npy``, ``arrow``, …) open a file as such a table, or refuse it if it is not
 whole. In messages rows are counted from 1, without the header.
 """
 
 import collections
 import importlib
+import itertools
 import math
+import re
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 from jaxtyping import Float64
 
-from jgmm._core.errors import UserError
+from jgmm._core.errors import UserError, suggest
 from jgmm.workbench.runs import memory
 
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "#NA", "NaN", "nan", "null", "NULL", "None", "<NA>")
@@ -50,6 +53,13 @@ def reason(error: Exception) -> str:
     return text.partition("\n")[0][:200].rstrip(".")
 
 
+def refuse_unknown(where: str, name: str, names: list[str]) -> NoReturn:
+    """Report that there is no column of a name, with the nearest names."""
+    ask = suggest(name, names, n=3)
+    listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    fail(where, f"there is no column {name!r}.{ask}", f"The columns are: {listed}.")
+
+
 class Table:
     """Named columns of a source of samples.
 
@@ -57,11 +67,12 @@ class Table:
       where: the name of the source, with which every message about it begins.
       names: the names of the columns, in order.
       n_rows: the number of rows.
+      told: how the source was read, where that was guessed; one phrase each.
     """
 
-    def __init__(self, where: str, names: list[str], n_rows: int) -> None:
+    def __init__(self, where: str, names: list[str], n_rows: int, told: Sequence[str] = ()) -> None:
         """Refuse repeated names and a source without rows."""
-        self.where, self.names, self.n_rows = where, names, n_rows
+        self.where, self.names, self.n_rows, self.told = where, names, n_rows, list(told)
         repeated = sorted(name for name, n in collections.Counter(names).items() if n > 1)
         if repeated:
             fix = "Give each column a name of its own."
@@ -81,6 +92,18 @@ class Table:
         """Return a column as text, for labels; None where a value is missing."""
         raise NotImplementedError
 
+    def unit(self, name: str) -> str:
+        """Return the unit that is written behind the numbers of a column, or nothing."""
+        return ""
+
+    def example(self, name: str) -> str:
+        """Return a number of a column with its unit as it is written, or nothing."""
+        return ""
+
+    def why_left_out(self, name: str) -> str:
+        """Say what a column holds instead of numbers, in one or a few words."""
+        return "text"
+
     def matrix(self, columns: list[str]) -> Float64[np.ndarray, "N D"]:
         """Return several columns as the columns of a matrix, in the order given."""
         memory.require(8 * self.n_rows * len(columns), self.where)
@@ -92,22 +115,67 @@ class Table:
             x[:, position] = self.numbers(name)
         return x
 
-    def refuse(self, name: str, row: int, value: str) -> NoReturn:
+    def refuse(self, name: str, row: int, value: str, wanted: str = "a number") -> NoReturn:
         """Report text where a number should be; ``row`` counts from 0."""
-        what = f"column {name!r}, row {row + 1}: {value!r} is not a number."
+        what = f"column {name!r}, row {row + 1}: {value!r} is not {wanted}."
         fail(self.where, what, "Correct the value, or leave the column out of `columns`.")
+
+    def refuse_nameless(self) -> NoReturn:
+        """Report numbers in a column without a name that is no index of the rows."""
+        what = "a column of numbers has no name, and is no index of the rows."
+        fail(self.where, what, "Name it, delete it, or list the `columns` to use.")
+
+    def refuse_unknown(self, name: str) -> NoReturn:
+        """Report a column that is not there, with the nearest names."""
+        refuse_unknown(self.where, name, self.names)
+
+
+_ROW_NAMES = re.compile(r"(?i)unnamed: 0|row[ ._]?names?|__index_level_\d+__|")
+_NUMBERED = re.compile(r"(?i)id|index|no|nr")
+
+
+def id_column(table: Table) -> str | None:
+    """Return the first column if it says which row is which, or None.
+
+    That is: a column without a name, or with one that R or pandas give to the names of rows, whose
+    values are distinct and text or whole numbers; or a column called id or index, of whole numbers
+    that increase by one. A column that a data frame stored as its index is one in any place.
+    """
+    for name in table.names[1:]:
+        if re.fullmatch(r"__index_level_\d+__", name):
+            return name
+    name = table.names[0]
+    if _ROW_NAMES.fullmatch(name):
+        texts = table.texts(name)
+        is_whole = all(text is not None and not re.fullmatch(_FRACTION, text) for text in texts)
+        return name if is_whole and len(set(texts)) == len(texts) else None
+    if _NUMBERED.fullmatch(name):
+        texts = table.texts(name)
+        if all(text is not None and re.fullmatch(r"\d{1,15}(\.0)?", text) for text in texts):
+            numbers = [float(text) for text in texts if text is not None]
+            counts = all(b - a == 1 for a, b in itertools.pairwise(numbers))
+            return name if len(numbers) > 1 and counts else None
+    return None
+
+
+_FRACTION = r"[-+]?\d*[.,]\d*[1-9]\d*(e[-+]?\d+)?"
 
 
 class ArrayTable(Table):
     """A matrix in memory or on disk, and columns of text in addition to it."""
 
     def __init__(
-        self, where: str, names: list[str], x: np.ndarray, targets: dict[str, list[str]]
+        self,
+        where: str,
+        names: list[str],
+        x: np.ndarray,
+        targets: dict[str, list[str]],
+        told: Sequence[str] = (),
     ) -> None:
         """Take a matrix with one name per column, and `targets`: text columns by name."""
         self._x, self._targets = x, targets
         self._place = {name: place for place, name in enumerate(names)}
-        super().__init__(where, [*names, *targets], x.shape[0])
+        super().__init__(where, [*names, *targets], x.shape[0], told)
 
     def is_numeric(self, name: str) -> bool:
         """Return whether a column belongs to the matrix."""

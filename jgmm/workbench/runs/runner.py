@@ -117,6 +117,8 @@ def _run(
 
     data = None if getattr(module, "READS_DATA", False) else _data(config)
     study = StudyContext(config, settings, jax.random.key(config.seed), data, path, progress, group)
+    for warning in () if data is None else data.warnings:
+        study.note(warning)
     module.run(study)
     return study
 
@@ -207,16 +209,22 @@ def describe_environment(config: Config, data: "Dataset | None") -> dict[str, An
         "precision": config.precision,
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
         "data": _origin(config, data),
-        **_extent(data),
+        **describe_data(data),
     }
 
 
-def _extent(data: "Dataset | None") -> dict[str, Any]:
-    """Return the number of samples and the columns used and left out, if the data are known."""
+def describe_data(data: "Dataset | None") -> dict[str, Any]:
+    """Return the samples' number and columns, and how they were read, if the data are known."""
     if data is None:
         return {}
-    columns, left_out = list(data.columns), list(data.left_out)
-    return {"n_samples": len(data.x), "columns": columns, "left_out": left_out}
+    return {
+        "n_samples": len(data.x),
+        "columns": list(data.columns),
+        "left_out": list(data.left_out),
+        "id": data.id_name,
+        "read_as": data.read_as,
+        "warnings": list(data.warnings),
+    }
 
 
 def _origin(config: Config, data: "Dataset | None") -> str:

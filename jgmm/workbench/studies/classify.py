@@ -226,7 +226,8 @@ def _write_predictions(
     posterior = np.asarray(model.posterior(best.classifier, data.x)).tolist()
     rows = []
     for i, guess in enumerate(best.cross_validation.predicted.tolist()):
-        row = {"sample": i, "label": labels[i], "predicted": names[guess] if guess >= 0 else None}
+        row: dict[str, Any] = {"sample": i, **data.id_of(i), "label": labels[i]}
+        row["predicted"] = names[guess] if guess >= 0 else None
         probabilities = zip(names, posterior[i], strict=True)
         rows.append({**row, **{f"posterior {name}": p for name, p in probabilities}})
     study.table("predictions", rows, show=False)

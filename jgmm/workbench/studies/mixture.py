@@ -182,7 +182,7 @@ def _assignments(study: StudyContext, data: "Dataset", responsibilities: np.ndar
     if len(data.x) <= MAX_ASSIGNMENTS:
         rows = []
         for i, probabilities in enumerate(responsibilities.tolist()):
-            row: dict[str, Any] = {"sample": i, "component": int(component[i])}
+            row: dict[str, Any] = {"sample": i, **data.id_of(i), "component": int(component[i])}
             row["doubtful"] = int(largest[i] < study.settings.certainty)
             if data.labels is not None:
                 row["label"] = names[data.labels[i]]

@@ -18,6 +18,7 @@ from pydantic import Field
 from jgmm._core.errors import UserError
 from jgmm.streaming.prefetch import Timings
 from jgmm.workbench.config.models import Fit, Strict
+from jgmm.workbench.readers.dialect import Overrides
 from jgmm.workbench.readers.streams import FileSource
 from jgmm.workbench.runs.checkpoints import DEFAULT_MINUTES, Checkpoint
 from jgmm.workbench.studies.context import StudyContext
@@ -74,6 +75,8 @@ def run(study: StudyContext) -> None:
             **_options(fit),
         )
     _headlines(study, source, result, clock, group)
+    if source.read_as:
+        study.note(f"Read as: {source.read_as}.")
     if checkpointer.resumed is not None:
         study.note(f"Carried on from a checkpoint of step {checkpointer.resumed}.")
     group.all_gather(result.log_likelihood)  # wait until every process has ended its fit
@@ -99,10 +102,13 @@ def _only(name: str, values: list[Any]) -> Any:
 
 def _source(study: StudyContext, rank_and_size: tuple[int, int]) -> FileSource:
     data = study.config.data
+    if data is not None and data.id is not None:
+        raise UserError('"data.id": the study "stream" writes no assignments; leave it out')
     if data is None or data.label is not None:
         raise UserError(
             'the study "stream" needs a table [data] with the source of the samples, without label'
         )
+    given = Overrides(data.separator, data.decimal, tuple(data.na or ()), data.header)
     return FileSource(
         data.source,
         data.columns,
@@ -110,6 +116,7 @@ def _source(study: StudyContext, rank_and_size: tuple[int, int]) -> FileSource:
         skip_bad=study.settings.skip_bad,
         block_rows=study.settings.block_rows,
         rank_and_size=rank_and_size,
+        overrides=given,
     )
 
 

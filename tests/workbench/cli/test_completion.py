@@ -7,7 +7,7 @@ from jgmm.workbench.cli.main import app
 
 def test_shells_complete_commands_and_values(place):
     (place / "mine.csv").touch()
-    (place / "mine.txt").touch()
+    (place / "mine.doc").touch()
     for words, expected in (
         ("jgmm sel", ["select"]),
         ("jgmm fit mi", ["mine.csv"]),

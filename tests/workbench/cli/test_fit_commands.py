@@ -121,7 +121,7 @@ def test_fit_and_select_choose_the_same(place):
     assert "largest that was tried" in fitted["notes"][0]
     shown = call("show", fitted["folder"]).stdout
     assert "40 samples of length" in shown
-    assert "left out, as not of numbers: who" in shown
+    assert "read as: 1 column left out as text: who" in shown
     shown = call("select", *options).stdout
     assert re.search(r"spherical +\d+\.\d +\d+\.\d\*", shown)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from workbench.readers.data_files import FRAME, refused, write_csv
 
 from jgmm.workbench.readers import datasets
-from jgmm.workbench.readers.csv import NUMBER
+from jgmm.workbench.readers.numerals import NUMBER
 
 # Longer than one block of the CSV reader, 16 MiB, in few rows.
 LONG_ROWS = 40_000
@@ -52,15 +52,17 @@ def test_number_pattern_is_what_the_reader_accepts(text):
 def test_column_without_a_name_is_never_a_feature_by_accident(tmp_path):
     path = tmp_path / "data.csv"
     FRAME.to_csv(path)  # writes the row index, without a name
-    refused(path, "no name", "row index")
-    assert datasets.load(path, ["a"]).columns == ["a"]
+    data = datasets.load(path)
+    assert (data.columns, data.id_name, data.ids) == (["a", "n", "w"], "", ["0", "1", "2", "3"])
+    FRAME.set_index("a").to_csv(path, index_label="")
+    refused(path, "no name", "no index of the rows")
+    assert datasets.load(path, ["n"]).columns == ["n"]
 
 
-def test_header_problems_are_recognised(tmp_path):
-    refused(write_csv(tmp_path, "1.5,2\n3,4\n"), "first line holds numbers", "1.5")
-    refused(write_csv(tmp_path, "a;b\n1;2\n"), "separated by ';'")
-    refused(write_csv(tmp_path, "a\tb\n1\t2\n"), "separated by '\\t'")
-    refused(write_csv(tmp_path, "\n\n"), "data.csv")
+def test_a_first_line_of_data_is_kept(tmp_path):
+    data = datasets.load(write_csv(tmp_path, "1.5,2\n3,4\n"))
+    assert (data.x.tolist(), data.columns) == ([[1.5, 2], [3, 4]], ["x0", "x1"])
+    refused(write_csv(tmp_path, "\n\n"), "data.csv", "no rows")
 
 
 @pytest.mark.parametrize(
@@ -91,9 +93,11 @@ def test_bad_last_row_leaves_nothing(tmp_path):
     np.testing.assert_array_equal(data.x.sum(0), [LONG_ROWS + 3, 2 * LONG_ROWS + 4])
 
 
-def test_csv_in_another_encoding_is_refused(tmp_path):
-    refused(write_csv(tmp_path, "größe\n1\n".encode("latin-1")), "UTF-8")
-    refused(write_csv(tmp_path, "a,k\n1,größe\n".encode("latin-1")), "UTF-8")
+def test_csv_in_another_encoding_is_told(tmp_path):
+    data = datasets.load(write_csv(tmp_path, "größe\n1\n".encode("latin-1")))
+    assert (data.columns, data.read_as) == (["größe"], "Latin-1")
+    data = datasets.load(write_csv(tmp_path, "a,k\n1,größe\n".encode("latin-1")), label="k")
+    assert data.label_names == ["größe"]
 
 
 def test_what_a_message_quotes_does_not_drown_it(tmp_path):

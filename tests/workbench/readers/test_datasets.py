@@ -127,7 +127,7 @@ def test_missing_file_suggests_neighbours_and_built_in_names(tmp_path):
 def test_folder_and_unknown_suffix_are_refused(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     refused(tmp_path / "folder.csv", "not a file")
-    refused(write_csv(tmp_path, "a\n1\n", "data.xlsx"), "'.xlsx'", ".parquet")
+    refused(write_csv(tmp_path, "a\n1\n", "data.doc"), "'.doc'", ".parquet")
 
 
 def test_unreadable_file_is_refused(tmp_path, monkeypatch):

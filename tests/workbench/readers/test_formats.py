@@ -72,7 +72,7 @@ def test_a_new_format_is_completed_suggested_and_named_in_messages(spaced):
     assert complete_source("da") == ["data.spaced"]
     refused("dta.spaced", "Did you mean data.spaced")
     pathlib.Path("data.other").touch()
-    refused("data.other", "Convert it to one of .csv, .parquet, .pq, .npy, .spaced.")
+    refused("data.other", "Convert it to one of .csv, .parquet, .pq, .npy, ", ".spaced.")
     with pytest.raises(UserError, match=r"files ending '\.other' cannot be read.*\.spaced\."):
         streams.FileSource("data.other")
     pathlib.Path("empty").mkdir()

@@ -150,7 +150,7 @@ def test_text_and_short_rows_in_csv(tmp_path):
         read(FileSource(path))
     rows[30] = "30"
     path.write_text("a,b\n" + "\n".join(rows) + "\n")
-    with pytest.raises(UserError, match=r"row 31: 1 values, but the header has 2"):
+    with pytest.raises(UserError, match=r"row 31 has 1 values, but the header has 2"):
         read(FileSource(path))
     source = FileSource(path, skip_bad=True)
     found, weights = read(source)
@@ -170,7 +170,7 @@ def test_what_cannot_be_read_is_refused(tmp_path):
     (tmp_path / "no.npy").write_text("hello")
     (tmp_path / "no.parquet").write_text("hello")
     (tmp_path / "no.arrow").write_text("hello")
-    (tmp_path / "a.txt").write_text("hello")
+    (tmp_path / "a.doc").write_text("hello")
     (tmp_path / "empty").mkdir()
     pa.parquet.write_table(pa.table({"a": ["x"], "b": [1]}), tmp_path / "text.parquet")
     for name, text in (
@@ -181,7 +181,7 @@ def test_what_cannot_be_read_is_refused(tmp_path):
         ("no.npy", "not a whole .npy file"),
         ("no.parquet", "not a whole Parquet file"),
         ("no.arrow", "not a whole Arrow file"),
-        ("a.txt", "cannot be read"),
+        ("a.doc", "cannot be read"),
         ("empty", "no file in this folder"),
         ("nowhere", "no such file or folder"),
         ("text.parquet", "column 'a' holds string, not numbers"),
