@@ -6,6 +6,7 @@ no number missing instead of failing, and none knows thousands separators or uni
 """
 
 import collections
+import functools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Numerals:
         >>> Numerals(",", ".").is_number("1.234,5"), Numerals().is_number("1,5")
         (True, False)
         """
-        return re.fullmatch(rf"(?i)[-+−]?{self.digits}", cell) is not None
+        return _pattern(self).fullmatch(cell) is not None
 
     def read(self, text: Any, unit: str = "") -> tuple[Any, Any]:
         """Convert text to numbers.
@@ -110,7 +111,12 @@ def looks_like_number(cell: str) -> bool:
     >>> [looks_like_number(cell) for cell in ("1,5", "1.234.567,8", "1 234", "1,5 2,5")]
     [True, True, True, False]
     """
-    return any(numerals.is_number(cell) for numerals in _EVERY)
+    return _ANY.fullmatch(cell) is not None
+
+
+@functools.cache
+def _pattern(numerals: Numerals) -> re.Pattern[str]:
+    return re.compile(rf"(?i)[-+−]?{numerals.digits}")
 
 
 _EVERY = [
@@ -118,6 +124,7 @@ _EVERY = [
     Numerals(","),
     *(Numerals(mark, group) for mark in ".," for group in ".,' " if mark != group),
 ]
+_ANY = re.compile(rf"(?i)[-+−]?(?:{'|'.join(each.digits for each in _EVERY)})")
 
 
 def unit_of(cell: str) -> str | None:

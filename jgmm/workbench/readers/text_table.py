@@ -58,6 +58,7 @@ class TextTable(Table):
         ]
         super().__init__(where, [name for name, _ in used], n_rows, told)
         self._columns = dict(used)
+        self._values: dict[str, Any] = {}  # numbers that have been converted, until they are used
         self._kind = functools.cache(self._find_kind)
 
     def _clean(self, column: Any) -> Any:
@@ -73,7 +74,9 @@ class TextTable(Table):
         present = len(text) - text.null_count
         if not present:
             return _Kind("nothing")
-        if self._cast(text) is not None:
+        values = self._cast(text)
+        if values is not None:
+            self._values[name] = values
             return _Kind("number")
         # A column with a stray "?" must not vanish from the features: a column that holds mostly
         # numbers is numeric, and `numbers` then points at the value that is not a number.
@@ -119,9 +122,10 @@ class TextTable(Table):
 
     def numbers(self, name: str) -> Float64[np.ndarray, "N"]:
         """Return a column as numbers, without their unit."""
-        text, unit = self._text(name), self.unit(name)
-        values = None if unit else self._cast(text)
+        unit = self.unit(name)
+        values = self._values.pop(name, None)
         if values is None:
+            text = self._text(name)
             values, good = self._numerals.read(text, unit)
             row = self._pc.index(good, False).as_py()
             if row >= 0 and unit:
