@@ -2,7 +2,8 @@
 
 Each becomes an exception, so that a run can remove its folder. Some exceptions are lost: those
 raised in a callback of the garbage collector, for instance one of JAX, or in a destructor. Python
-reports them to ``sys.unraisablehook``, which here sends the signal once more.
+reports them to ``sys.unraisablehook``, which here sends the signal once more, to the main thread:
+sent to any other thread, it would not interrupt a system call in which the main thread waits.
 """
 
 import contextlib
@@ -41,7 +42,7 @@ def stop_on_signals() -> Iterator[None]:
             hook(lost)
             return
         number = stop_requested() or signal.SIGINT
-        again = threading.Timer(DELAY, signal.raise_signal, [number])
+        again = threading.Timer(DELAY, _send_to_main_thread, [number])
         again.daemon = True
         again.start()
 
@@ -59,6 +60,14 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
         sys.unraisablehook, sys.excepthook = hook, print_error
         _requests.clear()
+
+
+def _send_to_main_thread(number: int) -> None:
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, number)
+    else:  # Windows, where a signal cannot be sent to one thread
+        signal.raise_signal(number)
 
 
 def stop_requested() -> int | None:
