@@ -14,9 +14,10 @@ import numpy as np
 
 from jgmm.workbench.readers import dialect, text
 from jgmm.workbench.readers.dialect import Dialect, Overrides
+from jgmm.workbench.readers.ids import id_column
 from jgmm.workbench.readers.numerals import Numerals
 from jgmm.workbench.readers.partition import File, Piece
-from jgmm.workbench.readers.tables import fail, id_column, need, reason
+from jgmm.workbench.readers.tables import fail, need, reason
 from jgmm.workbench.readers.text import TextFile
 from jgmm.workbench.readers.text_table import TextTable, trimmed
 from jgmm.workbench.runs import memory
@@ -229,11 +230,11 @@ def _numbers(
             fast: np.ndarray = trimmed(column).cast("float64").to_numpy(zero_copy_only=False)
             return fast
     compute = need("pyarrow.compute", "workbench", "a text file")
-    cells = trimmed(column)
-    values, good = found.numerals.read(cells, unit)
+    entries = trimmed(column)
+    values, good = found.numerals.read(entries, unit)
     if not skip and not compute.all(good).as_py():
         bad = good.index(False).as_py()
-        what = f"column {name!r} holds {cells[bad].as_py()!r}, not a number."
+        what = f"column {name!r} holds {entries[bad].as_py()!r}, not a number."
         fail(f"{where} {row + bad + 1}", what, "Correct the value, or skip such rows (skip_bad).")
     numbers: np.ndarray = values.to_numpy(zero_copy_only=False)
     return numbers

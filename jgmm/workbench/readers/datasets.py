@@ -25,10 +25,11 @@ from jaxtyping import Float64, Int
 from jgmm._core.errors import nearest
 from jgmm.workbench.readers import csv, formats
 from jgmm.workbench.readers.dialect import Overrides
+from jgmm.workbench.readers.ids import choose_id, ids_in
 from jgmm.workbench.readers.numerals import NUMBER
-from jgmm.workbench.readers.tables import ArrayTable, Table, fail, id_column, need
+from jgmm.workbench.readers.remarks import code_warnings, read_as, unit_warnings
+from jgmm.workbench.readers.tables import BLOCK_ROWS, ArrayTable, Table, fail, need
 
-_BLOCK_ROWS = 65_536
 _HASH_LIMIT = 1 << 30  # bytes; of a larger file a checksum would take longer than reading it
 
 
@@ -228,13 +229,13 @@ def load(
     overrides = Overrides(separator, decimal, codes, header)
     try:
         table, name, note = _open(source, root, mapped, overrides)
-        id_name = _id_name(table, id, {*(columns or ()), label, weight})
+        id_name = choose_id(table, id, {*(columns or ()), label, weight})
         chosen = _choose(table, columns, label, weight, id_name)
         x = table.matrix(chosen)
         _check_finite(x, chosen, table.where, _numbers_of(codes))
         labels, label_names = (None, None) if label is None else _labels(table, label)
         weights = None if weight is None else _weights(table, weight)
-        ids = None if id_name is None else _ids(table, id_name)
+        ids = None if id_name is None else ids_in(table, id_name)
     except MemoryError as error:
         what = f"there is not enough memory to read it ({error or 'no more was to be had'})."
         fail(source, what, "Choose fewer `columns`, or check that the file is whole.")
@@ -249,71 +250,11 @@ def load(
         name,
         note,
         left_out,
-        _read_as(table, chosen, left_out, id_name),
-        (*_unit_warnings(table, left_out), *_code_warnings(x, chosen)),
+        read_as(table, chosen, left_out, id_name),
+        (*unit_warnings(table, left_out), *code_warnings(x, chosen)),
         id_name,
         ids,
     )
-
-
-def _read_as(
-    table: Table, chosen: Sequence[str], left_out: Sequence[str], id_name: str | None
-) -> str:
-    """Say in one line how a table was read, where that was guessed."""
-    told = list(table.told)
-    told += [f"{name} in {table.unit(name)}" for name in chosen if table.unit(name)]
-    if id_name is not None:
-        told.append(f"{id_name or 'the first column'} is an id")
-    reasons: dict[str, list[str]] = {}
-    for name in left_out:
-        reasons.setdefault(table.why_left_out(name), []).append(name or "(no name)")
-    for reason, group in reasons.items():
-        what = "1 column" if len(group) == 1 else f"{len(group)} columns"
-        listed = ", ".join(group[:8]) + (", …" if len(group) > 8 else "")
-        told.append(f"{what} left out as {reason}: {listed}")
-    return "; ".join(told)
-
-
-def _unit_warnings(table: Table, left_out: Sequence[str]) -> list[str]:
-    return [
-        f"The column {name!r} holds numbers with a unit ({table.example(name)!r}) and is left out; "
-        "name it in --columns (`columns`) to read its numbers without the unit."
-        for name in left_out
-        if table.unit(name)
-    ]
-
-
-def _code_warnings(x: np.ndarray, columns: Sequence[str]) -> list[str]:
-    """Name numbers that look like codes of missing values: -999, far from all other values."""
-    found = []
-    blocks = [x[start : start + _BLOCK_ROWS] for start in range(0, len(x), _BLOCK_ROWS)]
-    low_high = [[block.min(axis=0) for block in blocks], [block.max(axis=0) for block in blocks]]
-    extremes = np.min(low_high[0], axis=0), np.max(low_high[1], axis=0)
-    for column, name in enumerate(columns):
-        for value in {float(extreme[column]) for extreme in extremes}:
-            if not _looks_like_code(value):
-                continue
-            others = x[x[:, column] != value, column]
-            if len(others) == 0:
-                continue
-            low, high = float(others.min()), float(others.max())
-            gap = low - value if value < low else value - high
-            if high > low and gap > high - low:
-                n = len(x) - len(others)
-                times = "1 value is" if n == 1 else f"{n} values are"
-                found.append(
-                    f"Column {name!r}: {times} {value:g}, far from all others ({low:g} to "
-                    f"{high:g}). If that is a code of missing values, say so (--na={value:g}) "
-                    "or remove such rows."
-                )
-    return found
-
-
-def _looks_like_code(value: float) -> bool:
-    """Return whether a number is like -9, 99, -999.9 or a limit of a type."""
-    digits = f"{abs(value):.12g}".removesuffix(".0").replace(".", "")
-    nines = set(digits) == {"9"} and (len(digits) > 1 or value < 0)
-    return nines or value in (-32768, -2147483648, 1e20, -1e20, 1e30, -1e30, -1e34)
 
 
 def _numbers_of(codes: Sequence[str]) -> list[float]:
@@ -322,26 +263,6 @@ def _numbers_of(codes: Sequence[str]) -> list[float]:
         with contextlib.suppress(ValueError):  # a text such as "?" stands for itself only
             found.append(float(code))
     return found
-
-
-def _id_name(table: Table, named: str | None, used: set[str | None]) -> str | None:
-    """Return the column that says which row is which, named or recognised."""
-    if named is None:
-        found = id_column(table)
-        return None if found in used or len(table.names) == 1 else found
-    if named not in table.names:
-        table.refuse_unknown(named)
-    if named in used:
-        what = f"the id column {named!r} is also asked for as feature, label or weight."
-        fail(table.where, what, "Use each column once.")
-    return named
-
-
-def _ids(table: Table, name: str) -> list[str]:
-    texts = ["" if text is None else text for text in table.texts(name)]
-    if all(re.fullmatch(r"\d+\.0", text) for text in texts):
-        return [text.removesuffix(".0") for text in texts]
-    return texts
 
 
 def _open(
@@ -453,8 +374,8 @@ def _check_finite(
     x: np.ndarray, columns: Sequence[str], where: str, codes: Sequence[float] = ()
 ) -> None:
     # Block by block, so that a memory map is never in memory as a whole.
-    for start in range(0, x.shape[0], _BLOCK_ROWS):
-        block = x[start : start + _BLOCK_ROWS]
+    for start in range(0, x.shape[0], BLOCK_ROWS):
+        block = x[start : start + BLOCK_ROWS]
         bad = ~np.isfinite(block)
         if codes:
             bad |= np.isin(block, codes)

@@ -184,7 +184,7 @@ def _split(lines: list[str], separator: str) -> list[list[str]]:
     rows: list[list[str]] = []
     # A value that is far too long is an error: what was split until then is the sample.
     with contextlib.suppress(csv.Error):
-        rows.extend([cell.strip() for cell in row] for row in reader if row)
+        rows.extend([entry.strip() for entry in row] for row in reader if row)
     return rows or [[""]]
 
 
@@ -200,31 +200,31 @@ def _separator(data: list[str], usual: str) -> str:
             scores[mark] = n / len(rows) * _clean([row for row in rows if len(row) == width])
     if not any(mark in lines[0] for mark in ",;\t|"):  # perhaps there is only one column
         rows = _split(lines, "")
-        cells = [row[0] for row in rows[1:] or rows]
-        whole = [c for c in cells if looks_like_number(c) or not re.search(r"[,;\t|]", c)]
-        scores[""] = len(whole) / len(cells) * _clean([[cell] for cell in whole])
+        entries = [row[0] for row in rows[1:] or rows]
+        whole = [c for c in entries if looks_like_number(c) or not re.search(r"[,;\t|]", c)]
+        scores[""] = len(whole) / len(entries) * _clean([[entry] for entry in whole])
     return max(scores, key=scores.__getitem__, default=usual)
 
 
 def _clean(rows: list[list[str]]) -> float:
     """Return the fraction of values that are not split in a wrong place, as far as one can see."""
-    cells = [cell for row in rows for cell in row]
+    entries = [entry for row in rows for entry in row]
     good = sum(
-        not re.search(r"[\d\"]\s*[,;|\t]|[,;|\t]\s*[\d\"]|\d\s+[-\d]", cell)
-        or looks_like_number(cell)
-        for cell in cells
+        not re.search(r"[\d\"]\s*[,;|\t]|[,;|\t]\s*[\d\"]|\d\s+[-\d]", entry)
+        or looks_like_number(entry)
+        for entry in entries
     )
-    return good / max(len(cells), 1)
+    return good / max(len(entries), 1)
 
 
 def _numeric_columns(rows: list[list[str]], missing: tuple[str, ...]) -> list[list[str]]:
     """Return the numbers of each column that holds mostly numbers, with or without a unit."""
     found = []
     for column in range(max(map(len, rows))):
-        cells = [row[column] for row in rows if column < len(row) and row[column] not in missing]
-        plain = [numerals.without_unit(cell) for cell in cells]
-        numbers = [cell for cell in plain if looks_like_number(cell)]
-        if 2 * len(numbers) > len(cells):
+        entries = [row[column] for row in rows if column < len(row) and row[column] not in missing]
+        plain = [numerals.without_unit(entry) for entry in entries]
+        numbers = [entry for entry in plain if looks_like_number(entry)]
+        if 2 * len(numbers) > len(entries):
             found.append(numbers)
     return found
 
@@ -235,7 +235,7 @@ def _numerals(
     body = rows[1:] or rows
     try:
         return numerals.guess(
-            [cell for column in _numeric_columns(body, missing) for cell in column], decimal
+            [entry for column in _numeric_columns(body, missing) for entry in column], decimal
         )
     except numerals.Ambiguous as error:
         example = str(error)
@@ -300,16 +300,16 @@ class Header:
         for_names = for_values = 0
         numbers = []
         below_whole = True
-        for column, cell in enumerate(first):
-            cells = [row[column] for row in body[:200] if column < len(row)]
-            kind, below = self._kinds.of(cell), self._kinds.most(cells)
+        for column, entry in enumerate(first):
+            entries = [row[column] for row in body[:200] if column < len(row)]
+            kind, below = self._kinds.of(entry), self._kinds.most(entries)
             if below in ("number", "unit"):
                 for_names += kind == "text"
                 for_values += kind in ("number", "unit")
                 if kind == "number":
-                    numbers.append(cell)
-                    below_whole &= all(re.fullmatch(r"[-+]?\d+", c) for c in cells if c)
-        counting = [int(cell) if re.fullmatch(r"\d{1,9}", cell) else None for cell in numbers]
+                    numbers.append(entry)
+                    below_whole &= all(re.fullmatch(r"[-+]?\d+", c) for c in entries if c)
+        counting = [int(entry) if re.fullmatch(r"\d{1,9}", entry) else None for entry in numbers]
         if len(counting) > 1 and not below_whole and None not in counting:
             # Such as 0, 1, 2 or 1999, 2000, above values with fractions.
             whole = [n for n in counting if n is not None]
@@ -325,7 +325,9 @@ class Header:
         if not any(row[-1] for row in rows):
             return [*first, ""]
         columns = list(zip(*rows, strict=True))
-        kinds = [(self._kinds.most(list(cells)), self._kinds.of(cells[0])) for cells in columns]
+        kinds = [
+            (self._kinds.most(list(entries)), self._kinds.of(entries[0])) for entries in columns
+        ]
         if ("number", "text") in kinds:  # the names stand in the second line
             return first
         return ["", *first]
@@ -338,19 +340,19 @@ class _Kinds:
     written: Numerals
     missing: tuple[str, ...]
 
-    def of(self, cell: str) -> str:
-        if cell in self.missing or cell in ("?", "-", ".", "*"):
+    def of(self, entry: str) -> str:
+        if entry in self.missing or entry in ("?", "-", ".", "*"):
             return "missing"
-        if self.written.is_number(cell):
+        if self.written.is_number(entry):
             return "number"
-        return "unit" if unit_of(cell) is not None else "text"
+        return "unit" if unit_of(entry) is not None else "text"
 
-    def is_value(self, cell: str) -> bool:
-        return self.of(cell) in ("number", "unit")
+    def is_value(self, entry: str) -> bool:
+        return self.of(entry) in ("number", "unit")
 
-    def most(self, cells: list[str]) -> str:
+    def most(self, entries: list[str]) -> str:
         """Return the kind of more than half of the values that are there."""
-        counts = collections.Counter(map(self.of, cells))
+        counts = collections.Counter(map(self.of, entries))
         counts.pop("missing", None)
         kind, n = max(counts.items(), key=lambda item: item[1], default=("missing", 0))
         return kind if 2 * n > sum(counts.values()) else "text"

@@ -33,10 +33,10 @@ def open_table(
             if sheet not in sheets:
                 ask = suggest(sheet, sheets, n=3)
                 fail(where, f"there is no sheet {sheet!r}.{ask}", f"It has: {', '.join(sheets)}.")
-            cells = book.get_sheet_by_name(sheet).to_python()
+            entries = book.get_sheet_by_name(sheet).to_python()
     except calamine.CalamineError as error:
         fail(where, f"not a whole spreadsheet ({reason(error)}).", "Write it or copy it again.")
-    rows = [[_text(cell) for cell in row] for row in cells]
+    rows = [[_text(entry) for entry in row] for row in entries]
     rows = [row for row in rows if any(row)]
     if not rows:
         fail(where, f"the sheet {sheet!r} is empty.", "Name another: FILE:SHEET.")
@@ -52,8 +52,8 @@ def open_table(
     return TextTable(where, header.names, columns, numerals, missing, [*told, *header.told])
 
 
-def _text(cell: Any) -> str:
-    """Return a cell as text; a whole number without a point."""
-    if isinstance(cell, float):
-        return f"{cell:.0f}" if cell.is_integer() and abs(cell) < 1e15 else repr(cell)
-    return str(cell).strip()
+def _text(entry: Any) -> str:
+    """Return an entry of a sheet as text; a whole number without a point."""
+    if isinstance(entry, float):
+        return f"{entry:.0f}" if entry.is_integer() and abs(entry) < 1e15 else repr(entry)
+    return str(entry).strip()

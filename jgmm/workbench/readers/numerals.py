@@ -44,13 +44,13 @@ class Numerals:
             whole = rf"(?:[1-9]\d{{0,2}}(?:{_GROUPS[self.thousands]}\d{{3}})+|\d+)"
         return rf"(?:(?:{whole}(?:{mark}\d*)?|{mark}\d+){_EXPONENT}|nan|inf|infinity)"
 
-    def is_number(self, cell: str) -> bool:
+    def is_number(self, entry: str) -> bool:
         """Return whether a text is a number.
 
         >>> Numerals(",", ".").is_number("1.234,5"), Numerals().is_number("1,5")
         (True, False)
         """
-        return _pattern(self).fullmatch(cell) is not None
+        return _pattern(self).fullmatch(entry) is not None
 
     def read(self, text: Any, unit: str = "") -> tuple[Any, Any]:
         """Convert text to numbers.
@@ -105,13 +105,13 @@ class Numerals:
         return [*found, f"{name} between thousands"] if name else found
 
 
-def looks_like_number(cell: str) -> bool:
+def looks_like_number(entry: str) -> bool:
     """Return whether a text is a number in any of the ways that numbers are written.
 
-    >>> [looks_like_number(cell) for cell in ("1,5", "1.234.567,8", "1 234", "1,5 2,5")]
+    >>> [looks_like_number(entry) for entry in ("1,5", "1.234.567,8", "1 234", "1,5 2,5")]
     [True, True, True, False]
     """
-    return _ANY.fullmatch(cell) is not None
+    return _ANY.fullmatch(entry) is not None
 
 
 @functools.cache
@@ -127,34 +127,34 @@ _EVERY = [
 _ANY = re.compile(rf"(?i)[-+−]?(?:{'|'.join(each.digits for each in _EVERY)})")
 
 
-def unit_of(cell: str) -> str | None:
+def unit_of(entry: str) -> str | None:
     """Return the unit of a number with one, or None.
 
     >>> unit_of("3750 g"), unit_of("12,5%"), unit_of("abc")
     ('g', '%', None)
     """
-    found = re.fullmatch(rf"(.*\d[.,]?)\s*({_UNIT})", cell)
+    found = re.fullmatch(rf"(.*\d[.,]?)\s*({_UNIT})", entry)
     if found and looks_like_number(found[1]):
         return found[2]
-    found = re.fullmatch(r"([$€£¥])\s*(.*)", cell)
+    found = re.fullmatch(r"([$€£¥])\s*(.*)", entry)
     return found[1] if found and looks_like_number(found[2]) else None
 
 
-def without_unit(cell: str) -> str:
+def without_unit(entry: str) -> str:
     """Return the number of a text that is a number with a unit, and any other text unchanged."""
-    unit = unit_of(cell)
-    return cell if unit is None else cell.removesuffix(unit).removeprefix(unit).strip()
+    unit = unit_of(entry)
+    return entry if unit is None else entry.removesuffix(unit).removeprefix(unit).strip()
 
 
 class Ambiguous(Exception):
     """Numbers may be meant in two ways; the argument is an example."""
 
 
-def guess(cells: Iterable[str], decimal: str | None = None) -> Numerals:
+def guess(entries: Iterable[str], decimal: str | None = None) -> Numerals:
     """Guess how numbers are written from examples of them.
 
     Args:
-      cells: texts that are numbers in one way of writing or another.
+      entries: texts that are numbers in one way of writing or another.
       decimal: the decimal mark, where it is known.
 
     Raises:
@@ -164,20 +164,20 @@ def guess(cells: Iterable[str], decimal: str | None = None) -> Numerals:
     >>> guess(["1,5", "2.000,25"])
     Numerals(decimal=',', thousands='.')
     """
-    cells = list(cells)
+    entries = list(entries)
     if decimal is None:
-        decimal = _guess_decimal(cells)
+        decimal = _guess_decimal(entries)
     groups = [group for group in ",.' " if group != decimal]
     used = collections.Counter(
         group
-        for cell in cells
+        for entry in entries
         for group in groups
-        if Numerals(decimal, group).is_number(cell) and not Numerals(decimal).is_number(cell)
+        if Numerals(decimal, group).is_number(entry) and not Numerals(decimal).is_number(entry)
     )
     return Numerals(decimal, used.most_common(1)[0][0] if used else "")
 
 
-def _guess_decimal(cells: list[str]) -> str:
+def _guess_decimal(entries: list[str]) -> str:
     # A text that is a number under one mark alone is evidence for it.
     readings = {
         mark: [Numerals(mark), *(Numerals(mark, group) for group in ",.' " if group != mark)]
@@ -185,12 +185,12 @@ def _guess_decimal(cells: list[str]) -> str:
     }
     evidence = dict.fromkeys(readings, 0)
     doubtful = []
-    for cell in cells:
-        marks = [mark for mark, ways in readings.items() if any(w.is_number(cell) for w in ways)]
+    for entry in entries:
+        marks = [mark for mark, ways in readings.items() if any(w.is_number(entry) for w in ways)]
         if len(marks) == 1:
             evidence[marks[0]] += 1
-        elif "," in cell:
-            doubtful.append(cell)
+        elif "," in entry:
+            doubtful.append(entry)
     if doubtful and not any(evidence.values()):
         raise Ambiguous(doubtful[0])
     return "," if evidence[","] > evidence["."] else "."

@@ -7,9 +7,7 @@ whole. In messages rows are counted from 1, without the header.
 
 import collections
 import importlib
-import itertools
 import math
-import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -22,6 +20,9 @@ from jgmm.workbench.runs import memory
 MISSING = ("", "NA", "N/A", "n/a", "#N/A", "#NA", "NaN", "nan", "null", "NULL", "None", "<NA>")
 """What other programs write where a value is missing. As a label these are refused too: a class
 that is really called NA has to be renamed, since it cannot be told from a missing value."""
+
+BLOCK_ROWS = 65_536
+"""Rows that are checked at once, so that a memory map is never in memory as a whole."""
 
 
 def need(module: str, extra: str, what: str) -> Any:
@@ -128,37 +129,6 @@ class Table:
     def refuse_unknown(self, name: str) -> NoReturn:
         """Report a column that is not there, with the nearest names."""
         refuse_unknown(self.where, name, self.names)
-
-
-_ROW_NAMES = re.compile(r"(?i)unnamed: 0|row[ ._]?names?|__index_level_\d+__|")
-_NUMBERED = re.compile(r"(?i)id|index|no|nr")
-
-
-def id_column(table: Table) -> str | None:
-    """Return the first column if it says which row is which, or None.
-
-    That is: a column without a name, or with one that R or pandas give to the names of rows, whose
-    values are distinct and text or whole numbers; or a column called id or index, of whole numbers
-    that increase by one. A column that a data frame stored as its index is one in any place.
-    """
-    for name in table.names[1:]:
-        if re.fullmatch(r"__index_level_\d+__", name):
-            return name
-    name = table.names[0]
-    if _ROW_NAMES.fullmatch(name):
-        texts = table.texts(name)
-        is_whole = all(text is not None and not re.fullmatch(_FRACTION, text) for text in texts)
-        return name if is_whole and len(set(texts)) == len(texts) else None
-    if _NUMBERED.fullmatch(name):
-        texts = table.texts(name)
-        if all(text is not None and re.fullmatch(r"\d{1,15}(\.0)?", text) for text in texts):
-            numbers = [float(text) for text in texts if text is not None]
-            counts = all(b - a == 1 for a, b in itertools.pairwise(numbers))
-            return name if len(numbers) > 1 and counts else None
-    return None
-
-
-_FRACTION = r"[-+]?\d*[.,]\d*[1-9]\d*(e[-+]?\d+)?"
 
 
 class ArrayTable(Table):
