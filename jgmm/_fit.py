@@ -8,6 +8,7 @@ from jaxtyping import Array, Key
 
 from jgmm._core.errors import DataError
 from jgmm._data.samples import make_samples
+from jgmm._data.validation import key_first
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
 from jgmm.fitting.in_memory import fit_unchecked
 from jgmm.fitting.restarts import ProgressCallback
@@ -16,6 +17,7 @@ from jgmm.fitting.results import FitResult, raise_if_failed
 ACCEPTED = AcceptedOptions()
 
 
+@key_first
 @ACCEPTED.signature
 def fit(
     key: Key[Array, ""],

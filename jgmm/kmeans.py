@@ -27,7 +27,7 @@ from jgmm._core.pytree import Leaf, is_traced
 from jgmm._core.status import Status
 from jgmm._data.samples import Samples, check_counts, make_samples, map_columns, scaling
 from jgmm._data.standardization import center_and_scale, units_of_columns
-from jgmm._data.validation import as_samples, check_key, check_whole
+from jgmm._data.validation import as_samples, check_key, check_whole, key_first
 from jgmm._data.weighted_draw import draw_row, draw_uniforms, relative_weights
 from jgmm.covariance.models import MODELS, CovarianceModel
 from jgmm.em import exponential_family
@@ -64,6 +64,7 @@ class KMeansResult:
     status: Leaf
 
 
+@key_first
 def fit(
     key: Key[Array, ""],
     x: Any,

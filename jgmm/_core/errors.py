@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class DataError(ValueError):
@@ -28,6 +29,34 @@ class UserError(Exception):
 
 def _abridged(line: str) -> str:
     return line if len(line) <= 1000 else f"{line[:600]} … {line[-395:]}"
+
+
+def shown(value: Any, limit: int = 80) -> str:
+    """Return how a value is written in an error message: never a whole array, and always short.
+
+    Args:
+      value: anything a user gave.
+      limit: the most characters of a value that is written out.
+
+    >>> shown(0.5), shown("ful"), shown([1, 2])
+    ('0.5', "'ful'", '[1, 2]')
+    >>> shown([[0.0, 1.0]] * 150)
+    'a list of 150'
+    """
+    kind = type(value).__name__
+    kind = "array" if kind in ("ndarray", "ArrayImpl") else kind
+    article = "an" if kind[0].lower() in "aeiou" else "a"
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple) and shape:
+        return f"{article} {kind} of shape {shape}"
+    if isinstance(value, list | tuple | set | dict) and (
+        len(value) > 8 or any(hasattr(each, "__len__") for each in value)
+    ):
+        return f"{article} {kind} of {len(value)}"
+    text = repr(value)
+    if len(text) <= limit and "\n" not in text:
+        return text
+    return f"{text[:limit]}…" if isinstance(value, str) else f"{article} {kind}"
 
 
 def nearest(name: object, known: Iterable[str], n: int = 1, cutoff: float = 0.6) -> list[str]:

@@ -11,6 +11,7 @@ Lists, NumPy and JAX arrays, data frames and series become arrays in the machine
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -117,10 +118,25 @@ def refuse_sparse(x: Any, name: str) -> None:
       DataError: with the advice to make it dense.
     """
     if hasattr(type(x), "todense"):
+        size = 8 * math.prod(getattr(x, "shape", ()))
         raise DataError(
-            f"{name} is sparse ({type(x).__name__}); every entry is needed here. Give a dense "
-            "array, such as its toarray() or todense() makes."
+            f"{name} is sparse ({type(x).__name__}), and every entry is needed here. Give "
+            f"{name}.{'toarray' if hasattr(type(x), 'toarray') else 'todense'}(), which takes "
+            f"{_bytes(size)} in float64."
         )
+
+
+def _bytes(size: int | float) -> str:
+    """Write a number of bytes with a unit.
+
+    >>> _bytes(800), _bytes(3_200_000_000)
+    ('800 bytes', '3.2 GB')
+    """
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
 
 
 def _stack_masked(rows: Any) -> np.ma.MaskedArray:

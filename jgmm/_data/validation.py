@@ -6,7 +6,10 @@ refused with an error that names their row and column.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +18,12 @@ from jaxtyping import Array, Float, Int
 
 from jgmm._core import budget
 from jgmm._core.compilation import jit
-from jgmm._core.errors import DataError
+from jgmm._core.errors import DataError, shown
 from jgmm._core.pytree import is_traced
 from jgmm._data.arrays import as_plain, is_missing, split_missing
 from jgmm._data.dataframes import names_of
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _TIMES = (np.datetime64, np.timedelta64)  # as objects they turn into floats
 
@@ -389,15 +394,43 @@ def counted_rows(weights: Array | None, n_samples: int) -> np.ndarray:
     return np.asarray(weights) > 0
 
 
-def check_key(key: Any) -> Array:
+def check_key(key: Any, call: str = "") -> Array:
     """Return a random key after a check that it is a typed one.
+
+    Args:
+      key: what is in the place of the key.
+      call: how the function is called, for the error message.
 
     Raises:
       TypeError: it was not made by ``jax.random.key``; the text says how to make one.
     """
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise TypeError(f"key must be a typed key such as jax.random.key(0), not {type(key)}.")
-    return key
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        return key
+    if getattr(key, "dtype", None) == np.uint32 and np.shape(key) in ((2,), (4,)):
+        raise TypeError(
+            "key is an untyped one, as jax.random.PRNGKey makes them; it must be a typed key such "
+            "as jax.random.key(0). The one you have becomes one by jax.random.wrap_key_data(key)."
+        )
+    first = f" The key comes first: {call}." if call else ""
+    raise TypeError(f"key must be a typed key such as jax.random.key(0), not {shown(key)}.{first}")
+
+
+def key_first(function: Function) -> Function:
+    """Check the key of a function that takes it first, and say so where something else is first.
+
+    Python itself would say that an argument is missing, and not which: ``fit(x, 3)`` lacks the key.
+    """
+    own = inspect.signature(function).parameters.values()
+    needed = [each.name for each in own if each.default is each.empty and each.kind < 2]
+    call = f"{function.__name__}({', '.join(['jax.random.key(0)', *needed[1:]])})"
+
+    @functools.wraps(function)
+    def checked(*args: Any, **keywords: Any) -> Any:
+        if args or needed[0] in keywords:
+            check_key(args[0] if args else keywords[needed[0]], call)
+        return function(*args, **keywords)
+
+    return checked  # type: ignore[return-value]
 
 
 def check_whole(name: str, value: Any, least: int) -> None:
@@ -410,7 +443,7 @@ def check_whole(name: str, value: Any, least: int) -> None:
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < least:
-        raise DataError(f"{name} must be a whole number of at least {least}; it is {value!r}.")
+        raise DataError(f"{name} must be a whole number of at least {least}; it is {shown(value)}.")
 
 
 def check_level(level: float) -> None:
@@ -420,4 +453,6 @@ def check_level(level: float) -> None:
       DataError: it does not lie strictly between 0 and 1.
     """
     if not 0 < level < 1:
-        raise DataError(f"level must lie strictly between 0 and 1, such as 0.95; it is {level}.")
+        raise DataError(
+            f"level must lie strictly between 0 and 1, such as 0.95; it is {shown(level)}."
+        )

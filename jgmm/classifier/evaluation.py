@@ -14,7 +14,7 @@ from jaxtyping import Array, Key
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf
 from jgmm._data.arrays import split_missing
-from jgmm._data.validation import as_numbers, check_key
+from jgmm._data.validation import as_numbers, check_key, key_first
 from jgmm.classifier.fit import _train
 from jgmm.classifier.labels import Name
 from jgmm.classifier.model import _log_joint
@@ -90,6 +90,7 @@ class CrossValidation:
     class_names: tuple[Name, ...] = field(metadata={"static": True})
 
 
+@key_first
 @ACCEPTED.signature
 def cross_validate(
     key: Key[Array, ""],

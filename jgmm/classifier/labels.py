@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jgmm._core.errors import DataError
+from jgmm._core.errors import DataError, shown
 from jgmm._core.pytree import is_traced
 from jgmm._data.arrays import split_missing
 from jgmm._data.validation import as_numbers
@@ -131,5 +131,7 @@ def read_priors(priors: Any, class_names: Sequence[Name], dtype: Any) -> Float[A
             f"{list(class_names)}; they have {given.shape}."
         )
     if not is_traced(given) and not bool((given >= 0).all() & (jnp.abs(given.sum() - 1) < 1e-4)):
-        raise DataError(f"priors must be nonnegative and sum to one; they are {given.tolist()}.")
+        raise DataError(
+            f"priors must be nonnegative and sum to one; they are {shown(given.tolist())}."
+        )
     return given / given.sum()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jgmm._core.errors import DataError, FitError
+from jgmm._core.errors import DataError, FitError, shown
 from jgmm._core.pytree import is_traced
 from jgmm._core.status import RIDGE_ADVICE, USABLE, describe
 from jgmm._data.samples import Samples, make_samples
@@ -86,7 +86,7 @@ def check_arguments(
     if len(counts) != len(names) or not all(isinstance(k, int) and k >= 1 for k in counts):
         raise DataError(
             f"n_components must be a whole number of at least 1, or {len(names)} of them, one a "
-            f"class; it is {n_components!r}."
+            f"class; it is {shown(n_components)}."
         )
     entry = options.entry
     if not isinstance(options.init, str):

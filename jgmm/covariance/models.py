@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jgmm._core.errors import DataError, suggest
+from jgmm._core.errors import DataError, shown, suggest
 from jgmm.covariance.estimation import (
     Estimate,
     common_axes,
@@ -250,7 +250,7 @@ def model(name: str) -> CovarianceModel:
     if name in _BY_NAME:
         return _BY_NAME[name]
     hint = suggest(name, _BY_NAME)
-    raise ValueError(f"unknown covariance model {name!r}.{hint} Known: {', '.join(_BY_NAME)}.")
+    raise ValueError(f"unknown covariance model {shown(name)}.{hint} Known: {', '.join(_BY_NAME)}.")
 
 
 def register(entry: CovarianceModel) -> CovarianceModel:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from jgmm.covariance.models import CovarianceModel
 
+UNIVARIATE = ("E", "V")  # the models of one column: variances that are equal, or not
 LETTERS = "IEV"  # Identity, Equal, Variable: from the most restricted to the least
 
 

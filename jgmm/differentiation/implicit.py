@@ -32,13 +32,14 @@ from jaxtyping import Array, Key
 from jgmm._core.compilation import jit
 from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import standardize
+from jgmm._data.validation import key_first
 from jgmm.em.e_step import accumulate, check_inputs
 from jgmm.em.m_step import maximize, ridge_in
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
 from jgmm.em.statistics import Statistics
 from jgmm.fitting.in_memory import fit_unchecked
 from jgmm.fitting.results import FitResult, log_likelihood, raise_if_failed
-from jgmm.mixture.mixture import Mixture, to_original, to_standard
+from jgmm.mixture.mixture import HasMixture, Mixture, to_original, to_standard
 from jgmm.mixture.prior import Prior, as_prior, log_density
 from jgmm.mixture.unconstrained import Free, check_free, from_free, to_free
 
@@ -76,6 +77,7 @@ ACCEPTED = AcceptedOptions(
 )
 
 
+@key_first
 @ACCEPTED.signature
 def fit(
     key: Key[Array, ""],
@@ -147,7 +149,7 @@ class DifferentiableFit(NamedTuple):
 
 
 def check_arguments(
-    mixture: Mixture, x: Any, sample_weight: Any, ridge: Any, prior: Any
+    mixture: Mixture | HasMixture, x: Any, sample_weight: Any, ridge: Any, prior: Any
 ) -> DifferentiableFit:
     """Check samples, weights, ridge and prior, and that the covariance model is differentiable.
 
@@ -163,7 +165,11 @@ def check_arguments(
 
 
 def optimum(
-    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0, prior: Any = None
+    mixture: Mixture | HasMixture,
+    x: Any,
+    sample_weight: Any = None,
+    ridge: Any = 0.0,
+    prior: Any = None,
 ) -> Mixture:
     """Return the optimum of a fit as a differentiable function of samples, weights and prior.
 
@@ -290,7 +296,11 @@ def _fixed_point_jvp(covariance: str, primals: Any, tangents: Any) -> tuple[Free
 
 
 def regularity(
-    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0, prior: Any = None
+    mixture: Mixture | HasMixture,
+    x: Any,
+    sample_weight: Any = None,
+    ridge: Any = 0.0,
+    prior: Any = None,
 ) -> Regularity:
     """Test whether a fit has ended at an optimum at which derivatives exist.
 

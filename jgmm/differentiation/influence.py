@@ -28,7 +28,7 @@ from jgmm.differentiation.implicit import (
     check_arguments,
 )
 from jgmm.mixture.density import log_joint, normalise
-from jgmm.mixture.mixture import Mixture, to_standard
+from jgmm.mixture.mixture import HasMixture, Mixture, to_standard
 from jgmm.mixture.unconstrained import Free, from_free, to_free
 from jgmm.uncertainty.intervals import dense_parameters_of
 
@@ -64,7 +64,7 @@ def _check_regular(mixture: Mixture, samples: Samples, regularization: Regulariz
 
 
 def influence(
-    mixture: Mixture,
+    mixture: Mixture | HasMixture,
     x: Any,
     of: Callable[[Mixture], Any] = dense_parameters_of,
     sample_weight: Any = None,
@@ -101,7 +101,7 @@ def influence(
 
 
 def _check_at_optimum(
-    mixture: Mixture, x: Any, sample_weight: Any, ridge: Any, prior: Any
+    mixture: Mixture | HasMixture, x: Any, sample_weight: Any, ridge: Any, prior: Any
 ) -> tuple[Mixture, Samples, Regularization]:
     """Check the arguments and the optimum, and fill in weights of one."""
     mixture, samples, regularization = check_arguments(mixture, x, sample_weight, ridge, prior)
@@ -123,7 +123,7 @@ def _influence(
 
 
 def jackknife_standard_errors(
-    mixture: Mixture,
+    mixture: Mixture | HasMixture,
     x: Any,
     of: Callable[[Mixture], Any] = dense_parameters_of,
     sample_weight: Any = None,
@@ -168,7 +168,11 @@ def jackknife_standard_errors(
 
 
 def leave_one_out(
-    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: Any = 0.0, prior: Any = None
+    mixture: Mixture | HasMixture,
+    x: Any,
+    sample_weight: Any = None,
+    ridge: Any = 0.0,
+    prior: Any = None,
 ) -> Float[Array, "N"]:
     """Compute leave-one-out log densities without refitting.
 

@@ -31,11 +31,11 @@ from jgmm.differentiation.implicit import (
 )
 from jgmm.em.degeneracy import collapsed_components
 from jgmm.em.e_step import accumulate
-from jgmm.mixture.mixture import Mixture, to_original, to_standard
+from jgmm.mixture.mixture import HasMixture, Mixture, to_original, to_standard
 
 
 def run_unrolled(
-    mixture: Mixture,
+    mixture: Mixture | HasMixture,
     x: Any,
     sample_weight: Any = None,
     ridge: Any = 0.0,

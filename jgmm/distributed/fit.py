@@ -22,7 +22,7 @@ from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._data.dataframes import names_of
 from jgmm._data.samples import DataSummary, Samples, Standardization, make_samples
-from jgmm._data.validation import as_numbers, check_key
+from jgmm._data.validation import as_numbers, check_key, key_first
 from jgmm.distributed.mesh import RESTARTS, SAMPLES, Shard, _checked, _place, _spread
 from jgmm.em import exponential_family
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
@@ -81,6 +81,7 @@ def add_over(axis: str, statistics: Statistics) -> Statistics:
 ACCEPTED = AcceptedOptions()
 
 
+@key_first
 @ACCEPTED.signature
 def fit(
     key: Key[Array, ""],

@@ -24,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from jgmm._core import pytree
-from jgmm._core.errors import DataError, suggest
+from jgmm._core.errors import DataError, shown, suggest
 from jgmm._core.pytree import Leaf
 from jgmm._core.status import Status
 from jgmm._data.samples import HasTotals, Samples
@@ -273,5 +273,5 @@ def accelerated(em: EM, scheme: str | None) -> EM | AcceleratedEM:
         return em
     if scheme not in SCHEMES:
         hint = suggest(scheme, SCHEMES)
-        raise DataError(f"unknown acceleration {scheme!r}.{hint} Known: {', '.join(SCHEMES)}.")
+        raise DataError(f"unknown acceleration {shown(scheme)}.{hint} Known: {', '.join(SCHEMES)}.")
     return AcceleratedEM(em, SCHEMES[scheme])

@@ -28,13 +28,17 @@ from jgmm.em.e_step import Form, accumulate, check_inputs, prefers_differences, 
 from jgmm.em.m_step import equal_log_weights, maximize, ridge_in
 from jgmm.em.options import Control, make_control
 from jgmm.em.statistics import Statistics
-from jgmm.mixture.mixture import Mixture, to_original, to_standard
+from jgmm.mixture.mixture import HasMixture, Mixture, to_original, to_standard
 from jgmm.mixture.noise import Noise
 from jgmm.mixture.prior import as_prior, log_density_in
 
 
 def em_step(
-    mixture: Mixture, x: Any, sample_weight: Any = None, ridge: float = 0.0, prior: Any = None
+    mixture: Mixture | HasMixture,
+    x: Any,
+    sample_weight: Any = None,
+    ridge: float = 0.0,
+    prior: Any = None,
 ) -> tuple[Mixture, Float[Array, ""]]:
     """Take one step of EM: an E-step and an M-step.
 

@@ -24,14 +24,14 @@ from jgmm.covariance.storage import Full
 from jgmm.em import cancellation, exponential_family, whitened
 from jgmm.em.statistics import Statistics
 from jgmm.mixture.density import log_joint, normalise
-from jgmm.mixture.mixture import Mixture, check_columns
+from jgmm.mixture.mixture import HasMixture, Mixture, as_mixture, check_columns
 from jgmm.mixture.noise import NoiseDensity
 
 Form = Literal["auto", "product", "difference"]
 
 
 def accumulate(
-    mixture: Mixture,
+    mixture: Mixture | HasMixture,
     x: Any,
     sample_weight: Any = None,
     block_size: int | None = None,
@@ -71,7 +71,7 @@ def accumulate(
     Array([2., 1.], dtype=float32)
     """
     if isinstance(x, Samples):
-        samples = x
+        mixture, samples = as_mixture(mixture), x
     else:
         mixture, samples = check_inputs(mixture, x, sample_weight)
     return _accumulate(mixture, samples, noise_density, block_size, form)
@@ -120,12 +120,15 @@ def prefers_differences(
     return d >= budget.WIDE_COLUMNS or differences <= products
 
 
-def check_inputs(mixture: Mixture, x: Any, sample_weight: Any) -> tuple[Mixture, Samples]:
+def check_inputs(
+    mixture: Mixture | HasMixture, x: Any, sample_weight: Any
+) -> tuple[Mixture, Samples]:
     """Check samples and that they fit a mixture; convert the mixture to their dtype.
 
     Raises:
       DataError: bad samples or weights, or x has another number of columns than the mixture.
     """
+    mixture = as_mixture(mixture)
     samples = make_samples(x, sample_weight)
     check_columns(mixture, samples.n_features)
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, samples.x.dtype), mixture), samples

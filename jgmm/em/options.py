@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jgmm._core.errors import DataError
+from jgmm._core.errors import DataError, shown, suggest
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._data.samples import Samples, Standardization
 from jgmm._data.validation import check_whole
@@ -28,6 +28,42 @@ from jgmm.covariance.models import MODELS, CovarianceModel, model
 from jgmm.mixture.prior import Prior, as_prior
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+_COUNT = "n_components, the argument after the samples"
+_KEY = "the key, which comes first: jax.random.key(0), or another number for other starts"
+_START = "init, for example a Mixture made by jgmm.make_mixture"
+# What other packages call an option: scikit-learn, mclust, and a few words that come to mind.
+FOREIGN_NAMES = {
+    "covariance_type": "covariance",
+    "cov_type": "covariance",
+    "model_names": "covariance",
+    "modelNames": "covariance",
+    "n_init": "n_restarts",
+    "nstart": "n_restarts",
+    "n_starts": "n_restarts",
+    "random_state": _KEY,
+    "seed": _KEY,
+    "rng": _KEY,
+    "max_iter": "max_steps",
+    "n_iter": "max_steps",
+    "itmax": "max_steps",
+    "n_steps": "max_steps",
+    "init_params": "init",
+    "weights_init": _START,
+    "means_init": _START,
+    "precisions_init": _START,
+    "warm_start": "init, to which the mixture of an earlier fit is given",
+    "reg_covar": "ridge, a fraction of the data's variance",
+    "min_covar": "floor, a fraction of the data's variance",
+    "weights": "sample_weight",
+    "sample_weights": "sample_weight",
+    "verbose": "progress, a function that is called every few steps",
+    "verbose_interval": "progress, a function that is called every few steps",
+    "n_clusters": _COUNT,
+    "k": _COUNT,
+    "K": _COUNT,
+    "G": _COUNT,
+}
 
 
 @dataclass(frozen=True)
@@ -165,7 +201,7 @@ class AcceptedOptions:
         names = [each.name for each in fields(Options)]
         for name in keywords:
             if name not in names:
-                raise TypeError(f"unknown option {name!r}. Known: {', '.join(names)}.")
+                raise TypeError(_unknown(name, names))
             if name in self.decided:
                 raise DataError(f"{name} cannot be given here: {self.decided[name]}")
         given = replace(self.defaults if options is None else options, **keywords)
@@ -195,6 +231,13 @@ class AcceptedOptions:
         ]
         function.__signature__ = own.replace(parameters=[*others, *shown])  # type: ignore[attr-defined]
         return function
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    """Say that an option is not known, and what it is called here where that is known."""
+    if name in FOREIGN_NAMES:
+        return f"there is no option {name!r}; here it is {FOREIGN_NAMES[name]}."
+    return f"unknown option {name!r}.{suggest(name, known)} Known: {', '.join(known)}."
 
 
 def _differs(value: Any, default: Any) -> bool:
@@ -254,9 +297,9 @@ def make_control(
     }
     for name, value in values.items():
         if not is_traced(value) and not np.all(np.asarray(value) >= 0):
-            raise DataError(f"{name} must be at least zero; it is {value}.")
+            raise DataError(f"{name} must be at least zero; it is {shown(value)}.")
     if floor is not None and not is_traced(floor) and not 0 < floor < 1:
-        raise DataError(f"floor must be a fraction of the data's variance, not {floor!r}.")
+        raise DataError(f"floor must be a fraction of the data's variance, not {shown(floor)}.")
     leaves = {name: jnp.asarray(value, dtype) for name, value in values.items()}
     floor = None if floor is None else jnp.asarray(floor, dtype)
     return Control(**leaves, prior=prior, floor=floor)

@@ -28,7 +28,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jgmm._core.compilation import jit
-from jgmm._core.errors import DataError
+from jgmm._core.errors import DataError, shown
 from jgmm._core.status import VALID, Status, among
 from jgmm._data.samples import Samples
 from jgmm.fitting import restarts
@@ -84,7 +84,7 @@ def check_steps(first_steps: int) -> None:
     if first_steps and first_steps < MIN_STEPS:
         raise DataError(
             f"race must be 0 (every start runs to its end) or at least {MIN_STEPS} steps; it is "
-            f"{first_steps!r}."
+            f"{shown(first_steps)}."
         )
 
 

@@ -21,7 +21,7 @@ from jgmm.em.e_step import check_inputs
 from jgmm.em.options import AcceptedOptions, Control, OptionKeywords, Options
 from jgmm.fitting.algorithm import AdditiveAlgorithm, Algorithm
 from jgmm.fitting.results import FitResult, evaluate_returned, to_result
-from jgmm.mixture.mixture import Mixture, to_standard
+from jgmm.mixture.mixture import HasMixture, Mixture, to_standard
 
 
 def algorithm_for(options: Options) -> AdditiveAlgorithm:
@@ -46,7 +46,7 @@ ACCEPTED = AcceptedOptions(
 
 @ACCEPTED.signature
 def run_em(
-    mixture: Mixture,
+    mixture: Mixture | HasMixture,
     x: Any,
     sample_weight: Any = None,
     *,

@@ -19,7 +19,7 @@ from jaxtyping import Array, Key
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._data.samples import Samples, make_samples
-from jgmm._data.validation import check_key, check_whole
+from jgmm._data.validation import check_key, check_whole, key_first
 from jgmm.em import exponential_family
 from jgmm.em.e_step import accumulate
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
@@ -60,6 +60,7 @@ ACCEPTED = AcceptedOptions(
 )
 
 
+@key_first
 @ACCEPTED.signature
 def fit(
     key: Key[Array, ""],

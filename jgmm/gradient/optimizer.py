@@ -21,7 +21,7 @@ import jax
 import optax
 from jaxtyping import Array
 
-from jgmm._core.errors import DataError
+from jgmm._core.errors import DataError, shown
 from jgmm._data.samples import Samples
 from jgmm.em.e_step import accumulate
 from jgmm.em.statistics import Statistics, expected_log_likelihood
@@ -192,6 +192,6 @@ def as_optimizer(given: Any) -> Optimizer:
     if not isinstance(given, Optimizer) or isinstance(given, type):
         raise DataError(
             f"optimizer must be a transformation of optax, such as optax.adam(1e-2), or have the "
-            f"methods init and step (jgmm.gradient.Optimizer); {given!r} is neither."
+            f"methods init and step (jgmm.gradient.Optimizer); {shown(given)} is neither."
         )
     return given

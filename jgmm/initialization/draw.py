@@ -19,10 +19,10 @@ from jaxtyping import Array, Key
 
 from jgmm._core import budget, pytree
 from jgmm._core.compilation import jit
-from jgmm._core.errors import DataError
+from jgmm._core.errors import DataError, shown
 from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import center_and_scale, whiten
-from jgmm._data.validation import check_key
+from jgmm._data.validation import check_key, key_first
 from jgmm.covariance.models import model
 from jgmm.em.options import Options
 from jgmm.initialization import methods
@@ -141,6 +141,7 @@ def _draw_in_groups(
     return jax.device_put(jax.tree.map(lambda *leaves: np.concatenate(leaves), *host))
 
 
+@key_first
 def draw(
     key: Key[Array, ""],
     x: Any,
@@ -196,7 +197,7 @@ def draw_numbered(
     """
     if init not in methods.STARTS:
         known = ", ".join(methods.STARTS)
-        raise DataError(f"unknown init {init!r}. Known: {known}; or give labels or a Mixture.")
+        raise DataError(f"unknown init {shown(init)}. Known: {known}; or give labels or a Mixture.")
     return methods.STARTS[init](_keys(key, numbers), samples, jnp.asarray(active), covariance)
 
 

@@ -25,7 +25,7 @@ from jgmm._core.errors import DataError
 from jgmm._data.validation import as_numbers
 from jgmm.covariance.models import model
 from jgmm.covariance.storage import Full, Storage
-from jgmm.mixture.mixture import Mixture, check_single
+from jgmm.mixture.mixture import HasMixture, Mixture, as_mixture, check_single
 
 ATTRIBUTES = ("weights", "means", "covariances", "precisions", "precisions_cholesky")
 
@@ -101,7 +101,7 @@ def _covariance(root: np.ndarray) -> np.ndarray:
     return root @ root.swapaxes(1, 2) if root.ndim == 3 else root**2
 
 
-def to_sklearn(mixture: Mixture) -> Any:
+def to_sklearn(mixture: Mixture | HasMixture) -> Any:
     """Convert a mixture to a fitted scikit-learn ``GaussianMixture``.
 
     scikit-learn has four covariance models. Any other model becomes the one that contains it:
@@ -129,6 +129,7 @@ def to_sklearn(mixture: Mixture) -> Any:
         from sklearn.mixture import GaussianMixture
     except ImportError as error:
         raise ImportError('this needs scikit-learn: pip install "jgmm[sklearn]"') from error
+    mixture = as_mixture(mixture)
     entry, k = mixture.model, mixture.n_components
     theirs = "tied" if entry.shared and entry.storage is Full else entry.storage.name
     fitted: Any = GaussianMixture(k, covariance_type=theirs, warm_start=False)

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Int, Key
 
 from jgmm._core import budget
 from jgmm._core.compilation import JitByWork
-from jgmm._data.validation import check_key, check_whole
+from jgmm._data.validation import check_key, check_whole, key_first
 from jgmm.mixture import gaussian
-from jgmm.mixture.mixture import Mixture, _samples_for, check_single
+from jgmm.mixture.mixture import HasMixture, Mixture, _samples_for, as_mixture, check_single
 
 
 class Expectation(NamedTuple):
@@ -95,13 +95,13 @@ def _predict(mixture: Mixture, x: Array) -> Array:
     return _row_by_row(mixture, x, jnp.argmax)
 
 
-def log_prob(mixture: Mixture, x: Any) -> Float[Array, "N"]:
+def log_prob(mixture: Mixture | HasMixture, x: Any) -> Float[Array, "N"]:
     """Log density of samples under the mixture, in nats.
 
         log p(x) = logsumexp over k of  log πₖ + log N(x | μₖ, Σₖ)
 
     Args:
-      mixture: K components in D dimensions.
+      mixture: K components in D dimensions, or a result that has a mixture.
       x: samples in rows, (N, D).
 
     Returns:
@@ -113,11 +113,12 @@ def log_prob(mixture: Mixture, x: Any) -> Float[Array, "N"]:
     >>> jgmm.log_prob(one, [[0.0]]).round(3)
     Array([-0.919], dtype=float32)
     """
+    mixture = as_mixture(mixture)
     samples = _samples_for(mixture, x)
     return _log_prob(_work(mixture, samples), mixture, samples)
 
 
-def e_step(mixture: Mixture, x: Any) -> Expectation:
+def e_step(mixture: Mixture | HasMixture, x: Any) -> Expectation:
     """Infer which component produced each sample, holding the parameters fixed.
 
     With the joint score s[n, k] = log_weights[k] + log N(x[n] | means[k], Σ[k]),
@@ -143,15 +144,16 @@ def e_step(mixture: Mixture, x: Any) -> Expectation:
     >>> jgmm.e_step(two, [[0.0]]).log_resp.round(3)
     Array([[-0.693, -0.693]], dtype=float32)
     """
+    mixture = as_mixture(mixture)
     samples = _samples_for(mixture, x)
     return _e_step(_work(mixture, samples), mixture, samples)
 
 
-def responsibilities(mixture: Mixture, x: Any) -> Float[Array, "N K"]:
+def responsibilities(mixture: Mixture | HasMixture, x: Any) -> Float[Array, "N K"]:
     """Posterior probability of each component for each sample, ``p(z = k | x)``.
 
     Args:
-      mixture: K components in D dimensions.
+      mixture: K components in D dimensions, or a result that has a mixture.
       x: samples in rows, (N, D).
 
     Returns:
@@ -162,15 +164,16 @@ def responsibilities(mixture: Mixture, x: Any) -> Float[Array, "N K"]:
     >>> jgmm.responsibilities(two, [[0.0], [9.0]]).round(3).tolist()
     [[0.5, 0.5], [0.0, 1.0]]
     """
+    mixture = as_mixture(mixture)
     samples = _samples_for(mixture, x)
     return _responsibilities(_work(mixture, samples), mixture, samples)
 
 
-def predict(mixture: Mixture, x: Any) -> Int[Array, "N"]:
+def predict(mixture: Mixture | HasMixture, x: Any) -> Int[Array, "N"]:
     """Predict the most probable component of each sample; of equally probable ones the first.
 
     Args:
-      mixture: K components in D dimensions.
+      mixture: K components in D dimensions, or a result that has a mixture.
       x: samples in rows, (N, D).
 
     Returns:
@@ -181,18 +184,20 @@ def predict(mixture: Mixture, x: Any) -> Int[Array, "N"]:
     >>> jgmm.predict(two, [[-3.0], [3.0]]).tolist()
     [0, 1]
     """
+    mixture = as_mixture(mixture)
     samples = _samples_for(mixture, x)
     return _predict(_work(mixture, samples), mixture, samples)
 
 
+@key_first
 def sample(
-    key: Key[Array, ""], mixture: Mixture, n_samples: int
+    key: Key[Array, ""], mixture: Mixture | HasMixture, n_samples: int
 ) -> tuple[Float[Array, "N D"], Int[Array, "N"]]:
     """Draw samples: pick component k with probability πₖ, then draw x ~ N(μₖ, Σₖ).
 
     Args:
       key: a typed key, such as ``jax.random.key(0)``.
-      mixture: K components in D dimensions.
+      mixture: K components in D dimensions, or a result that has a mixture.
       n_samples: how many samples to draw, at least one.
 
     Returns:
@@ -206,6 +211,7 @@ def sample(
     >>> jgmm.sample(jax.random.key(0), one, 5)[0].shape
     (5, 1)
     """
+    mixture = as_mixture(mixture)
     check_single(mixture)
     check_whole("n_samples", n_samples, 1)
     n, work = int(n_samples), int(n_samples) * mixture.n_features**2

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jgmm._core.compilation import jit
-from jgmm._core.errors import DataError
+from jgmm._core.errors import DataError, shown
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._data.samples import Standardization
 from jgmm._data.validation import as_numbers, as_samples, as_table, check_values
@@ -127,6 +127,46 @@ def for_each(function: Callable[[Mixture], Array], mixture: Mixture) -> Array:
     return function(mixture)
 
 
+@runtime_checkable
+class HasMixture(Protocol):
+    """A result that holds a mixture, such as a ``FitResult``; it is taken where a mixture is."""
+
+    @property
+    def mixture(self) -> Mixture:
+        """The mixture."""
+
+
+def as_mixture(given: Mixture | HasMixture) -> Mixture:
+    """Return a mixture, or that of a result.
+
+    Args:
+      given: a ``Mixture``, a ``FitResult``, or any other result with a mixture.
+
+    Raises:
+      DataError: it is something else, for example the samples; or the result of a fit with noise,
+        whose density is not that of its mixture alone.
+
+    >>> one = make_mixture([1.0], [[2.0]], [1.0], "spherical")
+    >>> as_mixture(one) is one
+    True
+    """
+    if isinstance(given, Mixture):
+        return given
+    mixture = getattr(given, "mixture", None)
+    if not isinstance(mixture, Mixture):
+        raise DataError(
+            f"the mixture is needed here, and it comes before the samples, as in log_prob(mixture, "
+            f"x); in its place is {shown(given)}."
+        )
+    if getattr(given, "noise", None) is not None:
+        raise DataError(
+            "this fit has a noise component, which is no part of its mixture. With the noise: "
+            "jgmm.mixture.noise.log_prob(result.mixture, result.noise, x), and predict and "
+            "probability beside it; without: give result.mixture."
+        )
+    return mixture
+
+
 def check_single(mixture: Mixture) -> None:
     """Check that a mixture is one, and not a batch of them.
 
@@ -167,7 +207,9 @@ def make_mixture(weights: Any, means: Any, covariances: Any, covariance: str = "
     if pi.shape != (k,):
         raise DataError(f"weights must have shape ({k},), one a component; they have {pi.shape}.")
     if not (np.isfinite(pi).all() and (pi >= 0).all() and abs(pi.sum() - 1) < 1e-4):
-        raise DataError(f"weights must be nonnegative and sum to one; they are {pi.tolist()}.")
+        raise DataError(
+            f"weights must be nonnegative and sum to one; they are {shown(pi.tolist())}."
+        )
     sigma = _stored(np.asarray(as_numbers(covariances, "covariances"), mu.dtype), entry, k, d)
     log_weights, scale, bad = _roots(entry.name, pi, sigma)
     bad = np.asarray(bad)
@@ -296,13 +338,14 @@ def check_columns(mixture: Mixture, n_columns: int) -> None:
         )
 
 
-def n_parameters(mixture: Mixture) -> int:
+def n_parameters(mixture: Mixture | HasMixture) -> int:
     """Count the free parameters of a mixture: weights, means and covariances.
 
     >>> mixture = make_mixture([0.5, 0.5], [[0.0, 0.0], [4.0, 0.0]], [1.0, 1.0], "spherical")
     >>> n_parameters(mixture)
     7
     """
+    mixture = as_mixture(mixture)
     return mixture.model.n_parameters(mixture.n_components, mixture.n_features)
 
 

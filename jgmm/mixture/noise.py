@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jgmm._core.compilation import jit
-from jgmm._core.errors import DataError
+from jgmm._core.errors import DataError, shown
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._data.samples import Samples, Standardization
 from jgmm.mixture.density import e_step
@@ -115,9 +115,14 @@ def as_log_volume(noise: Any, samples: Samples) -> Array | None:
     """
     if noise is None:
         return None
+    if isinstance(noise, bool | np.bool_):
+        raise DataError(
+            f'noise={noise} does not say how large the region of the noise is: noise="box" is the '
+            "samples' bounding box; or give a volume. None, the default, is no noise."
+        )
     if isinstance(noise, str):
         if noise != "box":
-            raise DataError(f'noise must be None, "box" or a volume, not {noise!r}.')
+            raise DataError(f'noise must be None, "box" or a volume, not {shown(noise)}.')
         found = _log_box(samples)
         if not is_traced(found) and not bool(jnp.isfinite(found)):
             raise DataError(
@@ -126,7 +131,7 @@ def as_log_volume(noise: Any, samples: Samples) -> Array | None:
             )
         return found
     if not is_traced(noise) and not (np.ndim(noise) == 0 and 0 < noise < np.inf):
-        raise DataError(f"the volume of the noise must be a positive number; it is {noise!r}.")
+        raise DataError(f"the volume of the noise must be a positive number; it is {shown(noise)}.")
     if is_traced(noise):
         return jnp.log(jnp.asarray(noise, samples.x.dtype))
     return jnp.asarray(np.log(np.float64(noise)), samples.x.dtype)  # a volume may be tiny or huge

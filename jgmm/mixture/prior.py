@@ -27,7 +27,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jgmm._core.compilation import jit
-from jgmm._core.errors import DataError
+from jgmm._core.errors import DataError, shown
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._data.samples import Samples, Standardization, make_samples, scaling
 from jgmm._data.standardization import (
@@ -198,7 +198,9 @@ def as_prior(prior: Any, data: Samples | Standardization, n_components: int) -> 
         strength, dof, k = (jnp.asarray(value, dtype) for value in numbers)
         return Prior(frame.shift, strength, dof, _shared_volume(frame, k))
     if not isinstance(prior, Prior):
-        raise DataError(f'prior must be None, "conjugate" or a jgmm.mixture.Prior, not {prior!r}.')
+        raise DataError(
+            f'prior must be None, "conjugate" or a jgmm.mixture.Prior, not {shown(prior)}.'
+        )
     like = data.shift if isinstance(data, Standardization) else data.x
     if prior.mean.shape != like.shape[-1:]:
         raise DataError(f"the prior is for {prior.mean.shape[0]} columns; x has {like.shape[-1]}.")

@@ -24,7 +24,7 @@ from jaxtyping import Array
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf
 from jgmm.covariance.models import MODELS, CovarianceModel
-from jgmm.mixture.mixture import Mixture
+from jgmm.mixture.mixture import HasMixture, Mixture, as_mixture
 
 
 @jax.tree_util.register_dataclass
@@ -116,7 +116,7 @@ LOG = Cholesky(jnp.exp, jnp.log)
 SOFTPLUS = Cholesky(jax.nn.softplus, _inverse_softplus)
 
 
-def to_free(mixture: Mixture) -> Free:
+def to_free(mixture: Mixture | HasMixture) -> Free:
     """Return the free parameters of a mixture whose weights are all positive.
 
     Raises:
@@ -127,6 +127,7 @@ def to_free(mixture: Mixture) -> Free:
     >>> to_free(one).scale.tolist()
     [0.0]
     """
+    mixture = as_mixture(mixture)
     check_free(mixture.model, mixture.n_components, mixture.n_features)
     return LOG.point(mixture)
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from jgmm._data.validation import as_numbers, column_names
 from jgmm.mixture import gaussian
-from jgmm.mixture.mixture import Mixture
+from jgmm.mixture.mixture import HasMixture, Mixture
 from jgmm.plot.density import density_1d, draw_histogram, limits
 from jgmm.plot.style import (
     DARK,
@@ -77,7 +77,7 @@ def scatter(
 
 
 def ellipses(
-    mixture: Mixture,
+    mixture: Mixture | HasMixture,
     ax: Axes | None = None,
     mass: Sequence[float] = (0.5, 0.95),
     dims: tuple[int, int] = (0, 1),
@@ -121,7 +121,7 @@ def _cross(ax: Axes, center: np.ndarray) -> None:
 
 def pairs(
     x: Any,
-    mixture: Mixture | None = None,
+    mixture: Mixture | HasMixture | None = None,
     labels: npt.ArrayLike | None = None,
     columns: Sequence[str] | None = None,
     *,
@@ -191,7 +191,7 @@ def _tick_length(values: np.ndarray) -> float:
     return float(integer_digits + (max(-np.log10(step), 0) if step > 0 else 0))
 
 
-def _diagonal(ax: Axes, values: np.ndarray, mixture: Mixture | None, dim: int) -> None:
+def _diagonal(ax: Axes, values: np.ndarray, mixture: Mixture | HasMixture | None, dim: int) -> None:
     """Draw one column as a histogram, with the marginal density of the mixture if there is one."""
     if mixture is None:
         draw_histogram(ax, values[:, 0])
@@ -277,7 +277,7 @@ def uncertainty(
 def kmeans_and_mixture(
     x: Any,
     kmeans_labels: npt.ArrayLike,
-    mixture: Mixture,
+    mixture: Mixture | HasMixture,
     mixture_labels: npt.ArrayLike,
     axes: Iterable[Axes] | None = None,
     *,

@@ -15,7 +15,7 @@ from mpl_toolkits.mplot3d import Axes3D  # type: ignore[import-untyped]
 
 from jgmm._core import budget
 from jgmm.mixture.density import sample
-from jgmm.mixture.mixture import Mixture
+from jgmm.mixture.mixture import HasMixture, Mixture, as_mixture
 from jgmm.plot.style import (
     DARK,
     column_labels,
@@ -36,7 +36,7 @@ LEVEL_SAMPLES = 2 * budget.PLOT_BATCH_POINTS
 
 
 def density_levels(
-    mixture: Mixture, masses: Sequence[float], n_samples: int = LEVEL_SAMPLES
+    mixture: Mixture | HasMixture, masses: Sequence[float], n_samples: int = LEVEL_SAMPLES
 ) -> np.ndarray:
     """Compute the log densities that bound the highest-density regions of a mixture.
 
@@ -66,13 +66,14 @@ def density_levels(
     """
     if not masses or any(not 0 < m < 1 for m in masses):
         raise ValueError(f"masses must lie strictly between 0 and 1; they are {tuple(masses)}.")
+    mixture = as_mixture(mixture)
     drawn, _ = sample(jax.random.key(0), mixture, n_samples)
     log_density = log_density_at(mixture, np.asarray(drawn))
     return np.asarray(np.quantile(log_density, 1 - np.asarray(masses)))
 
 
 def density_contours(
-    mixture: Mixture,
+    mixture: Mixture | HasMixture,
     x: Any = None,
     ax: Axes | None = None,
     masses: Sequence[float] = (0.1, 0.25, 0.5, 0.75, 0.95),
@@ -260,7 +261,7 @@ def _free_place(
 
 
 def density_surface(
-    mixture: Mixture,
+    mixture: Mixture | HasMixture,
     ax: Axes | None = None,
     masses: Sequence[float] = (0.5, 0.95),
     *,
@@ -327,7 +328,7 @@ def density_surface(
 
 
 def density_intervals(
-    mixture: Mixture, mass: float, dim: int = 0, n_samples: int = LEVEL_SAMPLES
+    mixture: Mixture | HasMixture, mass: float, dim: int = 0, n_samples: int = LEVEL_SAMPLES
 ) -> np.ndarray:
     """Compute the highest-density region of one column, as a union of intervals.
 
@@ -363,7 +364,7 @@ def density_intervals(
 
 
 def density_1d(
-    mixture: Mixture,
+    mixture: Mixture | HasMixture,
     x: Any = None,
     ax: Axes | None = None,
     *,

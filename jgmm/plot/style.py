@@ -25,7 +25,7 @@ from jgmm._data.arrays import split_missing
 from jgmm._data.validation import as_numbers, as_samples, column_names
 from jgmm.mixture.conditioning import marginal
 from jgmm.mixture.density import log_prob
-from jgmm.mixture.mixture import Mixture
+from jgmm.mixture.mixture import HasMixture, Mixture, as_mixture
 
 COLORS = (
     "#0072B2",  # blue
@@ -193,8 +193,9 @@ def read_points(
     return points[:, list(dims)], [names[d] for d in dims]
 
 
-def finite_marginal(mixture: Mixture, dims: Sequence[int]) -> Mixture:
+def finite_marginal(mixture: Mixture | HasMixture, dims: Sequence[int]) -> Mixture:
     """Return the marginal mixture of the chosen columns, after checking that it is finite."""
+    mixture = as_mixture(mixture)
     _check_dims(dims, mixture.n_features)
     parts = (mixture.weights, mixture.means, mixture.variances)
     if not all(np.isfinite(np.asarray(part)).all() for part in parts):

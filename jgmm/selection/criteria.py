@@ -23,7 +23,7 @@ from jgmm._data.samples import Samples, fold, make_samples
 from jgmm.em.e_step import block_rows, mask_known
 from jgmm.initialization.problem import check_labels
 from jgmm.mixture.density import log_joint, normalise
-from jgmm.mixture.mixture import Mixture, check_columns, n_parameters
+from jgmm.mixture.mixture import HasMixture, Mixture, as_mixture, check_columns, n_parameters
 
 
 class Evidence(NamedTuple):
@@ -143,12 +143,12 @@ def criteria(
 
 
 def aic(
-    mixture: Mixture, x: Any, sample_weight: Any = None, labels: Any = None
+    mixture: Mixture | HasMixture, x: Any, sample_weight: Any = None, labels: Any = None
 ) -> Float[Array, ""]:
     """Compute Akaike's information criterion, ``-2ℓ + 2p``, the lower the better.
 
     Args:
-      mixture: fitted parameters.
+      mixture: fitted parameters, or a result that has them.
       x: the samples that it was fitted to, (N, D).
       sample_weight: how many times each sample counts, (N,).
       labels: known component of each sample, (N,), -1 where it is not known; those of the fit. A
@@ -161,7 +161,7 @@ def aic(
 
 
 def aicc(
-    mixture: Mixture, x: Any, sample_weight: Any = None, labels: Any = None
+    mixture: Mixture | HasMixture, x: Any, sample_weight: Any = None, labels: Any = None
 ) -> Float[Array, ""]:
     """Compute AICc, corrected for few samples: ``AIC + 2p(p + 1)/(N - p - 1)``.
 
@@ -173,7 +173,7 @@ def aicc(
 
 
 def bic(
-    mixture: Mixture, x: Any, sample_weight: Any = None, labels: Any = None
+    mixture: Mixture | HasMixture, x: Any, sample_weight: Any = None, labels: Any = None
 ) -> Float[Array, ""]:
     """Compute the Bayesian information criterion, ``-2ℓ + p log N``, the lower the better.
 
@@ -189,7 +189,7 @@ def bic(
 
 
 def icl(
-    mixture: Mixture, x: Any, sample_weight: Any = None, labels: Any = None
+    mixture: Mixture | HasMixture, x: Any, sample_weight: Any = None, labels: Any = None
 ) -> Float[Array, ""]:
     """Compute the integrated completed likelihood, ``BIC + 2E``: BIC plus a penalty for overlap.
 
@@ -205,7 +205,7 @@ def icl(
 
 
 def icl_map(
-    mixture: Mixture, x: Any, sample_weight: Any = None, labels: Any = None
+    mixture: Mixture | HasMixture, x: Any, sample_weight: Any = None, labels: Any = None
 ) -> Float[Array, ""]:
     """Compute the integrated completed likelihood with hard labels.
 
@@ -221,7 +221,7 @@ def icl_map(
     >>> round(float(icl_map(even, [[0.0]]) - bic(even, [[0.0]])), 3)  # 2 log 2
     1.386
     """
-    samples = _samples_for(mixture, x, sample_weight, labels)
+    mixture, samples = _inputs(mixture, x, sample_weight, labels)
     ell, _ = evidence(mixture, samples)
     # ICL, with the entropy replaced by the loss of assigning each sample to one component.
     loss = _assignment_loss(mixture, samples)
@@ -229,7 +229,7 @@ def icl_map(
 
 
 def entropy(
-    mixture: Mixture, x: Any, sample_weight: Any = None, labels: Any = None
+    mixture: Mixture | HasMixture, x: Any, sample_weight: Any = None, labels: Any = None
 ) -> Float[Array, ""]:
     """Compute the entropy of the responsibilities, ``E = -Σₙ wₙ Σₖ γₙₖ log γₙₖ``, in nats.
 
@@ -243,22 +243,27 @@ def entropy(
     >>> round(float(entropy(even, [[0.0], [1.0]])), 3)  # 2 log 2
     1.386
     """
-    return evidence(mixture, _samples_for(mixture, x, sample_weight, labels))[1]
+    return evidence(*_inputs(mixture, x, sample_weight, labels))[1]
 
 
-def _criteria_of(mixture: Mixture, x: Any, sample_weight: Any, labels: Any) -> dict[str, Array]:
-    samples = _samples_for(mixture, x, sample_weight, labels)
+def _criteria_of(
+    mixture: Mixture | HasMixture, x: Any, sample_weight: Any, labels: Any
+) -> dict[str, Array]:
+    mixture, samples = _inputs(mixture, x, sample_weight, labels)
     ell, e = evidence(mixture, samples)
     return criteria(ell, e, samples.total_weight(), n_parameters(mixture))
 
 
-def _samples_for(mixture: Mixture, x: Any, sample_weight: Any, labels: Any) -> Samples:
+def _inputs(
+    mixture: Mixture | HasMixture, x: Any, sample_weight: Any, labels: Any
+) -> tuple[Mixture, Samples]:
+    mixture = as_mixture(mixture)
     samples = make_samples(x, sample_weight, labels)
     check_columns(mixture, samples.n_features)
     check_labels(samples, mixture.n_components)
     unlabelled = replace(samples, labels=None)
     cast = jax.tree.map(lambda leaf: leaf.astype(mixture.means.dtype), unlabelled)
-    return replace(cast, labels=samples.labels)
+    return mixture, replace(cast, labels=samples.labels)
 
 
 @jit

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
-from jgmm._core.errors import DataError, FitError
+from jgmm._core.errors import DataError, FitError, shown
 from jgmm._core.pytree import is_traced
 from jgmm._core.status import USABLE, among, describe
 from jgmm._data.samples import Samples, make_samples
-from jgmm._data.validation import check_key
+from jgmm._data.validation import check_key, key_first
 from jgmm.em.options import AcceptedOptions, Options, OtherKeywords
 from jgmm.fitting.in_memory import fit_unchecked
 from jgmm.selection.criteria import evidence
@@ -68,7 +68,7 @@ def check_folds(samples: Samples, n_folds: int) -> int:
     if isinstance(n_folds, bool) or not isinstance(n_folds, int) or not 2 <= n_folds <= n_used:
         raise DataError(
             f"n_folds must be a whole number from 2 to {n_used}, the number of samples; it is "
-            f"{n_folds!r}."
+            f"{shown(n_folds)}."
         )
     return n_used
 
@@ -93,6 +93,7 @@ ACCEPTED = AcceptedOptions(
 )
 
 
+@key_first
 @ACCEPTED.signature
 def held_out(
     key: Key[Array, ""],

@@ -15,6 +15,7 @@ statistic that the search finds.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Unpack
@@ -29,7 +30,7 @@ from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError, FitError
 from jgmm._core.status import RIDGE_ADVICE, Status, describe
 from jgmm._data.samples import Samples, make_samples, whole_weights
-from jgmm._data.validation import check_key, check_level, check_whole
+from jgmm._data.validation import check_key, check_level, check_whole, key_first
 from jgmm.em.options import AcceptedOptions, Control, OptionKeywords, Options
 from jgmm.fitting.in_memory import fit_unchecked
 from jgmm.fitting.many_data_sets import Search, append_start, best_log_likelihoods, draw_starts
@@ -108,6 +109,7 @@ ACCEPTED = AcceptedOptions(
 )
 
 
+@key_first
 @ACCEPTED.signature
 def bootstrap_test(
     key: Key[Array, ""],
@@ -154,6 +156,7 @@ def bootstrap_test(
     return study.test(n_components, study.fit_null(n_components))[0]
 
 
+@key_first
 @ACCEPTED.signature
 def sequential_test(
     key: Key[Array, ""],
@@ -174,21 +177,57 @@ def sequential_test(
 
     The other arguments and errors are those of ``bootstrap_test``.
 
+    Raises:
+      DataError: also where ``n_replicates`` is too small for the level: the least p-value is
+        1 / (B + 1).
+      FitError: also where it has become too small, because replicates were lost: the statistic is
+        above all that are left, and the test still cannot reject.
+
     Returns:
       The tests, up to the first that does not reject. Their ``n_components`` is the number of
       components found. The level is that of each test, not of all together.
     """
     check_level(level)
+    check_whole("n_replicates", n_replicates, 1)
+    if 1 / (n_replicates + 1) > level:
+        raise DataError(
+            f"n_replicates={n_replicates} cannot reach the level {level:g}: the least p-value is "
+            f"1 / {n_replicates + 1}. Take at least {_least_replicates(level)}."
+        )
     options = ACCEPTED.read(options, keywords)
     study = _check_arguments(key, x, max_components, options, n_replicates, sample_weight)
     tests, small = [], study.fit_null(1)
     for k in range(1, max_components + 1):
         test, large = study.test(k, small)
         tests.append(test)
+        _check_reach(test, level)
         if test.p_value > level:
             break
         small = large
     return SequentialTest(tests, level)
+
+
+def _least_replicates(level: float) -> int:
+    """Return the fewest replicates with which a p-value can be as small as the level."""
+    return math.ceil(1 / level - 1e-9) - 1
+
+
+def _check_reach(test: RatioTest, level: float) -> None:
+    """Check that a test that does not reject could have done so, had no replicate been lost.
+
+    Raises:
+      FitError: the statistic is above those of all replicates that could be fitted, but these are
+        too few for the level.
+    """
+    usable = len(test.replicates) - test.n_failed
+    if test.n_failed and level < test.p_value <= 1 / (usable + 1):
+        raise FitError(
+            f"{test.n_failed} of {len(test.replicates)} replicates were lost, and the {usable} "
+            f"left cannot reach the level {level:g}: the statistic of {test.n_components} against "
+            f"{test.n_components + 1} components is above all of them, and p is "
+            f"{test.p_value:.3g}. Take more replicates than the {_least_replicates(level)} that "
+            "are the fewest, such as n_replicates=99."
+        )
 
 
 @dataclass(frozen=True)

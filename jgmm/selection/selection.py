@@ -17,12 +17,13 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from jgmm._core.compilation import JitByWork
-from jgmm._core.errors import DataError, FitError
+from jgmm._core.errors import DataError, FitError, shown
 from jgmm._core.pytree import to_host
 from jgmm._core.status import VALID, Status, describe
 from jgmm._data.samples import Samples, make_samples, padded_rows
+from jgmm._data.validation import key_first
 from jgmm.covariance.models import MODELS, model
-from jgmm.covariance.nesting import reduced_code
+from jgmm.covariance.nesting import UNIVARIATE, reduced_code
 from jgmm.em import exponential_family
 from jgmm.em.options import AcceptedOptions, Control, Options, OtherKeywords, make_control
 from jgmm.fitting.restarts import ProgressCallback
@@ -98,6 +99,11 @@ class Selection:
     results: dict[tuple[int, str], FitResult]
     agreement: float
 
+    @property
+    def mixture(self) -> Mixture:
+        """The mixture chosen, ``result.mixture``."""
+        return self.result.mixture
+
     def best_of(self, rows: Iterable[Row]) -> Row | None:
         """Return the row to choose among some rows of the table; None where none has a value."""
         d = self.result.mixture.n_features
@@ -134,6 +140,7 @@ ACCEPTED = AcceptedOptions(
 )
 
 
+@key_first
 @ACCEPTED.signature
 def select(
     key: Key[Array, ""],
@@ -159,7 +166,8 @@ def select(
         and never ends below them (``jgmm.selection.grid``).
       x: samples in rows, (N, D).
       n_components: the numbers of components K to try, or one number.
-      covariance: the covariance models to try, or one, or "all".
+      covariance: the covariance models to try, or one, or "all". In one column these are two, which
+        the table calls E and V: variances that are equal, or not.
       criterion: a name in ``jgmm.selection.CRITERIA``. The fit with the lowest value of "bic",
         "aic", "aicc" or "icl" is chosen, or the one with the highest value of "held_out", which
         takes one more fit for each fold.
@@ -193,8 +201,8 @@ def select(
     """
     samples = make_samples(x, sample_weight, labels)
     counts = _listed(n_components)
-    names = MODELS if isinstance(covariance, str) and covariance == "all" else _listed(covariance)
-    models = list(dict.fromkeys(model(name).name for name in names))
+    named = _model_names(covariance, samples.n_features)
+    models = list(named)
     options = ACCEPTED.read(options, keywords)
     _check_selection(samples, counts, models, criterion, n_folds, options)
     control = make_control(samples.x.dtype, options.tol, options.rtol, options.ridge)
@@ -209,12 +217,29 @@ def select(
             held_out = held_out_unchecked(key, samples, k, n_folds, own, padded)
             extra = {criterion: float(held_out.log_likelihood)}
         p = result.mixture.model.n_parameters(k, samples.n_features, options.equal_weights)
-        table.append(_row(result, k, p, options.n_restarts, whole, total, control, extra))
-        results[k, name] = replace(result, mixture=_leading(result.mixture, k))
+        row = _row(result, k, p, options.n_restarts, whole, total, control, extra)
+        table.append(replace(row, covariance=named[name]))
+        results[k, named[name]] = replace(result, mixture=_leading(result.mixture, k))
     agreement = _agreement(table, samples, total, control)
     best = _best(table, criterion, samples.n_features, agreement)
     chosen = results[best.n_components, best.covariance]
     return Selection(table, criterion, best, chosen, results, agreement)
+
+
+def _model_names(covariance: Any, n_features: int) -> dict[str, str]:
+    """Return the covariance models to try, by name, with the name that the table shows.
+
+    In one column a covariance is a variance: the models of the family are two, E and V, which is
+    what they are called there. A model that is named in another way keeps its name.
+    """
+    everything = isinstance(covariance, str) and covariance == "all"
+    names = list(MODELS) if everything else _listed(covariance)
+    if n_features > 1:
+        return {model(name).name: model(name).name for name in names}
+    if everything:
+        others = (each.name for each in MODELS.values() if not each.in_family)
+        names = [*UNIVARIATE, *others]
+    return {model(name).name: name if name in UNIVARIATE else model(name).name for name in names}
 
 
 def _listed(values: Any) -> list[Any]:
@@ -234,7 +259,7 @@ def _check_selection(
 ) -> None:
     if criterion not in CRITERIA:
         known = ", ".join(CRITERIA)
-        raise DataError(f"unknown criterion {criterion!r}. Known: {known}.")
+        raise DataError(f"unknown criterion {shown(criterion)}. Known: {known}.")
     if not counts or not models:
         raise DataError("n_components and covariance must each name at least one to try.")
     for k in counts:

@@ -17,7 +17,7 @@ from jaxtyping import Array, Key
 
 from jgmm._core.errors import DataError
 from jgmm._data.samples import DataSummary, make_samples
-from jgmm._data.validation import check_key, check_whole
+from jgmm._data.validation import check_key, check_whole, key_first
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
 from jgmm.fitting import in_memory
 from jgmm.fitting.results import FitResult, raise_if_failed
@@ -71,6 +71,7 @@ ACCEPTED = AcceptedOptions(
 )
 
 
+@key_first
 @ACCEPTED.signature
 def fit(
     key: Key[Array, ""],

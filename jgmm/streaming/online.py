@@ -38,7 +38,7 @@ from jgmm._core.pytree import Leaf, is_traced
 from jgmm._core.status import Status, describe
 from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import standardize
-from jgmm._data.validation import check_key, check_whole
+from jgmm._data.validation import check_key, check_whole, key_first
 from jgmm.em.convergence import online_status
 from jgmm.em.degeneracy import collapsed_components
 from jgmm.em.e_step import accumulate
@@ -266,6 +266,7 @@ ACCEPTED = AcceptedOptions(
 )
 
 
+@key_first
 @ACCEPTED.signature
 def fit(
     key: Key[Array, ""],

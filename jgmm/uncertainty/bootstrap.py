@@ -38,17 +38,17 @@ from jaxtyping import Array, Float, Key
 
 from jgmm._core import budget
 from jgmm._core.compilation import jit
-from jgmm._core.errors import DataError, FitError
+from jgmm._core.errors import DataError, FitError, shown
 from jgmm._core.pytree import Leaf, to_host
 from jgmm._core.status import RIDGE_ADVICE, VALID, tally
 from jgmm._data.samples import Samples, whole_weights
-from jgmm._data.validation import check_key, check_level, check_whole
+from jgmm._data.validation import check_key, check_level, check_whole, key_first
 from jgmm.em.algorithm import one_step
 from jgmm.em.e_step import check_inputs
 from jgmm.em.options import Control, OptionKeywords, Options
 from jgmm.fitting.algorithm import Algorithm
 from jgmm.fitting.single_run import ACCEPTED, algorithm_for, run_em_unchecked
-from jgmm.mixture.mixture import Mixture
+from jgmm.mixture.mixture import HasMixture, Mixture
 from jgmm.uncertainty.intervals import Parameters, Uncertainty, parameters_of
 from jgmm.uncertainty.label_switching import overlaps, relabel
 
@@ -161,10 +161,11 @@ def _slope(first: np.ndarray, last: np.ndarray) -> np.ndarray:
     return np.clip(np.where(variance > 0, slope, 1), 0, 1)
 
 
+@key_first
 @ACCEPTED.signature
 def bootstrap(
     key: Key[Array, ""],
-    mixture: Mixture,
+    mixture: Mixture | HasMixture,
     x: Any,
     sample_weight: Any = None,
     *,
@@ -211,7 +212,7 @@ def bootstrap(
     mixture, samples = check_inputs(mixture, x, sample_weight)
     check_key(key)
     if method not in METHODS:
-        raise DataError(f"unknown method {method!r}. Known: {', '.join(METHODS)}.")
+        raise DataError(f"unknown method {shown(method)}. Known: {', '.join(METHODS)}.")
     check_whole("n_replicates", n_replicates, 2)
     n_draws = int(whole_weights(samples).sum()) if method == "nonparametric" else 0
     options = replace(ACCEPTED.read(options, keywords), covariance=mixture.covariance)

@@ -49,7 +49,7 @@ from jgmm._data.standardization import power_of_two
 from jgmm._data.validation import check_level
 from jgmm.em.e_step import block_rows, check_inputs
 from jgmm.mixture.density import log_joint, normalise
-from jgmm.mixture.mixture import Mixture, change_coordinates, to_original, to_standard
+from jgmm.mixture.mixture import HasMixture, Mixture, change_coordinates, to_original, to_standard
 from jgmm.mixture.unconstrained import check_free, from_free, to_free
 from jgmm.uncertainty.intervals import Parameters, Uncertainty, fraction_of, parameters_of
 
@@ -80,7 +80,7 @@ class Curvature(NamedTuple):
 
 
 def standard_errors(
-    mixture: Mixture,
+    mixture: Mixture | HasMixture,
     x: Any,
     sample_weight: Any = None,
     *,

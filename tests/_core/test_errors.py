@@ -1,8 +1,9 @@
 """Exceptions of users' mistakes, and suggestions of the nearest known name."""
 
+import numpy as np
 import pytest
 
-from jgmm._core.errors import DataError, FitError, UserError, nearest, suggest
+from jgmm._core.errors import DataError, FitError, UserError, nearest, shown, suggest
 
 
 def test_exceptions_are_caught_as_what_they_are():
@@ -16,6 +17,15 @@ def test_the_middle_of_a_long_line_is_left_out():
     first, second, third = text.splitlines()
     assert (first, third) == ("short", 1000 * "b")
     assert second == 600 * "a" + " … " + 395 * "a"
+
+
+def test_no_value_is_written_at_length():
+    array = np.zeros((150, 4))
+    assert shown(array) == "an array of shape (150, 4)"
+    assert shown([array]) == "a list of 1"
+    assert shown(np.float64(0.5)) == "np.float64(0.5)"
+    assert shown("a" * 100) == "'" + "a" * 79 + "…"
+    assert shown({"a": [1]}) == "a dict of 1"
 
 
 def test_names_are_compared_without_regard_to_case():
