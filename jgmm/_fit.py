@@ -6,6 +6,7 @@ from typing import Any, Unpack
 
 from jaxtyping import Array, Key
 
+from jgmm._core.compilation import without_debug_nans
 from jgmm._core.errors import DataError
 from jgmm._data.samples import make_samples
 from jgmm._data.validation import key_first
@@ -18,6 +19,7 @@ ACCEPTED = AcceptedOptions()
 
 
 @key_first
+@without_debug_nans
 @ACCEPTED.signature
 def fit(
     key: Key[Array, ""],

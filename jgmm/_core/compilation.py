@@ -15,12 +15,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax.extend.core import get_opaque_trace_state
 
 from jgmm._core import budget
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def full_precision() -> AbstractContextManager[Any]:
@@ -28,6 +30,21 @@ def full_precision() -> AbstractContextManager[Any]:
     if jax.config.jax_default_matmul_precision is not None:  # type: ignore[attr-defined]
         return nullcontext()
     return jax.default_matmul_precision("highest")
+
+
+def without_debug_nans(function: Function) -> Function:
+    """Switch ``jax_debug_nans`` off while a function runs whose result says where NaN is normal.
+
+    A history is NaN after the last step, and a start that fails has NaN parameters and a status
+    that says so. Neither is the mistake in the caller's code that the setting looks for.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **keywords: Any) -> Any:
+        with jax.debug_nans(False):
+            return function(*args, **keywords)
+
+    return call  # type: ignore[return-value]
 
 
 def jit(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from jgmm._core.compilation import without_debug_nans
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf
 from jgmm._data.arrays import split_missing
@@ -91,6 +92,7 @@ class CrossValidation:
 
 
 @key_first
+@without_debug_nans
 @ACCEPTED.signature
 def cross_validate(
     key: Key[Array, ""],

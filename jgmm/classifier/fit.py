@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from jgmm._core.compilation import jit
+from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.errors import DataError
 from jgmm._core.status import USABLE, Status, among
 from jgmm._data.samples import Samples
@@ -34,6 +34,7 @@ from jgmm.fitting.in_memory import fit_unchecked
 from jgmm.mixture.mixture import Mixture, to_original
 
 
+@without_debug_nans
 @ACCEPTED.signature
 def fit(
     x: Any,

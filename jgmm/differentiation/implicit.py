@@ -29,7 +29,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Key
 
-from jgmm._core.compilation import jit
+from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import standardize
 from jgmm._data.validation import key_first
@@ -78,6 +78,7 @@ ACCEPTED = AcceptedOptions(
 
 
 @key_first
+@without_debug_nans
 @ACCEPTED.signature
 def fit(
     key: Key[Array, ""],

@@ -18,7 +18,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Key
 
-from jgmm._core.compilation import jit
+from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.errors import DataError
 from jgmm._data.dataframes import names_of
 from jgmm._data.samples import DataSummary, Samples, Standardization, make_samples
@@ -82,6 +82,7 @@ ACCEPTED = AcceptedOptions()
 
 
 @key_first
+@without_debug_nans
 @ACCEPTED.signature
 def fit(
     key: Key[Array, ""],

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from jgmm._core.compilation import jit
+from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.status import Status
 from jgmm._data.samples import Samples
 from jgmm._data.standardization import standardize
@@ -44,6 +44,7 @@ ACCEPTED = AcceptedOptions(
 )
 
 
+@without_debug_nans
 @ACCEPTED.signature
 def run_em(
     mixture: Mixture | HasMixture,

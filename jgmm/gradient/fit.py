@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from jgmm._core.compilation import jit
+from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.errors import DataError
 from jgmm._data.samples import Samples, make_samples
 from jgmm._data.validation import check_key, check_whole, key_first
@@ -61,6 +61,7 @@ ACCEPTED = AcceptedOptions(
 
 
 @key_first
+@without_debug_nans
 @ACCEPTED.signature
 def fit(
     key: Key[Array, ""],

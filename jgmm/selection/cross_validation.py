@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
+from jgmm._core.compilation import without_debug_nans
 from jgmm._core.errors import DataError, FitError, shown
 from jgmm._core.pytree import is_traced
 from jgmm._core.status import USABLE, among, describe
@@ -94,6 +95,7 @@ ACCEPTED = AcceptedOptions(
 
 
 @key_first
+@without_debug_nans
 @ACCEPTED.signature
 def held_out(
     key: Key[Array, ""],

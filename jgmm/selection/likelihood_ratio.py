@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jgmm._core import budget
-from jgmm._core.compilation import jit
+from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.errors import DataError, FitError
 from jgmm._core.status import RIDGE_ADVICE, Status, describe
 from jgmm._data.samples import Samples, make_samples, whole_weights
@@ -110,6 +110,7 @@ ACCEPTED = AcceptedOptions(
 
 
 @key_first
+@without_debug_nans
 @ACCEPTED.signature
 def bootstrap_test(
     key: Key[Array, ""],
@@ -157,6 +158,7 @@ def bootstrap_test(
 
 
 @key_first
+@without_debug_nans
 @ACCEPTED.signature
 def sequential_test(
     key: Key[Array, ""],

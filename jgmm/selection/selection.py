@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
-from jgmm._core.compilation import JitByWork
+from jgmm._core.compilation import JitByWork, without_debug_nans
 from jgmm._core.errors import DataError, FitError, shown
 from jgmm._core.pytree import to_host
 from jgmm._core.status import VALID, Status, describe
@@ -141,6 +141,7 @@ ACCEPTED = AcceptedOptions(
 
 
 @key_first
+@without_debug_nans
 @ACCEPTED.signature
 def select(
     key: Key[Array, ""],

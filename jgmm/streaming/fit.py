@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from jgmm._core.compilation import without_debug_nans
 from jgmm._core.errors import DataError
 from jgmm._data.samples import DataSummary, make_samples
 from jgmm._data.validation import check_key, check_whole, key_first
@@ -72,6 +73,7 @@ ACCEPTED = AcceptedOptions(
 
 
 @key_first
+@without_debug_nans
 @ACCEPTED.signature
 def fit(
     key: Key[Array, ""],

@@ -32,7 +32,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jgmm._core import pytree
-from jgmm._core.compilation import jit
+from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.errors import DataError, FitError
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._core.status import Status, describe
@@ -198,6 +198,7 @@ def _per_weight(mixture: Mixture, samples: Samples) -> Statistics:
     return replace(scaled, center=mixture.means)
 
 
+@without_debug_nans
 def partial_fit(state: OnlineState, x: Any, sample_weight: Any = None) -> OnlineState:
     """Update the state with one batch: one step of online EM.
 
@@ -267,6 +268,7 @@ ACCEPTED = AcceptedOptions(
 
 
 @key_first
+@without_debug_nans
 @ACCEPTED.signature
 def fit(
     key: Key[Array, ""],

@@ -37,7 +37,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jgmm._core import budget
-from jgmm._core.compilation import jit
+from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.errors import DataError, FitError, shown
 from jgmm._core.pytree import Leaf, to_host
 from jgmm._core.status import RIDGE_ADVICE, VALID, tally
@@ -162,6 +162,7 @@ def _slope(first: np.ndarray, last: np.ndarray) -> np.ndarray:
 
 
 @key_first
+@without_debug_nans
 @ACCEPTED.signature
 def bootstrap(
     key: Key[Array, ""],

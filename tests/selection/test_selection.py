@@ -312,5 +312,5 @@ def test_all_are_all_models(monkeypatch):
 
     monkeypatch.setattr(selection, "fit_grid", fit_grid)
     with pytest.raises(StopIteration):
-        jgmm.select(jax.random.key(0), [[0.0], [1.0]], 1, "all")
+        jgmm.select(jax.random.key(0), [[0.0, 1.0], [1.0, 3.0]], 1, "all")
     assert asked == [entry.name for entry in jgmm.covariance.MODELS.values()]

@@ -37,17 +37,28 @@ def test_a_defect_keeps_its_traceback(study):
     assert "Traceback" in done.stderr
 
 
+# A job that a script starts in the background ignores Ctrl-C, and so would its children.
+_HEAR_CTRL_C = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from jgmm.workbench.cli.main import main
+main()
+"""
+
+
 def test_ctrl_c_exits_130_and_leaves_nothing(study, place):
-    command = [sys.executable, "-m", "jgmm.workbench.cli.main", "run", study]
-    command += ["--set", "settings.what=wait"]
+    command = [sys.executable, "-c", _HEAR_CTRL_C, "run", study, "--set", "settings.what=wait"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(place / "cache")}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
-    assert process.stdout.readline() == "waiting\n"
-    assert len(list((place / "runs").glob(".*.partial"))) == 1
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    ) as process:
+        try:
+            assert process.stdout.readline() == "waiting\n"
+            assert len(list((place / "runs").glob(".*.partial"))) == 1
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert errors == "error: interrupted; nothing was left behind\n"
     assert not (place / "runs").exists()
