@@ -666,8 +666,8 @@ def error_of_fit(case: Case) -> float:
     After the same steps both are those of ``climb``.
     """
     result = jax.device_get(fit(case))
-    noise = None if result.noise is None else float(result.noise.weight)
     with jax.enable_x64(True):
+        noise = None if result.noise is None else float(result.noise.weight)
         mixture = result.mixture
         leaves = (np.asarray(leaf) for leaf in (mixture.weights, mixture.means))
         covariances = np.asarray(mixture.covariances)
