@@ -5,8 +5,9 @@
 draws 300 data sets of two components in one column, of weights 0.4 and 0.6 and deviations of one,
 fits each from the truth, and counts how often the intervals of ``jgmm.uncertainty.standard_errors``
 hold the true weight, means and deviations. It prints a table and writes it to
-`runs/trust/coverage.json`. Expected time and numbers: not measured yet.
-A coverage is known to 0.013.
+`runs/trust/coverage.json`. Expected time: a minute. Expected numbers:
+coverage between 0.72 and 0.80 at a distance of two deviations and 200 samples, where the observed
+fraction is 0.05 to 0.16, and between 0.93 and 0.97 at five. A coverage is known to 0.013.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from marks import in_double
 import jgmm
 from jgmm._data.samples import make_samples
 from jgmm._data.standardization import center_and_scale
-from jgmm.em.options import make_control
+from jgmm.em.options import Options, make_control
 from jgmm.initialization import given
 from jgmm.mixture.mixture import to_original
 
@@ -55,6 +55,10 @@ def test_a_class_of_two_rows_starts_with_the_prior_and_the_floor_of_the_fit(help
     result = jgmm.fit(jax.random.key(0), x, 3, init=labels, **help_for_small_classes)
     assert int(result.n_steps) > 0
     assert np.isfinite(float(result.log_likelihood))
+    samples = inside(x)
+    control = Options(**help_for_small_classes).control(samples, 3)
+    start = given.from_labels(labels, samples, 3, "full", control)
+    assert np.linalg.eigvalsh(start.covariances[2])[0] > 0.99e-3
 
 
 @pytest.mark.parametrize(
