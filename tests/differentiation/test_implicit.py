@@ -82,6 +82,12 @@ def test_merged_components_have_no_derivatives():
     assert np.isnan(slope).all()
 
 
+@pytest.mark.parametrize("option", [{"equal_weights": True}, {"floor": 1e-3}])
+def test_options_whose_derivatives_are_others_are_refused(option):
+    with pytest.raises(DataError, match=next(iter(option))):
+        implicit.fit(jax.random.key(0), np.eye(4), 2, **option)
+
+
 def test_models_without_free_coordinates_are_refused():
     x = samples()
     mixture = jgmm.m_step(x, np.eye(K)[np.arange(N) % K], "EVI")
