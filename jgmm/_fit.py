@@ -6,10 +6,10 @@ from typing import Any, Unpack
 
 from jaxtyping import Array, Key
 
+from jgmm._core.arguments import key_first
 from jgmm._core.compilation import without_debug_nans
 from jgmm._core.errors import DataError
 from jgmm._data.samples import make_samples
-from jgmm._data.validation import key_first
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
 from jgmm.fitting.in_memory import fit_unchecked
 from jgmm.fitting.restarts import ProgressCallback

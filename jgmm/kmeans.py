@@ -21,13 +21,14 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from jgmm._core import budget, pytree
+from jgmm._core.arguments import check_whole, key_first
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._core.status import Status
 from jgmm._data.samples import Samples, check_counts, make_samples, map_columns, scaling
 from jgmm._data.standardization import center_and_scale, units_of_columns
-from jgmm._data.validation import as_samples, check_key, check_whole, key_first
+from jgmm._data.validation import as_samples
 from jgmm._data.weighted_draw import draw_row, draw_uniforms, relative_weights
 from jgmm.covariance.models import MODELS, CovarianceModel
 from jgmm.em import exponential_family
@@ -105,7 +106,7 @@ def fit(
     check_counts(samples, n_clusters, n_restarts)
     if not is_traced(max_steps):
         check_whole("max_steps", np.asarray(max_steps).item(), 0)
-    return _fit(check_key(key), samples, n_clusters, n_restarts, jnp.asarray(max_steps))
+    return _fit(key, samples, n_clusters, n_restarts, jnp.asarray(max_steps))
 
 
 @partial(jit, static_argnums=(2, 3))

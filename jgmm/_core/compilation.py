@@ -33,10 +33,10 @@ def full_precision() -> AbstractContextManager[Any]:
 
 
 def without_debug_nans(function: Function) -> Function:
-    """Switch ``jax_debug_nans`` off while a function runs whose result says where NaN is normal.
+    """Run a function with JAX's setting ``jax_debug_nans`` off, because its result may hold NaN.
 
-    A history is NaN after the last step, and a start that fails has NaN parameters and a status
-    that says so. Neither is the mistake in the caller's code that the setting looks for.
+    The setting looks for mistakes in the caller's code. NaN in the result of a fit is none: the
+    history is NaN after the last step, and a start that failed has NaN parameters and a status.
     """
 
     @functools.wraps(function)

@@ -13,9 +13,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jgmm._core import budget
+from jgmm._core.arguments import check_whole
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf, is_traced
-from jgmm._data.validation import as_labels, as_table, as_weights, check_values, check_whole
+from jgmm._data.validation import as_labels, as_table, as_weights, check_values
 
 Sums = TypeVar("Sums")
 Rows = TypeVar("Rows")

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from jgmm._core.arguments import key_first
 from jgmm._core.compilation import without_debug_nans
 from jgmm._core.errors import DataError
 from jgmm._core.pytree import Leaf
 from jgmm._data.arrays import split_missing
-from jgmm._data.validation import as_numbers, check_key, key_first
+from jgmm._data.validation import as_numbers
 from jgmm.classifier.fit import _train
 from jgmm.classifier.labels import Name
 from jgmm.classifier.model import _log_joint
@@ -136,7 +137,7 @@ def cross_validate(
     >>> float(result.accuracy)
     1.0
     """
-    fold_key, fit_key = jax.random.split(check_key(key))
+    fold_key, fit_key = jax.random.split(key)
     options = ACCEPTED.read(options, keywords)
     problem = check_arguments(
         x, labels, n_components, shared, priors, sample_weight, fit_key, options

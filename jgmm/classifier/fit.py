@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
+from jgmm._core.arguments import check_key
 from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.errors import DataError
 from jgmm._core.status import USABLE, Status, among
 from jgmm._data.samples import Samples
 from jgmm._data.standardization import standardize
-from jgmm._data.validation import check_key
 from jgmm.classifier.model import Classifier
 from jgmm.classifier.problem import (
     ACCEPTED,

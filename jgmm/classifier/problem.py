@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jgmm._core.arguments import check_key
 from jgmm._core.errors import DataError, FitError, shown
 from jgmm._core.pytree import is_traced
 from jgmm._core.status import RIDGE_ADVICE, USABLE, describe
 from jgmm._data.samples import Samples, make_samples
-from jgmm._data.validation import check_key, counted_rows
+from jgmm._data.validation import counted_rows
 from jgmm.classifier.labels import Name, read_labels, read_priors
 from jgmm.covariance.models import MODELS, model
 from jgmm.covariance.storage import Full

@@ -29,10 +29,10 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Key
 
+from jgmm._core.arguments import key_first
 from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import standardize
-from jgmm._data.validation import key_first
 from jgmm.em.e_step import accumulate, check_inputs
 from jgmm.em.m_step import maximize, ridge_in
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from jgmm._core.arguments import check_whole
 from jgmm._core.compilation import jit
 from jgmm._data.samples import Samples
 from jgmm._data.standardization import standardize
-from jgmm._data.validation import check_whole
 from jgmm.differentiation.implicit import (
     Regularization,
     check_arguments,

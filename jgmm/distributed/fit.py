@@ -18,11 +18,12 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Key
 
+from jgmm._core.arguments import key_first
 from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.errors import DataError
 from jgmm._data.dataframes import names_of
 from jgmm._data.samples import DataSummary, Samples, Standardization, make_samples
-from jgmm._data.validation import as_numbers, check_key, key_first
+from jgmm._data.validation import as_numbers
 from jgmm.distributed.mesh import RESTARTS, SAMPLES, Shard, _checked, _place, _spread
 from jgmm.em import exponential_family
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
@@ -123,7 +124,7 @@ def fit(
     source = array_source(np.asarray(as_numbers(x, "x")), sample_weight, names_of(x))
     reader = open_reader(source, None, group)
     algorithm, entry = algorithm_for(options), options.entry
-    summary = summarize_all(check_key(key), reader, subsample)
+    summary = summarize_all(key, reader, subsample)
     check_summary(summary, n_components, options)
     data_summary = summary.data_summary(entry.per_column, entry.affine, reader.dtype)
     control = options.control(summary.whitening(reader.dtype), n_components)

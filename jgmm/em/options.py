@@ -11,23 +11,21 @@ function cannot honour.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from jgmm._core.arguments import check_whole
+from jgmm._core.compilation import Function
 from jgmm._core.errors import DataError, shown, suggest
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._data.samples import Samples, Standardization
-from jgmm._data.validation import check_whole
 from jgmm.covariance.models import MODELS, CovarianceModel, model
 from jgmm.mixture.prior import Prior, as_prior
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 _COUNT = "n_components, the argument after the samples"
 _KEY = "the key, which comes first: jax.random.key(0), or another number for other starts"

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Key
 
+from jgmm._core.arguments import check_key
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
 from jgmm._data.samples import Samples, padded_rows
-from jgmm._data.validation import check_key
 from jgmm.em import exponential_family
 from jgmm.em.algorithm import Start
 from jgmm.em.options import Options

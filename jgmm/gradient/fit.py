@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from jgmm._core.arguments import check_whole, key_first
 from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.errors import DataError
 from jgmm._data.samples import Samples, make_samples
-from jgmm._data.validation import check_key, check_whole, key_first
 from jgmm.em import exponential_family
 from jgmm.em.e_step import accumulate
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
@@ -135,7 +135,7 @@ def fit(
     optimizer, max_steps = as_optimizer(optimizer), options.max_steps
     algorithm = GradientAlgorithm(optimizer, by, entry.name, batch_size, max_steps)
     active, results = np.ones(n_components, bool), []
-    for mixtures, inside, numbers, _ in batches_of_starts(check_key(key), samples, active, options):
+    for mixtures, inside, numbers, _ in batches_of_starts(key, samples, active, options):
         starts = (mixtures, numbers)
         n_rows, d = inside.n_samples, samples.n_features
         work = exponential_family.cost_per_step(entry, d, n_components, n_rows)

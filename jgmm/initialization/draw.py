@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from jgmm._core import budget, pytree
+from jgmm._core.arguments import key_first
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError, shown
 from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import center_and_scale, whiten
-from jgmm._data.validation import check_key, key_first
 from jgmm.covariance.models import model
 from jgmm.em.options import Options
 from jgmm.initialization import methods
@@ -183,7 +183,7 @@ def draw(
     entry = model(covariance)
     inside = compiled_center_and_scale(samples, entry.per_column and scaled)
     active, numbers = np.ones(n_components, bool), jnp.arange(n_restarts)
-    mixtures = draw_numbered(check_key(key), numbers, inside, active, entry.name, init)
+    mixtures = draw_numbered(key, numbers, inside, active, entry.name, init)
     return _all_to_original(mixtures, inside.frame)
 
 

@@ -12,8 +12,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from jgmm._core import budget
+from jgmm._core.arguments import check_whole, key_first
 from jgmm._core.compilation import JitByWork
-from jgmm._data.validation import check_key, check_whole, key_first
 from jgmm.mixture import gaussian
 from jgmm.mixture.mixture import HasMixture, Mixture, _samples_for, as_mixture, check_single
 
@@ -215,7 +215,7 @@ def sample(
     check_single(mixture)
     check_whole("n_samples", n_samples, 1)
     n, work = int(n_samples), int(n_samples) * mixture.n_features**2
-    return _sample(work, check_key(key), mixture, n)
+    return _sample(work, key, mixture, n)
 
 
 @partial(JitByWork, static_argnums=2)

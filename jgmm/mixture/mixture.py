@@ -161,8 +161,8 @@ def as_mixture(given: Mixture | HasMixture) -> Mixture:
     if getattr(given, "noise", None) is not None:
         raise DataError(
             "this fit has a noise component, which is no part of its mixture. With the noise: "
-            "jgmm.mixture.noise.log_prob(result.mixture, result.noise, x), and predict and "
-            "probability beside it; without: give result.mixture."
+            "jgmm.mixture.noise.log_prob(result.mixture, result.noise, x), or predict or "
+            "probability in that module. Without the noise: give result.mixture."
         )
     return mixture
 

@@ -11,8 +11,9 @@ not be closed.
     plot.uncertainty(x, jgmm.responsibilities(mixture, x), right)
     figure.savefig("mixture.png")
 
-The module ``data`` draws data and mixtures, ``density`` densities, ``results`` results of fits and
-studies, and ``uncertainty`` their uncertainty. All public functions are available here.
+The module ``data`` draws data and mixtures, ``density`` densities in two dimensions, ``univariate``
+those of one column, ``results`` fits and their search, ``evaluation`` how good results are, and
+``uncertainty`` their uncertainty. All public functions are available here.
 """
 
 from jgmm._core.errors import UserError
@@ -32,22 +33,9 @@ from jgmm.plot.data import (
     scatter,
     uncertainty,
 )
-from jgmm.plot.density import (
-    density_1d,
-    density_contours,
-    density_intervals,
-    density_levels,
-    density_surface,
-)
-from jgmm.plot.results import (
-    confusion,
-    convergence,
-    criterion_curves,
-    errors,
-    intervals,
-    restarts,
-    steps,
-)
+from jgmm.plot.density import density_contours, density_levels, density_surface
+from jgmm.plot.evaluation import confusion, errors, intervals
+from jgmm.plot.results import convergence, criterion_curves, restarts, steps
 from jgmm.plot.style import COLORS, MARKERS, component_style, new_figure, png
 from jgmm.plot.uncertainty import (
     MAX_COLUMNS,
@@ -56,6 +44,7 @@ from jgmm.plot.uncertainty import (
     refits,
     responsibilities,
 )
+from jgmm.plot.univariate import density_1d, density_intervals
 
 __all__ = [
     "COLORS",

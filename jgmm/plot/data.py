@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from jgmm._data.validation import as_numbers, column_names
 from jgmm.mixture import gaussian
 from jgmm.mixture.mixture import HasMixture, Mixture
-from jgmm.plot.density import density_1d, draw_histogram, limits
+from jgmm.plot.density import limits
 from jgmm.plot.style import (
     DARK,
     column_labels,
@@ -32,6 +32,7 @@ from jgmm.plot.style import (
     read_points,
     wrap_text,
 )
+from jgmm.plot.univariate import density_1d, draw_histogram
 
 
 def scatter(

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
+from jgmm._core.arguments import check_key, key_first
 from jgmm._core.compilation import without_debug_nans
 from jgmm._core.errors import DataError, FitError, shown
 from jgmm._core.pytree import is_traced
 from jgmm._core.status import USABLE, among, describe
 from jgmm._data.samples import Samples, make_samples
-from jgmm._data.validation import check_key, key_first
 from jgmm.em.options import AcceptedOptions, Options, OtherKeywords
 from jgmm.fitting.in_memory import fit_unchecked
 from jgmm.selection.criteria import evidence

@@ -26,11 +26,11 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jgmm._core import budget
+from jgmm._core.arguments import check_level, check_whole, key_first
 from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.errors import DataError, FitError
 from jgmm._core.status import RIDGE_ADVICE, Status, describe
 from jgmm._data.samples import Samples, make_samples, whole_weights
-from jgmm._data.validation import check_key, check_level, check_whole, key_first
 from jgmm.em.options import AcceptedOptions, Control, OptionKeywords, Options
 from jgmm.fitting.in_memory import fit_unchecked
 from jgmm.fitting.many_data_sets import Search, append_start, best_log_likelihoods, draw_starts
@@ -355,7 +355,7 @@ def _check_arguments(
     each = samples.n_samples * (samples.n_features + centers) * samples.x.dtype.itemsize
     n_batches = -(-n_replicates // max(1, budget.RATIO_TEST_BYTES // each))
     size = -(-n_replicates // n_batches)
-    return _Study(check_key(key), samples, options, search, control, n_replicates, size)
+    return _Study(key, samples, options, search, control, n_replicates, size)
 
 
 def _repeated(samples: Samples) -> Samples:

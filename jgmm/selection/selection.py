@@ -16,12 +16,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
+from jgmm._core.arguments import key_first
 from jgmm._core.compilation import JitByWork, without_debug_nans
 from jgmm._core.errors import DataError, FitError, shown
 from jgmm._core.pytree import to_host
 from jgmm._core.status import VALID, Status, describe
 from jgmm._data.samples import Samples, make_samples, padded_rows
-from jgmm._data.validation import key_first
 from jgmm.covariance.models import MODELS, model
 from jgmm.covariance.nesting import UNIVARIATE, reduced_code
 from jgmm.em import exponential_family

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from jgmm._core.arguments import check_whole, key_first
 from jgmm._core.compilation import without_debug_nans
 from jgmm._core.errors import DataError
 from jgmm._data.samples import DataSummary, make_samples
-from jgmm._data.validation import check_key, check_whole, key_first
 from jgmm.em.options import AcceptedOptions, OptionKeywords, Options
 from jgmm.fitting import in_memory
 from jgmm.fitting.results import FitResult, raise_if_failed
@@ -133,7 +133,6 @@ def fit(
     >>> np.sort(result.mixture.means[:, 0]).round(2).tolist()
     [0.25, 1.25, 2.25]
     """
-    check_key(key)
     options = ACCEPTED.read(options, keywords)
     source = as_source(source, sample_weight)
     reader = open_reader(source, block_rows, group or SingleProcess(), progress)

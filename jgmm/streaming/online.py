@@ -32,13 +32,13 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jgmm._core import pytree
+from jgmm._core.arguments import check_whole, key_first
 from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.errors import DataError, FitError
 from jgmm._core.pytree import Leaf, is_traced
 from jgmm._core.status import Status, describe
 from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import standardize
-from jgmm._data.validation import check_key, check_whole, key_first
 from jgmm.em.convergence import online_status
 from jgmm.em.degeneracy import collapsed_components
 from jgmm.em.e_step import accumulate
@@ -309,7 +309,6 @@ def fit(
       DataError: see ``streaming.fit``.
       FitError: a component collapsed after some batches.
     """
-    check_key(key)
     options = ACCEPTED.read(options, keywords)
     check_whole("batch", batch, 1)
     check_whole("subsample", subsample, 1)

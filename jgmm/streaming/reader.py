@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jgmm._core.arguments import check_whole
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
-from jgmm._data.validation import check_whole
 from jgmm.em.statistics import Statistics
 from jgmm.streaming.content import Content, content_of, difference
 from jgmm.streaming.prefetch import Timings, prefetch

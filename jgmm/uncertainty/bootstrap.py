@@ -37,12 +37,12 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jgmm._core import budget
+from jgmm._core.arguments import check_level, check_whole, key_first
 from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.errors import DataError, FitError, shown
 from jgmm._core.pytree import Leaf, to_host
 from jgmm._core.status import RIDGE_ADVICE, VALID, tally
 from jgmm._data.samples import Samples, whole_weights
-from jgmm._data.validation import check_key, check_level, check_whole, key_first
 from jgmm.em.algorithm import one_step
 from jgmm.em.e_step import check_inputs
 from jgmm.em.options import Control, OptionKeywords, Options
@@ -211,7 +211,6 @@ def bootstrap(
     (2, 1)
     """
     mixture, samples = check_inputs(mixture, x, sample_weight)
-    check_key(key)
     if method not in METHODS:
         raise DataError(f"unknown method {shown(method)}. Known: {', '.join(METHODS)}.")
     check_whole("n_replicates", n_replicates, 2)

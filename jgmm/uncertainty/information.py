@@ -40,13 +40,13 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from jgmm._core.arguments import check_level
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError, FitError
 from jgmm._core.pytree import to_host
 from jgmm._data import standardization
 from jgmm._data.samples import Samples, Standardization, fold
 from jgmm._data.standardization import power_of_two
-from jgmm._data.validation import check_level
 from jgmm.em.e_step import block_rows, check_inputs
 from jgmm.mixture.density import log_joint, normalise
 from jgmm.mixture.mixture import HasMixture, Mixture, change_coordinates, to_original, to_standard

@@ -8,7 +8,7 @@ import polars
 import pytest
 
 from jgmm._core.errors import DataError
-from jgmm._data.validation import as_samples, as_weights, check_key, check_whole, column_names
+from jgmm._data.validation import as_samples, as_weights, column_names
 
 X = np.array([[1.0, 2.0], [3.0, 5.0], [-2.0, 0.5], [0.0, 7.0], [4.0, -1.0]])
 
@@ -88,23 +88,5 @@ def test_masked_weights_are_missing():
         as_weights(np.ma.masked_equal([1.0, 2.0, 9.0], 9.0), 3, np.float64)
 
 
-@pytest.mark.parametrize("value", [2.5, "3", None, True, 0, np.float64(3)])
-def test_a_count_is_a_whole_number(value):
-    with pytest.raises(DataError, match="n must be a whole number of at least 1; it is"):
-        check_whole("n", value, 1)
-    check_whole("n", np.uint8(1), 1)
-
-
 def test_no_weights_are_none():
     assert as_weights(None, 3, np.float64) is None
-
-
-@pytest.mark.parametrize("key", [0, None, np.zeros(2, np.uint32), "key"])
-def test_a_key_must_be_typed(key):
-    with pytest.raises(TypeError, match=r"jax\.random\.key"):
-        check_key(key)
-
-
-def test_a_raw_key_is_refused():
-    with pytest.raises(TypeError, match=r"jax\.random\.key"):
-        check_key(jax.random.PRNGKey(0))

@@ -16,7 +16,8 @@ import jgmm
 from experiments import _climbing, _shared, model_table
 from experiments.trust import coverage
 from jgmm._core import errors
-from jgmm.workbench.config.models import load, validate
+from jgmm.workbench.config.checking import validate
+from jgmm.workbench.config.models import load
 from jgmm.workbench.runs import runner
 from jgmm.workbench.studies import registry
 

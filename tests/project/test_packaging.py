@@ -17,6 +17,7 @@ import pytest
 import jgmm
 from jgmm._core import errors
 from jgmm.workbench.config import models
+from jgmm.workbench.config.checking import validate
 from jgmm.workbench.studies import registry
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -46,7 +47,7 @@ def test_configs_name_the_schema_and_satisfy_it(path, schema):
 def check(table):
     """What a run does before it starts."""
     checked = models.from_table(table)
-    models.validate(registry.find_study(checked.study, [ROOT]).Settings, checked.settings)
+    validate(registry.find_study(checked.study, [ROOT]).Settings, checked.settings)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import jgmm
-from jgmm._data.validation import check_level
+from jgmm._core.arguments import check_level
 from jgmm.uncertainty.intervals import (
     OBSERVED,
     Parameters,

@@ -36,10 +36,10 @@ def complete_covariance(incomplete: str) -> list[str]:
     >>> complete_covariance("full,ti")
     ['full,tied']
     """
-    from jgmm.workbench.config import models
+    from jgmm.workbench.config import names
 
     before, comma, last = incomplete.rpartition(",")
-    known = (*models.covariances(), "all")
+    known = (*names.covariances(), "all")
     return [f"{before}{comma}{name}" for name in known if name.startswith(last)]
 
 
@@ -49,9 +49,9 @@ def complete_criterion(incomplete: str) -> list[str]:
     >>> complete_criterion("ai")
     ['aic', 'aicc']
     """
-    from jgmm.workbench.config import models
+    from jgmm.workbench.config import names
 
-    return [name for name in models.criteria() if name.startswith(incomplete)]
+    return [name for name in names.criteria() if name.startswith(incomplete)]
 
 
 def complete_precision(incomplete: str) -> list[str]:

@@ -6,9 +6,13 @@ they are first used, so that a command line that only prints help stays instant.
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from jgmm._core.errors import UserError
+
+if importlib.util.find_spec("pydantic") is None:
+    raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"')
 
 if TYPE_CHECKING:
     from jgmm.workbench.config.models import Config, Strict, from_table, load, name_from_text

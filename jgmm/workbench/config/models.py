@@ -1,34 +1,25 @@
 """The config of a study: one TOML file, validated in full before any work starts.
 
 A config is the record of a study, so nothing in it is ignored: an unknown key is refused with the
-nearest valid name, and a value of the wrong kind with its place and the value found. The names of
-covariance models, starts, acceleration schemes and criteria are those of the library's own tables.
-A table is read only when a config that names an entry is validated, when a shell completes a name,
-or for the JSON Schema, so that importing this module does not import JAX.
+nearest valid name, and a value of the wrong kind with its place and the value found. Importing this
+module does not import JAX.
 """
 
-import json
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-from jgmm._core.errors import UserError, suggest
-from jgmm.workbench.config.toml import override, read_toml, short, value_to_toml
+import pydantic
+import pydantic.json_schema
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
-MAX_PROBLEMS = 20
-"""The largest number of problems that one message lists."""
+from jgmm.workbench.config.checking import validate
+from jgmm.workbench.config.names import NameIn, accelerations, covariances, criteria, starts
+from jgmm.workbench.config.toml import override, read_toml
+
 MAX_NAME = 100
 """The most bytes of a run's name: a file name may have 255, and suffixes need some of them."""
-
-try:
-    import pydantic
-    import pydantic.json_schema
-    from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
-    from pydantic_core import core_schema
-except ImportError as error:  # pragma: no cover - the test environment has every extra
-    raise ImportError('the workbench needs more packages: pip install "jgmm[workbench]"') from error
 
 
 class Strict(pydantic.BaseModel):
@@ -68,68 +59,6 @@ def _file_name(name: str) -> str:
 Count = Annotated[int, Field(ge=1, lt=2**31)]  # JAX counts in 32-bit integers
 Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
-
-
-@dataclass(frozen=True)
-class NameIn:
-    """The annotation of a text that must be a name in a table of the library.
-
-    Attributes:
-      kind: what the table holds, for messages.
-      names: reads the table, and returns its names.
-    """
-
-    kind: str
-    names: Callable[[], Iterable[str]]
-
-    def check(self, name: str) -> str:
-        """Return a name that is in the table.
-
-        Raises:
-          ValueError: it is not; the text suggests the nearest name, or lists them all.
-        """
-        known = list(self.names())
-        if name not in known:
-            hint = suggest(name, known, question="did you mean {}?")
-            listed = f"known: {', '.join(known)}"
-            raise ValueError(f"unknown {self.kind} {name!r}; {hint or listed}")
-        return name
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
-        """Let pydantic check a text by ``check``."""
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> Any:
-        """List the names in the JSON Schema."""
-        return handler(schema) | {"enum": list(self.names())}
-
-
-def covariances() -> list[str]:
-    """Return the names of the covariance models, those that the package writes."""
-    from jgmm.covariance.models import MODELS
-
-    return [entry.name for entry in MODELS.values()]
-
-
-def criteria() -> list[str]:
-    """Return the names of the criteria of model selection."""
-    from jgmm.selection.criteria import CRITERIA
-
-    return list(CRITERIA)
-
-
-def starts() -> list[str]:
-    """Return the names of the initialization methods."""
-    from jgmm.initialization.methods import STARTS
-
-    return list(STARTS)
-
-
-def accelerations() -> list[str]:
-    """Return the names of the acceleration schemes, and "none"."""
-    from jgmm.em.acceleration_schemes import SCHEMES
-
-    return [*SCHEMES, "none"]
 
 
 def _known_models(names: list[str]) -> list[str]:
@@ -250,9 +179,6 @@ class Config(Strict):
     """The study's own table, validated by the study's `Settings`."""
 
 
-Model = TypeVar("Model", bound=pydantic.BaseModel)
-
-
 def load(path: str | pathlib.Path, overrides: Sequence[str] = ()) -> Config:
     """Read and validate one config file.
 
@@ -309,126 +235,6 @@ def from_table(
     """
     merged = override(table, overrides)
     return validate(Config, merged, source=source)
-
-
-def validate(
-    model: type[Model], table: Mapping[str, Any], *, prefix: str = "", source: str = "config"
-) -> Model:
-    """Validate a table of settings against a pydantic model.
-
-    Args:
-      model: a ``Strict`` model, for instance a study's ``Settings``.
-      table: nested dictionaries, as a TOML file gives them.
-      prefix: dotted path of the table inside the config, for messages.
-      source: file the table is from, for messages.
-
-    Raises:
-      UserError: one line per problem, each with its full dotted path and the value found.
-    """
-    # pydantic's JSON mode accepts a list for a tuple and text for an enumeration or a path, and
-    # does not convert between numbers, text and booleans: this is how strict a TOML file should be.
-    try:
-        text = json.dumps(table, default=str, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError as error:
-        near = ascii(error.object[max(0, error.start - 30) : error.end])
-        raise UserError(f"{source}: this is not Unicode text: {near}; rename the file") from None
-    except ValueError:
-        raise UserError(f"{source}: a number has more digits than can be written") from None
-    try:
-        return model.model_validate_json(text)
-    except pydantic.ValidationError as error:
-        problems = error.errors()
-        sentences = (_sentence(model, table, each, prefix) for each in problems[:MAX_PROBLEMS])
-        lines = list(dict.fromkeys(sentences))  # a union of types reports some problems twice
-        more = len(problems) - MAX_PROBLEMS
-        if more > 0:
-            lines.append(f"and {more} problems more")
-        raise UserError("\n".join(f"{source}: {line}" for line in lines)) from None
-
-
-_KINDS = {
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "bool_type": "must be true or false",
-    "string_type": "must be text in quotes",
-    "list_type": "must be a list",
-    "tuple_type": "must be a list",
-    "dict_type": "must be a table",
-    "model_type": "must be a table",
-    "model_attributes_type": "must be a table",
-}
-
-
-def _sentence(model: type[Any], table: Mapping[str, Any], error: Any, prefix: str) -> str:
-    """Describe one of pydantic's validation errors in the words of a config file."""
-    place, value = _locate(table, error["loc"])
-    path = f"{prefix}.{place}".strip(".")
-    if error["type"] == "extra_forbidden":
-        return f'unknown key "{short(path)}"; {_suggest_key(model, error["loc"], prefix)}'
-    if error["type"] == "missing":
-        missing = ".".join(str(part) for part in (prefix, *error["loc"]) if part != "")
-        return f'"{missing}" is missing'
-    message = re.sub(r"^(Input|\w+) should ", "must ", error["msg"].removeprefix("Value error, "))
-    message = message.partition(" after validation")[0]
-    return f'"{path}": {_KINDS.get(error["type"], message)}; found {_show(value)}'
-
-
-def _locate(table: Any, location: tuple[str | int, ...]) -> tuple[str, Any]:
-    """Follow the location that pydantic reports through the raw table, and return path and value.
-
-    Parts of the location that are not in the file are left out: pydantic also names the members of
-    unions, and the first entry of a list that was made from a single value.
-    """
-    path, value = "", table
-    for part in location:
-        if isinstance(value, Mapping) and part in value:
-            path, value = f"{path}.{part}" if path else str(part), value[part]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            path, value = f"{path}[{part}]", value[part]
-    return path, value
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "a table"
-    return short(value_to_toml(value))
-
-
-def _suggest_key(model: type[Any], location: tuple[str | int, ...], prefix: str) -> str:
-    key = str(location[-1])
-    parents = [str(part) for part in location[:-1]]
-    fields = _fields(model, parents)
-    base = "".join(f"{part}." for part in (prefix, *parents) if part)
-    elsewhere = {path.rpartition(".")[2]: path for path in _paths(model)}
-    question = 'did you mean "{}"?'
-    return (
-        suggest(key, fields, quote=lambda name: base + name, question=question)
-        or suggest(key, elsewhere, cutoff=0.8, quote=elsewhere.__getitem__, question=question)
-        or f"valid here: {', '.join(fields) or 'nothing'}"
-    )
-
-
-def _inner_model(annotation: Any) -> type[pydantic.BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
-        return annotation
-    return next((m for a in get_args(annotation) if (m := _inner_model(a))), None)
-
-
-def _fields(model: type[pydantic.BaseModel], path: Sequence[str]) -> list[str]:
-    current: type[pydantic.BaseModel] | None = model
-    for part in path:
-        if current is not None and part in current.model_fields:
-            current = _inner_model(current.model_fields[part].annotation)
-    return list(current.model_fields) if current is not None else []
-
-
-def _paths(model: type[pydantic.BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        inner = _inner_model(field.annotation)
-        if inner is not None:
-            yield from _paths(inner, f"{prefix}{name}.")
 
 
 def schema(settings: Mapping[str, type[Strict]]) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jgmm._core.errors import UserError
-from jgmm.workbench.config.models import Config, Strict, from_table, load, validate
+from jgmm.workbench.config.checking import validate
+from jgmm.workbench.config.models import Config, Strict, from_table, load
 from jgmm.workbench.config.toml import to_toml
 from jgmm.workbench.runs import memory, storage
 from jgmm.workbench.runs.folder import RunFolder, run_folder
