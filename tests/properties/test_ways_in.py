@@ -51,8 +51,8 @@ ERRORS = {
     "jgmm.log_prob(m, m)": "DataError: x is of type Mixture; it must be an array, a list or a data "
     "frame.",
     "jgmm.log_prob(noisy, x)": "DataError: this fit has a noise component, which is no part of its "
-    "mixture. With the noise: jgmm.mixture.noise.log_prob(result.mixture, result.noise, x), and "
-    "predict and probability beside it; without: give result.mixture.",
+    "mixture. With the noise: jgmm.mixture.noise.log_prob(result.mixture, result.noise, x), or "
+    "predict or probability in that module. Without the noise: give result.mixture.",
     "jgmm.condition(m, 0, [1.0, 2.0])": "DataError: values must have shape (1,), one a known "
     "coordinate; they have (2,).",
     "jgmm.fit(key, sparse, 2)": "DataError: x is sparse (csr_matrix), and every entry is needed "

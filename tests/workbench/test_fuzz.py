@@ -23,7 +23,7 @@ from workbench import fuzz
 from jgmm._core import compilation_cache
 from jgmm._core.errors import UserError
 from jgmm.workbench.cli.main import app
-from jgmm.workbench.config import models
+from jgmm.workbench.config import checking, models
 from jgmm.workbench.config.toml import to_toml
 from jgmm.workbench.readers import datasets
 from jgmm.workbench.runs import storage
@@ -66,7 +66,7 @@ def clear(error):
     message = str(error)
     assert message.strip()
     assert "Traceback" not in message
-    assert len(message.splitlines()) <= models.MAX_PROBLEMS + 1
+    assert len(message.splitlines()) <= checking.MAX_PROBLEMS + 1
     assert max(map(len, message.splitlines())) <= 1000, message
     return "error"
 

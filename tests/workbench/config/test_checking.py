@@ -4,17 +4,12 @@ import math
 import pathlib
 
 import pytest
+from workbench.config.problems import problem
 
 from jgmm._core.errors import UserError
-from jgmm.workbench.config import models
+from jgmm.workbench.config import checking
 from jgmm.workbench.config.checking import validate
 from jgmm.workbench.config.models import Strict
-
-
-def problem(table: dict, overrides: list[str] | None = None) -> str:
-    with pytest.raises(UserError) as caught:
-        models.from_table(table, overrides or [], source="a.toml")
-    return str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +71,7 @@ def test_every_problem_is_said_once():
 
 def test_not_more_problems_are_listed_than_anybody_reads():
     lines = problem({f"key {i}": i for i in range(2000)}).splitlines()
-    assert len(lines) == models.MAX_PROBLEMS + 1
+    assert len(lines) == checking.MAX_PROBLEMS + 1
     assert lines[-1] == "a.toml: and 1980 problems more"
 
 

@@ -3,17 +3,11 @@ import math
 import tomllib
 
 import pytest
+from workbench.config.problems import problem
 
-from jgmm._core.errors import UserError
 from jgmm.covariance.models import MODELS
 from jgmm.workbench.config import models
 from jgmm.workbench.config.toml import to_toml
-
-
-def problem(table: dict, overrides: list[str] | None = None) -> str:
-    with pytest.raises(UserError) as caught:
-        models.from_table(table, overrides or [], source="a.toml")
-    return str(caught.value)
 
 
 def test_defaults_fill_an_empty_config():

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from workbench.config.problems import problem
 
 from jgmm._core.errors import UserError
 from jgmm.covariance.models import _BY_NAME, MODELS
