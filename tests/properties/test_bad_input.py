@@ -13,8 +13,8 @@ from marks import in_double
 
 import jgmm
 from jgmm import kmeans
+from jgmm._core.arguments import check_key
 from jgmm._core.errors import DataError
-from jgmm._data import validation
 from jgmm._data.samples import check_counts, make_samples
 from jgmm.fitting import single_run
 
@@ -172,7 +172,7 @@ def test_an_unknown_model(wrong, nearest):
 @pytest.mark.parametrize("key", [0, None, "seed"])
 def test_a_key_must_be_made(key):
     with pytest.raises(TypeError, match=r"jax\.random\.key\(0\)"):
-        validation.check_key(key)
+        check_key(key)
 
 
 @in_double
