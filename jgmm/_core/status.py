@@ -84,10 +84,10 @@ SENTENCES: dict[Status, str] = {
         "was not run to its end."
     ),
     Status.DEGENERATE: (
-        "Ended in a spike: a component on fewer samples than its covariance takes, or on few and "
-        "far thinner than the others, or as thin as the floor allows. The likelihood is high there "
-        "because it is unbounded, not because the fit is good. Try more restarts (n_restarts), "
-        "fewer components, or a simpler covariance model."
+        "Ended in a spike: a component on fewer distinct rows than its covariance takes, or on few "
+        "that are so close by chance, or as thin as the ridge or the floor allows. The likelihood "
+        "is high there because it is unbounded, not because the fit is good. Try more restarts "
+        "(n_restarts), fewer components, or a simpler covariance model."
     ),
     Status.INHERITED: (
         "Every start ended in a spike, failed, or ended below the fit of a simpler mixture that is "

@@ -38,6 +38,8 @@ class Samples:
       n_used: number of the leading rows that may count, (), or None if all may. The rows after
         them fill the arrays up to a size that several data sets share (``padded_rows``), and are
         never read.
+      n_distinct: the effective number of distinct rows, (), where they have been compared
+        (``distinct_rows``), or None.
     """
 
     x: Leaf
@@ -45,6 +47,7 @@ class Samples:
     frame: Standardization
     labels: Leaf | None = None
     n_used: Leaf | None = None
+    n_distinct: Leaf | None = None
 
     @property
     def n_samples(self) -> int:
@@ -61,6 +64,21 @@ class Samples:
         if self.weights is None:
             return jnp.asarray(self.n_samples, self.x.dtype)
         return self.weights.sum()
+
+    def effective_rows(self) -> Array:
+        """Return how many rows of equal weight would say as much, (Σ_n w_n)² / Σ_n w_n².
+
+        The scale of the weights does not matter. Where rows have been compared, equal ones count as
+        one row of their total weight; else each counts for itself.
+
+        Reference: Kish (1965), the effective sample size.
+        """
+        if self.n_distinct is not None:
+            return jnp.asarray(self.n_distinct, self.x.dtype)
+        if self.weights is None:
+            return jnp.asarray(self.n_samples, self.x.dtype)
+        relative = self.weights / self.weights.max()  # squares of small weights would vanish
+        return relative.sum() ** 2 / (relative**2).sum()
 
     def rows(self, start: Any, size: int) -> tuple[Array, Array]:
         """Return standardized samples ``start … start + size``, (size, D), and weights, (size,).
@@ -336,6 +354,9 @@ class HasTotals(Protocol):
     def total_weight(self) -> Array:
         """Return the sum of the weights, Σ_n w_n: the effective number of samples."""
 
+    def effective_rows(self) -> Array:
+        """Return the effective number of rows, whatever the scale of the weights."""
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -345,14 +366,20 @@ class DataSummary:
     Attributes:
       frame: their standardization.
       total: the sum of their weights, ().
+      n_rows: their effective number, ``Samples.effective_rows``, ().
     """
 
     frame: Standardization
     total: Leaf
+    n_rows: Leaf
 
     def total_weight(self) -> Array:
         """Return the sum of the weights, Σ_n w_n."""
-        return self.total
+        return jnp.asarray(self.total)
+
+    def effective_rows(self) -> Array:
+        """Return the effective number of rows."""
+        return jnp.asarray(self.n_rows)
 
 
 def check_counts(samples: Samples, n_components: int, n_restarts: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 class Full:
@@ -85,12 +85,27 @@ class Full:
         return covariance + added @ added.mT
 
     @staticmethod
-    def min_ratio(
-        covariance: Float[Array, "K D D"], floor: Float[Array, "1 D D"]
-    ) -> Float[Array, "K"]:
-        """Smallest ratio of each covariance to the floor, over all directions."""
-        root = jnp.linalg.cholesky(floor)
-        return jnp.linalg.eigvalsh(_relative_to(root, covariance)).min(axis=1)
+    def exceeds(
+        covariance: Float[Array, "K D D"], bound: Float[Array, "1 D D"]
+    ) -> Bool[Array, "K"]:
+        """Whether each covariance is above a bound in every direction: a difference has a root."""
+        return jnp.isfinite(jnp.linalg.cholesky(covariance - bound)).all(axis=(1, 2))
+
+    @staticmethod
+    def parallel_sum(
+        one: Float[Array, "1 D D"], other: Float[Array, "1 D D"]
+    ) -> Float[Array, "1 D D"]:
+        """(A⁻¹ + B⁻¹)⁻¹, which is below both; their sum must be nonsingular."""
+        return one @ jnp.linalg.solve(one + other, other)
+
+    @staticmethod
+    def traces(
+        inverse: Float[Array, "J D D"], covariance: Float[Array, "K D D"], n_features: int
+    ) -> Float[Array, "J K"]:
+        """Traces tr(Σⱼ⁻¹ Σₖ) of all pairs."""
+        del n_features
+        precision = inverse.mT @ inverse
+        return jnp.einsum("jde,kde->jk", precision, covariance)
 
     @staticmethod
     def outer(x: Float[Array, "K D"]) -> Float[Array, "K D D"]:
@@ -231,9 +246,22 @@ class Diagonal:
         return jnp.maximum(covariance, floor)
 
     @staticmethod
-    def min_ratio(covariance: Float[Array, "K D"], floor: Float[Array, "1 D"]) -> Float[Array, "K"]:
-        """Smallest ratio of each component's variances to the floor, over the columns."""
-        return (covariance / floor).min(axis=1)
+    def exceeds(covariance: Float[Array, "K D"], bound: Float[Array, "1 D"]) -> Bool[Array, "K"]:
+        """Whether the variances of each component are above a bound in every column."""
+        return (covariance > bound).all(axis=1)
+
+    @staticmethod
+    def parallel_sum(one: Float[Array, "1 D"], other: Float[Array, "1 D"]) -> Float[Array, "1 D"]:
+        """1 / (1/a + 1/b), which is below both; their sum must be positive."""
+        return one * other / (one + other)
+
+    @staticmethod
+    def traces(
+        inverse: Float[Array, "J D"], covariance: Float[Array, "K D"], n_features: int
+    ) -> Float[Array, "J K"]:
+        """Traces tr(Σⱼ⁻¹ Σₖ) of all pairs."""
+        del n_features
+        return inverse**2 @ covariance.T
 
     @staticmethod
     def outer(x: Float[Array, "K D"]) -> Float[Array, "K D"]:
@@ -339,9 +367,21 @@ class Spherical:
         return jnp.maximum(covariance, floor)
 
     @staticmethod
-    def min_ratio(covariance: Float[Array, "K"], floor: Float[Array, "1"]) -> Float[Array, "K"]:
-        """Ratios of the variances to the floor."""
-        return covariance / floor
+    def exceeds(covariance: Float[Array, "K"], bound: Float[Array, "1"]) -> Bool[Array, "K"]:
+        """Whether the variance of each component is above a bound."""
+        return covariance > bound
+
+    @staticmethod
+    def parallel_sum(one: Float[Array, "1"], other: Float[Array, "1"]) -> Float[Array, "1"]:
+        """1 / (1/a + 1/b), which is below both; their sum must be positive."""
+        return one * other / (one + other)
+
+    @staticmethod
+    def traces(
+        inverse: Float[Array, "J"], covariance: Float[Array, "K"], n_features: int
+    ) -> Float[Array, "J K"]:
+        """Traces tr(Σⱼ⁻¹ Σₖ) of all pairs."""
+        return n_features * inverse[:, None] ** 2 * covariance[None, :]
 
     @staticmethod
     def outer(x: Float[Array, "K D"]) -> Float[Array, "K"]:

@@ -155,11 +155,12 @@ def _place(
 
     weights = np.ones(len(x), dtype) if sample_weight is None else np.asarray(sample_weight)
     replicated = NamedSharding(mesh, PartitionSpec())
-    frame, total = jax.tree.map(
+    frame, total, n_rows = jax.tree.map(
         lambda leaf: jax.device_put(np.asarray(leaf), replicated),
-        (data_summary.frame, data_summary.total),
+        (data_summary.frame, data_summary.total, data_summary.n_rows),
     )
-    return Shard(spread(np.asarray(x), n_features), spread(weights), frame, total=total)
+    x = spread(np.asarray(x), n_features)
+    return Shard(x, spread(weights), frame, n_distinct=n_rows, total=total)
 
 
 def _spread(starts: Mixture, mesh: Mesh) -> Mixture:

@@ -124,7 +124,8 @@ class AcceleratedEM:
         ) -> AcceleratedState:
             return self._step(state, statistics, precision, totals, control)
 
-        return jax.vmap(one)(states, statistics, precision)
+        stepped = jax.vmap(one)(states, statistics, precision)
+        return self.em.mark_degenerate(states.status, stepped, statistics.counts, totals, control)
 
     def _step(
         self,
@@ -143,9 +144,6 @@ class AcceleratedEM:
         )
         accepted = pytree.where(accepted_now, state.mixture, state.accepted)
         total, frame = totals.total_weight(), totals.frame
-        status, culprit = self.em.mark_degenerate(
-            status, check.broken, accepted, total, frame, control
-        )
         retry_exactly = check.retry_exactly & ~state.proposed
         moves = (status == Status.RUNNING) & ~check.out_of_steps & ~retry_exactly
         image = pytree.where(accepted_now, check.updated, state.image)
@@ -179,7 +177,7 @@ class AcceleratedEM:
             mixture=pytree.where(confirming, state.mixture, accepted),
             log_likelihood=jnp.where(retry_exactly, state.log_likelihood, moved.log_likelihood),
             status=status,
-            collapsed=culprit,
+            collapsed=jnp.where(status == Status.COLLAPSED, check.collapsed, -1),
             use_exact=state.use_exact | check.exact_from_now_on,
         )
         ended = state.status != Status.RUNNING

@@ -19,7 +19,7 @@ from jgmm._core import pytree
 from jgmm._core.compilation import jit
 from jgmm._core.pytree import Leaf
 from jgmm._core.status import Status
-from jgmm._data.samples import HasTotals, Samples, Standardization
+from jgmm._data.samples import HasTotals, Samples
 from jgmm._data.standardization import standardize
 from jgmm.em import cancellation, convergence
 from jgmm.em.cancellation import Precision, recompute_unsafe
@@ -126,6 +126,7 @@ class StepCheck(NamedTuple):
       updated: the parameters after the M-step.
       status: code of a ``Status``.
       broken: components that collapse in the M-step, (K,).
+      collapsed: the first of them if the run ends for it, or -1, ().
       out_of_steps: whether ``max_steps`` M-steps have been taken.
       retry_exactly: whether the step failed in the matrix-product form and is repeated in the exact
         form.
@@ -135,6 +136,7 @@ class StepCheck(NamedTuple):
     updated: Mixture
     status: Array
     broken: Array
+    collapsed: Array
     out_of_steps: Array
     retry_exactly: Array
     exact_from_now_on: Array
@@ -242,7 +244,8 @@ class EM:
         def one(state: EMState, statistics: Statistics, precision: Precision) -> EMState:
             return self._step(state, statistics, precision, totals, control)
 
-        return jax.vmap(one)(states, statistics, precision)
+        stepped = jax.vmap(one)(states, statistics, precision)
+        return self.mark_degenerate(states.status, stepped, statistics.counts, totals, control)
 
     def add_log_prior(
         self, states: Any, statistics: Statistics, totals: HasTotals, control: Control
@@ -289,20 +292,43 @@ class EM:
         retry_exactly = convergence.must_repeat(status, precision)
         status = jnp.where(confirm | retry_exactly, int(Status.RUNNING), status)
         exact_from_now_on = retry_exactly | (confirm & (not self.coarse))
-        return StepCheck(updated, status, broken, out_of_steps, retry_exactly, exact_from_now_on)
+        collapsed = jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1)
+        return StepCheck(
+            updated,
+            status,
+            broken,
+            collapsed,
+            out_of_steps,
+            retry_exactly,
+            exact_from_now_on,
+        )
 
     def mark_degenerate(
-        self,
-        status: Array,
-        broken: Array,
-        mixture: Mixture,
-        total: Array,
-        frame: Standardization,
-        control: Control,
-    ) -> tuple[Array, Array]:
-        """``degeneracy.mark_degenerate`` with the prior and the floor of the fit."""
-        bounded, floor = control.prior is not None, control.floor_in(frame)
-        return mark_degenerate(status, broken, mixture, total, bounded, floor)
+        self, before: Array, stepped: Any, counts: Array, totals: HasTotals, control: Control
+    ) -> Any:
+        """Mark the runs that have just ended with a spurious component.
+
+        Args:
+          before: status of W runs before the step.
+          stepped: the runs after it.
+          counts: expected number of samples of each component, Nₖ, (W, K).
+          totals: the frame, the total weight and the effective number of rows of all samples.
+          control: prior, ridge and floor.
+        """
+        frame = totals.frame
+        rows = counts * (totals.effective_rows() / totals.total_weight())
+        ridge, floor = frame.unit_variances(control.ridge), control.floor_in(frame)
+        status, collapsed = mark_degenerate(
+            before,
+            stepped.status,
+            stepped.collapsed,
+            stepped.mixture,
+            rows,
+            control.prior is not None,
+            ridge,
+            floor,
+        )
+        return replace(stepped, status=status, collapsed=collapsed)
 
     def _step(
         self,
@@ -315,11 +341,7 @@ class EM:
         check = self.check_step(state, statistics, precision, totals, control)
         total = totals.total_weight()
         noise = state.noise and state.noise.update(statistics.counts, total)
-        if state.noise is not None:
-            total = total * (1 - state.noise.weight)
-        status, culprit = self.mark_degenerate(
-            check.status, check.broken, state.mixture, total, totals.frame, control
-        )
+        status = check.status
         moves = (status == Status.RUNNING) & ~check.out_of_steps & ~check.retry_exactly
         mixture, noise = pytree.where(moves, (check.updated, noise), (state.mixture, state.noise))
         stepped = EMState(
@@ -329,7 +351,7 @@ class EM:
             ),
             n_steps=jnp.where(moves, state.n_steps + 1, state.n_steps),
             status=status,
-            collapsed=culprit,
+            collapsed=check.collapsed,
             use_exact=state.use_exact | check.exact_from_now_on,
             noise=noise,
         )

@@ -74,8 +74,9 @@ class Options:
     Attributes:
       covariance: name of the covariance model, see ``jgmm.covariance``.
       n_restarts: number of starts R, run side by side in one program.
-      init: a name in ``jgmm.initialization.STARTS``, labels (N,), or a ``Mixture`` in the units of
-        the samples, which with a leading axis of R is R starts.
+      init: a name in ``jgmm.initialization.STARTS``; or "portfolio", several of them in turn; or
+        labels (N,), or a ``Mixture`` in the units of the samples, which with a leading axis of R is
+        R starts.
       race: number of steps after which only the most promising quarter of the starts goes on
         (``jgmm.fitting.racing``); zero runs every start to its end.
       tol: a fit has converged when the mean log-likelihood per sample changes by less, in nats; by

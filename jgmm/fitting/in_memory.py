@@ -11,6 +11,7 @@ from jaxtyping import Array, Key
 from jgmm._core.arguments import check_key
 from jgmm._core.compilation import jit
 from jgmm._core.errors import DataError
+from jgmm._data.distinct_rows import with_distinct_rows
 from jgmm._data.samples import Samples, padded_rows
 from jgmm.em import exponential_family
 from jgmm.em.algorithm import Start
@@ -60,6 +61,7 @@ def fit_unchecked(
     algorithm, log_volume = algorithm_for(options), as_log_volume(noise, samples)
     if log_volume is not None and options.accelerate is not None:
         raise DataError("noise is fitted by EM as it is: leave accelerate out.")
+    samples = with_distinct_rows(samples)
     shapes = shapes_for(samples, n_components, options, padded_size)
     if shapes.rows_are_padded:
         padded = padded_rows(samples)

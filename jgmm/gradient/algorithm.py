@@ -116,11 +116,23 @@ class GradientAlgorithm:
         self, states: GradientState, samples: Samples, control: GradientControl
     ) -> GradientState:
         """Take one step of every restart: evaluate the gradient, then stop or update the point."""
-        return jax.vmap(lambda state: self._step(state, samples, control))(states)
+        stepped, shares = jax.vmap(lambda state: self._step(state, samples, control))(states)
+        status, collapsed = mark_degenerate(
+            states.status,
+            stepped.status,
+            stepped.collapsed,
+            jax.vmap(self.mixture)(stepped),
+            shares * samples.effective_rows(),
+            bounded=False,
+            ridge=None,
+            floor=None,
+        )
+        return replace(stepped, status=status, collapsed=collapsed)
 
     def _step(
         self, state: GradientState, samples: Samples, control: GradientControl
-    ) -> GradientState:
+    ) -> tuple[GradientState, Array]:
+        """Take a step of one restart; also return the share of the samples of each component."""
         batch = self._batch(state, samples, control)
         fraction = 1.0 if self.batch_size is None else self.batch_size / samples.n_samples
         evaluation = self._evaluate(state, batch)
@@ -148,7 +160,8 @@ class GradientAlgorithm:
             status,
             collapsed,
         )
-        return pytree.where(state.status != Status.RUNNING, state, stepped)
+        shares = evaluation.statistics.counts / batch.total_weight()
+        return pytree.where(state.status != Status.RUNNING, state, stepped), shares
 
     def _evaluate(self, state: GradientState, samples: Samples) -> Evaluation:
         """Evaluate the objective and its gradient by one pass over the samples."""
@@ -192,7 +205,7 @@ class GradientAlgorithm:
             broken |= collapsed_components(step, mixture, frame) & (converged | out_of_steps)
         finite = jnp.isfinite(evaluation.value) & jnp.isfinite(length)
         status = gradient_status(finite, broken, converged, out_of_steps)
-        return mark_degenerate(status, broken, mixture, samples.total_weight())
+        return status, jnp.where(status == Status.COLLAPSED, jnp.argmax(broken), -1)
 
     def _batch(self, state: GradientState, samples: Samples, control: GradientControl) -> Samples:
         """Return all samples, or a mini-batch drawn with replacement for this step and restart."""

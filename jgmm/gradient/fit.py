@@ -19,6 +19,7 @@ from jaxtyping import Array, Key
 from jgmm._core.arguments import check_whole, key_first
 from jgmm._core.compilation import jit, without_debug_nans
 from jgmm._core.errors import DataError
+from jgmm._data.distinct_rows import with_distinct_rows
 from jgmm._data.samples import Samples, make_samples
 from jgmm.em import exponential_family
 from jgmm.em.e_step import accumulate
@@ -123,7 +124,7 @@ def fit(
     'CONVERGED'
     """
     options = ACCEPTED.read(options, keywords)
-    samples = make_samples(x, sample_weight)
+    samples = with_distinct_rows(make_samples(x, sample_weight))
     check_problem(samples, n_components, options)
     entry, by = options.entry, _find_parametrization(parametrization)
     by.check(entry, n_components, samples.n_features)

@@ -96,24 +96,24 @@ def batches_of_starts(
     at_once = room or budget.MAX_STARTS_AT_ONCE
     for first in range(0, n_restarts, at_once):
         size = min(at_once, n_restarts - first)
-        numbers = jax.device_put(np.arange(first, first + (room or size)))
+        numbers = np.arange(first, first + (room or size))
         if room is None:
             mixtures = draw_numbered(key, numbers, scaled, active, entry.name, options.init)
         else:
-            mixtures = _draw_in_groups(key, first, size, room, scaled, active, options)
+            mixtures = _draw_in_groups(key, numbers, size, scaled, active, options)
         if scaled.labels is not None:
             mixtures = place_labelled(mixtures, scaled)
         if extra is not None and first == 0:
             mixtures = _replace_last(mixtures, extra.mixtures, extra.n_given, size, scaled.frame)
         inside, whitened = _to_whitened(mixtures, scaled)
-        yield BatchOfStarts(inside, whitened, numbers, size if room else None)
+        number = jax.device_put(numbers)
+        yield BatchOfStarts(inside, whitened, number, size if room else None)
 
 
 def _draw_in_groups(
     key: Array,
-    first: int,
+    numbers: np.ndarray,
     n_starts: int,
-    room: int,
     samples: Samples,
     active: np.ndarray,
     options: Options,
@@ -121,24 +121,29 @@ def _draw_in_groups(
     """Draw starts group by group, with programs for one group, and put them in arrays with room.
 
     Args:
-      first: number of the first start.
+      numbers: of the starts that there is room for; those after ``n_starts`` are never run.
       n_starts: how many to draw.
-      room: length of the leading axis returned; entries after those drawn repeat the last group.
     """
-    on_cpu = jax.default_backend() == "cpu"
-    size = budget.MIN_BATCH if on_cpu else room
-    groups = []
-    for start in range(0, n_starts, size):
-        numbers = jax.device_put(np.arange(first + start, first + start + size))
-        groups.append(
-            draw_numbered(key, numbers, samples, active, options.entry.name, options.init)
-        )
-    groups += [groups[-1]] * (room // size - len(groups))
-    if len(groups) == 1:
+    size = budget.MIN_BATCH if jax.default_backend() == "cpu" else len(numbers)
+    names = methods.method_names(options.init)
+    groups, places = [], []
+    for i, name in enumerate(names):
+        own = np.flatnonzero(numbers[:n_starts] % len(names) == i)
+        for first in range(0, len(own), size):
+            place = np.resize(own[first : first + size], size)  # repeated where the group is short
+            drawn = numbers[place]
+            groups.append(draw_numbered(key, drawn, samples, active, options.entry.name, name))
+            places.append(place)
+    if len(groups) == 1 and size == len(numbers) and (places[0] == np.arange(size)).all():
         return groups[0]
-    # Put together on the host, so that nothing is compiled for the number of groups.
+    # Put together on the host, so that nothing is compiled for the number of groups. Places of
+    # starts that are never run hold those of the last group.
+    index = np.zeros(len(numbers), int)
+    place = np.concatenate(places)
+    index[place] = np.arange(len(place))
     host = jax.device_get(groups)
-    return jax.device_put(jax.tree.map(lambda *leaves: np.concatenate(leaves), *host))
+    whole = jax.tree.map(lambda *leaves: np.concatenate(leaves)[index], *host)
+    return jax.device_put(whole)
 
 
 @key_first
@@ -160,7 +165,7 @@ def draw(
       x: samples in rows, (N, D), or ``Samples``.
       n_components: K.
       covariance: name of the covariance model.
-      init: a name in ``jgmm.initialization.STARTS``.
+      init: a name in ``jgmm.initialization.STARTS``, or "portfolio".
       n_restarts: R.
       sample_weight: how many times each sample counts, (N,).
       scaled: whether distances are taken between columns divided by their standard deviations, as
@@ -182,23 +187,34 @@ def draw(
     check_problem(samples, n_components, Options(n_restarts=n_restarts))
     entry = model(covariance)
     inside = compiled_center_and_scale(samples, entry.per_column and scaled)
-    active, numbers = np.ones(n_components, bool), jnp.arange(n_restarts)
+    active, numbers = np.ones(n_components, bool), np.arange(n_restarts)
     mixtures = draw_numbered(key, numbers, inside, active, entry.name, init)
     return _all_to_original(mixtures, inside.frame)
 
 
 def draw_numbered(
-    key: Array, numbers: Array, samples: Samples, active: Any, covariance: str, init: str
+    key: Array, numbers: Any, samples: Samples, active: Any, covariance: str, init: str
 ) -> Mixture:
     """Draw the restarts of given numbers, (R,), in the standardized frame of the samples.
 
     Raises:
-      DataError: ``init`` is no name in ``STARTS``.
+      DataError: ``init`` is not one of ``init_names``.
     """
-    if init not in methods.STARTS:
-        known = ", ".join(methods.STARTS)
+    if init not in methods.init_names():
+        known = ", ".join(methods.init_names())
         raise DataError(f"unknown init {shown(init)}. Known: {known}; or give labels or a Mixture.")
-    return methods.STARTS[init](_keys(key, numbers), samples, jnp.asarray(active), covariance)
+    names, active = methods.method_names(init), jnp.asarray(active)
+    if len(names) == 1:
+        return methods.STARTS[init](_keys(key, jnp.asarray(numbers)), samples, active, covariance)
+    numbers = np.asarray(numbers)
+    own = [np.flatnonzero(numbers % len(names) == i) for i in range(len(names))]
+    parts = [
+        draw_numbered(key, numbers[where], samples, active, covariance, name)
+        for name, where in zip(names, own, strict=True)
+        if len(where)
+    ]
+    order = np.argsort(np.concatenate(own))
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[order], *parts)
 
 
 @partial(jit, quick=True)

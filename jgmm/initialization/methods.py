@@ -160,6 +160,24 @@ STARTS: dict[str, Start] = {
     "short_em": short_em,
 }
 
+# The methods of the portfolio, in turn. Each finds optima that the others miss: k-means, above all,
+# ends in one partition from nearly every start, and that may be the wrong one.
+PORTFOLIO = ("kmeans", "short_em", "points", "random", "kmeans++")
+
+
+def init_names() -> list[str]:
+    """Return the names that ``init`` may be: the methods, and "portfolio"."""
+    return [*STARTS, "portfolio"]
+
+
+def method_names(init: str) -> tuple[str, ...]:
+    """Return the methods that an ``init`` stands for: restart r uses the one of index r, in turn.
+
+    >>> method_names("points"), method_names("portfolio")[:2]
+    (('points',), ('kmeans', 'short_em'))
+    """
+    return PORTFOLIO if init == "portfolio" else (init,)
+
 
 def scaled_for_distances(samples: Samples, covariance: str) -> Samples:
     """Standardize samples for the distances of k-means.

@@ -11,7 +11,12 @@ import jgmm
 from jgmm._core.status import Status
 from jgmm._data.samples import identity
 from jgmm.covariance.models import model
-from jgmm.em.degeneracy import collapsed_components, mark_degenerate, spurious_components
+from jgmm.em.degeneracy import (
+    collapsed_components,
+    log_expected,
+    mark_degenerate,
+    spurious_components,
+)
 from jgmm.mixture.mixture import Mixture
 
 K, D, N = 3, 2, 300
@@ -42,16 +47,27 @@ def with_count(name, count, dtype, thinner=1.0, units=(1.0, 1.0)):
     return jgmm.Mixture(log_weights, means, scale, name)
 
 
+LABELS = np.repeat([0, 1, 2], 30)
+
+
+def clusters(seed):
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.normal(size=(30, 2)) + center for center in (-8, 0, 8)])
+
+
+def counts_of(mixture):
+    return N * mixture.weights
+
+
 @pytest.mark.parametrize("code", LEAST)
-def test_a_component_on_fewer_samples_than_its_covariance_takes(code, dtype):
+def test_a_component_on_fewer_rows_than_its_covariance_takes(code, dtype):
     name, least = oracle.MODELS[code], LEAST[code]
     assert model(name).min_samples(D) == least
-    few = np.asarray(
-        spurious_components(with_count(name, max(least - 0.5, 0.5), dtype), jnp.asarray(N, dtype))
-    )
-    enough = spurious_components(with_count(name, least + 0.5, dtype), jnp.asarray(N, dtype))
-    assert few.tolist() == [least > 0, False, False]
-    assert not np.asarray(enough).any()
+    few = with_count(name, max(least - 0.5, 0.5), dtype)
+    enough = with_count(name, least + 0.5, dtype)
+    assert spurious_components(few, counts_of(few)).tolist() == [least > 0, False, False]
+    assert not spurious_components(few, counts_of(few), may_be_few=True).any()
+    assert not spurious_components(enough, counts_of(enough)).any()
 
 
 def test_in_one_column_only_volumes_differ():
@@ -60,67 +76,154 @@ def test_in_one_column_only_volumes_differ():
 
 
 @pytest.mark.parametrize("name", ["full", "diag", "spherical"])
-@pytest.mark.parametrize(
-    ("count", "thinner", "expected"),
-    [(8.0, 1e5, True), (8.0, 10.0, False), (100.0, 1e5, False)],
-    ids=["few and thin", "few", "thin"],
-)
-def test_thin_components_of_few_samples(name, count, thinner, expected, dtype):
-    found = spurious_components(with_count(name, count, dtype, thinner), jnp.asarray(N, dtype))
-    assert np.asarray(found).tolist() == [expected, False, False]
-
-
-@pytest.mark.parametrize("thinner", [300.0, 3000.0])
-def test_units_do_not_matter(thinner, dtype):
-    total = jnp.asarray(N, dtype)
-    plain = spurious_components(with_count("full", 8.0, dtype, thinner), total)
-    moved = spurious_components(
-        with_count("full", 8.0, dtype, thinner, units=(1024.0, 1 / 64)), total
+def test_the_number_of_sets_by_chance_is_the_formula(name, dtype):
+    mixture = with_count(name, 8.0, dtype, 1e4)
+    found = np.asarray(log_expected(mixture, counts_of(mixture)))
+    counts = np.asarray(counts_of(mixture), np.float64)
+    means, covariances = (
+        np.asarray(each, np.float64) for each in (mixture.means, mixture.covariances)
     )
-    np.testing.assert_array_equal(plain, moved)
+    least = model(name).min_samples(D)
+
+    def log_sets(k, n, mean, covariance):
+        own, distance = counts[k], means[k] - mean
+        precision = np.linalg.inv(covariance)
+        log_ratio = 0.5 * (np.linalg.slogdet(covariance)[1] - np.linalg.slogdet(covariances[k])[1])
+        spread = np.trace(precision @ covariances[k]) + distance @ precision @ distance
+        share = own / n
+        log_number = -n * (share * np.log(share) + (1 - share) * np.log(1 - share))
+        return log_number - (own - least + 1) * log_ratio - 0.5 * own * (spread - D)
+
+    weights = counts / N
+    center = weights @ means
+    spread = np.einsum("k,kd,ke->de", weights, means - center, means - center)
+    whole = np.einsum("k,kde->de", weights, covariances) + spread
+    entry = model(name)
+    dense = entry.storage.from_dense(jnp.asarray(whole[None]))
+    whole = np.asarray(entry.storage.to_dense(entry.storage.root(dense), D), np.float64)[0]
+    candidates = [log_sets(0, N, center, whole @ whole.T)]
+    for j in (1, 2):
+        n, between = counts[0] + counts[j], np.outer(*[means[0] - means[j]] * 2)
+        b = counts[0] / n
+        merged = (1 - b) * (covariances[j] + b * between)
+        candidates.append(log_sets(0, n, (1 - b) * means[j] + b * means[0], merged))
+    np.testing.assert_allclose(found[0], max(candidates), rtol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_neither_the_scale_of_weights_nor_repeated_rows_matter(scale, dtype):
+    """A fit whose weights sum to less than one was degenerate, whatever the data."""
+    x = clusters(0).astype(dtype)
+    weights = np.full(len(x), scale, dtype)
+    plain = jgmm.fit(KEY, x, 3, init=LABELS)
+    for again in (
+        jgmm.fit(KEY, x, 3, init=LABELS, sample_weight=weights),
+        jgmm.fit(KEY, np.repeat(x, 3, axis=0), 3, init=np.repeat(LABELS, 3)),
+    ):
+        assert int(again.status) == int(plain.status) == Status.CONVERGED
+    apart = np.concatenate([x[:60], x[:3] * 1e-4 + x[4]]).astype(dtype)
+    few = np.repeat([0, 1], [60, 3])
+    for given in (
+        jgmm.fit(KEY, apart, 2, init=few),
+        jgmm.fit(KEY, apart, 2, init=few, sample_weight=np.full(63, scale, dtype)),
+        jgmm.fit(KEY, np.repeat(apart, 50, axis=0), 2, init=np.repeat(few, 50)),
+    ):
+        assert int(given.status) == Status.DEGENERATE
+
+
+@pytest.mark.parametrize("ratio", [10, 1000])
+@pytest.mark.parametrize("d", [1, 4])
+def test_a_true_tight_cluster_is_no_spike(d, ratio, dtype):
+    rng = np.random.default_rng(0)
+    n = 3 * (d + 1)
+    tight = 6 / np.sqrt(d) + rng.normal(size=(n, d)) / ratio
+    x = np.concatenate([rng.normal(size=(200, d)), tight]).astype(dtype)
+    found = jgmm.fit(KEY, x, 2, init=np.repeat([0, 1], [200, n]))
+    assert Status(int(found.status)) is Status.CONVERGED
+
+
+@pytest.mark.parametrize("ridge", [1e-6, 1e-3])
+@pytest.mark.parametrize("name", ["full", "diag"])
+def test_a_component_that_rests_on_its_ridge_is_a_spike(name, ridge, dtype):
+    """Twenty rows with one value in a column: without the ridge the component would collapse."""
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(size=(60, 2)), rng.normal(size=(20, 2)) + 3]).astype(dtype)
+    x[60:, 0] = 3
+    labels = np.repeat([0, 1], [60, 20])
+    found = jgmm.fit(KEY, x, 2, covariance=name, init=labels, ridge=ridge)
+    assert (Status(int(found.status)), int(found.collapsed)) == (Status.DEGENERATE, 1)
+
+
+def test_a_ridge_for_a_constant_column_makes_no_spike(dtype):
+    x = np.concatenate([clusters(1), np.ones((90, 1))], axis=1).astype(dtype)
+    found = jgmm.fit(KEY, x, 3, init=LABELS, ridge=1e-6)
+    assert Status(int(found.status)) is Status.CONVERGED
+
+
+def test_a_ridge_for_columns_that_determine_each_other_makes_no_spike(dtype):
+    x = clusters(1)
+    x = np.concatenate([x, x.sum(axis=1, keepdims=True)], axis=1).astype(dtype)
+    found = jgmm.fit(KEY, x, 3, init=LABELS, ridge=1e-4)
+    assert Status(int(found.status)) is Status.CONVERGED
+
+
+def test_units_do_not_matter(dtype):
+    for thinner in (30.0, 3000.0):
+        plain = with_count("full", 4.0, dtype, thinner)
+        moved = with_count("full", 4.0, dtype, thinner, units=(1024.0, 1 / 64))
+        one, other = (log_expected(each, counts_of(each)) for each in (plain, moved))
+        np.testing.assert_allclose(one, other, rtol=1e-3)
 
 
 def test_an_unused_component_is_no_spike(dtype):
     mixture = with_count("full", 0.0, dtype)
     assert mixture.log_weights[0] == -np.inf
-    assert not np.asarray(spurious_components(mixture, jnp.asarray(N, dtype))).any()
+    assert not np.asarray(spurious_components(mixture, counts_of(mixture))).any()
 
 
 @pytest.mark.parametrize(
-    ("status", "count", "expected", "blamed"),
+    ("before", "after", "count", "expected", "blamed"),
     [
-        (Status.CONVERGED, 1.0, Status.DEGENERATE, 0),
-        (Status.STEPS_RAN_OUT, 1.0, Status.DEGENERATE, 0),
-        (Status.CONVERGED, 50.0, Status.CONVERGED, -1),
-        (Status.RUNNING, 1.0, Status.RUNNING, -1),
-        (Status.COLLAPSED, 1.0, Status.COLLAPSED, 2),
-        (Status.NON_FINITE_PARAMETERS, 1.0, Status.NON_FINITE_PARAMETERS, -1),
+        (Status.RUNNING, Status.CONVERGED, 1.0, Status.DEGENERATE, 0),
+        (Status.RUNNING, Status.STEPS_RAN_OUT, 1.0, Status.DEGENERATE, 0),
+        (Status.RUNNING, Status.CONVERGED, 50.0, Status.CONVERGED, -1),
+        (Status.RUNNING, Status.RUNNING, 1.0, Status.RUNNING, -1),
+        (Status.RUNNING, Status.COLLAPSED, 1.0, Status.COLLAPSED, 2),
+        (Status.CONVERGED, Status.CONVERGED, 1.0, Status.CONVERGED, -1),
     ],
 )
-def test_only_what_would_be_valid_becomes_degenerate(status, count, expected, blamed, dtype):
-    broken = jnp.asarray([False, False, status is Status.COLLAPSED])
-    mixture, total = with_count("full", count, dtype), jnp.asarray(N, dtype)
-    found, which = mark_degenerate(jnp.asarray(int(status)), broken, mixture, total)
-    assert (Status(int(found)), int(which)) == (expected, blamed)
+def test_only_what_has_just_ended_valid_becomes_degenerate(
+    before, after, count, expected, blamed, dtype
+):
+    mixture = jax.tree.map(lambda leaf: leaf[None], with_count("full", count, dtype))
+    collapsed = jnp.asarray([2 if after is Status.COLLAPSED else -1])
+    codes = (jnp.asarray([int(code)]) for code in (before, after))
+    found, which = mark_degenerate(
+        *codes, collapsed, mixture, N * mixture.weights, bounded=False, ridge=None, floor=None
+    )
+    assert (Status(int(found[0])), int(which[0])) == (expected, blamed)
 
 
 @in_double
 def test_a_fit_prefers_what_is_no_spike(dtype):
-    """One cluster, two components: three samples close together draw one of them at any time."""
-    rng = np.random.default_rng(5)
-    x = np.concatenate([rng.normal(size=(60, 2)), [3, 3] + 1e-3 * rng.normal(size=(4, 2))])
-    x = x.astype(dtype)
-    labels = np.repeat([0, 1], [60, 4])
-    spike = jgmm.fit(KEY, x, 2, init=labels)
-    assert Status(int(spike.status)) is Status.DEGENERATE
-    assert int(spike.collapsed) == 1
-    found = jgmm.fit(KEY, x, 2, init="points", n_restarts=32)
-    outcomes = np.asarray(found.restarts.status)
+    """One cluster, four components: some starts end in a spike, at a higher likelihood."""
+    x = np.random.default_rng(1).normal(size=(65, 2)).astype(dtype)
+    found = jgmm.fit(KEY, x, 4, init="points", n_restarts=64)
+    outcomes, values = (
+        np.asarray(each) for each in (found.restarts.status, found.restarts.log_likelihood)
+    )
     assert Status(int(found.status)) is Status.CONVERGED
-    # It was seen, had the higher likelihood, and was not taken.
-    highest = np.asarray(found.restarts.log_likelihood)[outcomes == Status.DEGENERATE].max()
-    assert highest > float(found.log_likelihood)
-    np.testing.assert_allclose(highest, spike.log_likelihood, rtol=1e-4)
+    assert values[outcomes == Status.DEGENERATE].max() > float(found.log_likelihood)
+
+
+def test_two_rows_beside_a_third_are_a_spike(dtype):
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(60, 2))
+    x = np.concatenate([x, x[:1] + 1e-3 * rng.normal(size=(2, 2))]).astype(dtype)
+    labels = np.repeat([0, 1], [60, 2])
+    labels[0] = 1
+    spike = jgmm.fit(KEY, x, 2, init=labels)
+    assert (Status(int(spike.status)), int(spike.collapsed)) == (Status.DEGENERATE, 1)
 
 
 def test_collapse_is_found_in_each_component_by_itself(dtype):

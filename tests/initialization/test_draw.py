@@ -9,6 +9,7 @@ import pytest
 import jgmm
 from jgmm._data.samples import make_samples
 from jgmm.initialization.draw import draw
+from jgmm.initialization.methods import PORTFOLIO
 
 KEY = jax.random.key(0)
 N, K, D, R = 60, 3, 2, 12
@@ -43,6 +44,30 @@ def test_starts_given_back_lead_where_the_fit_went(x, tolerance):
         again.restarts.log_likelihood, result.restarts.log_likelihood, **tolerance
     )
     np.testing.assert_array_equal(again.restarts.status, result.restarts.status)
+
+
+def test_a_portfolio_takes_its_methods_in_turn(x, tolerance):
+    def drawn(init):
+        return draw(KEY, make_samples(x), K, covariance="diag", init=init, n_restarts=R)
+
+    whole = drawn("portfolio")
+    for i, name in enumerate(PORTFOLIO):
+        turn = slice(i, None, len(PORTFOLIO))
+        # Of short runs of EM that lead to one optimum, rounding chooses: they differ in the order of
+        # their components, and in what ten steps leave to do.
+        near = {"atol": 1e-2} if name == "short_em" else tolerance
+        mine, other = (np.sort(each.means[turn], axis=1) for each in (whole, drawn(name)))
+        np.testing.assert_allclose(mine, other, **near)
+
+
+def test_a_fit_of_a_portfolio_is_that_of_its_starts(x, tolerance):
+    """The fit draws in groups of one method each, and puts them where they belong."""
+    starts = draw(KEY, make_samples(x), K, covariance="diag", init="portfolio", n_restarts=R)
+    found, given = fit(x, init="portfolio"), fit(x, init=starts)
+    few = fit(x, init="portfolio", n_restarts=R // 2)
+    values = found.restarts.log_likelihood
+    np.testing.assert_allclose(values, given.restarts.log_likelihood, **tolerance)
+    np.testing.assert_allclose(values[: R // 2], few.restarts.log_likelihood, **tolerance)
 
 
 def test_starts_see_columns_as_they_are_if_asked(dtype):

@@ -63,9 +63,9 @@ def criteria() -> list[str]:
 
 def starts() -> list[str]:
     """Return the names of the initialization methods."""
-    from jgmm.initialization.methods import STARTS
+    from jgmm.initialization.methods import init_names
 
-    return list(STARTS)
+    return init_names()
 
 
 def accelerations() -> list[str]:
