@@ -20,33 +20,25 @@ _SHIFT = np.uint64(29)
 
 
 def with_distinct_rows(samples: Samples) -> Samples:
-    """Compare the rows of samples, and keep the effective number of distinct ones with them.
-
-        (Σ_g W_g)² / Σ_g W_g²,    W_g the total weight of all rows equal to row g
+    """Compare the rows of samples, and keep with each the total weight of all rows equal to it.
 
     Args:
       samples: N samples in the units of the user.
 
     Returns:
-      The samples with ``n_distinct``. Inside a transformation, on several devices, or where it is
-      known, they are returned as they are.
+      The samples with ``equals``. Inside a transformation, on several devices, or where rows have
+      been compared, they are returned as they are.
 
     >>> from jgmm._data.samples import make_samples
-    >>> with_distinct_rows(make_samples([[1.0], [2.0], [2.0], [1.0]])).effective_rows().item()
-    2.0
+    >>> with_distinct_rows(make_samples([[1.0], [2.0], [2.0], [3.0]])).equals.tolist()
+    [1.0, 2.0, 2.0, 1.0]
     """
-    if samples.n_distinct is not None or not at_top_level() or len(samples.x.devices()) > 1:
+    if samples.equals is not None or not at_top_level() or len(samples.x.devices()) > 1:
         return samples
-    x = np.asarray(samples.x)
-    weights = None if samples.weights is None else np.asarray(samples.weights, np.float64)
-    if weights is not None:
-        x, weights = x[weights > 0], weights[weights > 0]
-    hashes, group, size = np.unique(hash_rows(x), return_inverse=True, return_counts=True)
-    if weights is not None:
-        size = np.bincount(group, weights / weights.max(), len(hashes))
-    size = size.astype(np.float64)
-    n_distinct = size.sum() ** 2 / (size**2).sum()
-    return replace(samples, n_distinct=jax.device_put(np.asarray(n_distinct, samples.x.dtype)))
+    weights = None if samples.weights is None else np.asarray(samples.weights)
+    _, group = np.unique(hash_rows(np.asarray(samples.x)), return_inverse=True)
+    total = np.bincount(group, weights)[group]
+    return replace(samples, equals=jax.device_put(total.astype(samples.x.dtype)))
 
 
 def hash_rows(x: np.ndarray) -> np.ndarray:

@@ -38,8 +38,8 @@ class Samples:
       n_used: number of the leading rows that may count, (), or None if all may. The rows after
         them fill the arrays up to a size that several data sets share (``padded_rows``), and are
         never read.
-      n_distinct: the effective number of distinct rows, (), where they have been compared
-        (``distinct_rows``), or None.
+      equals: the total weight Wₙ of all rows that equal row n, (N,), where rows have been compared
+        (``distinct_rows``), or None, where each row counts for itself.
     """
 
     x: Leaf
@@ -47,7 +47,7 @@ class Samples:
     frame: Standardization
     labels: Leaf | None = None
     n_used: Leaf | None = None
-    n_distinct: Leaf | None = None
+    equals: Leaf | None = None
 
     @property
     def n_samples(self) -> int:
@@ -65,20 +65,16 @@ class Samples:
             return jnp.asarray(self.n_samples, self.x.dtype)
         return self.weights.sum()
 
-    def effective_rows(self) -> Array:
-        """Return how many rows of equal weight would say as much, (Σ_n w_n)² / Σ_n w_n².
+    def squared_weights(self, weights: Float[Array, "B"], rows: Array) -> Float[Array, "B"]:
+        """Return wₙ Wₙ, which counts distinct rows, for the rows of a block.
 
-        The scale of the weights does not matter. Where rows have been compared, equal ones count as
-        one row of their total weight; else each counts for itself.
-
-        Reference: Kish (1965), the effective sample size.
+        Args:
+          weights: wₙ of the block, zero for rows that do not count in it.
+          rows: their numbers n, (B,).
         """
-        if self.n_distinct is not None:
-            return jnp.asarray(self.n_distinct, self.x.dtype)
-        if self.weights is None:
-            return jnp.asarray(self.n_samples, self.x.dtype)
-        relative = self.weights / self.weights.max()  # squares of small weights would vanish
-        return relative.sum() ** 2 / (relative**2).sum()
+        if self.equals is not None:
+            return weights * self.equals[rows]
+        return weights if self.weights is None else weights**2
 
     def rows(self, start: Any, size: int) -> tuple[Array, Array]:
         """Return standardized samples ``start … start + size``, (size, D), and weights, (size,).
@@ -168,6 +164,7 @@ def padded_rows(samples: Samples) -> Samples:
         x=fill_up(samples.x, size, 0),
         weights=fill_up(weights, size, 0),
         labels=None if samples.labels is None else fill_up(samples.labels, size, -1),
+        equals=None if samples.equals is None else fill_up(samples.equals, size, 0),
         n_used=jax.device_put(np.asarray(n, jax.dtypes.canonicalize_dtype(int))),
     )
 
@@ -354,9 +351,6 @@ class HasTotals(Protocol):
     def total_weight(self) -> Array:
         """Return the sum of the weights, Σ_n w_n: the effective number of samples."""
 
-    def effective_rows(self) -> Array:
-        """Return the effective number of rows, whatever the scale of the weights."""
-
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -366,20 +360,14 @@ class DataSummary:
     Attributes:
       frame: their standardization.
       total: the sum of their weights, ().
-      n_rows: their effective number, ``Samples.effective_rows``, ().
     """
 
     frame: Standardization
     total: Leaf
-    n_rows: Leaf
 
     def total_weight(self) -> Array:
         """Return the sum of the weights, Σ_n w_n."""
-        return jnp.asarray(self.total)
-
-    def effective_rows(self) -> Array:
-        """Return the effective number of rows."""
-        return jnp.asarray(self.n_rows)
+        return self.total
 
 
 def check_counts(samples: Samples, n_components: int, n_restarts: int) -> None:

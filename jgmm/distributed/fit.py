@@ -203,8 +203,7 @@ def _run(
 
     divided, replicated = PartitionSpec(SAMPLES), PartitionSpec()
     frame = Standardization(replicated, replicated, replicated)  # type: ignore[arg-type]
-    totals = {"n_distinct": replicated, "total": replicated}
-    shards = Shard(divided, divided, frame, **totals)  # type: ignore[arg-type]
+    shards = Shard(divided, divided, frame, total=replicated)  # type: ignore[arg-type]
     return jax.shard_map(
         body,
         mesh=mesh,

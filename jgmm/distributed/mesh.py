@@ -40,9 +40,9 @@ def bytes_per_step(
 ) -> int:
     """Return the bytes that a device contributes to the sum over "samples" in a step, per restart.
 
-    They are the numbers of a ``Statistics``: K counts, K D first moments, the second moments in the
-    form in which the model stores them, and a log-likelihood. They do not depend on the number of
-    samples.
+    They are the numbers of a ``Statistics``: K counts and K squares, K D first moments, the second
+    moments in the form in which the model stores them, and a log-likelihood. They do not depend on
+    the number of samples.
 
     Args:
       n_components: K.
@@ -51,12 +51,12 @@ def bytes_per_step(
       itemsize: bytes of a number, 4 in float32.
 
     >>> bytes_per_step(16, 8)
-    4676
+    4740
     """
     entry = model(covariance)
     n_second = 1 if entry.shared else n_components
     second = n_second * n_features ** (entry.storage.ndim - 1)
-    return (n_components * (1 + n_features) + second + 1) * itemsize
+    return (n_components * (2 + n_features) + second + 1) * itemsize
 
 
 def make_mesh(n_samples: int | None = None, n_restarts: int = 1, devices: Any = None) -> Mesh:
@@ -155,12 +155,11 @@ def _place(
 
     weights = np.ones(len(x), dtype) if sample_weight is None else np.asarray(sample_weight)
     replicated = NamedSharding(mesh, PartitionSpec())
-    frame, total, n_rows = jax.tree.map(
+    frame, total = jax.tree.map(
         lambda leaf: jax.device_put(np.asarray(leaf), replicated),
-        (data_summary.frame, data_summary.total, data_summary.n_rows),
+        (data_summary.frame, data_summary.total),
     )
-    x = spread(np.asarray(x), n_features)
-    return Shard(x, spread(weights), frame, n_distinct=n_rows, total=total)
+    return Shard(spread(np.asarray(x), n_features), spread(weights), frame, total=total)
 
 
 def _spread(starts: Mixture, mesh: Mesh) -> Mixture:

@@ -125,7 +125,7 @@ class AcceleratedEM:
             return self._step(state, statistics, precision, totals, control)
 
         stepped = jax.vmap(one)(states, statistics, precision)
-        return self.em.mark_degenerate(states.status, stepped, statistics.counts, totals, control)
+        return self.em.mark_degenerate(states.status, stepped, statistics, totals, control)
 
     def _step(
         self,

@@ -245,7 +245,7 @@ class EM:
             return self._step(state, statistics, precision, totals, control)
 
         stepped = jax.vmap(one)(states, statistics, precision)
-        return self.mark_degenerate(states.status, stepped, statistics.counts, totals, control)
+        return self.mark_degenerate(states.status, stepped, statistics, totals, control)
 
     def add_log_prior(
         self, states: Any, statistics: Statistics, totals: HasTotals, control: Control
@@ -304,26 +304,30 @@ class EM:
         )
 
     def mark_degenerate(
-        self, before: Array, stepped: Any, counts: Array, totals: HasTotals, control: Control
+        self,
+        before: Array,
+        stepped: Any,
+        statistics: Statistics,
+        totals: HasTotals,
+        control: Control,
     ) -> Any:
         """Mark the runs that have just ended with a spurious component.
 
         Args:
           before: status of W runs before the step.
           stepped: the runs after it.
-          counts: expected number of samples of each component, Nₖ, (W, K).
-          totals: the frame, the total weight and the effective number of rows of all samples.
+          statistics: of the E-step with the parameters before it; its effective counts are read.
+          totals: the frame of the samples.
           control: prior, ridge and floor.
         """
         frame = totals.frame
-        rows = counts * (totals.effective_rows() / totals.total_weight())
         ridge, floor = frame.unit_variances(control.ridge), control.floor_in(frame)
         status, collapsed = mark_degenerate(
             before,
             stepped.status,
             stepped.collapsed,
             stepped.mixture,
-            rows,
+            statistics.effective_counts(),
             control.prior is not None,
             ridge,
             floor,

@@ -12,7 +12,7 @@ other fit is valid. There are three kinds of such components:
 - It is as thin as the ridge or the floor allows. Without them it would shrink further.
 
 Rows are counted so that the scale of the weights and repeated rows do not matter
-(``Samples.effective_rows``). ``experiments/trust/spikes.py`` measures the error rates.
+(``Statistics.effective_counts``). ``experiments/trust/spikes.py`` measures the error rates.
 
 Reference: McLachlan & Peel (2000), section 3.10, on spurious local maximisers; Sanov (1957) on the
 probability that samples of one distribution look like those of another.
@@ -35,7 +35,7 @@ from jgmm.mixture.mixture import Mixture
 THIN = 20
 # A thin component is spurious if the logarithm of the number of sets of rows that look like it by
 # chance is above this one. EM searches for the most extreme sets, so that the number may be small:
-# spikes had -8 to 40, true clusters outside of the others -5000 to -37.
+# spikes had -8 to 0, true clusters outside of the others -5000 to -37.
 LOG_EXPECTED = -15.0
 # A component rests on the floor if a variance is below the floor times one plus this number, which
 # is much larger than rounding errors.

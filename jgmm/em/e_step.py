@@ -158,7 +158,7 @@ def _by_component(
     entry, means = mixture.model, mixture.means
     components = whitened.components(mixture)
 
-    def body(x: Array, weights: Array, rows: Array) -> tuple[Any, ...]:
+    def body(x: Array, weights: Array, rows: Array) -> dict[str, Any]:
         bound = mask_known(whitened.first_scores(components, x), samples, rows)
         groups = whitened.group(x, bound, weights, rows)
         scores = whitened.scores(components, groups).reshape(len(means), -1)
@@ -169,11 +169,11 @@ def _by_component(
             means, counted.reshape(len(means), *groups.rows.shape), groups.x
         )
         second = tuple(entry.pool(panel) for panel in second)
-        return counted.sum(axis=1), first, second, _weighted_sum(weights, log_prob)
+        return _sums(samples, weights, rows, log_prob, resp) | {"first": first, "second": second}
 
     rows = min(block_size or whitened_rows(samples, mixture.n_components), samples.n_samples)
-    counts, first, second, log_likelihood = fold(samples, rows, body)
-    return Statistics(means, counts, first, whitened.join_panels(second), log_likelihood)
+    sums = fold(samples, rows, body)
+    return Statistics(means, **sums | {"second": whitened.join_panels(sums["second"])})
 
 
 def accumulate_with(
@@ -194,20 +194,18 @@ def accumulate_with(
       block_size: number of rows processed at once.
     """
 
-    def body(x: Array, weights: Array, rows: Array) -> tuple[Array, ...]:
+    def body(x: Array, weights: Array, rows: Array) -> dict[str, Any]:
         difference = x[None] - center[:, :, None]
         log_prob, resp = infer(difference, rows)
         counted = weights[None, :] * resp
-        return (
-            counted.sum(axis=1),
-            jnp.einsum("kb,kdb->kd", counted, difference),
-            entry.pool(entry.storage.scatter(counted, difference)),
-            _weighted_sum(weights, log_prob),
-        )
+        return _sums(samples, weights, rows, log_prob, resp) | {
+            "first": jnp.einsum("kb,kdb->kd", counted, difference),
+            "second": entry.pool(entry.storage.scatter(counted, difference)),
+        }
 
     row_bytes = center.size * samples.x.dtype.itemsize
     rows = block_rows(samples, row_bytes, block_size)
-    return Statistics(center, *fold(samples, rows, body, Samples.columns))
+    return Statistics(center, **fold(samples, rows, body, Samples.columns))
 
 
 def _by_product(
@@ -251,7 +249,7 @@ def accumulate_products(
     one_scatter = entry.storage is Full and entry.shared
     panels = whitened.panels(samples.n_features)
 
-    def body(x: Array, weights: Array, rows: Array) -> tuple[Any, ...]:
+    def body(x: Array, weights: Array, rows: Array) -> dict[str, Any]:
         block = exponential_family.features(entry, x)
         log_prob, resp = infer(block, rows)
         counted = weights[None, :] * resp
@@ -263,18 +261,17 @@ def accumulate_products(
             second: Any = tuple((weighted[a:b] @ block.x[:b].T)[None] for a, b in panels)
         else:
             second = (pooled if entry.shared else counted) @ block.quadratic.T
-        return counted.sum(axis=1), counted @ block.x.T, second, _weighted_sum(weights, log_prob)
+        first = counted @ block.x.T
+        return _sums(samples, weights, rows, log_prob, resp) | {"first": first, "second": second}
 
     rows = min(block_size, samples.n_samples)
-    counts, first, second, log_likelihood = fold(
-        samples, rows, body, exponential_family.read_for(entry)
-    )
+    sums = fold(samples, rows, body, exponential_family.read_for(entry))
     center = jnp.zeros((n_components, samples.n_features), samples.x.dtype)
     if one_scatter:
-        second = whitened.join_panels(second)
+        second = whitened.join_panels(sums["second"])
     else:
-        second = exponential_family.unpack(entry, second, samples.n_features)
-    return Statistics(center, counts, first, second, log_likelihood)
+        second = exponential_family.unpack(entry, sums["second"], samples.n_features)
+    return Statistics(center, **sums | {"second": second})
 
 
 def mask_known(scores: Float[Array, "K B"], samples: Samples, rows: Array) -> Float[Array, "K B"]:
@@ -320,6 +317,17 @@ def _softmax(scores: Float[Array, "K B"]) -> tuple[Float[Array, "B"], Float[Arra
     exponentials = jnp.exp(scores - highest[None, :])
     total = exponentials.sum(axis=0)
     return highest + jnp.log(total), exponentials * (1 / total)[None, :]
+
+
+def _sums(
+    samples: Samples, weights: Array, rows: Array, log_prob: Array, resp: Float[Array, "K B"]
+) -> dict[str, Array]:
+    """Sum what does not depend on the model over a block: counts, their squares, log density."""
+    counts = (weights[None, :] * resp).sum(axis=1)
+    squared = samples.squared_weights(weights, rows)
+    squares = counts if squared is weights else (squared[None, :] * resp).sum(axis=1)
+    log_likelihood = _weighted_sum(weights, log_prob)
+    return {"counts": counts, "squares": squares, "log_likelihood": log_likelihood}
 
 
 def _weighted_sum(weights: Float[Array, "B"], log_prob: Float[Array, "B"]) -> Float[Array, ""]:

@@ -31,6 +31,7 @@ class Statistics:
         covariance model keeps. Where all components share one covariance it is summed over the
         components, with a first axis of 1.
       log_likelihood: Σₙ wₙ log p(xₙ), in nats, ().
+      squares: Σₙ wₙ Wₙ γₙₖ with Wₙ the total weight of all rows equal to row n, (K,).
     """
 
     center: Leaf
@@ -38,6 +39,22 @@ class Statistics:
     first: Leaf
     second: Leaf
     log_likelihood: Leaf
+    squares: Leaf
+
+    def effective_counts(self) -> Float[Array, "*W K"]:
+        """Return how many distinct rows of equal weight would say as much of each component.
+
+            (Σₙ wₙ γₙₖ)² / Σₙ wₙ Wₙ γₙₖ
+
+        Neither the scale of the weights matters, nor how often rows are repeated. With distinct
+        rows that all count alike this is Nₖ.
+
+        Reference: Kish (1965), the effective sample size.
+        """
+        counted = self.squares > 0
+        return (
+            jnp.where(counted, self.counts / jnp.where(counted, self.squares, 1), 0) * self.counts
+        )
 
     def __add__(self, other: Statistics) -> Statistics:
         """Return the statistics of both sets of samples; their centers must be the same."""
@@ -47,6 +64,7 @@ class Statistics:
             self.first + other.first,
             self.second + other.second,
             self.log_likelihood + other.log_likelihood,
+            self.squares + other.squares,
         )
 
 
@@ -98,13 +116,15 @@ def expected_statistics(
       center: the points about which moments are taken.
 
     Returns:
-      The statistics. Their log-likelihood is not computed; it is zero.
+      The statistics, of distinct samples of weight one. Their log-likelihood is not computed; it is
+      zero.
     """
     entry, counts = mixture.model, total * mixture.weights
     away = mixture.means - center
     square = entry.storage.covariance(mixture.scale) + entry.storage.outer(away)
     second = entry.pool(trailing(counts, square) * square)
-    return Statistics(center, counts, counts[:, None] * away, second, jnp.zeros_like(total))
+    first = counts[:, None] * away
+    return Statistics(center, counts, first, second, jnp.zeros_like(total), squares=counts)
 
 
 def recentred(

@@ -116,13 +116,13 @@ class GradientAlgorithm:
         self, states: GradientState, samples: Samples, control: GradientControl
     ) -> GradientState:
         """Take one step of every restart: evaluate the gradient, then stop or update the point."""
-        stepped, shares = jax.vmap(lambda state: self._step(state, samples, control))(states)
+        stepped, rows = jax.vmap(lambda state: self._step(state, samples, control))(states)
         status, collapsed = mark_degenerate(
             states.status,
             stepped.status,
             stepped.collapsed,
             jax.vmap(self.mixture)(stepped),
-            shares * samples.effective_rows(),
+            rows,
             bounded=False,
             ridge=None,
             floor=None,
@@ -132,7 +132,7 @@ class GradientAlgorithm:
     def _step(
         self, state: GradientState, samples: Samples, control: GradientControl
     ) -> tuple[GradientState, Array]:
-        """Take a step of one restart; also return the share of the samples of each component."""
+        """Take a step of one restart; also return the effective rows of each component."""
         batch = self._batch(state, samples, control)
         fraction = 1.0 if self.batch_size is None else self.batch_size / samples.n_samples
         evaluation = self._evaluate(state, batch)
@@ -160,8 +160,8 @@ class GradientAlgorithm:
             status,
             collapsed,
         )
-        shares = evaluation.statistics.counts / batch.total_weight()
-        return pytree.where(state.status != Status.RUNNING, state, stepped), shares
+        effective_rows = evaluation.statistics.effective_counts() / fraction
+        return pytree.where(state.status != Status.RUNNING, state, stepped), effective_rows
 
     def _evaluate(self, state: GradientState, samples: Samples) -> Evaluation:
         """Evaluate the objective and its gradient by one pass over the samples."""

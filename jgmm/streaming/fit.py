@@ -230,7 +230,7 @@ def check_summary(summary: Summary, n_components: int, options: Options) -> None
     samples = make_samples(summary.subsample.x, summary.subsample.weights)
     check_problem(samples, n_components, options)
     if constants_matter(options):
-        total, mean, scatter, unit, _ = summary.moments
+        total, mean, scatter, unit = summary.moments
         # The rows drawn do not tell a constant column from one that hardly varies; all rows do, up
         # to the rounding of their mean.
         rounding = 8 * float(jnp.finfo(samples.x.dtype).eps) * np.abs(mean) / unit

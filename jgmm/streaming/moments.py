@@ -24,14 +24,12 @@ class Moments(NamedTuple):
       scatter: of the columns divided by ``unit``, (D, D).
       unit: powers of two, (D,): without them the scatter of columns in tiny or huge units would
         vanish or overflow.
-      squares: sum of the squared weights, ().
     """
 
     total: np.ndarray
     mean: np.ndarray
     scatter: np.ndarray
     unit: np.ndarray
-    squares: np.ndarray
 
     def __add__(self, other: Moments) -> Moments:  # type: ignore[override]
         """Combine the moments of two sets of samples.
@@ -45,8 +43,7 @@ class Moments(NamedTuple):
         The unit of a column becomes the largest among both units and δ.
 
         >>> def single(m):
-        ...     one = np.ones(())
-        ...     return Moments(one, np.full(1, m), np.zeros((1, 1)), np.ones(1), one)
+        ...     return Moments(np.ones(()), np.full(1, m), np.zeros((1, 1)), np.ones(1))
         >>> both = single(1.0) + single(3.0)
         >>> both.mean.tolist(), (both.unit**2 * both.scatter).tolist()
         ([2.0], [[2.0]])
@@ -61,11 +58,7 @@ class Moments(NamedTuple):
         relative = difference / unit
         between = np.outer(relative, relative) * (self.total * other.total / total)
         scatter = self._scatter_in(unit) + other._scatter_in(unit) + between
-        return Moments(total, mean, scatter, unit, self.squares + other.squares)
-
-    def effective_rows(self) -> float:
-        """Return the effective number of rows, as ``Samples.effective_rows`` does."""
-        return float(self.total**2 / self.squares)
+        return Moments(total, mean, scatter, unit)
 
     def _scatter_in(self, unit: np.ndarray) -> np.ndarray:
         factor = self.unit / unit
@@ -79,8 +72,7 @@ def moments_of(block: Block) -> Moments:
     # The center is the mean up to rounding; this is the rounding error.
     correction = first / np.where(total > 0, total, 1)
     scatter = second - total * np.outer(correction, correction)
-    squares = (np.asarray(block.weights, np.float64) ** 2).sum()
-    return Moments(total, center + unit * correction, scatter, unit, squares)
+    return Moments(total, center + unit * correction, scatter, unit)
 
 
 @jit

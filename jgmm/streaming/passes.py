@@ -117,7 +117,7 @@ def abstract_state(
         frame = identity(d, dtype)
         if entry.affine:
             frame = subsample.as_matrices(frame)
-        data_summary = DataSummary(frame, *[jnp.zeros((), dtype)] * 2)
+        data_summary = DataSummary(frame, jnp.zeros((), dtype))
         whole = subsample.as_matrices(identity(d, dtype))
         return _first_state(algorithm, starts, data_summary, options.control(whole, n_components))
 

@@ -72,14 +72,14 @@ class Summary:
     subsample: Subsample
 
     def data_summary(self, per_column: bool, affine: bool, dtype: Any) -> DataSummary:
-        """Return the standardization that samples in memory would get, and the totals.
+        """Return the standardization that samples in memory would get, and the total weight.
 
         Args:
           per_column: scale each column by its own standard deviation, not all by one number.
           affine: whiten: also remove the correlations.
           dtype: precision of the result.
         """
-        total, mean, scatter, unit, _ = self.moments
+        total, mean, scatter, unit = self.moments
         covariance = scatter / total
         shift, variance, units = (
             jnp.asarray(each, dtype) for each in (mean, np.diagonal(covariance), unit)
@@ -89,8 +89,7 @@ class Summary:
             relative = unit / np.asarray(frame.scale, float)
             correlation = relative[:, None] * covariance * relative[None, :]
             frame = whitening_from_correlation(frame, jnp.asarray(correlation, dtype))
-        n_rows = jnp.asarray(self.moments.effective_rows(), dtype)
-        return DataSummary(frame, jnp.asarray(total, dtype), n_rows)
+        return DataSummary(frame, jnp.asarray(total, dtype))
 
     def whitening(self, dtype: Any) -> Standardization:
         """Return the standardization in which the covariance of all samples is the identity."""
@@ -100,7 +99,7 @@ class Summary:
 def empty_summary(n_features: int, dtype: np.dtype) -> Summary:
     """Return the summary of no samples: zero rows, zero moments, an empty subsample."""
     d = n_features
-    moments = Moments(np.zeros(()), np.zeros(d), np.zeros((d, d)), np.ones(d), np.zeros(()))
+    moments = Moments(np.zeros(()), np.zeros(d), np.zeros((d, d)), np.ones(d))
     rows = np.zeros(0, np.uint64)
     return Summary(0, moments, Subsample(rows, rows, np.zeros((0, d), dtype), np.zeros(0, dtype)))
 

@@ -28,9 +28,7 @@ def test_sums_do_not_depend_on_which_process_adds_a_block(start):
     method = algorithm_for(options)
     samples = make_samples(x, weights)
     data_summary = DataSummary(
-        standardization.center_and_scale(samples, True).frame,
-        samples.total_weight(),
-        samples.effective_rows(),
+        standardization.center_and_scale(samples, True).frame, samples.total_weight()
     )
     starts = jax.tree.map(lambda leaf: leaf[None], mixture.to_standard(start, data_summary.frame))
     begun = passes.first_state(method, starts, data_summary, options.control(samples, 3))

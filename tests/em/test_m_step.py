@@ -43,7 +43,9 @@ def test_moments_may_be_about_any_point(name, x, weight, dtype, tolerance):
     center, entry = x[:K].astype(dtype), jgmm.covariance.model(name)
     counts, first, second = oracle.statistics(x, resp, center, weight)
     stored = entry.pool(entry.storage.from_dense(jnp.asarray(second)))
-    given = Statistics(*map(jnp.asarray, (center, counts, first)), stored, jnp.zeros(()))
+    given = Statistics(
+        *map(jnp.asarray, (center, counts, first)), stored, jnp.zeros(()), jnp.zeros(K)
+    )
     same(maximize(given, name), oracle.m_step(x, resp, name, weight), tolerance)
 
 

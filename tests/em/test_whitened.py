@@ -67,7 +67,7 @@ def test_statistics_are_the_loops(name, spread, block_size, dtype, tolerance):
     counts, first, second = oracle.statistics(exact, resp, truth[1], WEIGHT)
     if mixture.model.shared:
         second = second.sum(axis=0, keepdims=True)
-    expected = Statistics(truth[1], counts, first, second, log_prob @ WEIGHT)
+    expected = Statistics(truth[1], counts, first, second, log_prob @ WEIGHT, WEIGHT**2 @ resp)
     # Squares of thirty deviations stand in a sum of eleven.
     close(found, expected, {key: 30 * value for key, value in tolerance.items()})
 

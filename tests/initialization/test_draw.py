@@ -53,8 +53,8 @@ def test_a_portfolio_takes_its_methods_in_turn(x, tolerance):
     whole = drawn("portfolio")
     for i, name in enumerate(PORTFOLIO):
         turn = slice(i, None, len(PORTFOLIO))
-        # Of short runs of EM that lead to one optimum, rounding chooses: they differ in the order of
-        # their components, and in what ten steps leave to do.
+        # Of short runs of EM that lead to one optimum, rounding chooses: they differ in the order
+        # of their components, and in what ten steps leave to do.
         near = {"atol": 1e-2} if name == "short_em" else tolerance
         mine, other = (np.sort(each.means[turn], axis=1) for each in (whole, drawn(name)))
         np.testing.assert_allclose(mine, other, **near)

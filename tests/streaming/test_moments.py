@@ -24,6 +24,6 @@ def test_moments_of_parts_are_those_of_the_whole():
     whole = look(x, weights, size=700).moments
     for found, expected in zip(sum(parts[1:], parts[0]), whole, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
-    none = Moments(np.zeros(()), np.zeros(3), np.zeros((3, 3)), np.ones(3), np.zeros(()))
+    none = Moments(np.zeros(()), np.zeros(3), np.zeros((3, 3)), np.ones(3))
     assert whole + none is whole
     assert none + whole is whole

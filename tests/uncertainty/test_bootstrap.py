@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import oracle
 import pytest
+import scipy.special
 from marks import in_double
 
 import jgmm
@@ -188,17 +189,18 @@ def test_a_component_of_few_samples_may_be_lost(fitted):
     def margin(chance):
         return 4 * np.sqrt(chance * (1 - chance) / B)
 
-    # Counts are all but Poisson. One sample at most, or copies of one only, are too few for sure;
-    # two samples are the least, but for rounding.
-    none, one, two = np.exp(-3), 3 * np.exp(-3), 4.5 * np.exp(-3)
-    surely = none + 3 * (np.exp(-2) - np.exp(-3))
-    perhaps = surely + two * 2 / 3
-    assert one < surely < 0.32
+    # Counts are all but Poisson. Fewer than two samples are too few, counted as Kish does; exactly
+    # two are the least, but for rounding.
+    drawn = np.stack(np.meshgrid(*[np.arange(12)] * 3), axis=-1).reshape(-1, 3)
+    chance = np.exp(-3) / np.prod(scipy.special.factorial(drawn), axis=1)
+    kish = drawn.sum(axis=1) ** 2 / np.maximum((drawn**2).sum(axis=1), 1)
+    surely, perhaps = chance[kish < 2].sum(), chance[kish <= 2].sum()
     lost = run(mixture, x, method="nonparametric").n_failed / B
     assert surely - margin(surely) < lost < perhaps + margin(perhaps)
-    # The weights of three samples add up to a Gamma variable of shape three.
-    light = 1 - 5 * np.exp(-2)
-    assert abs(run(mixture, x).n_failed / B - light) < margin(light)
+    # The shares of three samples are uniform on a triangle; Kish's number is below two outside of
+    # the circle that touches its sides.
+    outside = 1 - np.pi / np.sqrt(27)
+    assert abs(run(mixture, x).n_failed / B - outside) < margin(outside)
 
 
 @in_double
