@@ -52,12 +52,14 @@ class AcceleratedState(EMState):
       noise: None, because schemes extrapolate Gaussians only.
       proposed: whether the scheme proposed ``mixture``.
       accepted: the last accepted point.
+      accepted_rows: the effective number of rows of its components, (K,).
       image: the point to which EM leads from ``accepted``.
       scheme_state: the state of the scheme.
     """
 
     proposed: Leaf
     accepted: Mixture
+    accepted_rows: Leaf
     image: Mixture
     scheme_state: Any
 
@@ -96,6 +98,7 @@ class AcceleratedEM:
             first.use_exact,
             proposed=jnp.asarray(False),
             accepted=point,
+            accepted_rows=jnp.zeros_like(point.log_weights),
             image=point,
             scheme_state=scheme_state,
         )
@@ -125,7 +128,8 @@ class AcceleratedEM:
             return self._step(state, statistics, precision, totals, control)
 
         stepped = jax.vmap(one)(states, statistics, precision)
-        return self.em.mark_degenerate(states.status, stepped, statistics, totals, control)
+        rows = stepped.accepted_rows
+        return self.em.mark_degenerate(states.status, stepped, rows, totals, control)
 
     def _step(
         self,
@@ -142,7 +146,10 @@ class AcceleratedEM:
         status, fell_short = convergence.accelerated_status(
             check.status, state.proposed, check.out_of_steps
         )
-        accepted = pytree.where(accepted_now, state.mixture, state.accepted)
+        rows = statistics.effective_counts()
+        accepted, accepted_rows = pytree.where(
+            accepted_now, (state.mixture, rows), (state.accepted, state.accepted_rows)
+        )
         total, frame = totals.total_weight(), totals.frame
         retry_exactly = check.retry_exactly & ~state.proposed
         moves = (status == Status.RUNNING) & ~check.out_of_steps & ~retry_exactly
@@ -167,6 +174,7 @@ class AcceleratedEM:
             jnp.where(accepted_now, state.use_exact | check.exact_from_now_on, state.use_exact),
             proposed=propose,
             accepted=accepted,
+            accepted_rows=accepted_rows,
             image=image,
             scheme_state=scheme_state,
         )
@@ -179,6 +187,7 @@ class AcceleratedEM:
             status=status,
             collapsed=jnp.where(status == Status.COLLAPSED, check.collapsed, -1),
             use_exact=state.use_exact | check.exact_from_now_on,
+            accepted_rows=accepted_rows,
         )
         ended = state.status != Status.RUNNING
         return pytree.where(ended, state, pytree.where(moves, moved, stayed))

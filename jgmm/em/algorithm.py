@@ -245,7 +245,8 @@ class EM:
             return self._step(state, statistics, precision, totals, control)
 
         stepped = jax.vmap(one)(states, statistics, precision)
-        return self.mark_degenerate(states.status, stepped, statistics, totals, control)
+        rows = statistics.effective_counts()
+        return self.mark_degenerate(states.status, stepped, rows, totals, control)
 
     def add_log_prior(
         self, states: Any, statistics: Statistics, totals: HasTotals, control: Control
@@ -304,19 +305,14 @@ class EM:
         )
 
     def mark_degenerate(
-        self,
-        before: Array,
-        stepped: Any,
-        statistics: Statistics,
-        totals: HasTotals,
-        control: Control,
+        self, before: Array, stepped: Any, rows: Array, totals: HasTotals, control: Control
     ) -> Any:
         """Mark the runs that have just ended with a spurious component.
 
         Args:
           before: status of W runs before the step.
           stepped: the runs after it.
-          statistics: of the E-step with the parameters before it; its effective counts are read.
+          rows: the effective number of rows of each component, (W, K).
           totals: the frame of the samples.
           control: prior, ridge and floor.
         """
@@ -327,7 +323,7 @@ class EM:
             stepped.status,
             stepped.collapsed,
             stepped.mixture,
-            statistics.effective_counts(),
+            rows,
             control.prior is not None,
             ridge,
             floor,

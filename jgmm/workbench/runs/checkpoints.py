@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from jgmm.streaming.passes import PassState
 
 FORMAT = "jgmm.checkpoint"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MAX_BYTES = 1 << 34
 DEFAULT_MINUTES = 5.0
 """Minutes between two checkpoints, by default."""
