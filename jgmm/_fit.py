@@ -54,7 +54,8 @@ def fit(
       **keywords: the fields of ``jgmm.Options``; they replace those of ``options``:
 
         * covariance: name of the covariance model, see ``jgmm.covariance``.
-        * n_restarts: number of starts R, run side by side in one program.
+        * n_restarts: number of starts R, run side by side in one program. None, the default, means
+          16, and where ``init`` gives starts as many as it gives.
         * init: a name in ``jgmm.initialization.STARTS``; or "portfolio", several of them in turn,
           which finds more optima than each alone; or labels (N,), or a ``Mixture`` in the units of
           x, which with a leading axis of R is R starts.

@@ -20,7 +20,7 @@ from jgmm.covariance.models import MODELS, model
 from jgmm.covariance.storage import Full
 from jgmm.em.options import AcceptedOptions, Control, Options
 
-ACCEPTED = AcceptedOptions(defaults=Options(covariance="general", n_restarts=16))
+ACCEPTED = AcceptedOptions(defaults=Options(covariance="general"))
 SINGULAR = (
     "Its covariance is singular. Likely causes, in order: columns that are constant within the "
     "class, columns that determine each other, repeated rows. Drop such columns, or use "

@@ -152,7 +152,7 @@ def _starts(
       DataError: starts that do not fit the problem, or labels as ``init``: only the rows drawn are
         known here, and labels belong to all samples.
     """
-    init, n_restarts, name = options.init, options.n_restarts, options.entry.name
+    init, n_restarts, name = options.init, options.n_starts, options.entry.name
     if isinstance(init, Mixture):
         check_number(options)
         return given_starts(options, n_components, data_summary)

@@ -59,7 +59,7 @@ def shapes_for(
     size = padded_size or padded_components(n_components)
     if drawn and is_small(samples, size, options.entry):
         room = budget.MIN_PADDED_STARTS
-        while room < min(options.n_restarts, budget.MAX_STARTS_AT_ONCE):
+        while room < min(options.n_starts, budget.MAX_STARTS_AT_ONCE):
             room *= budget.PADDED_ROWS_FACTOR
         return Shapes(True, size, room)
     return Shapes(True, padded_size or n_components, None)

@@ -24,7 +24,7 @@ from jgmm._core.errors import DataError, shown
 from jgmm._data.samples import Samples, Standardization, make_samples
 from jgmm._data.standardization import center_and_scale, whiten
 from jgmm.covariance.models import model
-from jgmm.em.options import Options
+from jgmm.em.options import Options, number_given
 from jgmm.initialization import methods
 from jgmm.initialization.given import from_labels, from_mixture, place_labelled
 from jgmm.initialization.problem import check_constant_columns, check_problem, constants_matter
@@ -85,7 +85,7 @@ def batches_of_starts(
     Raises:
       DataError: a start that does not fit, or constant columns that make covariances singular.
     """
-    entry, n_restarts = options.entry, options.n_restarts
+    entry, n_restarts = options.entry, options.n_starts
     scaled = compiled_center_and_scale(samples, entry.per_column)
     check_constant_columns(samples, scaled, constants_matter(options))
     if not isinstance(options.init, str):
@@ -247,8 +247,7 @@ def check_number(options: Options) -> None:
     Raises:
       DataError: with both numbers.
     """
-    init, asked = options.init, options.n_restarts
-    n_given = len(init.means) if isinstance(init, Mixture) and init.means.ndim == 3 else 1
+    n_given, asked = number_given(options.init), options.n_starts
     if asked != n_given:
         raise DataError(f"init is {n_given} start(s): n_restarts must be {n_given}; it is {asked}.")
 

@@ -20,7 +20,6 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
 from jgmm import kmeans
-from jgmm._core import status
 from jgmm._core.compilation import JitByWork, jit
 from jgmm._data.samples import Samples, Standardization
 from jgmm._data.standardization import center_and_scale
@@ -28,9 +27,8 @@ from jgmm._data.weighted_draw import draw_row, draw_uniforms, relative_weights
 from jgmm.covariance.models import model
 from jgmm.covariance.storage import Spherical
 from jgmm.em import exponential_family
-from jgmm.em.algorithm import EM
+from jgmm.em.e_step import Form, accumulate, prefers_differences
 from jgmm.em.m_step import from_responsibilities, maximize
-from jgmm.em.options import make_control
 from jgmm.em.statistics import Statistics
 from jgmm.mixture.mixture import Mixture, change_coordinates
 
@@ -52,7 +50,6 @@ SHORT_EM_TRIES = 5
 SHORT_EM_STEPS = 10
 
 
-@partial(jit, static_argnums=3)
 def random(
     keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
@@ -62,7 +59,13 @@ def random(
     single Gaussian, near which the log-likelihood is flat, and with many samples in float32 it may
     not move away at all. This method is here for comparison; the others are better.
     """
+    entry, k = model(covariance), len(active)
+    work = exponential_family.cost_per_step(entry, samples.n_features, k, samples.n_samples)
+    return _random(len(keys) * work, keys, samples, active, covariance)
 
+
+@partial(JitByWork, static_argnums=3)
+def _random(keys: Array, samples: Samples, active: Array, covariance: str) -> Mixture:
     def one(key: Array) -> Mixture:
         def resp(rows: Array) -> Array:
             keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
@@ -76,7 +79,7 @@ def random(
     return kmeans.map_keys(one, keys, samples)
 
 
-@partial(jit, static_argnums=3)
+@partial(jit, quick=True, static_argnums=3)
 def points(
     keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
@@ -128,28 +131,52 @@ def from_kmeans(
     return from_centers(centers, scaled, samples, active, covariance)
 
 
-@partial(jit, static_argnums=3)
 def short_em(
     keys: Key[Array, "R"], samples: Samples, active: Bool[Array, "K"], covariance: str
 ) -> Mixture:
     """Short EM: the best of a few runs of EM of ten steps, each from k-means++ seeds.
 
+    The runs have the ridge of a start, which keeps small components from collapsing.
+
     Reference: Biernacki, Celeux & Govaert (2003), "small EM".
     """
-    control = make_control(samples.x.dtype, 0.0, 0.0, 0.0)
-    em = EM(SHORT_EM_STEPS)
-    run_keys = jax.vmap(lambda key: jax.random.split(key, SHORT_EM_TRIES))(keys).ravel()
-    starts = kmeans_plus_plus(run_keys, samples, active, covariance)
-    # One more iteration computes the log-likelihood after the last M-step.
-    runs = lax.fori_loop(
-        0,
-        SHORT_EM_STEPS + 1,
-        lambda _, states: em.step(states, samples, control),
-        jax.vmap(em.init)(starts),
-    )
-    scores = status.score(runs.log_likelihood, runs.status).reshape(-1, SHORT_EM_TRIES)
-    best = jnp.arange(len(keys)) * SHORT_EM_TRIES + scores.argmax(axis=1)
-    return jax.tree.map(lambda leaf: leaf[best], runs.mixture)
+    tries = [kmeans_plus_plus(each, samples, active, covariance) for each in _split(keys)]
+    entry, k = model(covariance), len(active)
+    cost = exponential_family.cost_per_step(entry, samples.n_features, k, samples.n_samples)
+    work = SHORT_EM_TRIES * SHORT_EM_STEPS * len(keys) * cost
+    return _best_after_short_em(work, tries, samples)
+
+
+@partial(jit, quick=True)
+def _split(keys: Array) -> list[Array]:
+    return list(jax.vmap(lambda key: jax.random.split(key, SHORT_EM_TRIES), out_axes=1)(keys))
+
+
+@JitByWork
+def _best_after_short_em(tries: list[Mixture], samples: Samples) -> Mixture:
+    """Run EM for ten steps from T tries of R starts, and keep the best try of each start."""
+    starts = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *tries)
+    covariance, entry = starts.covariance, starts.model
+    n_runs, k = starts.log_weights.shape
+    # The ridge keeps all components so wide that products are accurate enough.
+    wide = prefers_differences(entry, samples.n_features, k, n_runs)
+    form: Form = "difference" if wide else "product"
+
+    def step(_: Array, state: tuple[Mixture, Array]) -> tuple[Mixture, Array]:
+        mixture, _ = state
+        statistics = accumulate(mixture, samples, form=form)
+        updated = maximize(statistics, covariance, START_RIDGE, mixture.scale)
+        return updated, statistics.log_likelihood
+
+    def run(start: Mixture) -> tuple[Mixture, Array]:
+        nothing = jnp.full((), -jnp.inf, start.means.dtype)
+        return lax.fori_loop(0, SHORT_EM_STEPS, step, (start, nothing))
+
+    mixtures, log_likelihood = jax.vmap(run)(starts)
+    score = jnp.where(jnp.isfinite(log_likelihood), log_likelihood, -jnp.inf)
+    n_starts = n_runs // len(tries)
+    best = score.reshape(len(tries), n_starts).argmax(axis=0) * n_starts + jnp.arange(n_starts)
+    return jax.tree.map(lambda leaf: leaf[best], mixtures)
 
 
 STARTS: dict[str, Start] = {

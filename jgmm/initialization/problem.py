@@ -17,12 +17,12 @@ def check_problem(samples: Samples, n_components: int, options: Options) -> None
     Args:
       samples: the samples; their labels, if any, are -1 where unknown.
       n_components: K.
-      options: ``n_restarts`` is checked.
+      options: the number of starts is checked.
 
     Raises:
       DataError: see ``samples.check_counts``; or a label is K or larger.
     """
-    check_counts(samples, n_components, options.n_restarts)
+    check_counts(samples, n_components, options.n_starts)
     check_labels(samples, n_components)
 
 

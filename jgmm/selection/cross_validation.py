@@ -89,7 +89,6 @@ class HeldOut(NamedTuple):
 
 
 ACCEPTED = AcceptedOptions(
-    defaults=Options(n_restarts=16),
     decided={"covariance": "the covariance model is an argument of its own."},
 )
 

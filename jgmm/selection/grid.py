@@ -72,7 +72,7 @@ def fit_grid(
     entries = nesting.simplest_first([model(name) for name in models])
     within = {entry: nesting.largest_within(entry, entries) for entry in entries}
     points = [(k, entry) for entry in entries for k in sorted(counts)]
-    padded = padded_size(counts, models, samples, options.n_restarts)
+    padded = padded_size(counts, models, samples, options.n_starts)
     n_most = n_extra(counts, models, options.init)
     # Equal weights change with the number of components, a prior counts once for each component,
     # and with known labels, duplicated components are not interchangeable.
@@ -94,7 +94,7 @@ def fit_grid(
             key,
             samples,
             k,
-            replace(own, n_restarts=options.n_restarts + n_more),
+            replace(own, n_restarts=options.n_starts + n_more),
             padded_size=padded[k],
             extra=_extra_starts(nested.starts, n_more, entry, padded[k], samples),
             progress=_grid_progress(progress, i, len(points), options.max_steps),

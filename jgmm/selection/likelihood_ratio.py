@@ -349,7 +349,7 @@ def _check_arguments(
         raise DataError("init must be a name here: every data set drawn has starts of its own.")
     check_whole("n_replicates", n_replicates, 1)
     control = options.control(samples, most_components)
-    search = Search(options.entry.name, options.init, options.n_restarts, algorithm_for(options))
+    search = Search(options.entry.name, options.init, options.n_starts, algorithm_for(options))
     # k-means holds the distances of all samples to all centers of all starts in memory.
     centers = (search.n_restarts + 1) * (most_components + 1)
     each = samples.n_samples * (samples.n_features + centers) * samples.x.dtype.itemsize

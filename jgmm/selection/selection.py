@@ -135,7 +135,7 @@ class Selection:
 
 
 ACCEPTED = AcceptedOptions(
-    defaults=Options(n_restarts=16, accelerate="anderson"),
+    defaults=Options(accelerate="anderson"),
     decided={"covariance": "the models to try are an argument of their own."},
 )
 
@@ -218,7 +218,7 @@ def select(
             held_out = held_out_unchecked(key, samples, k, n_folds, own, padded)
             extra = {criterion: float(held_out.log_likelihood)}
         p = result.mixture.model.n_parameters(k, samples.n_features, options.equal_weights)
-        row = _row(result, k, p, options.n_restarts, whole, total, control, extra)
+        row = _row(result, k, p, options.n_starts, whole, total, control, extra)
         table.append(replace(row, covariance=named[name]))
         results[k, named[name]] = replace(result, mixture=_leading(result.mixture, k))
     agreement = _agreement(table, samples, total, control)

@@ -67,7 +67,6 @@ _CORESET = 1  # folded into the key
 
 
 ACCEPTED = AcceptedOptions(
-    defaults=Options(n_restarts=16),
     refused={"race": "the starts run on a subsample; every start runs to its end."},
 )
 

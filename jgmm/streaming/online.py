@@ -258,7 +258,6 @@ def _update(state: OnlineState, samples: Samples) -> OnlineState:
 
 NOT_ONLINE = "the M-step of online EM does not take it."
 ACCEPTED = AcceptedOptions(
-    defaults=Options(n_restarts=16),
     refused={
         "equal_weights": NOT_ONLINE,
         "prior": "its weight against the samples depends on how many there will be.",
