@@ -56,9 +56,9 @@ def fit(
         * covariance: name of the covariance model, see ``jgmm.covariance``.
         * n_restarts: number of starts R, run side by side in one program. None, the default, means
           16, and where ``init`` gives starts as many as it gives.
-        * init: a name in ``jgmm.initialization.STARTS``; or "portfolio", several of them in turn,
-          which finds more optima than each alone; or labels (N,), or a ``Mixture`` in the units of
-          x, which with a leading axis of R is R starts.
+        * init: "portfolio", the default: all methods in turn, which finds more optima than each
+          alone; or the name of one, a key of ``jgmm.initialization.STARTS``; or labels (N,), or a
+          ``Mixture`` in the units of x, which with a leading axis of R is R starts.
         * tol: a fit has converged when the mean log-likelihood per sample changes by less, in nats;
           by default 1e-8 in float64 and 1e-6 in float32.
         * rtol: the same, relative to the mean log-likelihood; by default four roundings.

@@ -82,9 +82,9 @@ class Options:
       covariance: name of the covariance model, see ``jgmm.covariance``.
       n_restarts: number of starts R, run side by side in one program; None means 16 where starts
         are drawn, and as many as ``init`` gives where it gives them.
-      init: a name in ``jgmm.initialization.STARTS``; or "portfolio", several of them in turn; or
-        labels (N,), or a ``Mixture`` in the units of the samples, which with a leading axis of R is
-        R starts.
+      init: "portfolio", all methods in turn, which finds more optima than each alone; or the name
+        of one, a key of ``jgmm.initialization.STARTS``; or labels (N,), or a ``Mixture`` in the
+        units of the samples, which with a leading axis of R is R starts.
       race: number of steps after which only the most promising quarter of the starts goes on
         (``jgmm.fitting.racing``); zero runs every start to its end.
       tol: a fit has converged when the mean log-likelihood per sample changes by less, in nats; by
@@ -110,7 +110,7 @@ class Options:
 
     covariance: str = "full"
     n_restarts: int | None = None
-    init: Any = "kmeans"
+    init: Any = "portfolio"
     race: int = 0
     tol: Any = None
     rtol: Any = None

@@ -153,7 +153,7 @@ def draw(
     n_components: int,
     *,
     covariance: str = "full",
-    init: str = "kmeans",
+    init: str = "portfolio",
     n_restarts: int = 1,
     sample_weight: Any = None,
     scaled: bool = True,

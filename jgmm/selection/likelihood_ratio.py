@@ -101,7 +101,8 @@ class SequentialTest:
 
 
 ACCEPTED = AcceptedOptions(
-    defaults=Options(n_restarts=8),
+    # One method of starts, because all replicates and their starts are one program.
+    defaults=Options(n_restarts=8, init="kmeans"),
     refused={
         "prior": "the statistic is a ratio of likelihoods, at their maxima.",
         "race": "data and replicates must be searched alike, every start to its end.",

@@ -124,7 +124,7 @@ class Fit(Strict):
     """Covariance models to try, by name or code; "all" stands for all models."""
     n_restarts: Count = 16
     """Restarts per model; the best one is kept."""
-    init: Annotated[str, NameIn("start", starts)] = "kmeans"
+    init: Annotated[str, NameIn("start", starts)] = "portfolio"
     """Initialization method of each restart."""
     race: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Racing: steps after which only the most promising quarter of the starts goes on; 0: off."""
