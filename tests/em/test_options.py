@@ -38,6 +38,17 @@ def test_counts_are_whole_numbers(name, value, least):
         jgmm.streaming.fit(jax.random.key(0), X, 1, max_steps=-3)
 
 
+def test_the_number_of_starts_is_sixteen_or_that_of_the_starts_given():
+    mixture = jgmm.make_mixture([1.0], [[0.0, 0.0]], [1.0], "spherical")
+    several = jax.tree.map(lambda leaf: np.stack([leaf] * 5), mixture)
+    given = [("kmeans", 16), (np.zeros(20, int), 1), (mixture, 1), (several, 5)]
+    for init, number in given:
+        assert Options(init=init).n_starts == number
+        assert Options(init=init, n_restarts=3).n_starts == 3
+    result = jgmm.fit(jax.random.key(0), X, 1, covariance="spherical", init=several)
+    assert result.restarts.status.shape == (5,)
+
+
 def test_default_tolerances_follow_the_dtype():
     assert float(make_control(np.float64, None, None, 0.0).tol) == 1e-8
     np.testing.assert_allclose(float(make_control(np.float32, None, None, 0.0).tol), 1e-6)
