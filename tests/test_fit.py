@@ -110,7 +110,7 @@ def test_progress_changes_nothing_and_says_where_the_fit_is(result, x):
 
 @in_single
 def test_the_default_misses_no_clean_clusters_with_any_key(dtype):
-    """Where one start of k-means misses some."""
+    """Where one start misses some."""
     means = np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]])
     rng = np.random.default_rng(0)
     clusters = (means[rng.integers(3, size=300)] + rng.normal(size=(300, 2))).astype(dtype)
@@ -120,7 +120,7 @@ def test_the_default_misses_no_clean_clusters_with_any_key(dtype):
         found = [jgmm.fit(key, clusters, 3, **options).log_likelihood for key in keys]
         return int((np.array(found) < max(found) - 1).sum())
 
-    assert missed(n_restarts=1, init="kmeans") > 0
+    assert missed(n_restarts=1, init="points") > 0
     assert missed() == 0
 
 
