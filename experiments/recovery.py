@@ -104,6 +104,7 @@ def refit(
             start,
             x,
             k,
+            init="kmeans",  # all methods in turn would be one large program
             n_restarts=settings.n_restarts,
             sample_weight=(jnp.arange(most) < n).astype(x.dtype),
             max_steps=settings.max_steps,

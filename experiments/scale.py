@@ -9,7 +9,7 @@ covariance in float32 on two cores it prints
     peak memory of a fit to 3.2 GB                      1.07 GB (.npy), 1.42 GB (Parquet)
     million rows a second                               15.7 (.npy), 15.7 (Parquet)
     2 and 4 processes: relative difference              0, 0
-    bytes a process sends a step                        9,352
+    bytes a process sends a step                        9,480
     one step of EM: nats lost a sample                  0.246
     one pass of online EM: nats lost a sample           0.0024 (batches of 1,000), 0.0008 (10,000)
     start from 4,096 rows: nats lost a sample           0

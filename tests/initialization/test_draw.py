@@ -76,7 +76,8 @@ def test_starts_see_columns_as_they_are_if_asked(dtype):
     x += oracle.draw(0, 16, [1.0], [[0.0, 0.0]], [0.01 * np.eye(2)]).astype(dtype)
 
     def means(scaled):
-        found = draw(jax.random.key(0), make_samples(x), 2, n_restarts=20, scaled=scaled)
+        options = {"init": "kmeans", "n_restarts": 20, "scaled": scaled}
+        found = draw(jax.random.key(0), make_samples(x), 2, **options)
         return np.sort(np.asarray(found.means), axis=1)
 
     np.testing.assert_allclose(np.abs(means(False)[:, :, 0] - [0, 100]), 0, atol=1)

@@ -126,8 +126,7 @@ def test_violations_of_nesting_are_seen():
 
 
 def test_iris_species_are_found_without_labels(tmp_path):
-    petals = 'data.columns=["petal length (cm)", "petal width (cm)"]'
-    metrics, tables = run("iris", tmp_path, "fit.n_restarts=4", petals)
+    metrics, tables = run("iris", tmp_path, "fit.n_restarts=4")
     assert metrics["adjusted_rand_index"] > 0.8
     assert 0 < metrics["doubtful_samples"] < 30
     assert len(tables["assignments"]) == 150
@@ -280,7 +279,7 @@ def test_what_scale_costs_is_told_for_few_samples_too(tmp_path):
         "settings.batches=[1000]",
     )
     metrics, tables = run("scale", tmp_path, *small)
-    assert metrics["bytes a process sends a step"] == 2 * 4 * (3 * (1 + 8 + 64) + 1)
+    assert metrics["bytes a process sends a step"] == 2 * 4 * (3 * (2 + 8 + 64) + 1)
     assert 0 < metrics["npy: peak memory, GB"] < 1.5
     # A pass of online EM is worth more than a step of EM, and starts from few rows lose little.
     lost = {row["way"]: float(row["nats_lost_a_sample"]) for row in tables["shortcuts"]}

@@ -94,7 +94,7 @@ def test_a_lost_process_ends_the_job_and_the_next_one_carries_on(place):
     assert "report:" in shown, said
     found = metrics(place)
     assert (found["rows"], found["processes"], found["steps"]) == (963, 2, 12)
-    assert found["bytes sent a step"] == 2 * 4 * (2 + 4 + 4 + 1)
+    assert found["bytes sent a step"] == 2 * 4 * (4 + 4 + 4 + 1)
     (shared,) = place.glob("runs/big-*/mixture.safetensors")
     (report,) = place.glob("runs/big-*/report.html")
     assert "Carried on from a checkpoint of step" in report.read_text()
