@@ -99,10 +99,10 @@ class GaussianMixture(FittedMixture):
     - ``sample`` does not sort by component.
     - A change of at most four rounding errors also meets ``tol``: a fit with ``tol=0`` ends, too.
 
-    >>> x = [[1.0, 2.0], [1.0, 4.0], [1.0, 0.0], [10.0, 2.0], [10.0, 4.0], [10.0, 0.0]]
+    >>> x = [[1.0, 2.0], [1.9, 4.0], [1.0, 0.0], [10.0, 2.0], [10.9, 4.0], [10.0, 0.0]]
     >>> fitted = GaussianMixture(n_components=2, random_state=0).fit(x)
     >>> np.sort(fitted.means_[:, 0]).round(6).tolist(), fitted.converged_
-    ([1.0, 10.0], True)
+    ([1.3, 10.3], True)
     """
 
     def __init__(

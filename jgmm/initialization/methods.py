@@ -27,6 +27,7 @@ from jgmm._data.weighted_draw import draw_row, draw_uniforms, relative_weights
 from jgmm.covariance.models import model
 from jgmm.covariance.storage import Spherical
 from jgmm.em import exponential_family
+from jgmm.em.degeneracy import collapsed_components
 from jgmm.em.e_step import Form, accumulate, prefers_differences
 from jgmm.em.m_step import from_responsibilities, maximize
 from jgmm.em.statistics import Statistics
@@ -136,8 +137,6 @@ def short_em(
 ) -> Mixture:
     """Short EM: the best of a few runs of EM of ten steps, each from k-means++ seeds.
 
-    The runs have the ridge of a start, which keeps small components from collapsing.
-
     Reference: Biernacki, Celeux & Govaert (2003), "small EM".
     """
     tries = [kmeans_plus_plus(each, samples, active, covariance) for each in _split(keys)]
@@ -158,24 +157,26 @@ def _best_after_short_em(tries: list[Mixture], samples: Samples) -> Mixture:
     starts = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *tries)
     covariance, entry = starts.covariance, starts.model
     n_runs, k = starts.log_weights.shape
-    # The ridge keeps all components so wide that products are accurate enough.
+    # Products are accurate enough for a start; where they are not, a component nearly collapses.
     wide = prefers_differences(entry, samples.n_features, k, n_runs)
     form: Form = "difference" if wide else "product"
 
     def step(_: Array, state: tuple[Mixture, Array]) -> tuple[Mixture, Array]:
         mixture, _ = state
         statistics = accumulate(mixture, samples, form=form)
-        updated = maximize(statistics, covariance, START_RIDGE, mixture.scale)
+        updated = maximize(statistics, covariance, 0.0, mixture.scale)
         return updated, statistics.log_likelihood
 
     def run(start: Mixture) -> tuple[Mixture, Array]:
         nothing = jnp.full((), -jnp.inf, start.means.dtype)
-        return lax.fori_loop(0, SHORT_EM_STEPS, step, (start, nothing))
+        mixture, log_likelihood = lax.fori_loop(0, SHORT_EM_STEPS, step, (start, nothing))
+        collapsed = collapsed_components(mixture, start, samples.frame).any()
+        failed = collapsed | ~jnp.isfinite(log_likelihood)
+        return mixture, jnp.where(failed, -jnp.inf, log_likelihood)
 
-    mixtures, log_likelihood = jax.vmap(run)(starts)
-    score = jnp.where(jnp.isfinite(log_likelihood), log_likelihood, -jnp.inf)
+    mixtures, scores = jax.vmap(run)(starts)
     n_starts = n_runs // len(tries)
-    best = score.reshape(len(tries), n_starts).argmax(axis=0) * n_starts + jnp.arange(n_starts)
+    best = scores.reshape(len(tries), n_starts).argmax(axis=0) * n_starts + jnp.arange(n_starts)
     return jax.tree.map(lambda leaf: leaf[best], mixtures)
 
 
