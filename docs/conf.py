@@ -44,6 +44,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 os.environ["MATPLOTLIBRC"] = str(HERE / "_static" / "matplotlibrc")
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(ROOT / "runs" / "site-cache")
+nb_execution_in_temp = True  # some notebooks save files
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True

@@ -20,13 +20,13 @@ import numpy as np
 import jgmm
 from jgmm._data import standardization
 from jgmm._data.samples import make_samples
+from jgmm._saving.save import read_mixture
 from jgmm.distributed import processes
 from jgmm.distributed.fit import fit as fit_on_mesh
 from jgmm.distributed.mesh import make_mesh
 from jgmm.mixture.mixture import to_standard
 from jgmm.streaming import reader
 from jgmm.workbench.readers.streams import FileSource
-from jgmm.workbench.runs.storage import load_mixture
 from jgmm.workbench.studies.stream import Clock
 
 EXACT: dict[str, Any] = {"tol": 0.0, "rtol": 0.0}  # no run converges before its steps run out
@@ -62,7 +62,7 @@ def steps(
 
 def stream(data: str, start: str, n_steps: str, memory_rows: str) -> dict[str, Any]:
     """Stream a file, and time E-steps of rows in memory before and after it."""
-    mixture, source, clock = load_mixture(start), FileSource(data), Clock()
+    (mixture, _), source, clock = read_mixture(start), FileSource(data), Clock()
     before = in_memory(mixture, source, int(memory_rows))
     memory_before = peak()
     result = steps(source, mixture, int(n_steps), clock)
@@ -116,7 +116,7 @@ def per_step(fit: Callable[[int], jgmm.FitResult], few: int = 2, many: int = 9) 
 def member(data: str, start: str, n_steps: str, place: str, size: str, rank: str) -> dict[str, Any]:
     """Run one process of several that share a file."""
     group = processes.join(place, int(size), int(rank)) if int(size) > 1 else reader.SingleProcess()
-    mixture, clock = load_mixture(start), Clock()
+    (mixture, _), clock = read_mixture(start), Clock()
     source = FileSource(data, rank_and_size=group.rank_and_size)
     result = steps(source, mixture, int(n_steps), clock, group=group)
     group.all_gather(np.asarray(0))
@@ -131,7 +131,7 @@ def member(data: str, start: str, n_steps: str, place: str, size: str, rank: str
 def devices(data: str, start: str, n_rows: str, n_devices: str) -> dict[str, Any]:
     """Time EM on simulated devices of this machine."""
     jax.config.update("jax_num_cpu_devices", int(n_devices))
-    mixture = load_mixture(start)
+    mixture, _ = read_mixture(start)
     x = np.concatenate([x.copy() for x, _ in FileSource(data)])[: int(n_rows)]
     mesh = make_mesh(int(n_devices))
 

@@ -35,9 +35,9 @@ from pydantic import Field
 
 import jgmm
 from jgmm._core.errors import UserError
+from jgmm._saving.save import read_mixture
 from jgmm.distributed.mesh import bytes_per_step
 from jgmm.workbench.config.models import Strict
-from jgmm.workbench.runs.storage import load_mixture, save_mixture
 from jgmm.workbench.studies.context import StudyContext
 
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
@@ -113,7 +113,7 @@ def make(
     mixture = truth(key, settings)
     # Every fit starts away from the truth, so that it does not converge within the timed steps.
     away = mixture.means + 0.3 * jax.random.normal(key, mixture.means.shape, np.float32)
-    save_mixture(start, replace(mixture, means=away))
+    jgmm.save(start, replace(mixture, means=away))
     names = [f"x{i}" for i in range(d)]
     schema = arrow.schema([(name, arrow.float32()) for name in names])
     options = {"compression": "none", "use_dictionary": False}
@@ -244,7 +244,7 @@ def _shortcuts(study: StudyContext, settings: Settings, start: pathlib.Path) -> 
     for size in settings.subsamples:
         enter(f"start from {size} rows", refined(subsample=size))
         enter(f"start from a coreset of {size}", refined(subsample=size, coreset=True))
-    away = load_mixture(start)
+    away, _ = read_mixture(start)
     enter("one step of EM", jgmm.fitting.run_em(away, x, max_steps=1))
     for batch in settings.batches:
         found = jgmm.streaming.online.fit(key, x, settings.n_components, batch=batch, init=away)

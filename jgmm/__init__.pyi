@@ -19,6 +19,8 @@ from ._core.errors import DataError as DataError
 from ._core.errors import FitError as FitError
 from ._core.status import Status as Status
 from ._fit import fit as fit
+from ._saving.save import load as load
+from ._saving.save import save as save
 from .em.algorithm import em_step as em_step
 from .em.e_step import accumulate as accumulate
 from .em.m_step import m_step as m_step

@@ -18,8 +18,8 @@ from typing import Any
 import jax
 
 from experiments.benchmark import chart, sections
+from jgmm._core import files
 from jgmm.workbench.runs import storage
-from jgmm.workbench.system import files
 
 SECTIONS: dict[str, Callable[[int], list[dict[str, Any]]]] = {
     "steps": sections.steps,

@@ -27,6 +27,10 @@ class UserError(Exception):
         super().__init__("\n".join(map(_abridged, text.splitlines())))
 
 
+class PrecisionWarning(UserWarning):
+    """Numbers were rounded to a lower precision than they had; the text says why."""
+
+
 def _abridged(line: str) -> str:
     return line if len(line) <= 1000 else f"{line[:600]} … {line[-395:]}"
 

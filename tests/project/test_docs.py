@@ -86,7 +86,8 @@ def run_cell(source, name, number, namespace):
 
 
 @pytest.mark.parametrize("name", PRINTS)
-def test_notebook(name):
+def test_notebook(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # some save files
     notebook = jupytext.read(NOTEBOOKS / f"{name}.md")
     assert notebook.metadata["kernelspec"]["name"] == "python3"  # so that Jupyter opens it
     namespace, printed, n_figures = {"__name__": "__main__"}, io.StringIO(), 0

@@ -38,7 +38,8 @@ def test_there_are_examples(package, fewest):
     assert sum(len(test.examples) for test in found) >= fewest
 
 
-def test_the_readme_begins_with_its_two_commands_and_its_code_runs(capsys):
+def test_the_readme_begins_with_its_two_commands_and_its_code_runs(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # it saves a file
     text = (PACKAGE.parent / "README.md").read_text()
     first = [line.strip() for line in text.splitlines() if line.startswith("    ")][:2]
     assert first == ["./dev jgmm run configs/faithful.toml", "./dev pytest"]

@@ -24,6 +24,7 @@ ORDER = [
     "streaming",
     "distributed",
     "_fit",
+    "_saving",
     "estimators",
     "plot",
     "jgmm",

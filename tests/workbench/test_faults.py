@@ -15,9 +15,9 @@ import time
 import numpy as np
 import pytest
 
+import jgmm
 from jgmm._core.errors import UserError
 from jgmm.workbench.readers import datasets, formats
-from jgmm.workbench.runs import storage
 from jgmm.workbench.runs.runner import run_config
 
 STUDY = """
@@ -73,7 +73,7 @@ def assert_whole(run):
     assert files == FILES
     assert json.loads((run / "metrics.json").read_text()) == {"sum": 0.0}
     assert (run / "report.html").read_text("utf-8").endswith("</html>\n")
-    assert storage.load_mixture(run / "one.safetensors").means.tolist() == [[2.0]]
+    assert jgmm.load(run / "one.safetensors").means.tolist() == [[2.0]]
 
 
 LIMITED = """

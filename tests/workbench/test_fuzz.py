@@ -20,13 +20,14 @@ import pytest
 from typer.testing import CliRunner
 from workbench import fuzz
 
+import jgmm
 from jgmm._core import compilation_cache
 from jgmm._core.errors import UserError
+from jgmm._saving.save import read
 from jgmm.workbench.cli.main import app
 from jgmm.workbench.config import checking, models
 from jgmm.workbench.config.toml import to_toml
 from jgmm.workbench.readers import datasets
-from jgmm.workbench.runs import storage
 
 SECONDS = 20  # a case that takes longer hangs
 FIRST, _, LAST = os.environ.get("JGMM_FUZZ", "300").rpartition(":")
@@ -167,14 +168,14 @@ def test_parameter_files(tmp_path):
         path = tmp_path / "x.safetensors"
         path.write_bytes(fuzz.parameters(rng))
         try:
-            found = storage.load_mixture(path)
-            names = storage.mixture_columns(path)
+            found = jgmm.load(path)
+            names = read(path).columns
         except UserError as error:
             return clear(error)
         assert names is None or len(names) == found.n_features
         assert np.exp(np.asarray(found.log_weights)).sum() == pytest.approx(1, abs=1e-3)
-        storage.save_mixture(tmp_path / "y.safetensors", found, names)
-        again = storage.load_mixture(tmp_path / "y.safetensors")
+        jgmm.save(tmp_path / "y.safetensors", found, names)
+        again = jgmm.load(tmp_path / "y.safetensors")
         for name in ("log_weights", "means", "scale"):
             np.testing.assert_array_equal(getattr(again, name), getattr(found, name))
         return "result"
@@ -223,7 +224,7 @@ def desk(tmp_path, monkeypatch):
     np.save(place / "good.npy", x)
     pq.write_table(pq.read_table(io.BytesIO(_parquet())), place / "good.parquet")
     mixture = make_mixture([1.0], [[2.0, 3.0]], [1.0], "spherical")
-    storage.save_mixture("good.safetensors", mixture, ["[/bold]", "\x1b[31m"])
+    jgmm.save("good.safetensors", mixture, ["[/bold]", "\x1b[31m"])
     runner.run_config("good.toml", ["output=first"], progress=False).rename(place / "good-run")
     (place / "first").rmdir()
     (place / "bad-run").mkdir()

@@ -21,7 +21,7 @@ from jgmm._core.errors import UserError
 from jgmm.workbench.cli.main import app
 from jgmm.workbench.config import models
 from jgmm.workbench.readers import datasets, formats
-from jgmm.workbench.runs import runner, storage
+from jgmm.workbench.runs import runner
 from jgmm.workbench.studies import registry
 
 SOURCES = sorted(pathlib.Path(jgmm.__file__).parent.rglob("*.py"))
@@ -81,7 +81,7 @@ def test_a_pickle_under_any_name_is_never_opened(tmp_path, kind, suffix):
             np.savez(file, x=np.array([[Bomb(fired)]], dtype=object))
         else:
             pickle.dump(Bomb(fired), file)
-    for read in (datasets.load, storage.load_mixture, storage.mixture_columns, models.load):
+    for read in (datasets.load, jgmm.load, models.load):
         with pytest.raises(UserError):
             read(path)
     assert not fired.exists()
@@ -240,7 +240,7 @@ def test_control_characters_are_shown_not_obeyed(tmp_path, monkeypatch):
     assert ended.exit_code == 2
     assert "\\x1b]0;title\\x07\\x1b[2Jred\\u202e" in ended.stderr
     mixture = jgmm.make_mixture([1.0], [[2.0]], [1.0], "spherical")
-    storage.save_mixture("m.safetensors", mixture, [name])
+    jgmm.save("m.safetensors", mixture, [name])
     shown = run(app, ["show", "m.safetensors"], env={"COLUMNS": "200"})
     assert "\\x1b[2Jred\\u202e[/bold]:warning:" in shown.stdout
     for text in (ended.output, shown.output):

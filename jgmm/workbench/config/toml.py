@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jgmm._core.errors import UserError, suggest
-from jgmm.workbench.system.files import read_file
+from jgmm._core.files import read_file
 
 MAX_BYTES = 1 << 20
 """The most bytes of a config file; a longer file is something else."""

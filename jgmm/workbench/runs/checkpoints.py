@@ -15,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jgmm._core.errors import UserError
-from jgmm.workbench.system.files import as_user_error, read_file, write_bytes
+from jgmm._core.files import as_user_error
+from jgmm._saving import container
 
 if TYPE_CHECKING:
     from jgmm.streaming.passes import PassState
 
 FORMAT = "jgmm.checkpoint"
 FORMAT_VERSION = 3
-MAX_BYTES = 1 << 34
 DEFAULT_MINUTES = 5.0
 """Minutes between two checkpoints, by default."""
-_METADATA = "jgmm"
 
 
 class Checkpoint:
@@ -141,7 +140,6 @@ def save(path: pathlib.Path, state: "PassState", fingerprint: str) -> None:
       UserError: the place cannot be written.
     """
     import jax
-    import safetensors.numpy
 
     arrays = {name: np.asarray(leaf) for name, leaf in _leaves(jax.device_get(state)).items()}
     description = {
@@ -150,9 +148,7 @@ def save(path: pathlib.Path, state: "PassState", fingerprint: str) -> None:
         "config": fingerprint,
         "checksum": _checksum(arrays),
     }
-    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    shaped = {name: whole[name].reshape(arrays[name].shape) for name in whole}
-    write_bytes(path, safetensors.numpy.save(shaped, {_METADATA: json.dumps(description)}))
+    container.write(path, arrays, description)
 
 
 def load(path: pathlib.Path, like: "PassState", fingerprint: str) -> "PassState":
@@ -169,8 +165,11 @@ def load(path: pathlib.Path, like: "PassState", fingerprint: str) -> "PassState"
     import jax
     import jax.numpy as jnp
 
-    arrays, description = _read(path)
     anew = f"Remove {path.parent} to begin anew."
+    try:
+        arrays, description = container.read(path)
+    except UserError as error:
+        raise UserError(f"{error}. {anew}") from error
     if description.get("format") != FORMAT or description.get("version") != FORMAT_VERSION:
         raise UserError(f"{path}: not a checkpoint that this jgmm can read. {anew}")
     if description.get("config") != fingerprint:
@@ -184,24 +183,3 @@ def load(path: pathlib.Path, like: "PassState", fingerprint: str) -> "PassState"
     return jax.tree.unflatten(
         jax.tree.structure(like), [jnp.asarray(arrays[name]) for name in wanted]
     )
-
-
-def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    import safetensors.numpy
-
-    try:
-        content = read_file(path, MAX_BYTES)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    anew = f"Remove {path.parent} to begin anew."
-    try:
-        arrays = safetensors.numpy.load(content)
-        size = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
-        description = json.loads(header.get(_METADATA, "{}"))
-    except Exception as error:  # whichever it is, the file is damaged or no checkpoint
-        raise UserError(
-            f"{path}: not a whole checkpoint ({error}); it was cut short, or is something else. "
-            f"{anew}"
-        ) from error
-    return arrays, description if isinstance(description, dict) else {}

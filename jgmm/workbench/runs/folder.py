@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from jgmm._core.errors import UserError
-from jgmm.workbench.system.files import as_user_error, sync_folder, umask
+from jgmm._core.files import as_user_error, sync_folder, umask
 
 if sys.platform != "win32":
     import fcntl

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jgmm._core.errors import UserError
+from jgmm._core.files import write_text
 from jgmm.workbench.config.checking import validate
 from jgmm.workbench.config.models import Config, Strict, from_table, load
 from jgmm.workbench.config.toml import to_toml
@@ -21,7 +22,6 @@ from jgmm.workbench.runs.folder import RunFolder, run_folder
 from jgmm.workbench.runs.summary import NOTES
 from jgmm.workbench.studies.context import StudyContext
 from jgmm.workbench.studies.registry import find_study, study_folders
-from jgmm.workbench.system.files import write_text
 
 if TYPE_CHECKING:
     from jgmm.streaming.reader import ProcessGroup

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from jgmm._core.errors import UserError
+from jgmm._core.files import read_file
 from jgmm.workbench.config import toml
-from jgmm.workbench.system.files import read_file
 
 MAX_BYTES = 1 << 26
 """The most bytes of a file of metrics, environment, notes or of a table that is read back."""
@@ -92,14 +92,18 @@ def rows(folder: pathlib.Path, name: str) -> list[dict[str, Any]]:
 
 
 def parameters(path: pathlib.Path) -> dict[str, Any]:
-    """Read a saved mixture as plain values, in the precision it was saved in."""
+    """Read a saved mixture, or that of a saved result, as plain values in their own precision.
+
+    Raises:
+      UserError: see ``jgmm.load``; or the file holds a classifier, which is no single mixture.
+    """
     import jax
 
+    from jgmm._saving.save import read_mixture
     from jgmm.workbench.runs import storage
 
     with jax.enable_x64(True):
-        mixture = storage.load_mixture(path)
-        names = storage.mixture_columns(path) or [f"x{i}" for i in range(mixture.n_features)]
+        mixture, names = read_mixture(path)
         leaves = (mixture.weights, mixture.means, mixture.covariances)
         weights, means, covariances = map(storage.plain, leaves)
     return {

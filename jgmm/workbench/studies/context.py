@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from jgmm._core.files import as_user_error, write_bytes
 from jgmm.workbench.config.models import Config
 from jgmm.workbench.runs import memory, storage
-from jgmm.workbench.system.files import as_user_error, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,8 +105,10 @@ class StudyContext:
           mixture: one mixture, without a restart axis.
           columns: names of the D features; default: those of the data, or x0, x1, …
         """
+        from jgmm._saving.save import save
+
         names = list(columns) if columns is not None else self._column_names(mixture.n_features)
-        storage.save_mixture(self._place("", name, ".safetensors"), mixture, names)
+        save(self._place("", name, ".safetensors"), mixture, names)
         if mixture.n_features > MAX_TABLE_FEATURES:
             self.note(f"The parameters of {name} are in {name}.safetensors.")
             return

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from workbench.cli.commands import call
 
+import jgmm
 from jgmm.mixture.mixture import make_mixture
-from jgmm.workbench.runs import storage
 
 
 def test_show_prints_a_run_and_a_mixture(study, place):
@@ -17,7 +17,7 @@ def test_show_prints_a_run_and_a_mixture(study, place):
     assert "answer" in shown
     assert "report.html" in shown
     mixture = make_mixture([0.25, 0.75], [[1.5], [2.5]], [4.0, 9.0], "spherical")
-    storage.save_mixture("m.safetensors", mixture, ["height"])
+    jgmm.save("m.safetensors", mixture, ["height"])
     shown = call("show", "m.safetensors").stdout
     for text in ("height", "0.25", "0.75", "1.5", "2.5", "spherical", "K=2"):
         assert text in shown

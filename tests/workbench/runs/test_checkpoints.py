@@ -162,7 +162,7 @@ def test_a_file_that_will_not_do_is_refused_with_the_reason(tmp_path, state):
 
     refused(whole, "of another config", {"K": 3})
     for length in (0, 7, 100, len(whole) // 2, len(whole) - 1):
-        refused(whole[:length], "not a whole checkpoint.*cut short")
+        refused(whole[:length], "not a whole safetensors file.*cut short.*begin anew")
     changed = bytearray(whole)
     changed[-3] ^= 1
     refused(bytes(changed), "damaged")

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jgmm
 from jgmm._core.errors import UserError
 from jgmm.workbench.config import models
-from jgmm.workbench.runs import storage
 from jgmm.workbench.runs.runner import run_config
 
 STUDY = """
@@ -82,7 +82,7 @@ def test_a_run_leaves_everything_it_promises(place):
     best = max(float(row["log_likelihood"]) for row in restarts if row["status"] == "converged")
     assert best == metrics["log_likelihood"]
     assert (folder / "plots" / "line.png").read_bytes().startswith(b"\x89PNG")
-    assert storage.load_mixture(folder / "two.safetensors").n_components == 2
+    assert jgmm.load(folder / "two.safetensors").n_components == 2
     environment = json.loads((folder / "environment.json").read_text())
     assert environment["jax"] == jax.__version__
     assert environment["seed"] == 3
@@ -104,7 +104,7 @@ def test_the_precision_is_that_of_the_config_during_the_run_only(place):
     for precision in ("float32", "float64"):
         folder = run_config("configs/tiny.toml", [f"precision={precision}"])
         assert json.loads((folder / "metrics.json").read_text())["precision"] == precision
-        assert storage.load_mixture(folder / "two.safetensors").means.dtype == precision
+        assert jgmm.load(folder / "two.safetensors").means.dtype == precision
         assert jnp.zeros(()).dtype == jnp.float64  # as conftest.py sets it
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jgmm._saving.save import read
 from jgmm.workbench.config import models
-from jgmm.workbench.runs import storage
 from jgmm.workbench.studies import context
 
 
@@ -67,7 +67,7 @@ def test_many_features_are_left_to_the_file(study):
     study.mixture("wide", make_mixture([1.0], np.zeros((1, d)), [1.0], "spherical"))
     assert study.mixtures == []
     assert "wide.safetensors" in study.notes[0]
-    assert storage.mixture_columns(study.path / "wide.safetensors")[-1] == f"x{d - 1}"
+    assert read(study.path / "wide.safetensors").columns[-1] == f"x{d - 1}"
 
 
 def test_progress_shows_steps_and_log_likelihood(study, capsys):

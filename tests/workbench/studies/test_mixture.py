@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from jgmm._core.errors import UserError
+from jgmm._saving.save import read
 from jgmm.workbench.config import models
-from jgmm.workbench.runs import storage
 from jgmm.workbench.runs.runner import run_config
 
 N = 40
@@ -77,7 +77,7 @@ def test_two_clouds_are_found_and_shown(place, n_features, figures):
     counts = np.array([[int(row["component 0"]), int(row["component 1"])] for row in confusion])
     assert sorted(counts.ravel().tolist()) == [0, 0, N // 2, N // 2]
     names = [f"c{d}" for d in range(n_features)]
-    assert storage.mixture_columns(folder / "mixture.safetensors") == names
+    assert read(folder / "mixture.safetensors").columns == names
 
 
 def test_assignments_are_soft_and_hard(place):

@@ -39,8 +39,8 @@ def read_file(path: pathlib.Path, limit: int) -> bytes:
     return bytes(content)
 
 
-_SPACE = "free some space, or choose another place with --output"
-_RIGHTS = "choose a folder you may write to with --output"
+_SPACE = "free some space, or choose another place"
+_RIGHTS = "choose a folder you may write to"
 _ADVICE = {
     errno.ENOSPC: _SPACE,
     errno.EDQUOT: _SPACE,
@@ -49,10 +49,10 @@ _ADVICE = {
     errno.EPERM: _RIGHTS,
     errno.EROFS: _RIGHTS,
     errno.ENOENT: "the folder was removed while in use, or cannot be made",
-    errno.EEXIST: "a file of that name is in the way; choose another with --output",
-    errno.ENOTDIR: "part of the path is a file; choose another with --output",
+    errno.EEXIST: "a file of that name is in the way; choose another",
+    errno.ENOTDIR: "part of the path is a file; choose another",
     errno.ENAMETOOLONG: "choose shorter names",
-    errno.EIO: "the disk or its connection fails; choose another place with --output",
+    errno.EIO: "the disk or its connection fails; choose another place",
 }
 
 
@@ -62,7 +62,7 @@ def as_user_error(path: str | pathlib.Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, "choose another place with --output")
+        advice = _ADVICE.get(error.errno or 0, "choose another place")
         raise UserError(f"{path}: {error.strerror or error}; {advice}") from error
     except ValueError as error:  # a zero byte in a path
         raise UserError(f"{str(path)!r}: no file can have this name ({error})") from error

@@ -5,9 +5,9 @@ import stat
 
 import pytest
 
+from jgmm._core import files
 from jgmm._core.errors import UserError
-from jgmm.workbench.system import files
-from jgmm.workbench.system.files import as_user_error, read_file, write_bytes, write_text
+from jgmm._core.files import as_user_error, read_file, write_bytes, write_text
 
 
 def test_a_file_is_read_whole_up_to_the_limit(tmp_path):

@@ -1,0 +1,1 @@
+"""Saved results: one file each, without pickle, checked when it is loaded."""
