@@ -30,7 +30,7 @@ def one_problem(study: StudyContext) -> tuple[Dataset, int, str]:
     fit = study.config.fit
     if study.data is None:
         raise UserError('this study fits data: add a table [data] with source = "faithful"')
-    if len(fit.n_components) != 1 or len(fit.covariance) != 1:
+    if len(fit.n_components) != 1 or len(fit.covariance) != 1 or fit.covariance == ["all"]:
         raise UserError("[fit] must name one n_components and one covariance for this study")
     return study.data, fit.n_components[0], fit.covariance[0]
 

@@ -25,6 +25,7 @@ from jgmm.covariance import nesting
 from jgmm.covariance.models import model
 from jgmm.selection.selection import Row, Selection, select
 from jgmm.workbench.config.models import Amount, Strict
+from jgmm.workbench.config.names import covariances_for
 from jgmm.workbench.studies.context import StudyContext
 
 
@@ -71,8 +72,8 @@ def _fill(study: StudyContext) -> Selection:
     if study.data is None:
         raise UserError('this study fits data: add a table [data] with source = "faithful"')
     x, weights = study.data.x, study.data.weights
-    options = fit.options()
-    return select(study.key, x, fit.n_components, fit.covariance, sample_weight=weights, **options)
+    models = covariances_for(fit.covariance, x.shape[1])
+    return select(study.key, x, fit.n_components, models, sample_weight=weights, **fit.options())
 
 
 def violations(table: list[Row], rounding: float) -> list[dict[str, Any]]:

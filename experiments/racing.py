@@ -110,7 +110,7 @@ def _of_seed(study: StudyContext, key: jax.Array) -> list[FitResult]:
     fit, settings = study.config.fit, study.settings
     data, n_components, covariance = one_problem(study)
     samples = make_samples(data.x, data.weights)
-    options = Options(covariance, **fit.options("race", "n_folds", "accelerate"))
+    options = Options(covariance, **fit.options("race", "accelerate"))
     return [
         fit_unchecked(key, samples, n_components, replace(options, race=race))
         for race in (0, *settings.rounds)

@@ -202,7 +202,7 @@ def select(
     """
     samples = make_samples(x, sample_weight, labels)
     counts = _listed(n_components)
-    named = _model_names(covariance, samples.n_features)
+    named = models_to_try(covariance, samples.n_features)
     models = list(named)
     options = ACCEPTED.read(options, keywords)
     _check_selection(samples, counts, models, criterion, n_folds, options)
@@ -227,11 +227,21 @@ def select(
     return Selection(table, criterion, best, chosen, results, agreement)
 
 
-def _model_names(covariance: Any, n_features: int) -> dict[str, str]:
+def models_to_try(covariance: Any, n_features: int) -> dict[str, str]:
     """Return the covariance models to try, by name, with the name that the table shows.
 
     In one column a covariance is a variance: the models of the family are two, E and V, which is
     what they are called there. A model that is named in another way keeps its name.
+
+    Args:
+      covariance: one name, several, or "all".
+      n_features: D.
+
+    Raises:
+      ValueError: there is no model of such a name.
+
+    >>> list(models_to_try("all", 1).values()), len(models_to_try("all", 2))
+    (['E', 'V'], 14)
     """
     everything = isinstance(covariance, str) and covariance == "all"
     names = list(MODELS) if everything else _listed(covariance)
@@ -278,7 +288,7 @@ def _leading(mixture: Mixture, n_components: int) -> Mixture:
     return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)[:n_components]), mixture)
 
 
-def _agreeing(result: FitResult, n_restarts: int, total: float, control: Control) -> np.ndarray:
+def agreeing(result: FitResult, n_restarts: int, total: float, control: Control) -> np.ndarray:
     """Return which of the fit's own starts ended valid, and agree with the best, (2, R).
 
     A restart agrees if it ended at the log-likelihood of the best, within the tolerances.
@@ -329,7 +339,7 @@ def _row(
     computed = jax.device_get(_values(work, mixture, ell, samples, p, entries))
     valid = status.is_valid
     values = {name: float(value) for name, value in computed.items()} | extra
-    n_valid, n_agree = _agreeing(result, n_restarts, total, control).sum(axis=1)
+    n_valid, n_agree = agreeing(result, n_restarts, total, control).sum(axis=1)
     return Row(
         n_components=n_components,
         covariance=mixture.covariance,

@@ -65,7 +65,7 @@ def _known_models(names: list[str]) -> list[str]:
     from jgmm.covariance.models import model
 
     if names == ["all"]:
-        return covariances()
+        return names
     for name in names:
         if name == "all":
             raise ValueError('"all" stands alone: leave the other names out')
@@ -83,7 +83,8 @@ Covariances = Annotated[
     BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
     AfterValidator(_known_models),
 ]
-"""Covariance models by name; a single name is a list of one, and "all" stands for all models."""
+"""Covariance models by name; a single name is a list of one. "all" stands for all models, which
+``names.covariances_for`` writes out when the data are known: in one column they are two."""
 
 
 class Data(Strict):
@@ -99,6 +100,9 @@ class Data(Strict):
     """Column of known classes; it is never used for fitting a mixture."""
     weight: Name | None = None
     """Column of sample weights: how many times each sample counts."""
+    known: Name | None = None
+    """Column of known components, for fitting: whole numbers from 0 to K - 1, or names, which are
+    numbered in alphabetical order; empty or -1 where the component is not known."""
     id: str | None = None
     """Column that says which row is which; it is not modelled. Default: an index in first place."""
     separator: Name | None = None
@@ -111,17 +115,9 @@ class Data(Strict):
     """Whether the first line of a text file holds the names of the columns; default: guessed."""
 
 
-class Fit(Strict):
-    """What to fit and how. `criterion` chooses among lists; a single value is a list of one."""
+class Fitting(Strict):
+    """How mixtures are fitted: the options of every function that fits by EM."""
 
-    n_components: Annotated[
-        list[Count],
-        Field(min_length=1),
-        BeforeValidator(_as_list, json_schema_input_type=int | list[int]),
-    ] = Field(default=[1, 2, 3, 4, 5, 6, 7, 8, 9], validate_default=True)
-    """Numbers of components K to try."""
-    covariance: Covariances = ["full"]
-    """Covariance models to try, by name or code; "all" stands for all models."""
     n_restarts: Count = 16
     """Restarts per model; the best one is kept."""
     init: Annotated[str, NameIn("start", starts)] = "portfolio"
@@ -138,24 +134,46 @@ class Fit(Strict):
     """EM steps after which a restart stops, converged or not."""
     ridge: Amount = 0.0
     """Regularization: added to each covariance's diagonal, relative to the data's variance."""
+    equal_weights: bool = False
+    """Give all components the same weight, which saves K - 1 parameters."""
     prior: Literal["conjugate", "none"] = "none"
     """"conjugate": maximum a posteriori under a weak prior; "none": maximum likelihood."""
     floor: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Least variance in any direction, as a fraction of the variance of the data."""
+
+    def options(self, *without: str) -> dict[str, Any]:
+        """Return these options as keyword arguments of a function that fits.
+
+        Args:
+          without: names to leave out, for a function that does not take them.
+
+        >>> Fitting(accelerate="none").options()["accelerate"] is None
+        True
+        """
+        names = set(Fitting.model_fields) - set(without)
+        values = self.model_dump(include=names)
+        return {name: None if value == "none" else value for name, value in values.items()}
+
+
+class Fit(Fitting):
+    """What to fit and how. `criterion` chooses among lists; a single value is a list of one."""
+
+    n_components: Annotated[
+        list[Count],
+        Field(min_length=1),
+        BeforeValidator(_as_list, json_schema_input_type=int | list[int]),
+    ] = Field(default=[1, 2, 3, 4, 5, 6, 7, 8, 9], validate_default=True)
+    """Numbers of components K to try."""
+    covariance: Covariances = ["full"]
+    """Covariance models to try, by name or code; "all" stands for all models, in one column E and
+    V."""
     criterion: Annotated[str, NameIn("criterion", criteria)] = "bic"
     """The criterion that chooses among the fitted models."""
     n_folds: Annotated[int, Field(ge=2)] = 5
     """Folds of the cross-validation for the criterion "held_out"."""
-
-    def options(self, *without: str) -> dict[str, Any]:
-        """Return the keyword arguments for ``jgmm.select``.
-
-        Args:
-          without: names to leave out, for a function that does not take them.
-        """
-        exclude = {"n_components", "covariance", "criterion", *without}
-        values = self.model_dump(exclude=exclude)
-        return {name: None if value == "none" else value for name, value in values.items()}
+    noise: Literal["box"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """A uniform component for samples that belong to no other: over the bounding box of the
+    samples ("box") or over a volume; for one number of components and one covariance model."""
 
 
 class Config(Strict):

@@ -54,6 +54,17 @@ def covariances() -> list[str]:
     return [entry.name for entry in MODELS.values()]
 
 
+def covariances_for(names: list[str], n_features: int) -> list[str]:
+    """Return the covariance models that a config names, with "all" written out for D columns.
+
+    >>> covariances_for(["all"], 1), covariances_for(["general"], 1)
+    (['E', 'V'], ['general'])
+    """
+    from jgmm.selection.selection import models_to_try
+
+    return list(models_to_try("all", n_features).values()) if names == ["all"] else names
+
+
 def criteria() -> list[str]:
     """Return the names of the criteria of model selection."""
     from jgmm.selection.criteria import CRITERIA

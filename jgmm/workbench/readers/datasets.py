@@ -44,6 +44,8 @@ class Dataset:
       labels: the class of each sample, an index into ``label_names``; None without a label column.
       label_names: the names of the classes, sorted, as numbers if all of them are numbers.
       weights: the weight of each sample; None without a weight column.
+      known: the known component of each sample, -1 where it is not known; None without such a
+        column.
       name: the name of a built-in data set, or of the file without its suffix.
       source_note: where the samples come from, for the record of a run.
       left_out: columns that were not named and that do not hold numbers.
@@ -65,6 +67,7 @@ class Dataset:
     warnings: tuple[str, ...] = ()
     id_name: str | None = None
     ids: list[str] | None = None
+    known: Int[np.ndarray, "N"] | None = None
 
     def id_of(self, row: int) -> dict[str, str]:
         """Return the id of a row for a table of results, or nothing where there are no ids.
@@ -188,6 +191,7 @@ def load(
     decimal: str | None = None,
     na: Sequence[str] | None = None,
     header: bool | None = None,
+    known: str | None = None,
 ) -> Dataset:
     """Load a data set into memory and check every value of it.
 
@@ -197,8 +201,8 @@ def load(
         Feather (.arrow), .npy or .npz. A ``.npy`` file holds a matrix (N, D), whose columns are
         called x0, x1, … FILE:PART names a sheet, an array of a ``.npz`` file or a member of an
         archive.
-      columns: the features, in this order. By default every column of numbers except ``label``
-        and ``weight``.
+      columns: the features, in this order. By default every column of numbers except ``label``,
+        ``weight`` and ``known``.
       label: column of classes, text or whole numbers.
       weight: column of sample weights, not negative, not all zero.
       root: the folder that a relative path starts from; the current folder by default.
@@ -211,6 +215,8 @@ def load(
       decimal: the decimal mark, "." or ",".
       na: texts or numbers that stand for a missing value, in addition to the usual ones.
       header: whether the first line holds the names of the columns.
+      known: column of known components: whole numbers, or names, which are numbered in alphabetical
+        order; empty or -1 where the component is not known.
 
     Returns:
       The samples in double precision, with labels and weights where they were asked for.
@@ -229,17 +235,19 @@ def load(
     overrides = Overrides(separator, decimal, codes, header)
     try:
         table, name, note = _open(source, root, mapped, overrides)
-        id_name = choose_id(table, id, {*(columns or ()), label, weight})
-        chosen = _choose(table, columns, label, weight, id_name)
+        reserved = [name for name in (label, weight, known) if name is not None]
+        id_name = choose_id(table, id, {*(columns or ()), *reserved})
+        chosen = _choose(table, columns, reserved, id_name)
         x = table.matrix(chosen)
         _check_finite(x, chosen, table.where, _numbers_of(codes))
         labels, label_names = (None, None) if label is None else _labels(table, label)
         weights = None if weight is None else _weights(table, weight)
+        components = None if known is None else _known(table, known)
         ids = None if id_name is None else ids_in(table, id_name)
     except MemoryError as error:
         what = f"there is not enough memory to read it ({error or 'no more was to be had'})."
         fail(source, what, "Choose fewer `columns`, or check that the file is whole.")
-    used = {*chosen, label, weight, id_name}
+    used = {*chosen, *reserved, id_name}
     left_out = tuple(each for each in table.names if each not in used) if columns is None else ()
     return Dataset(
         x,
@@ -254,6 +262,7 @@ def load(
         (*unit_warnings(table, left_out), *code_warnings(x, chosen)),
         id_name,
         ids,
+        components,
     )
 
 
@@ -340,12 +349,17 @@ def _data_files(folder: pathlib.Path) -> list[str]:
 def _choose(
     table: Table,
     columns: Sequence[str] | None,
-    label: str | None,
-    weight: str | None,
+    reserved: Sequence[str],
     id_name: str | None,
 ) -> list[str]:
-    """Return the names of the features; unknown names are refused before any value is read."""
-    reserved = [name for name in (label, weight) if name is not None]
+    """Return the names of the features; unknown names are refused before any value is read.
+
+    Args:
+      table: the columns.
+      columns: the features that were asked for; None for all columns of numbers.
+      reserved: columns that have another use.
+      id_name: the column of ids, or None.
+    """
     if isinstance(columns, str):
         fail(table.where, f"columns = {columns!r} is one text.", f"Write [{columns!r}].")
     known = set(table.names)
@@ -357,9 +371,9 @@ def _choose(
         chosen = [name for name in others if table.is_numeric(name)]
     else:
         chosen = list(columns)
-    twice = sorted(name for name, n in collections.Counter(chosen + reserved).items() if n > 1)
+    twice = sorted(name for name, n in collections.Counter([*chosen, *reserved]).items() if n > 1)
     if twice:
-        what = f"column {twice[0]!r} is asked for twice, as feature, label or weight."
+        what = f"column {twice[0]!r} is asked for twice, as feature, label, weight or known."
         fail(table.where, what, "Use each column once.")
     if not chosen:
         with_unit = [name for name in table.names if table.unit(name)]
@@ -419,3 +433,12 @@ def _labels(table: Table, name: str) -> tuple[Int[np.ndarray, "N"], list[str]]:
         label_names.sort(key=float)
     index = {text: code for code, text in enumerate(label_names)}
     return np.array([index[classes[text]] for text in texts]), label_names
+
+
+def _known(table: Table, name: str) -> Int[np.ndarray, "N"]:
+    """Return known components: whole numbers as they are, names by their place in the alphabet."""
+    texts = [text or "-1" for text in table.texts(name)]
+    if all(re.fullmatch(r"[-+]?\d{1,9}(\.0*)?", text) for text in texts):
+        return np.array([int(float(text)) for text in texts])
+    order = {text: place for place, text in enumerate(sorted({*texts} - {"-1"}))}
+    return np.array([order.get(text, -1) for text in texts])

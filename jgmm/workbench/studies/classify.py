@@ -12,7 +12,15 @@ import numpy as np
 from pydantic import Field
 
 from jgmm._core.errors import UserError
-from jgmm.workbench.config.models import Amount, Count, Covariances, Fit, Strict, name_from_text
+from jgmm.workbench.config.models import (
+    Amount,
+    Count,
+    Covariances,
+    Fit,
+    Fitting,
+    name_from_text,
+)
+from jgmm.workbench.config.names import NameIn, accelerations, covariances_for
 from jgmm.workbench.runs.memory import Problem
 from jgmm.workbench.studies.context import StudyContext
 
@@ -25,19 +33,22 @@ MAX_PANELS = 9
 MAX_PREDICTIONS = 100_000
 
 
-class Settings(Strict):
-    """Which classifiers to compare, and how."""
+class Settings(Fitting):
+    """Which classifiers to compare, and how; the options of fits are those of mixtures."""
 
     covariance: Covariances = Field(default=["full", "diag", "spherical", "tied", "EEI", "EII"])
     """Covariance models; "tied", "EEI" and "EII" have one covariance for all classes."""
-    n_components: Count = 1
-    """Gaussians per class; with more than one every class is a mixture."""
+    n_components: Count | Annotated[list[Count], Field(min_length=2)] = 1
+    """Gaussians per class, or a list with one number a class, in the order of their names; with
+    more than one every class is a mixture."""
+    shared: bool = False
+    """Pool one covariance of the given form over all classes; with one Gaussian per class."""
+    priors: Annotated[list[Amount], Field(min_length=2)] | None = None
+    """Prior probability of each class, in the order of their names; default: as in the data."""
     n_folds: Annotated[int, Field(ge=2)] = 10
     """Folds of the cross-validation."""
-    n_restarts: Count = 16
-    """Restarts per class, for mixtures."""
-    ridge: Amount = 0.0
-    """Regularization added to each variance, relative to the variance of the data."""
+    accelerate: Annotated[str, NameIn("acceleration", accelerations)] = "none"
+    """Acceleration scheme, which extrapolates the steps of EM; "none": plain EM."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,8 @@ def _data(study: StudyContext) -> "tuple[Dataset, np.ndarray]":
     if study.config.fit != Fit():
         raise UserError('the study "classify" is set up in [settings], not in [fit]; move it there')
     data = study.data
+    if data is not None and data.known is not None:
+        raise UserError('"data.known" is for mixtures; the study "classify" takes "data.label"')
     if data is None or data.labels is None or data.label_names is None:
         raise UserError(
             'the study "classify" learns from labelled samples: add a table [data] with '
@@ -119,24 +132,26 @@ def _compare(
     from jgmm.classifier.fit import fit
 
     settings: Settings = study.settings
-    options: dict[str, Any] = settings.model_dump(include={"n_components", "n_restarts", "ridge"})
+    options = settings.options()
+    options |= settings.model_dump(include={"n_components", "shared", "priors"})
     options["sample_weight"] = data.weights
+    models, n_most = covariances_for(settings.covariance, data.x.shape[1]), _most(settings)
     study.check_memory(
         Problem(
             n_samples=len(data.x),
             n_features=data.x.shape[1],
-            n_components=min(max(settings.n_components, len(set(labels))), len(data.x)),
-            covariance=tuple(settings.covariance),
-            n_restarts=settings.n_restarts if settings.n_components > 1 else 1,
-            max_steps=1000,  # the default of the library
-            n_fits=len(settings.covariance),
+            n_components=min(max(n_most, len(set(labels))), len(data.x)),
+            covariance=tuple(models),
+            n_restarts=settings.n_restarts if n_most > 1 else 1,
+            max_steps=settings.max_steps,
+            n_fits=len(models),
             itemsize=np.dtype(study.config.precision).itemsize,
         ),
         "settings",
     )
     trials: list[Trial] = []
     failures: dict[str, DataError | FitError] = {}
-    for name in settings.covariance:
+    for name in models:
         try:
             trained = fit(data.x, labels, covariance=name, key=study.key, **options)
             cross_validation = evaluation.cross_validate(
@@ -149,6 +164,12 @@ def _compare(
     if not trials:
         raise next(iter(failures.values()))
     return trials, {name: str(error) for name, error in failures.items()}
+
+
+def _most(settings: Settings) -> int:
+    """Return the largest number of Gaussians of a class."""
+    counts = settings.n_components
+    return max(counts) if isinstance(counts, list) else counts
 
 
 def _headlines(study: StudyContext, data: "Dataset", best: Trial) -> None:

@@ -12,8 +12,10 @@ from pydantic import Field, field_validator
 from jgmm._core.errors import UserError
 from jgmm.selection.selection import Row
 from jgmm.workbench.config.models import Strict
+from jgmm.workbench.config.names import covariances_for
 from jgmm.workbench.runs.memory import Problem
 from jgmm.workbench.studies.context import StudyContext
+from jgmm.workbench.studies.noise import fit_with_noise, probabilities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,11 +49,16 @@ class Settings(Strict):
 
 def run(study: StudyContext) -> None:
     """Fit every model of `[fit]`, keep the best by the criterion, and show it."""
-    import jgmm
-
-    data, selection = _data(study), select_mixture(study)
+    data = _data(study)
+    if study.settings.n_bootstrap and (
+        study.config.fit.noise is not None or data.known is not None
+    ):
+        raise UserError(
+            '"settings.n_bootstrap" goes neither with "fit.noise" nor with "data.known"'
+        )
+    selection = select_mixture(study)
     mixture = selection.result.mixture
-    responsibilities = np.asarray(jgmm.responsibilities(mixture, data.x))
+    responsibilities, noise = probabilities(selection.result, data.x)
     _headlines(study, data, selection, responsibilities)
     _notes(study, selection)
     study.table(
@@ -61,7 +68,7 @@ def run(study: StudyContext) -> None:
     )
     study.restarts(selection.result)
     study.mixture("mixture", mixture, data.columns)
-    _assignments(study, data, responsibilities)
+    _assignments(study, data, responsibilities, noise)
     _figures(study, data, selection, responsibilities)
     if study.settings.n_bootstrap:
         _uncertainty(study, data, mixture)
@@ -81,27 +88,32 @@ def select_mixture(study: StudyContext) -> "Selection":
     from jgmm.selection.grid import n_extra
 
     data, fit = _data(study), study.config.fit
-    n_fits = len(fit.n_components) * len(fit.covariance)
+    models = covariances_for(fit.covariance, data.x.shape[1])
+    n_fits = len(fit.n_components) * len(models)
     study.check_memory(
         Problem(
             n_samples=len(data.x),
             n_features=data.x.shape[1],
             n_components=min(max(fit.n_components), len(data.x)),  # the fit refuses more
-            covariance=tuple(fit.covariance),
-            n_restarts=fit.n_restarts + n_extra(fit.n_components, fit.covariance, fit.init),
+            covariance=tuple(models),
+            n_restarts=fit.n_restarts + n_extra(fit.n_components, models, fit.init),
             max_steps=fit.max_steps,
             n_fits=n_fits,
             itemsize=np.dtype(study.config.precision).itemsize,
         )
     )
     with study.progress(n_fits * fit.max_steps, "fitting") as progress:
+        if fit.noise is not None:
+            return fit_with_noise(study, data, models, progress)
         return jgmm.select(
             study.key,
             data.x,
             fit.n_components,
-            fit.covariance,
+            models,
             fit.criterion,
+            n_folds=fit.n_folds,
             sample_weight=data.weights,
+            labels=data.known,
             progress=progress,
             **fit.options(),
         )
@@ -120,6 +132,8 @@ def _headlines(
     if selection.criterion != "bic":
         study.metric(selection.criterion, best.criteria[selection.criterion])
     study.metric("status", best.status.lower())
+    if selection.result.noise is not None:
+        study.metric("noise_weight", selection.result.noise.weight)
     if data.labels is not None:
         found = responsibilities.argmax(axis=1)
         study.metric("adjusted_rand_index", adjusted_rand_index(data.labels, found))
@@ -175,18 +189,21 @@ def _summary(row: "Row", chosen: bool) -> dict[str, Any]:
     return {**shown, "chosen": "yes" if chosen else ""}
 
 
-def _assignments(study: StudyContext, data: "Dataset", responsibilities: np.ndarray) -> None:
+def _assignments(
+    study: StudyContext, data: "Dataset", responsibilities: np.ndarray, noise: np.ndarray | None
+) -> None:
     """Write hard and soft assignments, and compare them with the labels."""
     component, largest = responsibilities.argmax(axis=1), responsibilities.max(axis=1)
     names = _label_names(data)
     if len(data.x) <= MAX_ASSIGNMENTS:
         rows = []
-        for i, probabilities in enumerate(responsibilities.tolist()):
+        for i, shares in enumerate(responsibilities.tolist()):
             row: dict[str, Any] = {"sample": i, **data.id_of(i), "component": int(component[i])}
             row["doubtful"] = int(largest[i] < study.settings.certainty)
             if data.labels is not None:
                 row["label"] = names[data.labels[i]]
-            rows.append(row | {f"p{k}": p for k, p in enumerate(probabilities)})
+            row |= {f"p{k}": p for k, p in enumerate(shares)}
+            rows.append(row if noise is None else row | {"noise": float(noise[i])})
         study.table("assignments", rows, show=False)
     else:
         study.note(
@@ -270,14 +287,13 @@ def _uncertainty(study: StudyContext, data: "Dataset", mixture: "Mixture") -> No
     from jgmm.uncertainty.bootstrap import bootstrap
     from jgmm.uncertainty.intervals import OBSERVED
 
-    fit = study.config.fit.model_dump(include={"tol", "rtol", "max_steps", "ridge"})
     refits = bootstrap(
         jax.random.fold_in(study.key, BOOTSTRAP),
         mixture,
         data.x,
         data.weights,
         n_replicates=study.settings.n_bootstrap,
-        **fit,
+        **study.config.fit.options("n_restarts", "init", "race"),
     )
     study.metric("refits_that_failed", refits.n_failed)
     uncertainty = refits.uncertainty()

@@ -33,9 +33,26 @@ SHARES_WORK = True
 Positive = Annotated[int, Field(ge=1, lt=2**31)]
 
 
+class Online(Strict):
+    """Online EM: a step for every batch, in one pass over the samples or a few."""
+
+    batch: Positive = 4096
+    """Samples of a step."""
+    n_passes: Positive = 1
+    """Passes over the samples, which must be in random order."""
+    alpha: Annotated[float, Field(gt=0.5, le=1)] = 0.6
+    """Exponent by which the step size decreases."""
+    min_step: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Smallest step size; above zero, old batches are forgotten."""
+    full_steps: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """EM steps over all samples at the end; each takes one pass."""
+
+
 class Settings(Strict):
     """How the samples are read, and how often a checkpoint is written."""
 
+    online: Online | None = None
+    """Online EM, which takes no checkpoints; default: EM, with one pass over the samples a step."""
     subsample: Positive = 1 << 15
     """Rows of the random subsample on which the starts are computed and compared."""
     coreset: bool = False
@@ -51,32 +68,18 @@ class Settings(Strict):
 
 
 def run(study: StudyContext) -> None:
-    """Fit the mixture with checkpoints, and record parameters and speed."""
+    """Fit the mixture, by default with checkpoints, and record parameters and speed."""
     from jgmm.streaming import reader
-    from jgmm.streaming.fit import fit as fit_stream
 
+    if study.settings.online is not None:
+        _run_online(study)
+        return
     group = study.group or reader.SingleProcess()
     source = _source(study, group.rank_and_size)
     checkpointer = _checkpoint(study, source, group.rank_and_size)
     clock = Clock()
-    fit, settings = study.config.fit, study.settings
-    with progress_bar(source, study.show_progress, fit.max_steps) as show:
-        result = fit_stream(
-            study.key,
-            source,
-            _only("n_components", fit.n_components),
-            covariance=_only("covariance", fit.covariance),
-            subsample=settings.subsample,
-            coreset=settings.coreset,
-            block_rows=settings.block_rows,
-            progress=call_all(show, clock),
-            checkpointer=checkpointer,
-            group=group,
-            **_options(fit),
-        )
+    result = _fit(study, source, checkpointer, clock, group)
     _headlines(study, source, result, clock, group)
-    if source.read_as:
-        study.note(f"Read as: {source.read_as}.")
     if checkpointer.resumed is not None:
         study.note(f"Carried on from a checkpoint of step {checkpointer.resumed}.")
     group.all_gather(result.log_likelihood)  # wait until every process has ended its fit
@@ -84,16 +87,73 @@ def run(study: StudyContext) -> None:
         checkpointer.remove()
 
 
-def _options(fit: Fit) -> dict[str, Any]:
-    """Return the options of `[fit]` for the fit, and refuse those that it does not take."""
-    if fit.race != Fit().race:
-        raise UserError('"fit.race": the study "stream" does not take it; leave it out')
-    return fit.options("n_folds", "race")
+def _fit(
+    study: StudyContext,
+    source: FileSource,
+    checkpointer: Checkpoint,
+    clock: "Clock",
+    group: "ProcessGroup",
+) -> "FitResult":
+    """Fit by EM, one pass over the samples a step."""
+    from jgmm.streaming.fit import ACCEPTED, fit
+
+    settings, max_steps = study.settings, study.config.fit.max_steps
+    with progress_bar(source, study.show_progress, max_steps) as show:
+        return fit(
+            study.key,
+            source,
+            subsample=settings.subsample,
+            coreset=settings.coreset,
+            block_rows=settings.block_rows,
+            progress=call_all(show, clock),
+            checkpointer=checkpointer,
+            group=group,
+            **_options(study.config.fit, *ACCEPTED.refused),
+        )
+
+
+def _run_online(study: StudyContext) -> None:
+    """Fit by online EM, and record the parameters."""
+    from jgmm.streaming import online, reader
+
+    settings = study.settings
+    for name in ("coreset", "block_rows", "checkpoint_steps", "checkpoint_minutes"):
+        if getattr(settings, name) != Settings.model_fields[name].default:
+            raise UserError(f'"settings.{name}" does not go with settings.online; leave it out')
+    if study.group is not None:
+        raise UserError("online EM takes one process: leave --processes or settings.online out")
+    group = reader.SingleProcess()
+    source = _source(study, group.rank_and_size)
+    result = online.fit(
+        study.key,
+        source,
+        subsample=settings.subsample,
+        **settings.online.model_dump(),
+        **_options(study.config.fit, *online.ACCEPTED.refused),
+    )
+    _headlines(study, source, result, Clock(), group)
+
+
+def _options(fit: Fit, *refused: str) -> dict[str, Any]:
+    """Return the keywords that `[fit]` stands for, and refuse options that the fit does not take.
+
+    Args:
+      fit: the table `[fit]`.
+      refused: names of more options that it does not take.
+    """
+    for name in ("noise", "criterion", "n_folds", *refused):
+        if getattr(fit, name) != getattr(Fit(), name):
+            raise UserError(f'"fit.{name}": the study "stream" does not take it; leave it out')
+    return {
+        "n_components": _only("n_components", fit.n_components),
+        "covariance": _only("covariance", fit.covariance),
+        **fit.options(*refused),
+    }
 
 
 def _only(name: str, values: list[Any]) -> Any:
     """Return the only entry of a list of the table `[fit]`."""
-    if len(values) != 1:
+    if len(values) != 1 or values == ["all"]:
         raise UserError(
             f'"fit.{name}": the study "stream" fits one mixture: give one; found {values}'
         )
@@ -104,9 +164,10 @@ def _source(study: StudyContext, rank_and_size: tuple[int, int]) -> FileSource:
     data = study.config.data
     if data is not None and data.id is not None:
         raise UserError('"data.id": the study "stream" writes no assignments; leave it out')
-    if data is None or data.label is not None:
+    if data is None or data.label is not None or data.known is not None:
         raise UserError(
-            'the study "stream" needs a table [data] with the source of the samples, without label'
+            'the study "stream" needs a table [data] with the source of the samples, without label '
+            "and known"
         )
     given = Overrides(data.separator, data.decimal, tuple(data.na or ()), data.header)
     return FileSource(
@@ -262,7 +323,10 @@ def _headlines(
         "Seconds of each pass of the first process. Reading runs at the same time as computing, "
         "so a pass takes computing and waiting."
     )
-    study.table("passes", clock.table(), caption)
+    if clock.table():
+        study.table("passes", clock.table(), caption)
+    if source.read_as:
+        study.note(f"Read as: {source.read_as}.")
     study.mixture("mixture", mixture, source.columns)
 
 

@@ -1,3 +1,4 @@
+import inspect
 import json
 import math
 import tomllib
@@ -5,9 +6,14 @@ import tomllib
 import pytest
 from workbench.config.problems import problem
 
+import jgmm
+from jgmm import classifier
 from jgmm.covariance.models import MODELS
+from jgmm.streaming import online
 from jgmm.workbench.config import models
+from jgmm.workbench.config.names import covariances_for
 from jgmm.workbench.config.toml import to_toml
+from jgmm.workbench.studies import classify, stream
 
 
 def test_defaults_fill_an_empty_config():
@@ -23,9 +29,14 @@ def test_single_values_are_lists_of_one():
     assert found.fit.covariance == ["tied"]
 
 
-def test_all_stands_for_every_covariance_model():
+@pytest.mark.parametrize(("n_features", "expected"), [(1, 2), (2, len(MODELS))])
+def test_all_stands_for_every_covariance_model_of_the_data(n_features, expected):
+    """In one column there are two; `jgmm.select` of such samples fits the same."""
     found = models.from_table({"fit": {"covariance": "all"}})
-    assert len(found.fit.covariance) == len(set(found.fit.covariance)) == len(MODELS)
+    assert found.fit.covariance == ["all"]
+    names = covariances_for(found.fit.covariance, n_features)
+    assert len(names) == len(set(names)) == expected
+    assert (names == ["E", "V"]) == (n_features == 1)
 
 
 def test_names_of_files_are_cut_between_characters():
@@ -96,3 +107,97 @@ def test_a_config_reads_back_as_it_was_written():
 
 
 # Where a name goes in a config, the table of the library it is from, and an entry to add to it.
+
+
+# --- every option of a function has a key, and every key is an option --------------------------
+
+# Where an argument has another name in a config.
+KEYS = {
+    "key": "seed",
+    "x": "data.source",
+    "source": "data.source",
+    "sample_weight": "data.weight",
+    "labels": "data.known",
+    "coreset": "settings.coreset",
+    "subsample": "settings.subsample",
+    "block_rows": "settings.block_rows",
+}
+# Arguments without a key, and why.
+NO_KEY = {
+    "options": "a record of the other arguments",
+    "progress": "a function; the workbench draws its own bars",
+    "checkpointer": "an object; the study makes it, see settings.checkpoint_minutes",
+    "group": "processes; `jgmm run --processes`, `--cluster`",
+    "mesh": "devices of this process; not of the record of what was computed",
+}
+# Keys that are no argument, and why.
+NO_ARGUMENT = {
+    "stream": {
+        "settings.skip_bad": "how files are read",
+        "settings.checkpoint_minutes": "when states are saved",
+        "settings.checkpoint_steps": "when states are saved",
+    },
+}
+# The functions of each study, and the tables that its keys are in.
+STUDIES = {
+    "mixture": ([jgmm.fit, jgmm.select], {"fit": models.Fit}),
+    "classify": (
+        [classifier.fit, classifier.cross_validate],
+        {"settings": classify.Settings},
+    ),
+    "stream": (
+        [jgmm.streaming.fit, online.fit],
+        {"fit": models.Fit, "settings": stream.Settings, "settings.online": stream.Online},
+    ),
+}
+# Keys of [fit] that the study "stream" refuses by name, see tests/workbench/studies/test_stream.py.
+REFUSED = {"stream": {"fit.noise", "fit.criterion", "fit.n_folds"}}
+
+
+def keys_of(table):
+    return {
+        f"{name}.{field}"
+        for name, model in table.items()
+        for field in model.model_fields
+        if f"{name}.{field}" not in table
+    }
+
+
+def arguments_of(study):
+    return {name for each in STUDIES[study][0] for name in inspect.signature(each).parameters}
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_options_and_keys_are_the_same_but_for_those_listed(study):
+    own = keys_of(STUDIES[study][1])
+    keys = own | keys_of({"data": models.Data}) | {"seed"}
+    named = {key.rpartition(".")[2]: key for key in sorted(keys)} | KEYS
+    if study == "classify":
+        named["labels"] = "data.label"
+    found = {name: named.get(name) for name in arguments_of(study) - set(NO_KEY)}
+    assert {name for name, key in found.items() if key not in keys} == set()
+    listed = set(NO_ARGUMENT.get(study, {})) | REFUSED.get(study, set())
+    assert own - set(found.values()) == listed
+
+
+def test_the_arguments_without_a_key_are_arguments():
+    assert set(NO_KEY) <= set().union(*map(arguments_of, STUDIES))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("noise", "box"),
+        ("noise", 2.5),
+        ("equal_weights", True),
+        ("floor", 0.01),
+        ("prior", "conjugate"),
+    ],
+)
+def test_options_of_a_fit_are_read_as_they_are_written(key, value):
+    assert getattr(models.from_table({"fit": {key: value}}).fit, key) == value
+
+
+@pytest.mark.parametrize("value", ["bx", 0, -1.0, True, math.inf])
+def test_noise_is_a_box_or_a_volume(value):
+    assert '"fit.noise": ' in problem({"fit": {"noise": value}})

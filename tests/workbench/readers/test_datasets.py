@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from workbench.readers.data_files import FRAME, refused, write_csv, write_npy, write_parquet
 
+from jgmm._core.errors import UserError
 from jgmm.workbench.readers import datasets, formats
 
 NEEDED = 'needs pip install "jgmm[sklearn]"'
@@ -215,3 +216,20 @@ def test_a_lack_of_memory_is_no_traceback(tmp_path, monkeypatch):
 
     monkeypatch.setattr(formats, "opener", lambda *_: fail)
     refused(write_csv(tmp_path, "a\n1\n"), "not enough memory to read it", "fewer `columns`")
+
+
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [(["1", "", "0", "-1"], [1, -1, 0, -1]), (["b", "", "a", "-1"], [1, -1, 0, -1])],
+)
+def test_known_components_are_numbers_or_names(tmp_path, written, expected):
+    rows = "".join(f"{i}.5,{text}\n" for i, text in enumerate(written))
+    data = datasets.load(write_csv(tmp_path, "a,z\n" + rows), known="z")
+    assert data.columns == ["a"]
+    assert data.known.tolist() == expected
+
+
+def test_a_column_has_one_use(tmp_path):
+    path = write_csv(tmp_path, "a,z\n0.5,1\n1.5,0\n")
+    with pytest.raises(UserError, match="asked for twice, as feature, label, weight or known"):
+        datasets.load(path, ["a", "z"], known="z")

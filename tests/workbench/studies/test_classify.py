@@ -6,6 +6,7 @@ import pytest
 
 from jgmm._core.errors import DataError, UserError
 from jgmm.workbench.config.models import from_table
+from jgmm.workbench.runs import storage
 from jgmm.workbench.runs.runner import run_config
 
 N = 60
@@ -116,9 +117,32 @@ def test_what_is_missing_is_asked_for(place):
     data = {"source": "data.csv", "label": "kind"}
     with pytest.raises(UserError, match=r"\[settings\], not in \[fit\]"):
         run_config(from_table(table | {"data": data, "fit": {"ridge": 1.0}}))
+    with pytest.raises(UserError, match=r'"data\.known" is for mixtures'):
+        run_config(from_table(table | {"data": {"source": "data.csv", "known": "kind"}}))
     with pytest.raises(UserError, match=r'"settings\.covariance": unknown'):
         study(covariance="ful")
     write_data(np.zeros((N, 2)), ["one"] * N)
     with pytest.raises(DataError, match="one class only"):
         study()
     assert [entry.name for entry in place.iterdir()] == ["data.csv"]
+
+
+def test_options_of_the_classifier_have_keys():
+    """Given priors are those of the classifier, and classes may have their own numbers."""
+    three_clouds(1)
+    priors = [0.25, 0.25, 0.5]
+    folder = study(
+        covariance="all",
+        priors=priors,
+        equal_weights=True,
+        n_components=[1, 2, 1],
+        n_restarts=2,
+        prior="conjugate",
+    )
+    assert [row["model"] for row in rows_of(folder / "tables" / "models.csv")] == ["E", "V"]
+    assert [float(row["prior"]) for row in rows_of(folder / "tables" / "priors.csv")] == priors
+    second = storage.load_mixture(next(folder.glob("class_1_*")))
+    assert second.weights.tolist() == [0.5, 0.5]
+    shared = study(covariance="full", shared=True)
+    parameters = [int(row["parameters"]) for row in rows_of(shared / "tables" / "models.csv")]
+    assert parameters == [2 + 3 + 1]

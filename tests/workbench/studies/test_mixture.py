@@ -1,9 +1,11 @@
 import csv
 import json
 
+import jax
 import numpy as np
 import pytest
 
+import jgmm
 from jgmm._core.errors import UserError
 from jgmm._saving.save import read
 from jgmm.workbench.config import models
@@ -165,3 +167,29 @@ def test_missing_data_are_asked_for(place):
     with pytest.raises(UserError, match=r"add a table \[data\]"):
         run_config(models.from_table({}))
     assert list(place.iterdir()) == []
+
+
+def test_all_models_of_one_column_are_two(place):
+    write_data(place / "clouds.csv", 1)
+    folder = study(place / "clouds.csv", 2, covariance="all")
+    assert [row["model"] for row in rows_of(folder / "tables" / "summary.csv")] == ["E", "V"]
+
+
+def test_known_components_and_equal_weights_reach_the_fit(place):
+    """Halves of one cloud that are known: the fit does not find them by itself."""
+    x = np.random.default_rng(3).normal(size=N)
+    known = np.where(np.arange(N) < N - 4, np.arange(N) % 2, -1)
+    rows = "".join(f"{v!r},{k}\n" for v, k in zip(x.tolist(), known, strict=True))
+    (place / "known.csv").write_text("x,z\n" + rows)
+    changes = {"source": "known.csv", "known": "z"}
+    fit = {"n_components": 2, "covariance": "spherical", "equal_weights": True, "n_restarts": 1}
+    folder = run_config(models.from_table({"data": changes, "fit": fit}))
+    mixture = storage.load_mixture(folder / "mixture.safetensors")
+    assert mixture.weights.tolist() == [0.5, 0.5]
+    expected = jgmm.fit(
+        jax.random.key(0), x[:, None], 2, covariance="spherical", labels=known, equal_weights=True
+    )
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["log_likelihood"] == pytest.approx(float(expected.log_likelihood), rel=1e-6)
+    with pytest.raises(UserError, match=r'nor with "data\.known"'):
+        run_config(models.from_table({"data": changes, "fit": fit, "settings": {"n_bootstrap": 2}}))
