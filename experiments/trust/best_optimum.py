@@ -113,6 +113,7 @@ def run_kind(problem: Problem, kind: str) -> Pool:
 
     try:
         restarts = fit(number).restarts
+        assert restarts is not None
     except jgmm.FitError:
         return Pool(np.full(number, -np.inf), np.nan)
     began = time.perf_counter()
