@@ -20,6 +20,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Key
 
 from jgmm import kmeans
+from jgmm._core import pytree
 from jgmm._core.compilation import JitByWork, jit
 from jgmm._data.samples import Samples, Standardization
 from jgmm._data.standardization import center_and_scale
@@ -172,7 +173,9 @@ def _best_after_short_em(tries: list[Mixture], samples: Samples) -> Mixture:
         mixture, log_likelihood = lax.fori_loop(0, SHORT_EM_STEPS, step, (start, nothing))
         collapsed = collapsed_components(mixture, start, samples.frame).any()
         failed = collapsed | ~jnp.isfinite(log_likelihood)
-        return mixture, jnp.where(failed, -jnp.inf, log_likelihood)
+        # Where all tries fail, the first one starts where it began: a prior may keep it.
+        score = jnp.where(failed, -jnp.inf, log_likelihood)
+        return pytree.where(failed, start, mixture), score
 
     mixtures, scores = jax.vmap(run)(starts)
     n_starts = n_runs // len(tries)

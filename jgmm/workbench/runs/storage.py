@@ -87,6 +87,7 @@ class RunRecord:
 def plain(value: Any) -> Any:
     """Turn arrays, NumPy scalars and containers of them into plain Python values.
 
+    >>> import numpy as np
     >>> plain({"a": np.float32(0.5), "b": (np.arange(2), None)})
     {'a': 0.5, 'b': [[0, 1], None]}
     """

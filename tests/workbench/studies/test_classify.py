@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 
+import jgmm
 from jgmm._core.errors import DataError, UserError
 from jgmm.workbench.config.models import from_table
-from jgmm.workbench.runs import storage
 from jgmm.workbench.runs.runner import run_config
 
 N = 60
@@ -141,7 +141,7 @@ def test_options_of_the_classifier_have_keys():
     )
     assert [row["model"] for row in rows_of(folder / "tables" / "models.csv")] == ["E", "V"]
     assert [float(row["prior"]) for row in rows_of(folder / "tables" / "priors.csv")] == priors
-    second = storage.load_mixture(next(folder.glob("class_1_*")))
+    second = jgmm.load(next(folder.glob("class_1_*")))
     assert second.weights.tolist() == [0.5, 0.5]
     shared = study(covariance="full", shared=True)
     parameters = [int(row["parameters"]) for row in rows_of(shared / "tables" / "models.csv")]

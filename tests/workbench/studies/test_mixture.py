@@ -184,7 +184,7 @@ def test_known_components_and_equal_weights_reach_the_fit(place):
     changes = {"source": "known.csv", "known": "z"}
     fit = {"n_components": 2, "covariance": "spherical", "equal_weights": True, "n_restarts": 1}
     folder = run_config(models.from_table({"data": changes, "fit": fit}))
-    mixture = storage.load_mixture(folder / "mixture.safetensors")
+    mixture = jgmm.load(folder / "mixture.safetensors")
     assert mixture.weights.tolist() == [0.5, 0.5]
     expected = jgmm.fit(
         jax.random.key(0), x[:, None], 2, covariance="spherical", labels=known, equal_weights=True

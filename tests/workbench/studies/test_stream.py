@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
+import jgmm
 from jgmm._core.errors import UserError
 from jgmm.streaming.prefetch import Timings
 from jgmm.streaming.reader import PassProgress
 from jgmm.workbench.config.models import from_table
 from jgmm.workbench.readers.streams import FileSource
-from jgmm.workbench.runs import storage
 from jgmm.workbench.runs.runner import run_config
 from jgmm.workbench.studies.stream import Clock, call_all, progress_bar
 
@@ -81,7 +81,7 @@ def test_online_em_is_that_of_the_library(place):
         )
     )
     x = np.load("data.npy")
-    mixture = storage.load_mixture(folder / "mixture.safetensors")
+    mixture = jgmm.load(folder / "mixture.safetensors")
     np.testing.assert_allclose(mixture.means[0], x.mean(axis=0), rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(mixture.covariances[0], np.cov(x.T, bias=True), rtol=1e-9)
     assert json.loads((folder / "metrics.json").read_text())["rows"] == 30
