@@ -110,17 +110,19 @@ def test_progress_changes_nothing_and_says_where_the_fit_is(result, x):
 
 @in_single
 def test_the_default_misses_no_clean_clusters_with_any_key(dtype):
-    """Where one start misses some."""
-    means = np.array([[0.0, 0.0], [8.0, 0.0], [0.0, 8.0]])
-    rng = np.random.default_rng(0)
-    clusters = (means[rng.integers(3, size=300)] + rng.normal(size=(300, 2))).astype(dtype)
+    """Where one start of k-means divides the wide one with most keys."""
+    means, deviations = np.array([[0, 0], [14, 0], [14, 6]]), np.array([3, 0.5, 0.5])
+    rng, sizes = np.random.default_rng(0), [300, 40, 40]
+    parts = zip(means, deviations, sizes, strict=True)
+    draws = [mean + deviation * rng.normal(size=(n, 2)) for mean, deviation, n in parts]
+    clusters = np.concatenate(draws).astype(dtype)
 
     def missed(**options):
         keys = jax.random.split(jax.random.key(0), 40)
         found = [jgmm.fit(key, clusters, 3, **options).log_likelihood for key in keys]
         return int((np.array(found) < max(found) - 1).sum())
 
-    assert missed(n_restarts=1, init="points") > 0
+    assert missed(n_restarts=1, init="kmeans") > 10
     assert missed() == 0
 
 

@@ -26,19 +26,20 @@ def with_distinct_rows(samples: Samples) -> Samples:
       samples: N samples in the units of the user.
 
     Returns:
-      The samples with ``equals``. Inside a transformation, on several devices, or where rows have
-      been compared, they are returned as they are.
+      The samples with ``weight_of_equals``, which holds for these weights only. Inside a
+      transformation, on several devices, or where rows have been compared, they are returned as
+      they are.
 
     >>> from jgmm._data.samples import make_samples
-    >>> with_distinct_rows(make_samples([[1.0], [2.0], [2.0], [3.0]])).equals.tolist()
+    >>> with_distinct_rows(make_samples([[1.0], [2.0], [2.0], [3.0]])).weight_of_equals.tolist()
     [1.0, 2.0, 2.0, 1.0]
     """
-    if samples.equals is not None or not at_top_level() or len(samples.x.devices()) > 1:
+    if samples.weight_of_equals is not None or not at_top_level() or len(samples.x.devices()) > 1:
         return samples
     weights = None if samples.weights is None else np.asarray(samples.weights)
     _, group = np.unique(hash_rows(np.asarray(samples.x)), return_inverse=True)
     total = np.bincount(group, weights)[group]
-    return replace(samples, equals=jax.device_put(total.astype(samples.x.dtype)))
+    return replace(samples, weight_of_equals=jax.device_put(total.astype(samples.x.dtype)))
 
 
 def hash_rows(x: np.ndarray) -> np.ndarray:

@@ -38,8 +38,8 @@ class Samples:
       n_used: number of the leading rows that may count, (), or None if all may. The rows after
         them fill the arrays up to a size that several data sets share (``padded_rows``), and are
         never read.
-      equals: the total weight Wₙ of all rows that equal row n, (N,), where rows have been compared
-        (``distinct_rows``), or None, where each row counts for itself.
+      weight_of_equals: the total weight Wₙ of all rows that equal row n, (N,), where rows have been
+        compared (``distinct_rows``), or None, where each row counts for itself.
     """
 
     x: Leaf
@@ -47,7 +47,7 @@ class Samples:
     frame: Standardization
     labels: Leaf | None = None
     n_used: Leaf | None = None
-    equals: Leaf | None = None
+    weight_of_equals: Leaf | None = None
 
     @property
     def n_samples(self) -> int:
@@ -72,8 +72,8 @@ class Samples:
           weights: wₙ of the block, zero for rows that do not count in it.
           rows: their numbers n, (B,).
         """
-        if self.equals is not None:
-            return weights * self.equals[rows]
+        if self.weight_of_equals is not None:
+            return weights * self.weight_of_equals[rows]
         return weights if self.weights is None else weights**2
 
     def rows(self, start: Any, size: int) -> tuple[Array, Array]:
@@ -159,12 +159,13 @@ def padded_rows(samples: Samples) -> Samples:
         return samples
     dtype = samples.x.dtype
     weights = np.ones(n, dtype) if samples.weights is None else samples.weights
+    labels, equals = samples.labels, samples.weight_of_equals
     return replace(
         samples,
         x=fill_up(samples.x, size, 0),
         weights=fill_up(weights, size, 0),
-        labels=None if samples.labels is None else fill_up(samples.labels, size, -1),
-        equals=None if samples.equals is None else fill_up(samples.equals, size, 0),
+        labels=None if labels is None else fill_up(labels, size, -1),
+        weight_of_equals=None if equals is None else fill_up(equals, size, 0),
         n_used=jax.device_put(np.asarray(n, jax.dtypes.canonicalize_dtype(int))),
     )
 

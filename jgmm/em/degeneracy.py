@@ -241,13 +241,13 @@ def mark_degenerate(
         found = spurious_components(mixture, counts, may_be_few=bounded)
         return found if ridge is None else found | resting_components(mixture, ridge, floor)
 
-    def judge() -> tuple[Array, Array]:
+    def mark() -> tuple[Array, Array]:
         found = jax.vmap(find)(mixtures, counts) & ended[:, None]
         spurious = found.any(axis=1)
         status = jnp.where(spurious, int(Status.DEGENERATE), after)
         return status, jnp.where(spurious, jnp.argmax(found, axis=1), collapsed)
 
-    return lax.cond(ended.any(), judge, lambda: (after, collapsed))
+    return lax.cond(ended.any(), mark, lambda: (after, collapsed))
 
 
 def collapsed_components(updated: Mixture, before: Mixture, frame: Standardization) -> Array:

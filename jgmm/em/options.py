@@ -65,9 +65,8 @@ FOREIGN_NAMES = {
 }
 
 
-# Starts that are drawn where the caller names no number. Small problems run eight starts side by
-# side for the time of one, and with sixteen few seeds miss the best optimum of common data
-# (``experiments/trust/best_optimum.py``).
+# Starts that are drawn where the caller names no number: three or four of each method of the
+# portfolio. Small problems run eight starts side by side for the time of one.
 DRAWN_STARTS = 16
 
 

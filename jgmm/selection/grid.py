@@ -19,6 +19,7 @@ from jaxtyping import Array
 
 from jgmm._core import budget
 from jgmm._core.status import Status
+from jgmm._data.distinct_rows import with_distinct_rows
 from jgmm._data.samples import Samples
 from jgmm.covariance import nesting
 from jgmm.covariance.models import CovarianceModel, model
@@ -69,6 +70,7 @@ def fit_grid(
       weights, a prior or labels, a mixture of fewer components is no special case. With a prior,
       log-likelihood plus log prior is compared.
     """
+    samples = with_distinct_rows(samples)  # once for all fits
     entries = nesting.simplest_first([model(name) for name in models])
     within = {entry: nesting.largest_within(entry, entries) for entry in entries}
     points = [(k, entry) for entry in entries for k in sorted(counts)]
