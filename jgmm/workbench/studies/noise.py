@@ -115,10 +115,10 @@ def probabilities(result: "FitResult", x: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def _entropy(result: "FitResult", data: "Dataset") -> float:
     """Return the entropy of the memberships of samples whose component is not known, in nats."""
-    from scipy.special import entr
+    from jax.scipy.special import entr
 
     found, noise = probabilities(result, data.x)
     assert noise is not None  # the caller has fitted it
-    terms = entr(np.column_stack([found, noise])).sum(axis=1)
+    terms = np.asarray(entr(np.column_stack([found, noise]))).sum(axis=1)
     weights = np.ones(len(terms)) if data.weights is None else data.weights
     return float((terms * weights * (1 if data.known is None else data.known < 0)).sum())
